@@ -1,0 +1,25 @@
+"""Run tests under several eventlet hubs and record what each test does.
+
+PYTEST_DONT_REWRITE: a child process imports this package before pytest does, which pytest
+would otherwise warn of, and under ``-W error`` not start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.warning_types import EventletDebugWarning
+
+__all__ = ["EventletDebugWarning", "__version__"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    # The helper process imports this package where there is no pytest.
+    if name == "EventletDebugWarning":
+        from pytest_eventlet_debug.warning_types import EventletDebugWarning
+
+        return EventletDebugWarning
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""From recorded files to findings: pure functions that never import eventlet or pytest."""

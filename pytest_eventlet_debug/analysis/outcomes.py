@@ -1,0 +1,108 @@
+"""Compare the outcomes of the same tests over several hubs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
+from typing import Literal
+
+Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed"]
+OutcomeOrAbsent = Literal[
+    "passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed", "absent"
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A test that did not end alike on all hubs that have it."""
+
+    test: str
+    """Node id without the hub's suffix."""
+    outcomes: tuple[tuple[str, OutcomeOrAbsent], ...]
+    """Hub and outcome, in the order of the hubs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleDifference:
+    """Tests of one module that exist on some of the hubs only."""
+
+    module: str
+    count: int
+    present: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What differs between hubs; falsy if nothing does."""
+
+    hubs: tuple[str, ...]
+    """The hubs that were compared, in order."""
+    differences: tuple[Difference, ...]
+    modules: tuple[ModuleDifference, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.differences or self.modules)
+
+
+def compare_outcomes(
+    outcomes: Mapping[str, Mapping[str, Outcome]], excluded: Iterable[str] = ()
+) -> Comparison:
+    """Compare how tests ended on each hub.
+
+    :param outcomes: for each hub, in the order to show, the outcome of each test by
+        its node id without the hub's suffix.
+    :param excluded: hubs that did not run to the end. Nothing is said of them: a test
+        that is missing there may only not have been reached.
+    """
+    left_out = frozenset(excluded)
+    hubs = tuple(hub for hub in outcomes if hub not in left_out)
+    tests = dict.fromkeys(test for hub in hubs for test in outcomes[hub])
+    differences: list[Difference] = []
+    modules: dict[tuple[str, tuple[str, ...]], int] = {}
+    for test in tests:
+        present = tuple(hub for hub in hubs if test in outcomes[hub])
+        if len(present) < len(hubs):
+            group = (test.partition("::")[0], present)
+            modules[group] = modules.get(group, 0) + 1
+        if len({outcomes[hub][test] for hub in present}) > 1:
+            ended = tuple((hub, _outcome(outcomes[hub], test)) for hub in hubs)
+            differences.append(Difference(test, ended))
+    return Comparison(
+        hubs,
+        tuple(differences),
+        tuple(
+            ModuleDifference(
+                module, count, present, tuple(hub for hub in hubs if hub not in present)
+            )
+            for (module, present), count in modules.items()
+        ),
+    )
+
+
+def _outcome(outcomes: Mapping[str, Outcome], test: str) -> OutcomeOrAbsent:
+    return outcomes.get(test, "absent")
+
+
+def format_differences(comparison: Comparison) -> list[str]:
+    """Return the differences as lines of text, tests first, then whole modules.
+
+    Columns are aligned; no line is cut.
+    """
+    rows = [
+        [difference.test, *(f"{hub} {outcome}" for hub, outcome in difference.outcomes)]
+        for difference in comparison.differences
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    for module in comparison.modules:
+        tests = "1 test" if module.count == 1 else f"{module.count} tests"
+        lines.append(
+            f"{module.module}   {tests} on {', '.join(module.present)} only,"
+            f" not on {', '.join(module.absent)}"
+        )
+    return lines

@@ -1,0 +1,432 @@
+"""Read what ``strace -f -ttt -T -yy -s N -o FILE`` writes, one event at a time.
+
+The format is strace(1)'s own; the forms that the manual does not list (``<detached ...>``,
+``<... name resumed>`` without a start, ``<unavailable>``) are those of strace's source,
+``strace.c`` and ``syscall.c``. A call that another thread interrupts takes two lines
+there and is one event here.
+
+Two kinds of harmless syscall are our own, written by the tracers to tell what the test
+was doing (the path never exists)::
+
+    access("/.eventlet-debug/phase/<unix ns>/<phase>/<node id>", F_OK)
+    access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import chain
+import os
+import re
+from typing import Literal
+from typing import NamedTuple
+from typing import TextIO
+from typing import TypeAlias
+
+State = Literal["returned", "unfinished", "detached", "truncated", "resumed"]
+
+
+class StraceLogError(Exception):
+    """A strace log cannot be read at all; the message names the file and the cause."""
+
+
+class Syscall(NamedTuple):
+    """One system call of one thread.
+
+    ``state`` is ``returned`` for a whole call. Of the others a part is missing:
+    ``unfinished`` (the thread or the log ended first), ``detached`` (strace stopped
+    watching), ``truncated`` (the log breaks off in this line) and ``resumed`` (strace
+    attached in mid-call: ``args`` is only their end, ``start_ns`` the time of return).
+    """
+
+    line: int
+    """Line number of the start of the call; the first line of the log is 1."""
+    pid: int
+    """Thread id, as in strace's first column."""
+    start_ns: int
+    """Entry of the call, nanoseconds since the epoch (CLOCK_REALTIME)."""
+    name: str
+    args: str
+    """The arguments as strace wrote them, still escaped."""
+    ret: str | None
+    """Everything after ``=`` but the time spent: ``-1 EBADF (Bad file descriptor)``."""
+    value: int | None
+    """The returned number; None if strace could not tell (``= ?``)."""
+    errno: str | None
+    """Symbolic error, such as ``EBADF`` or ``ERESTARTSYS``."""
+    duration_ns: int | None
+    """Time between entry and return, nanoseconds (strace's ``-T``)."""
+    greenthread: str | None
+    """Label of the greenthread that the thread was running, such as ``3:serve``."""
+    state: State
+
+
+class Signal(NamedTuple):
+    """A signal that was delivered to a thread, or that stopped it."""
+
+    line: int
+    pid: int
+    time_ns: int
+    name: str
+    info: str
+    """The siginfo as strace wrote it: ``{si_signo=SIGCHLD, ...}``, or ``stopped``."""
+
+
+class Exit(NamedTuple):
+    """The end of a thread: exactly one of the last three is not None."""
+
+    line: int
+    pid: int
+    time_ns: int
+    status: int | None
+    signal: str | None
+    superseded_by: int | None
+    """The thread whose execve(2) replaced this one."""
+
+
+class Phase(NamedTuple):
+    """A mark that a phase of a test begins."""
+
+    line: int
+    pid: int
+    time_ns: int
+    """The time strace saw, nanoseconds since the epoch."""
+    marked_ns: int
+    """The time the traced process read just before; the difference calibrates clocks."""
+    phase: str
+    nodeid: str
+
+
+class Switch(NamedTuple):
+    """A mark that the thread now runs another greenthread."""
+
+    line: int
+    pid: int
+    time_ns: int
+    greenthread: str
+
+
+class Unparsed(NamedTuple):
+    """A line that is no known form of strace's output, without its newline."""
+
+    line: int
+    text: str
+
+
+Event: TypeAlias = Syscall | Signal | Exit | Phase | Switch | Unparsed
+
+# Digits are bounded so that no line, however broken, meets int()'s own limit.
+_HEAD = r"(\d{1,10}) +(\d{1,12})\.(\d{1,9}) "
+# A path in a descriptor or return value has its < and > escaped; only TCP:[a->b] and
+# a device's <char 1:3> nest.
+_ANNOTATION = r"<(?:->|[^<>\n]|<[^<>\n]*>)*>(?:\(deleted\))?"
+# Strict to the end of the line: data may hold `) = 5 <0.1>`, and then it is the last
+# `) =` followed by a well-formed result that counts.
+_RESULT = (
+    r"\) += ((-?\d{1,20}|0x[0-9a-f]{1,16}|\?)"
+    rf"(?:{_ANNOTATION})?(?: (E[A-Z0-9_]+))?(?: <unavailable>)?(?: \(.*\))?)"
+    r"(?: <(\d{1,12})\.(\d{1,9})>)?\n\Z"
+)
+_CUT = r" ?<(?:(unfinished|detached) \.\.\.|ptrace\(\w+\):[^<>\n]*)>\n\Z"
+
+_RETURNED = re.compile(_HEAD + r"([\w?]+)\((.*)" + _RESULT, re.ASCII)
+_BEGUN = re.compile(_HEAD + r"([\w?]+)\((.*?)" + _CUT, re.ASCII)
+_RESUMED = re.compile(_HEAD + r"<\.\.\. ([\w?]+) resumed>(.*)" + _RESULT, re.ASCII)
+_RESUMED_CUT = re.compile(_HEAD + r"<\.\.\. ([\w?]+) resumed>(.*?)" + _CUT, re.ASCII)
+_SIGNAL = re.compile(_HEAD + r"--- (?:stopped by (\w+)|(\w+) (.*)) ---\n\Z", re.ASCII)
+_EXIT = re.compile(
+    _HEAD + r"\+\+\+ (?:exited with (\d{1,10})|killed by (\w+)(?: \(core dumped\))?"
+    r"|superseded by execve in pid (\d{1,10})) \+\+\+\n\Z",
+    re.ASCII,
+)
+_TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)\Z", re.ASCII)
+
+_ACCESS = frozenset({"access", "faccessat", "faccessat2"})
+_MARKER = re.compile(
+    r'(?:AT_FDCWD(?:<[^"]*>)?, )?"/\.eventlet-debug/'
+    r"(?:phase/(\d{1,20})/([^/\"]+)/|greenlet/(\d{1,20})/)"
+    r'((?:[^"\\]|\\.)*)"',
+    re.ASCII,
+)
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
+_CONTROL = {
+    b"a": b"\a",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"n": b"\n",
+    b"r": b"\r",
+    b"t": b"\t",
+    b"v": b"\v",
+}
+_UNFINISHED = " <unfinished ...>"
+_SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
+
+
+class _Begun(NamedTuple):
+    line: int
+    start_ns: int
+    name: str
+    args: str
+
+
+def open_log(path: str | os.PathLike[str]) -> TextIO:
+    """Open a strace log for :func:`parse`, whatever bytes it holds.
+
+    :param path: the file that ``strace -o`` wrote; it may still be growing.
+    :raises StraceLogError: the file cannot be opened.
+    """
+    try:
+        return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
+    except OSError as error:
+        raise StraceLogError(f"Cannot read the strace log {os.fspath(path)!r}: {error}") from error
+
+
+def unescape(text: str) -> str:
+    """Return the string that strace wrote with C escapes, decoded as UTF-8.
+
+    :param text: what stood between the quotes. Bytes that are not UTF-8 become lone
+        surrogates, as :func:`os.fsdecode` does it.
+    """
+    if "\\" not in text:
+        return text
+
+    def replace(match: re.Match[bytes]) -> bytes:
+        escape = match[1]
+        if escape[:1] == b"x" and len(escape) == 3:
+            return bytes((int(escape[1:], 16),))
+        if escape[:1].isdigit() and escape[:1] < b"8":
+            return bytes((int(escape, 8) & 0xFF,))
+        return _CONTROL.get(escape, escape)
+
+    raw = text.encode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(replace, raw).decode("utf-8", "surrogateescape")
+
+
+def parse(lines: Iterable[str]) -> Iterator[Event]:
+    """Yield the events of a strace log in the order in which they end.
+
+    Within one thread that is also the order in which they begin. Memory is bounded by
+    the number of threads alive at once. Nothing is dropped: a line of unknown form
+    becomes :class:`Unparsed`, a call without its end a :class:`Syscall` of another
+    ``state``.
+
+    :param lines: the log's lines, as :func:`open_log` or :meth:`str.splitlines` gives
+        them. If they carry newlines, a last line without one is a truncated line.
+    :raises StraceLogError: the log cannot be read further.
+    """
+    source = iter(_readable(lines))
+    for first in source:
+        whole = chain((first,), source)
+        yield from _parse(whole if first.endswith("\n") else (line + "\n" for line in whole))
+
+
+def _readable(lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except (OSError, ValueError) as error:
+        raise StraceLogError(f"Cannot read the strace log: {error}") from error
+
+
+def _parse(lines: Iterable[str]) -> Iterator[Event]:
+    begun: dict[int, _Begun] = {}
+    labels: dict[int, str] = {}
+    returned = _RETURNED.match
+    label_of = labels.get
+    scale = _SCALE
+    for number, line in enumerate(lines, 1):
+        match = returned(line)
+        if match is None:
+            yield from _rare(number, line, begun, labels)
+            continue
+        pid_, sec, frac, name, args, ret, value_, errno, took_sec, took = match.groups()
+        pid = int(pid_)
+        if pid in begun:
+            yield _abandoned(pid, begun, labels)
+        if args.endswith(_UNFINISHED):
+            args = args[: -len(_UNFINISHED)]
+        call = Syscall(
+            number,
+            pid,
+            int(sec + frac) * scale[len(frac)],
+            name,
+            args,
+            ret,
+            int(value_) if value_.isdigit() and value_[0] != "0" else _number(value_),
+            errno,
+            int(took_sec + took) * scale[len(took)] if took is not None else None,
+            label_of(pid),
+            "returned",
+        )
+        if name in _ACCESS:
+            yield _marked(call, labels)
+        else:
+            if name == "execve" and errno is None:
+                # The new program has no greenthreads of ours.
+                labels.pop(pid, None)
+            yield call
+    for pid in list(begun):
+        yield _abandoned(pid, begun, labels)
+
+
+def _rare(
+    number: int, line: str, begun: dict[int, _Begun], labels: dict[int, str]
+) -> Iterator[Event]:
+    match = _BEGUN.match(line)
+    if match is not None:
+        pid_, sec, frac, name, args, cut = match.groups()
+        pid = int(pid_)
+        if pid in begun:
+            yield _abandoned(pid, begun, labels)
+        begun[pid] = _Begun(number, _ns(sec, frac), name, args)
+        if cut == "detached":
+            yield _abandoned(pid, begun, labels, "detached")
+        return
+    match = _RESUMED.match(line)
+    if match is not None:
+        pid_, sec, frac, name, rest, ret, value_, errno, took_sec, took = match.groups()
+        pid = int(pid_)
+        head, stale = _resume(number, pid, _ns(sec, frac), name, begun, labels)
+        if stale is not None:
+            yield stale
+        if rest.endswith(_UNFINISHED):
+            rest = rest[: -len(_UNFINISHED)]
+        call = Syscall(
+            head.line,
+            pid,
+            head.start_ns,
+            name,
+            _joined(head.args, rest),
+            ret,
+            _number(value_),
+            errno,
+            _ns(took_sec, took) if took is not None else None,
+            labels.get(pid),
+            "returned" if head.line != number else "resumed",
+        )
+        if name == "execve" and errno is None:
+            labels.pop(pid, None)
+        yield _marked(call, labels)
+        return
+    match = _RESUMED_CUT.match(line)
+    if match is not None:
+        pid_, sec, frac, name, rest, cut = match.groups()
+        pid = int(pid_)
+        head, stale = _resume(number, pid, _ns(sec, frac), name, begun, labels)
+        if stale is not None:
+            yield stale
+        begun[pid] = head._replace(args=_joined(head.args, rest))
+        if cut == "detached":
+            yield _abandoned(pid, begun, labels, "detached")
+        return
+    match = _SIGNAL.match(line)
+    if match is not None:
+        pid_, sec, frac, stopped, signal, info = match.groups()
+        time_ns = _ns(sec, frac)
+        if stopped is not None:
+            yield Signal(number, int(pid_), time_ns, stopped, "stopped")
+        else:
+            yield Signal(number, int(pid_), time_ns, signal, info)
+        return
+    match = _EXIT.match(line)
+    if match is not None:
+        pid_, sec, frac, status, signal, by = match.groups()
+        pid = int(pid_)
+        if pid in begun:
+            yield _abandoned(pid, begun, labels)
+        labels.pop(pid, None)
+        heir = int(by) if by is not None else None
+        if heir is not None and heir in begun:
+            # From here on the thread that called execve goes by this thread's id.
+            begun[pid] = begun.pop(heir)
+        if heir is not None:
+            labels.pop(heir, None)
+        yield Exit(
+            number,
+            pid,
+            _ns(sec, frac),
+            int(status) if status is not None else None,
+            signal,
+            heir,
+        )
+        return
+    if not line.endswith("\n"):
+        match = _TRUNCATED.match(line)
+        if match is not None:
+            pid_, sec, frac, resumed, name, args = match.groups()
+            pid = int(pid_)
+            time_ns = _ns(sec, frac)
+            if resumed is not None:
+                head, stale = _resume(number, pid, time_ns, resumed, begun, labels)
+                if stale is not None:
+                    yield stale
+                begun[pid] = head._replace(args=_joined(head.args, args))
+            else:
+                if pid in begun:
+                    yield _abandoned(pid, begun, labels)
+                begun[pid] = _Begun(number, time_ns, name, args)
+            yield _abandoned(pid, begun, labels, "truncated")
+            return
+    yield Unparsed(number, line.rstrip("\n"))
+
+
+def _resume(
+    number: int,
+    pid: int,
+    time_ns: int,
+    name: str,
+    begun: dict[int, _Begun],
+    labels: dict[int, str],
+) -> tuple[_Begun, Event | None]:
+    """Return the start that a resumed line belongs to, and a stale start to yield."""
+    head = begun.get(pid)
+    if head is not None and head.name == name:
+        del begun[pid]
+        return head, None
+    stale = _abandoned(pid, begun, labels) if head is not None else None
+    return _Begun(number, time_ns, name, ""), stale
+
+
+def _abandoned(
+    pid: int, begun: dict[int, _Begun], labels: dict[int, str], state: State = "unfinished"
+) -> Event:
+    line, start_ns, name, args = begun.pop(pid)
+    call = Syscall(line, pid, start_ns, name, args, None, None, None, None, labels.get(pid), state)
+    return _marked(call, labels)
+
+
+def _marked(call: Syscall, labels: dict[int, str]) -> Event:
+    """Return the event that a call stands for, if it is one of our own marks."""
+    if call.name not in _ACCESS:
+        return call
+    match = _MARKER.match(call.args)
+    if match is None:
+        return call
+    marked_ns, phase, greenlet, text = match.groups()
+    if greenlet is None:
+        return Phase(
+            call.line, call.pid, call.start_ns, int(marked_ns), unescape(phase), unescape(text)
+        )
+    label = f"{greenlet}:{unescape(text)}"
+    labels[call.pid] = label
+    return Switch(call.line, call.pid, call.start_ns, label)
+
+
+def _joined(head: str, rest: str) -> str:
+    # strace < 5 put a space after `resumed>`.
+    return head + rest.lstrip(" ") if head[-1:] in ("", " ") else head + rest
+
+
+def _ns(seconds: str, fraction: str) -> int:
+    return int(seconds + fraction) * _SCALE[len(fraction)]
+
+
+def _number(text: str) -> int | None:
+    if text == "?":
+        return None
+    if text[:2] == "0x":
+        return int(text, 16)
+    if text[0] == "0" and len(text) > 1:
+        # Only umask(2) returns octal; an 8 or 9 is then no number strace writes.
+        return int(text, 8) if text.strip("01234567") == "" else int(text)
+    return int(text)

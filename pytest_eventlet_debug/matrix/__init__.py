@@ -1,0 +1,1 @@
+"""One child pytest for each hub, one report over all of them."""

@@ -1,0 +1,101 @@
+"""The pytest hooks: options, fixtures, the marker, and the switch for all the rest.
+
+While nothing of ours is asked for, nothing but this module and the options is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_eventlet_debug import options
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.activation import Activation
+
+_activation_key = pytest.StashKey["Activation"]()
+
+_MARKER = (
+    "eventlet_hub(name, ...): run the test under these eventlet hubs only, and skip it "
+    "under others."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+# A wrapper, to be ahead of other plugins' implementations: pytest-cov starts to measure
+# in one, and the first conftest is imported in another.
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config,
+) -> Generator[None, object, object]:
+    if options.is_asked_for(early_config):
+        _activate(early_config).prepare()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    activation = config.stash.get(_activation_key, None)
+    if activation is not None:
+        activation.own_command_line()
+        config.pluginmanager.register(activation, "eventlet-debug-activation")
+    return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("eventlet_hub") is not None]
+    if marked:
+        from pytest_eventlet_debug.matrix.items import apply_marker  # only where it is used
+
+        apply_marker(marked, _activate(config).hub)
+
+
+def _activate(config: pytest.Config) -> Activation:
+    """Return what is switched on in this process, made now if it is the first need."""
+    if _activation_key not in config.stash:
+        from pytest_eventlet_debug.activation import Activation  # costs start-up time
+
+        config.stash[_activation_key] = Activation(config)
+    return config.stash[_activation_key]
+
+
+@pytest.fixture(scope="session")
+def eventlet_hub(pytestconfig: pytest.Config) -> str:
+    """The name of the eventlet hub that the tests run under."""
+    return _activate(pytestconfig).hub.name
+
+
+@pytest.fixture
+def eventlet_artifacts(request: pytest.FixtureRequest) -> Path:
+    """The test's own directory among the artifacts; it exists."""
+    return _activate(request.config).session().directory(request.node)
+
+
+@pytest.fixture
+def eventlet_trace(
+    request: pytest.FixtureRequest,
+) -> Callable[..., AbstractContextManager[Path]]:
+    """Record one block: ``with eventlet_trace("strace", "pcap") as directory:``.
+
+    The names are those of the options ``--strace``, ``--cprofile`` and ``--pcap``, none of
+    which needs to be given.
+    """
+    activation = _activate(request.config)
+
+    def trace(*names: str) -> AbstractContextManager[Path]:
+        return activation.trace(request.node, names)
+
+    return trace

@@ -1,0 +1,1 @@
+"""What is recorded around each test: system calls, packets, a profile."""

@@ -1,0 +1,126 @@
+"""Record the packets that a test sends over the loopback interface."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from pathlib import Path
+import posix
+import sys
+
+from pytest_eventlet_debug import unpatched
+from pytest_eventlet_debug.tracers.helper import Helper
+from pytest_eventlet_debug.tracers.protocol import PHASES
+from pytest_eventlet_debug.tracers.protocol import Phase
+from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
+
+ARTIFACTS = ("capture.pcapng", "capture.pcap")
+
+#: Of a longer node id the file keeps the beginning; a request to the helper has limits.
+_NODEID_CHARACTERS = 4096
+
+_numbers = itertools.count(1)
+
+
+class Pcap:
+    """The packets on ``lo``, whole and with nanoseconds, as pcapng and as pcap.
+
+    The helper reads them from a ring that is open all the time, so a test that lasts a
+    millisecond has all of its packets. Several instances may record at once. What other
+    programs send over ``lo`` meanwhile is recorded too.
+    """
+
+    name = "pcap"
+    default_phases: frozenset[Phase] = frozenset(PHASES)
+
+    def __init__(self, helper: Helper) -> None:
+        """Record through *helper*; nothing is opened yet."""
+        self._helper = helper
+        self._recording: Recording | None = None
+        self._number = 0
+
+    @property
+    def version(self) -> str:
+        """The kernel's release: its packet sockets do the work."""
+        return posix.uname().release
+
+    def check(self) -> None:
+        """Open the packet socket, or say why that cannot be.
+
+        :raises TracerUnavailable: no packet can be captured on this machine.
+        """
+        check(self._helper)
+
+    def start(self, recording: Recording) -> None:
+        """Record from this moment on."""
+        if self._recording is not None:
+            raise TracerError(f"pcap records {self._recording.nodeid} already")
+        number = next(_numbers)
+        self._helper.request(
+            "pcap-start",
+            number=number,
+            directory=os.path.abspath(recording.directory),
+            nodeid=recording.nodeid[:_NODEID_CHARACTERS],
+            since_ns=unpatched.time_ns(),
+        )
+        self._number = number
+        self._recording = recording
+
+    def mark(self, phase: str) -> None:
+        """Do nothing: the phases' times are in ``test.json``."""
+
+    def pause(self) -> None:
+        """Leave out the packets from now on."""
+        if self._recording is not None:
+            self._helper.request("pcap-pause", number=self._number, until_ns=unpatched.time_ns())
+
+    def resume(self) -> None:
+        """Record again from now on."""
+        if self._recording is not None:
+            self._helper.request("pcap-resume", number=self._number, since_ns=unpatched.time_ns())
+
+    def stop(self) -> tuple[Path, ...]:
+        """End the recording once all that was sent before is in the files.
+
+        :raises TracerError: packets are missing. What could be captured is in the files
+            all the same, and the number of packets dropped in ``capture.pcapng``.
+        """
+        recording, self._recording = self._recording, None
+        if recording is None:
+            return ()
+        self._helper.request("pcap-stop", number=self._number)
+        directory = Path(os.path.abspath(recording.directory))
+        return tuple(directory / name for name in ARTIFACTS)
+
+    def close(self) -> None:
+        """Do nothing: the socket is the helper's."""
+
+
+def check(helper: Helper) -> None:
+    """Let *helper* open its packet socket, to be used from then on.
+
+    :raises TracerUnavailable: it cannot be opened; says why and what to do.
+    """
+    answer = helper.request("pcap-open")
+    reason, words = answer["errno"], answer["words"]
+    if not reason:
+        return
+    if reason in (errno.EPERM, errno.EACCES):
+        raise TracerUnavailable(
+            "pcap needs the right to open a packet socket (CAP_NET_RAW): run as root, or "
+            "give it to the interpreter: `setcap cap_net_raw+ep "
+            f"{os.path.realpath(sys.executable)}`"
+        )
+    if reason in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+        raise TracerUnavailable(
+            "pcap needs packet sockets, which this kernel lacks (CONFIG_PACKET; "
+            "`modprobe af_packet`)"
+        )
+    if reason in (errno.ENODEV, errno.ENETDOWN, errno.EADDRNOTAVAIL):
+        raise TracerUnavailable(
+            f"pcap finds the loopback interface missing or down ({words}): `ip link set lo up`"
+        )
+    raise TracerUnavailable(f"pcap cannot open a packet socket: {words}")

@@ -1,0 +1,78 @@
+"""What a tracer is: something that records one test at a time into a directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+from typing import Protocol
+
+Phase = Literal["setup", "call", "teardown"]
+
+PHASES: tuple[Phase, ...] = ("setup", "call", "teardown")
+
+
+class TracerError(Exception):
+    """A recording failed. The message is one line: what happened and what would help.
+
+    It never fails a test: it is shown in that test's report and in the summary.
+    """
+
+
+class TracerUnavailable(TracerError):
+    """A tracer cannot work on this machine at all; found out before the first test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """One stretch of a test that is being recorded.
+
+    :param nodeid: the test's node id, written into the artifacts.
+    :param directory: an existing directory that belongs to this test alone.
+    """
+
+    nodeid: str
+    directory: Path
+
+
+class Tracer(Protocol):
+    """Records one test at a time; implemented by strace, pcap and cprofile.
+
+    ``start`` returns once everything that follows is recorded, ``stop`` once the
+    artifacts are complete on disk. In between, ``pause`` and ``resume`` leave a gap
+    (a debugger is open), and ``mark`` notes that a phase of the test begins. No method
+    switches greenthreads, delivers SIGCHLD or raises anything but
+    :class:`TracerError`; after an error the tracer is ready for the next ``start``.
+    """
+
+    @property
+    def name(self) -> str:
+        """The option's name without dashes: ``strace``, ``cprofile`` or ``pcap``."""
+
+    @property
+    def version(self) -> str:
+        """The tool's version for the report's header, such as ``6.1``."""
+
+    @property
+    def default_phases(self) -> frozenset[Phase]:
+        """The phases recorded unless ``--eventlet-phases`` says otherwise."""
+
+    def check(self) -> None:
+        """Find out whether it works here, before the first test.
+
+        :raises TracerUnavailable: it does not; the message says why and what to do.
+        """
+
+    def start(self, recording: Recording) -> None: ...
+
+    def mark(self, phase: str) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def stop(self) -> tuple[Path, ...]:
+        """End the recording; return the artifacts' absolute paths."""
+
+    def close(self) -> None:
+        """Release what the tracer holds for the whole run."""

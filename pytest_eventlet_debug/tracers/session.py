@@ -1,0 +1,306 @@
+"""Record around each test: when tracers start and stop, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+from pathlib import Path
+import warnings
+
+import pytest
+
+from pytest_eventlet_debug import unpatched
+from pytest_eventlet_debug.artifacts import TEST_FILE
+from pytest_eventlet_debug.artifacts import TestArtifacts
+from pytest_eventlet_debug.artifacts import directory_name
+from pytest_eventlet_debug.artifacts import open_test
+from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.tracers.protocol import PHASES
+from pytest_eventlet_debug.tracers.protocol import Phase
+from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import Tracer
+from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.warning_types import EventletDebugWarning
+
+#: Names in ``report.user_properties``, for JUnit, pytest-html, xdist and our summary.
+DIRECTORY_PROPERTY = "eventlet_artifacts"
+ERROR_PROPERTY = "eventlet_tracer_error"
+
+
+@dataclasses.dataclass
+class _Running:
+    """A tracer during one test, or during one block of it.
+
+    :param block: the block's directory; ``None`` where the whole test is recorded.
+    :param failed: nothing more is asked of it then, but to stop.
+    """
+
+    tracer: Tracer
+    phases: frozenset[Phase]
+    block: Path | None = None
+    started: bool = False
+    paused: bool = False
+    failed: bool = False
+
+
+class TracerSession:
+    """Start and stop the tracers around the phases of each test; a plugin object.
+
+    :param tracers: in the order in which they start; they stop in reverse.
+    :param settings: the phases to record and what to keep.
+    :param hub: the hub's name, for ``test.json``.
+    """
+
+    def __init__(self, tracers: Sequence[Tracer], settings: Settings, hub: str | None) -> None:
+        self._tracers = tracers
+        self._settings = settings
+        self._hub = hub
+        self._item: pytest.Item | None = None
+        self._test: TestArtifacts | None = None
+        self._errors: list[str] = []
+        self._phase: Phase | None = None
+        self._running: list[_Running] = []
+        self._in_debugger: list[_Running] = []
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._finish()
+        self._enter(item)
+        self._running = [
+            _Running(tracer, self._settings.phases or tracer.default_phases)
+            for tracer in self._tracers
+        ]
+        return (yield from self._around("setup"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        return (yield from self._around("call"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        return (yield from self._around("teardown"))
+
+    def _enter(self, item: pytest.Item) -> None:
+        """Know which test runs; the first to say so may be a fixture of it."""
+        if item is not self._item:
+            self._finish()
+            self._item = item
+
+    def _around(self, phase: Phase) -> Generator[None, object, object]:
+        self._phase = phase
+        self._begin(phase)
+        started = unpatched.time_ns()
+        try:
+            return (yield)
+        finally:
+            if self._test is not None:
+                self._test.phases[phase] = (started, unpatched.time_ns())
+            self._end(phase)
+
+    def _begin(self, phase: Phase) -> None:
+        for running in self._running:
+            if phase not in running.phases:
+                self._pause(running)
+                continue
+            self._start(running)
+            self._resume(running)
+            with self._noting(running):
+                if running.started and not running.failed:
+                    running.tracer.mark(phase)
+
+    def _end(self, phase: Phase) -> None:
+        later = PHASES[PHASES.index(phase) + 1 :]
+        for running in reversed(self._running):
+            if not later:
+                self._stop(running)
+            elif not running.phases.intersection(later):
+                # What stopping costs is left until nothing else records it.
+                self._pause(running)
+
+    def _start(self, running: _Running) -> None:
+        if running.started or running.failed:
+            return
+        with self._noting(running):
+            test = self._artifacts()
+            running.tracer.start(Recording(test.nodeid, running.block or test.directory))
+            running.started = True
+
+    def _pause(self, running: _Running) -> None:
+        if running.started and not running.failed and not running.paused:
+            with self._noting(running):
+                running.tracer.pause()
+                running.paused = True
+
+    def _resume(self, running: _Running) -> None:
+        if running.started and not running.failed and running.paused:
+            with self._noting(running):
+                running.tracer.resume()
+                running.paused = False
+
+    def _stop(self, running: _Running) -> None:
+        if running.started:
+            running.started = False
+            with self._noting(running):
+                running.tracer.stop()
+
+    @contextlib.contextmanager
+    def _noting(self, running: _Running) -> Iterator[None]:
+        """Keep a tracer's failure, and the disk's, out of the test."""
+        try:
+            yield
+        except (TracerError, OSError) as error:
+            running.failed = True
+            self._note(f"{running.tracer.name}: {error}")
+
+    def _note(self, line: str) -> None:
+        assert self._item is not None
+        if line not in self._errors:
+            self._errors.append(line)
+            self._item.user_properties.append((ERROR_PROPERTY, line))
+
+    def _artifacts(self) -> TestArtifacts:
+        """Return this attempt's directory, made now if nothing was recorded before.
+
+        :raises OSError: it cannot be made.
+        """
+        if self._test is None:
+            assert self._item is not None
+            test = open_test(self._settings.artifacts, self._item.nodeid, self._hub)
+            test.save()  # so that the directory is known as ours if the test crashes
+            self._test = test
+        return self._test
+
+    def directory(self, item: pytest.Item) -> Path:
+        """Return the directory of the test that runs now.
+
+        :raises OSError: it cannot be made.
+        """
+        self._enter(item)
+        return self._artifacts().directory
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if item is not self._item:
+            return report
+        if self._test is not None and self._test.outcomes.get(call.when) != "failed":
+            self._test.outcomes[call.when] = report.outcome  # the worst one of subtests
+        if report.failed and (self._test is not None or self._errors):
+            report.sections.append(("eventlet-debug", self._section()))
+        if call.when == "teardown":
+            self._finish()
+            known = list(report.user_properties)  # other plugins may have added to them
+            report.user_properties += [each for each in item.user_properties if each not in known]
+        return report
+
+    def _section(self) -> str:
+        where = [f"artifacts: {self._test.directory}"] if self._test is not None else []
+        return "\n".join([*where, *self._errors])
+
+    def _finish(self) -> None:
+        """Judge what is recorded of the test that ran: keep it or not."""
+        item, test = self._item, self._test
+        if item is not None and test is not None:
+            skipped = test.outcomes.get("setup") == "skipped"  # nothing of it ran
+            passed = self._settings.keep == "failed" or skipped
+            if passed and not test.failed:
+                test.discard()
+            else:
+                item.user_properties.append((DIRECTORY_PROPERTY, str(test.directory)))
+                test.errors = list(self._errors)
+                try:
+                    test.save()
+                except OSError as error:
+                    self._note(f"{TEST_FILE}: {error}")
+        self._item, self._test, self._errors, self._phase = None, None, [], None
+
+    def pytest_enter_pdb(self) -> None:
+        for running in self._running:
+            if running.started and not running.paused:
+                self._in_debugger.append(running)
+                self._pause(running)
+
+    def pytest_leave_pdb(self) -> None:
+        for running in self._in_debugger:
+            self._resume(running)
+        self._in_debugger.clear()
+
+    def pytest_sessionfinish(self) -> None:
+        """End what Ctrl-C or ``pytest.exit`` in a test left open."""
+        for running in reversed(self._running):
+            self._stop(running)
+        if self._test is not None and self._phase is not None:
+            self._test.outcomes.setdefault(self._phase, "interrupted")
+        self._finish()
+
+    def pytest_unconfigure(self) -> None:
+        for tracer in self._tracers:
+            tracer.close()
+
+    @contextlib.contextmanager
+    def block(self, item: pytest.Item, tracers: Sequence[Tracer]) -> Iterator[Path]:
+        """Record one block of a test into a directory of its own, ``block-1`` and so on.
+
+        :param tracers: not those of the whole test, though of the same kind.
+        """
+        self._enter(item)
+        directory = self._block_directory(item)
+        paused = self._make_way({tracer.name for tracer in tracers})
+        block = [_Running(tracer, frozenset(PHASES), directory) for tracer in tracers]
+        self._running += block
+        try:
+            for running in block:
+                self._start(running)
+                with self._noting(running):
+                    if running.started:
+                        running.tracer.mark(directory.name)
+            yield directory
+        finally:
+            for running in reversed(block):
+                self._stop(running)
+            self._running = [each for each in self._running if each not in block]
+            for running in paused:
+                self._resume(running)
+
+    def _block_directory(self, item: pytest.Item) -> Path:
+        """Make a block's directory. Where that fails, starting its tracers will, too."""
+        parent = self._settings.artifacts / directory_name(item.nodeid)
+        number = 1
+        try:
+            parent = self._artifacts().directory
+            number += sum(1 for _ in parent.glob("block-*"))
+            (parent / f"block-{number}").mkdir()
+        except OSError as error:
+            self._note(f"block-{number}: {error}")
+        return parent / f"block-{number}"
+
+    def _make_way(self, names: set[str]) -> list[_Running]:
+        """Pause the tracers that cannot run twice at a time, and return them."""
+        paused = [
+            running
+            for running in self._running
+            if running.started
+            and not running.paused
+            and running.tracer.name in names.difference({"pcap"})
+        ]
+        for running in paused:
+            self._pause(running)
+        return paused
+
+    def leave_out(self, item: pytest.Item, name: str, error: TracerError) -> None:
+        """Say that a block goes unrecorded, in a warning and in the summary.
+
+        :param name: the tracer's.
+        """
+        self._enter(item)
+        self._note(f"{name}: {error}")
+        try:
+            # The fourth caller from here is the test.
+            warnings.warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=4)
+        except EventletDebugWarning:
+            pass  # -W error, but what does not work here is no fault of the test's

@@ -1,0 +1,379 @@
+"""Record the system calls of a test with strace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import contextlib
+import errno
+import os
+from pathlib import Path
+import posix
+import shutil
+import signal
+import sys
+from typing import Any
+
+from pytest_eventlet_debug import unpatched
+from pytest_eventlet_debug.tracers import switches
+from pytest_eventlet_debug.tracers.helper import Helper
+from pytest_eventlet_debug.tracers.protocol import PHASES
+from pytest_eventlet_debug.tracers.protocol import Phase
+from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
+
+ARTIFACT = "strace.txt"
+
+#: -f threads and children, -ttt unix time, -T time spent, -yy what a descriptor is.
+OPTIONS = ("-f", "-ttt", "-T", "-yy", "-s", "256")
+
+#: Paths of this prefix exist nowhere: a look at one is a mark in the trace.
+MARK_PREFIX = "/.eventlet-debug"
+
+#: Linux's PATH_MAX is 4096 bytes with the final NUL.
+_PATH_BYTES = 4095
+
+_PR_GET_DUMPABLE = 3
+_PR_SET_PTRACER = 0x59616D61
+_CAP_SYS_PTRACE = 19
+
+#: What ``-e`` takes besides the set of system calls to trace.
+_OTHER_QUALIFIERS = frozenset(
+    (
+        *("abbrev", "a", "verbose", "v", "raw", "x", "signal", "signals", "s"),
+        *("read", "reads", "r", "write", "writes", "w", "fault", "inject", "status"),
+        *("quiet", "silent", "silence", "q", "kvm", "decode-fds", "decode-pids"),
+    )
+)
+
+
+class Strace:
+    """``strace -f -ttt -T -yy -s 256``, attached by the helper for each test.
+
+    The trace has marks in it, calls to ``access`` for a path that does not exist:
+    ``/.eventlet-debug/phase/<unix ns>/<phase>/<node id>`` where a phase begins, and
+    ``/.eventlet-debug/greenlet/<n>/<label>`` wherever greenlet *n* of the test begins to
+    run in the thread that started the recording; see
+    :class:`pytest_eventlet_debug.tracers.switches.Labels`.
+    """
+
+    name = "strace"
+    default_phases: frozenset[Phase] = frozenset(PHASES)
+
+    def __init__(
+        self, helper: Helper, extra_args: tuple[str, ...] = (), *, pin: bool = True
+    ) -> None:
+        """Record through *helper*; nothing is started yet.
+
+        :param extra_args: options for strace, after ours and before ``-o``.
+        :param pin: keep strace and the test's main thread on one CPU while recording,
+            which makes a traced call three to five times cheaper. Tests can see it in
+            their ``os.sched_getaffinity(0)``.
+        """
+        self._helper = helper
+        self._extra_args = extra_args
+        self._pin = pin
+        self._version = ""
+        self._program = ""
+        self._recording: Recording | None = None
+        self._tracing = False
+        self._allowed = False
+        self._pid: object = 0
+        self._labels: switches.Labels | None = None
+        self._paths: dict[tuple[int, str], bytes] = {}
+
+    @property
+    def version(self) -> str:
+        """What ``strace -V`` says, such as ``6.1``.
+
+        :raises TracerUnavailable: there is no strace.
+        """
+        if not self._version:
+            words = self._helper.request("strace-version", program=self._executable())["words"]
+            self._version = _version(str(words))
+        return self._version
+
+    def check(self) -> None:
+        """Find out whether strace can trace this process, with these options.
+
+        :raises TracerUnavailable: it cannot; the message says why and what to do.
+        """
+        self._version = check(self._helper, self._extra_args)
+
+    def start(self, recording: Recording) -> None:
+        """Attach; every system call that follows is recorded."""
+        if self._recording is not None:
+            raise TracerError(f"strace records {self._recording.nodeid} already")
+        if not self._allowed:
+            _allow(self._helper)
+            self._allowed = True
+        self._attach(recording, append=False)
+        self._recording = recording
+        self._labels = None
+        self._paths = {}
+        self._label()
+
+    def mark(self, phase: str) -> None:
+        """Put the beginning of *phase* into the trace."""
+        if self._recording is None or not self._tracing:
+            return
+        _look(f"phase/{unpatched.time_ns()}/{phase}/{self._recording.nodeid}")
+        self._label()
+
+    def pause(self) -> None:
+        """Detach."""
+        if self._tracing:
+            self._detach()
+
+    def resume(self) -> None:
+        """Attach again; the same file goes on."""
+        if self._recording is not None and not self._tracing:
+            self._attach(self._recording, append=True)
+            self._label()
+
+    def stop(self) -> tuple[Path, ...]:
+        """Detach; the file is complete then.
+
+        :raises TracerError: strace had ended before, or had to be killed. What it wrote
+            until then is in the file.
+        """
+        recording, self._recording = self._recording, None
+        if recording is None:
+            return ()
+        if self._tracing:
+            self._detach()
+        return (_artifact(recording),)
+
+    def close(self) -> None:
+        """Stop labelling switches, if a recording was never stopped."""
+        switches.unsubscribe(self._switched)
+
+    def _attach(self, recording: Recording, *, append: bool) -> None:
+        answer = self._helper.request(
+            "strace-start",
+            program=self._executable(),
+            options=[*OPTIONS, *keep_marks(self._extra_args)],
+            path=str(_artifact(recording)),
+            append=append,
+            pin=self._pin,
+        )
+        self._tracing = True
+        self._pid = answer["strace"]
+
+    def _detach(self) -> None:
+        switches.unsubscribe(self._switched)
+        self._tracing = False
+        try:
+            self._helper.request("strace-stop")
+        except TracerError:
+            # A helper that was killed cannot have stopped strace. If it traces us, it is
+            # that one, whatever became of the process ids.
+            tracer = int(_status().get("TracerPid", "0"))
+            if tracer and tracer == self._pid:
+                with contextlib.suppress(ProcessLookupError):
+                    posix.kill(tracer, signal.SIGTERM)
+            raise
+
+    def _executable(self) -> str:
+        if not self._program:
+            self._program = _find()
+        return self._program
+
+    def _label(self) -> None:
+        """Say who runs, and from now on whenever that changes."""
+        if not switches.subscribe(self._switched):
+            return
+        current = sys.modules["greenlet"].getcurrent()
+        if self._labels is None:
+            self._labels = switches.Labels(current)
+        self._switched("switch", (None, current))
+
+    def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
+        labels = self._labels
+        if labels is None:
+            return
+        origin, target = arguments
+        number, label = labels.of(target, origin)
+        path = self._paths.get((number, label))
+        if path is None:
+            path = self._paths[number, label] = _path(f"greenlet/{number}/{_safe(label)}")
+        posix.access(path, 0)
+
+
+def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:
+    """Find out before the first test whether strace can trace this process.
+
+    It ends with a trial: the helper attaches strace, with *extra_args*, and detaches it.
+
+    :return: strace's version, such as ``6.1``.
+    :raises TracerUnavailable: it cannot; the message names the cause and the remedy.
+    """
+    program = _find()
+    status = _status()
+    tracer = int(status.get("TracerPid", "0"))
+    if tracer:
+        raise TracerUnavailable(
+            f"strace cannot trace this process: {_command(tracer)} (process {tracer}) "
+            "traces it already, and a process has one tracer; run without that"
+        )
+    privileged = bool(int(status.get("CapEff", "0"), 16) >> _CAP_SYS_PTRACE & 1)
+    scope = _ptrace_scope()
+    if scope == 3:
+        raise TracerUnavailable(
+            "strace cannot trace any process: kernel.yama.ptrace_scope is 3, which stays "
+            "until the next boot; set it to 1 in /etc/sysctl.d and reboot"
+        )
+    if scope == 2 and not privileged:
+        raise TracerUnavailable(
+            "strace may only be used by root here: kernel.yama.ptrace_scope is 2; "
+            "run as root, or `sysctl kernel.yama.ptrace_scope=1`"
+        )
+    _allow(helper)
+    try:
+        version = _version(str(helper.request("strace-version", program=program)["words"]))
+        helper.request(
+            "strace-start",
+            program=program,
+            options=[*OPTIONS, *keep_marks(extra_args)],
+            path=None,
+            append=False,
+            pin=False,
+        )
+        helper.request("strace-stop")
+    except TracerUnavailable:
+        raise
+    except TracerError as error:
+        cause = _cause(str(error), status, scope, privileged)
+        if not cause and extra_args:
+            cause = f"the options given for it are {' '.join(extra_args)}"
+        raise TracerUnavailable(f"{error}; {cause}" if cause else str(error)) from error
+    return version
+
+
+def keep_marks(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Let the system call that makes our marks pass a filter among strace's options.
+
+    :param arguments: options for strace, such as ``-e trace=network``.
+    :return: the same, with ``access`` added where a set of system calls is named; a set
+        that is negated (``!read``) is left as it is.
+    """
+    kept: list[str] = []
+    follows_e = False
+    for argument in arguments:
+        if follows_e:
+            kept.append(_with_access(argument))
+        elif argument.startswith("--trace="):
+            kept.append("--trace=" + _with_access(argument.removeprefix("--trace=")))
+        elif argument.startswith("-e") and argument != "-e":
+            kept.append("-e" + _with_access(argument.removeprefix("-e")))
+        else:
+            kept.append(argument)
+        follows_e = not follows_e and argument in ("-e", "--trace")
+    return tuple(kept)
+
+
+def _with_access(expression: str) -> str:
+    qualifier, equals, calls = expression.partition("=")
+    if equals and qualifier in _OTHER_QUALIFIERS:
+        return expression
+    if not equals:
+        qualifier, calls = "", expression
+    if calls.startswith("!") or calls == "all":
+        return expression
+    marks = "?access,?faccessat,?faccessat2"
+    return f"{qualifier}{equals}" + (marks if calls == "none" else f"{calls},{marks}")
+
+
+def _artifact(recording: Recording) -> Path:
+    return Path(os.path.abspath(recording.directory)) / ARTIFACT
+
+
+def _look(rest: str) -> None:
+    posix.access(_path(rest), 0)
+
+
+def _path(rest: str) -> bytes:
+    path = f"{MARK_PREFIX}/{rest}".encode("utf-8", "surrogateescape")
+    return path.replace(b"\0", b"?")[:_PATH_BYTES]
+
+
+def _safe(label: str) -> str:
+    return label.replace("/", "_")[:80]
+
+
+def _find() -> str:
+    if not unpatched.on_linux():
+        raise TracerUnavailable(f"strace needs Linux; this is {sys.platform}")
+    program = shutil.which("strace")
+    if program is None:
+        raise TracerUnavailable(
+            "there is no strace on PATH: install it (`apt install strace`, "
+            "`dnf install strace`, `apk add strace`)"
+        )
+    return os.path.abspath(program)
+
+
+def _version(words: str) -> str:
+    """Take the version from ``strace -- version 6.1``."""
+    first = words.splitlines()[0] if words.strip() else ""
+    return first.rpartition("version ")[2].strip() or "unknown"
+
+
+def _status() -> dict[str, str]:
+    lines = unpatched.read_file("/proc/self/status").decode("utf-8", "replace").splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {key: value.strip() for key, _, value in pairs}
+
+
+def _command(pid: int) -> str:
+    try:
+        return unpatched.read_file(f"/proc/{pid}/comm").decode("utf-8", "replace").strip()
+    except OSError:
+        return "a program that cannot be seen"
+
+
+def _ptrace_scope() -> int:
+    """Return Yama's setting; 0 without Yama. See ptrace(2)."""
+    try:
+        return int(unpatched.read_file("/proc/sys/kernel/yama/ptrace_scope"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _prctl(option: int, argument: int) -> tuple[int, int]:
+    """Call prctl(2); return its result and errno."""
+    try:
+        import ctypes  # slow to import, and only those who use strace need it
+    except ImportError:
+        return -1, errno.EINVAL  # a Python without it: go on as without Yama
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0)
+    return int(result), ctypes.get_errno()
+
+
+def _allow(helper: Helper) -> None:
+    """Let the helper and its children trace this process, as Yama's scope 1 demands."""
+    result, reason = _prctl(_PR_SET_PTRACER, helper.pid)
+    if result and reason != errno.EINVAL:  # EINVAL: no Yama, no restriction
+        raise TracerError(f"prctl(PR_SET_PTRACER, {helper.pid}): {os.strerror(reason)}")
+
+
+def _cause(words: str, status: dict[str, str], scope: int, privileged: bool) -> str:
+    """Say why ptrace was refused, which strace's own words do not tell."""
+    if "ptrace" not in words.lower():
+        return ""
+    if status.get("Seccomp", "0") != "0":
+        return (
+            "a seccomp filter is in force (a container?) and seems to forbid ptrace: "
+            "`docker run --cap-add=SYS_PTRACE --security-opt seccomp=unconfined`"
+        )
+    if not privileged and _prctl(_PR_GET_DUMPABLE, 0)[0] != 1:
+        return (
+            "this process is not dumpable (PR_SET_DUMPABLE, or its interpreter has file "
+            "capabilities): use an interpreter without capabilities, or run as root"
+        )
+    if scope and not privileged:
+        return f"kernel.yama.ptrace_scope is {scope}: `sysctl kernel.yama.ptrace_scope=0`"
+    if not privileged:
+        return "CAP_SYS_PTRACE is missing: run as root or as the owner of the process"
+    return "a security module (SELinux, AppArmor) may forbid ptrace; see `dmesg`"

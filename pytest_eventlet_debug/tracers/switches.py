@@ -1,0 +1,173 @@
+"""Who runs now: each switch of greenlets in this thread, told to several subscribers.
+
+``greenlet.settrace`` has one slot per thread. This module takes it while somebody is
+subscribed, passes every event on to the callback that was there before, and gives the
+slot back afterwards. greenlet is never imported here: without it nothing switches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import sys
+from typing import Any
+
+#: What ``greenlet.settrace`` calls: ``"switch"`` or ``"throw"`` and ``(origin, target)``.
+Callback = Callable[[str, tuple[Any, Any]], object]
+
+#: The name of a greenlet whose function is not known.
+UNNAMED = "greenlet"
+
+
+class _Dispatcher:
+    """Sits in the slot; passes events to the former callback and to the subscribers."""
+
+    def __init__(self, previous: Callback | None) -> None:
+        self.previous = previous
+        self.subscribers: tuple[Callback, ...] = ()
+
+    def __call__(self, event: str, arguments: tuple[Any, Any]) -> None:
+        for subscriber in self.subscribers:
+            try:
+                subscriber(event, arguments)
+            except Exception:
+                # greenlet would drop all tracing and throw it into the test.
+                self.subscribers = tuple(s for s in self.subscribers if s is not subscriber)
+        if self.previous is not None:
+            self.previous(event, arguments)
+
+
+_dispatcher: _Dispatcher | None = None
+
+
+def available() -> bool:
+    """Say whether greenlet has been imported, so that there are switches to hear of."""
+    return "greenlet" in sys.modules
+
+
+def subscribe(callback: Callback) -> bool:
+    """Call *callback* at every switch in this thread, after the switch.
+
+    Subscribing again has no effect, except that a slot which somebody else has cleared
+    or taken in the meantime is taken again.
+
+    :param callback: cheap, and must not switch. One that raises is dropped.
+    :return: False if greenlet is not imported yet; try again later.
+    """
+    global _dispatcher
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is None:
+        return False
+    present = greenlet.gettrace()
+    if _dispatcher is None or present is not _dispatcher:
+        subscribers: tuple[Callback, ...] = ()
+        if _dispatcher is not None:
+            # Whoever took the slot may pass events on to us: never tell anybody twice.
+            subscribers, _dispatcher.subscribers = _dispatcher.subscribers, ()
+        _dispatcher = _Dispatcher(present)
+        _dispatcher.subscribers = subscribers
+        greenlet.settrace(_dispatcher)
+    if callback not in _dispatcher.subscribers:
+        _dispatcher.subscribers += (callback,)
+    return True
+
+
+def unsubscribe(callback: Callback) -> None:
+    """Call *callback* no more; the last one to go gives the slot back.
+
+    Where somebody has taken the slot after us, it stays theirs.
+    """
+    global _dispatcher
+    if _dispatcher is None:
+        return
+    _dispatcher.subscribers = tuple(s for s in _dispatcher.subscribers if s != callback)
+    if not _dispatcher.subscribers:
+        greenlet = sys.modules.get("greenlet")
+        if greenlet is not None and greenlet.gettrace() is _dispatcher:
+            greenlet.settrace(_dispatcher.previous)
+        _dispatcher = None
+
+
+class Labels:
+    """Numbers the greenlets of one test from 1 and gives each a name to read.
+
+    ``hub`` is eventlet's main loop, ``test`` the greenlet that runs pytest; a greenthread
+    has the name of the function it was spawned with; any other is a ``greenlet``. A
+    function that cannot be known at the first switch is looked for once more at the
+    second, so a number's label may become better, and the later one counts.
+    """
+
+    def __init__(self, test: object) -> None:
+        """Begin at 1.
+
+        :param test: the greenlet that runs pytest.
+        """
+        from weakref import WeakKeyDictionary
+
+        self._test = test
+        self._labels: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
+        self._count = 0
+
+    def of(self, target: Any, origin: Any = None) -> tuple[int, str]:
+        """Return the number and the name of *target*.
+
+        To be called by a switch's callback, so that *target* is what runs.
+
+        :param origin: the greenlet that switched to it.
+        """
+        known = self._labels.get(target)
+        if known is None:
+            self._count += 1
+            known = (self._count, self._first_look(target, origin) or "")
+            self._labels[target] = known
+        elif not known[1]:
+            known = (known[0], _function_at_bottom() or UNNAMED)
+            self._labels[target] = known
+        return known[0], known[1] or UNNAMED
+
+    def _first_look(self, target: Any, origin: Any) -> str | None:
+        if target is _hub_greenlet():
+            return "hub"
+        if target is self._test:
+            return "test"
+        return _spawned_function(target, origin)
+
+
+def _hub_greenlet() -> object:
+    hubs = sys.modules.get("eventlet.hubs")
+    # get_hub() would make a hub; there may be none yet.
+    hub = getattr(getattr(hubs, "_threadlocal", None), "hub", None)
+    return getattr(hub, "greenlet", None)
+
+
+def _spawned_function(target: Any, origin: Any) -> str | None:
+    """Name the function that a new GreenThread is about to run.
+
+    The hub calls ``target.switch(function, args, kwargs)`` from ``Timer.__call__``, and
+    that is the frame in which it is suspended now.
+    """
+    frame = getattr(origin, "gr_frame", None)
+    if frame is None or not hasattr(target, "_exit_event"):
+        return None
+    variables = frame.f_locals
+    arguments = variables.get("args")
+    if getattr(variables.get("cb"), "__self__", None) is not target or not arguments:
+        return None
+    return _name(arguments[0])
+
+
+def _function_at_bottom() -> str | None:
+    """Name the function that the running greenlet was made for."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    # GreenThread.main(self, function, args, kwargs); GreenPool._spawn_n_impl(self, func, ...)
+    for name, variable in (("main", "function"), ("_spawn_n_impl", "func")):
+        if frame.f_code.co_name == name and variable in frame.f_locals:
+            return _name(frame.f_locals[variable])
+    return frame.f_code.co_name
+
+
+def _name(function: Any) -> str | None:
+    function = getattr(function, "func", function)  # functools.partial
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return name if isinstance(name, str) else None

@@ -1,0 +1,11 @@
+"""The warnings that this plugin gives."""
+
+from __future__ import annotations
+
+import pytest
+
+
+class EventletDebugWarning(pytest.PytestWarning):
+    """A block of a test was to be recorded, and cannot be on this machine."""
+
+    __module__ = "pytest_eventlet_debug"

@@ -1,0 +1,260 @@
+"""The artifacts' directory: names, what is written, and what may be deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import re
+import resource
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from pytest_eventlet_debug.artifacts import ArtifactsError
+from pytest_eventlet_debug.artifacts import close_run
+from pytest_eventlet_debug.artifacts import directory_name
+from pytest_eventlet_debug.artifacts import newest_attempt
+from pytest_eventlet_debug.artifacts import note_end
+from pytest_eventlet_debug.artifacts import open_run
+from pytest_eventlet_debug.artifacts import open_test
+from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.artifacts import tests as described
+from pytest_eventlet_debug.artifacts import write_json
+
+NODEIDS = [
+    "tests/wsgi_test.py::TestHttpd::test_001_server[asyncio]",
+    "test_x.py::test_x[" + "x" * 5000 + "]",
+    "test_x.py::test_größe[日本-poll]",
+    "test_x.py::test_x[\udc80\ud800]",
+    "test_x.py::test_x[../../../etc/passwd]",
+    "test_x.py::test_x[a\0b\nc\td]",
+    "test_x.py::test_x[" + "/" * 300 + "]",
+    "..",
+    "日本",
+    "",
+]
+
+
+@pytest.mark.parametrize("nodeid", NODEIDS, ids=range(len(NODEIDS)))
+def test_any_test_has_a_directory_and_its_id_comes_back_whole(nodeid: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    open_run(run, "1", {})
+    test = open_test(run, nodeid, "poll")
+    test.save()
+    assert test.directory.parent == run
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[0-9a-f]{8}", test.directory.name)
+    assert len(test.directory.name) <= 80 + 9
+    (facts,) = described(run)
+    assert facts["nodeid"] == nodeid
+    assert newest_attempt(run, nodeid) == test.directory
+
+
+def test_a_name_can_be_read() -> None:
+    name = directory_name("tests/wsgi_test.py::TestHttpd::test_001_server[asyncio]")
+    assert re.fullmatch(r"wsgi_test.py-TestHttpd-test_001_server-asyncio-[0-9a-f]{8}", name)
+
+
+@given(st.lists(st.tuples(st.text(st.characters()), st.integers(1, 3)), unique=True, min_size=2))
+def test_names_differ_where_tests_or_attempts_do(tests: list[tuple[str, int]]) -> None:
+    # On file systems that ignore case, too.
+    assert len({directory_name(*test).lower() for test in tests}) == len(tests)
+
+
+def test_a_test_keeps_its_name_from_run_to_run() -> None:
+    assert directory_name("test_x.py::test_x") == "test_x.py-test_x-5ca7df61"
+
+
+def test_each_attempt_has_a_directory_of_its_own(tmp_path: Path) -> None:
+    open_run(tmp_path, "1", {})
+    attempts = [open_test(tmp_path, "test_x.py::test_x", None) for _ in range(3)]
+    assert [test.attempt for test in attempts] == [1, 2, 3]
+    assert len({test.directory for test in attempts}) == 3
+    assert newest_attempt(tmp_path, "test_x.py::test_x") == attempts[2].directory
+
+
+def test_the_next_run_replaces_what_the_last_one_made_and_nothing_else(tmp_path: Path) -> None:
+    open_run(tmp_path, "1", {})
+    test = open_test(tmp_path, "test_x.py::test_x", None)
+    test.save()
+    (test.directory / "block-1").mkdir()
+    (test.directory / "block-1" / "strace.txt").write_text("trace")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("theirs")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "test.json").write_text('{"nodeid": "x"}')
+    copy = tmp_path / "a-copy-to-keep"
+    copy.mkdir()
+    (copy / "test.json").write_bytes((test.directory / "test.json").read_bytes())
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    test.directory.rename(elsewhere)
+    test.directory.symlink_to(elsewhere)
+
+    open_run(tmp_path, "2", {"command": ["x"]})
+    assert notes.exists()
+    assert theirs.exists()
+    assert copy.exists()
+    assert (elsewhere / "block-1" / "strace.txt").exists()
+    assert test.directory.is_symlink()
+
+    test.directory.unlink()
+    elsewhere.rename(test.directory)
+    open_run(tmp_path, "3", {})
+    assert not test.directory.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("a-copy-to-keep", "notes.txt", "run.json", "theirs")
+    ]
+    facts = read_json(tmp_path / "run.json")
+    assert facts is not None
+    assert facts["run"] == "3"
+
+
+@pytest.mark.parametrize("content", ["{}", '{"format": "another"}', "[1]", "\xff", None])
+def test_a_directory_with_files_of_others_is_refused_and_left_alone(
+    tmp_path: Path, content: str | None
+) -> None:
+    (tmp_path / "precious").write_text("theirs")
+    if content is not None:
+        (tmp_path / "run.json").write_text(content, encoding="latin-1")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ArtifactsError) as caught:
+        open_run(tmp_path, "1", {})
+    assert str(caught.value) == (
+        f"{tmp_path} holds files but no run.json of pytest-eventlet-debug; "
+        "empty it or name another place with --eventlet-artifacts"
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_of_two_processes_that_open_the_same_run_one_clears(tmp_path: Path) -> None:
+    open_run(tmp_path, "1", {})
+    open_test(tmp_path, "test_x.py::old", None).save()
+    program = (
+        "import sys; from pathlib import Path; from pytest_eventlet_debug.artifacts import *\n"
+        "run, number = Path(sys.argv[1]), sys.argv[2]\n"
+        "open_run(run, '2', {}); open_test(run, 'test_x.py::' + number, None).save()\n"
+        "close_run(run, '2', {})"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(number)])
+        for number in range(4)
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
+    made = [f"test_x.py::{number}" for number in range(4)]
+    assert sorted(facts["nodeid"] for facts in described(tmp_path)) == made
+    facts = read_json(tmp_path / "run.json")
+    assert facts is not None
+    assert sorted(test["nodeid"] for test in facts["tests"]) == made
+
+
+def test_a_run_that_another_one_has_replaced_does_not_close_that(tmp_path: Path) -> None:
+    open_run(tmp_path, "1", {})
+    open_run(tmp_path, "2", {})
+    close_run(tmp_path, "1", {"exit_status": 1})
+    facts = read_json(tmp_path / "run.json")
+    assert facts is not None
+    assert "exit_status" not in facts
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "test.json"
+    write_json(path, {"format": "pytest-eventlet-debug", "n": 1})
+    # What a full disk does, as far as one process can see.
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        "from pytest_eventlet_debug.artifacts import write_json\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_json(Path(sys.argv[1]), {'long': 'x' * 5000})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True
+    )
+    assert "OSError: [Errno 27] File too large" in done.stderr
+    assert read_json(path) == {"format": "pytest-eventlet-debug", "n": 1}
+    assert os.listdir(tmp_path) == ["test.json"]
+
+
+def test_how_a_test_ended_is_noted_for_the_process_that_could_not(tmp_path: Path) -> None:
+    open_run(tmp_path, "1", {})
+    for _ in range(2):
+        test = open_test(tmp_path, "test_x.py::test_x", "poll")
+        test.save()
+    (test.directory / "strace.txt").touch()
+    (test.directory / "block-1").mkdir()
+    (test.directory / "block-1" / "capture.pcap").touch()
+    assert note_end(tmp_path, "test_x.py::test_x", "crashed") == test.directory
+    first, last = sorted(described(tmp_path), key=lambda facts: int(facts["attempt"]))
+    assert first["outcomes"] == {}
+    assert last["outcomes"] == {"call": "crashed"}
+    assert last["artifacts"] == ["block-1/capture.pcap", "strace.txt"]
+    assert last["nodeid"] == "test_x.py::test_x"
+
+
+def test_nothing_is_noted_for_a_test_that_has_no_directory(tmp_path: Path) -> None:
+    assert note_end(tmp_path, "test_x.py::test_x", "crashed") is None
+    assert note_end(tmp_path / "none", "test_x.py::test_x", "hung") is None
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/eventlet-debug", "x" * 300])
+def test_a_place_that_cannot_be_written_is_a_usage_error_of_one_line(
+    pytester: pytest.Pytester, place: str
+) -> None:
+    Path("file").touch()
+    pytester.makepyfile("raise SystemExit('collected')")
+    result = pytester.runpytest("--cprofile", f"--eventlet-artifacts={place}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if line]
+    path = pytester.path / place
+    assert line.startswith(f"ERROR: cannot write artifacts to {path} (")
+    assert line.endswith("; name another place with --eventlet-artifacts")
+
+
+def test_a_directory_of_others_is_a_usage_error_before_anything_is_collected(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("raise SystemExit('collected')")
+    result = pytester.runpytest("--cprofile", "--eventlet-artifacts=.")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if line]
+    assert line.startswith(f"ERROR: {pytester.path} holds files but no run.json of")
+
+
+def test_a_full_disk_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("raise SystemExit('collected')")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-s", "--cprofile"],
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "(File too large); name another place with --eventlet-artifacts" in result.stderr
+
+
+def test_run_json_says_what_was_run_and_how_it_ended(pytester: pytest.Pytester) -> None:
+    path = pytester.makepyfile("def test_fails(): assert False\ndef test_passes(): pass")
+    pytester.runpytest("--cprofile", "--eventlet-hub=poll,selects")
+    facts = json.loads(Path("eventlet-debug/run.json").read_text())
+    assert facts["format"] == "pytest-eventlet-debug"
+    assert facts["command"][1:3] == ["--cprofile", "--eventlet-hub=poll,selects"]
+    assert facts["hubs"] == ["poll", "selects"]
+    assert facts["exit_status"] == 1
+    assert facts["rootdir"] == str(pytester.path)
+    assert facts["started_ns"] < facts["ended_ns"]
+    assert {"pytest", "eventlet", "greenlet"} < set(facts["versions"])
+    assert sorted((test["nodeid"], test["outcomes"]["call"]) for test in facts["tests"]) == [
+        (f"{path.name}::test_{name}[{hub}]", outcome)
+        for name, outcome in (("fails", "failed"), ("passes", "passed"))
+        for hub in ("poll", "selects")
+    ]
+    for test in facts["tests"]:
+        directory = Path("eventlet-debug", test["directory"])
+        assert json.loads((directory / "test.json").read_text())["nodeid"] == test["nodeid"]

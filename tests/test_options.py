@@ -1,0 +1,267 @@
+"""The options: what is declared, what values are good, and what the ini file may say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import re
+
+import pytest
+
+from pytest_eventlet_debug.settings import parse_jobs
+from pytest_eventlet_debug.settings import parse_keep
+from pytest_eventlet_debug.settings import parse_phases
+from pytest_eventlet_debug.settings import parse_seconds
+from pytest_eventlet_debug.settings import parse_words
+
+# Shows a run's settings without running anything under them.
+SHOW = """
+    from pytest_eventlet_debug.settings import read_settings
+
+    def pytest_report_header(config):
+        settings = read_settings(config)
+        return [f"<{name}={getattr(settings, name)!r}>" for name in (
+            "jobs", "timeout", "artifacts", "keep", "strace", "strace_args", "cprofile", "pcap",
+            "dump_asyncio_tasks", "hub_in_ids",
+        )] + [f"<hubs={[hub.name for hub in settings.hubs]}>",
+              f"<phases={sorted(settings.phases or ())}>"]
+"""
+
+
+def usage_error(pytester: pytest.Pytester, *arguments: str) -> str:
+    """Run pytest, which must refuse before it collects; return the one line it says."""
+    pytester.makepyfile("raise SystemError('collected')")
+    result = pytester.runpytest(*arguments, "-q")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "collected" not in result.stdout.str()
+    (line,) = [line for line in result.stderr.lines if line.strip()]
+    assert line.startswith("ERROR: ")
+    return line
+
+
+@pytest.mark.parametrize(("text", "jobs"), [("1", 1), ("16", 16), ("auto", os.cpu_count())])
+def test_jobs_are_a_number_or_auto(text: str, jobs: int) -> None:
+    assert parse_jobs(text) == jobs
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", " ", "two", "٣", "AUTO", "+1"])
+def test_other_jobs_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be auto or a whole number from 1"):
+        parse_jobs(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60", 60.0), ("0.5", 0.5), ("1e3", 1000.0), ("0", None), ("0.0", None), (" 7 ", 7.0)],
+)
+def test_a_timeout_is_a_number_of_seconds_and_zero_is_none(
+    text: str, seconds: float | None
+) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "", "inf", "nan", "1e999", "60s", "1:00"])
+def test_other_timeouts_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a number of seconds"):
+        parse_seconds(text)
+
+
+@pytest.mark.parametrize("text", ["all", "failed"])
+def test_all_or_failed_tests_keep_their_artifacts(text: str) -> None:
+    assert parse_keep(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "none", "ALL", "all,failed"])
+def test_other_tests_to_keep_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be all or failed"):
+        parse_keep(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "phases"),
+    [
+        ("call", {"call"}),
+        ("setup,call,teardown", {"setup", "call", "teardown"}),
+        (" teardown , setup", {"setup", "teardown"}),
+        ("call,call", {"call"}),
+    ],
+)
+def test_phases_are_a_comma_list_in_any_order(text: str, phases: set[str]) -> None:
+    assert parse_phases(text) == phases
+
+
+@pytest.mark.parametrize("text", ["", "call,", "run", "call teardown", "Call", "call,run"])
+def test_other_phases_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a comma list of setup, call, teardown"):
+        parse_phases(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ()),
+        ("-e trace=network", ("-e", "trace=network")),
+        ("-P '/tmp/a b'", ("-P", "/tmp/a b")),
+    ],
+)
+def test_words_are_split_as_a_shell_does(text: str, words: tuple[str, ...]) -> None:
+    assert parse_words(text) == words
+
+
+def test_an_open_quotation_mark_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be split into words"):
+        parse_words("-P '/tmp")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "words"),
+    [
+        (["--eventlet-hub=epol"], "--eventlet-hub", "'epol' is not an eventlet hub. Available"),
+        (["--eventlet-hub="], "--eventlet-hub", "a hub's name is empty. Available"),
+        (["--eventlet-hub=poll,"], "--eventlet-hub", "a hub's name is empty. Available"),
+        (["--strace", "--eventlet-jobs=0"], "--eventlet-jobs", "'0' must be auto or"),
+        (["--eventlet-timeout=soon"], "--eventlet-timeout", "'soon' must be a number"),
+        (["--cprofile", "--eventlet-keep=x"], "--eventlet-keep", "'x' must be all or failed"),
+        (["--cprofile", "--eventlet-phases=x"], "--eventlet-phases", "'x' must be a comma list"),
+        (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
+        (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
+        (["-o", "eventlet_hub="], "eventlet_hub in the ini file", "a hub's name is empty"),
+        (
+            ["--cprofile", "-o", "eventlet_jobs=x"],
+            "eventlet_jobs in the ini file",
+            "'x' must be auto",
+        ),
+        (["-o", "eventlet_timeout=x"], "eventlet_timeout in the ini file", "'x' must be"),
+        (["-o", "eventlet_strace=x"], "eventlet_strace in the ini file", "invalid truth value 'x'"),
+        (["-o", "eventlet_pcap=x"], "eventlet_pcap in the ini file", "invalid truth value 'x'"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_one_line_with_the_options_name(
+    pytester: pytest.Pytester, arguments: list[str], name: str, words: str
+) -> None:
+    line = usage_error(pytester, *arguments)
+    assert line.startswith(f"ERROR: {name}: ")
+    assert words in line
+
+
+def test_the_environments_hub_is_named_when_it_cannot_be_used(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTLET_HUB", "epol")
+    assert usage_error(pytester, "--cprofile").startswith("ERROR: EVENTLET_HUB: 'epol' is not")
+
+
+def test_the_environment_names_one_hub_for_that_is_what_eventlet_reads(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTLET_HUB", "poll,selects")
+    assert "use --eventlet-hub=poll,selects" in usage_error(pytester, "--cprofile")
+
+
+def test_the_environments_hub_counts_with_another_option_and_ids_stay(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTLET_HUB", "select")
+    pytester.makepyfile(
+        """
+        import os
+        def test_hub(eventlet_hub):
+            from eventlet.hubs import get_hub
+            assert get_hub().__module__ == "eventlet.hubs.selects"
+            assert eventlet_hub == os.environ["EVENTLET_HUB"] == "selects"
+        """
+    )
+    result = pytester.runpytest("--cprofile", "-v")
+    result.stdout.fnmatch_lines(["*hubs: selects*", "*::test_hub PASSED*"])
+
+
+def test_every_ini_value_counts_and_the_command_line_counts_before_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(SHOW)
+    pytester.makeini(
+        """
+        [pytest]
+        eventlet_hub = poll
+        eventlet_jobs = 2
+        eventlet_timeout = 7
+        eventlet_artifacts = from-ini
+        eventlet_keep = failed
+        eventlet_phases = setup
+        eventlet_strace = true
+        eventlet_strace_args = -e trace=network
+        eventlet_cprofile = true
+        eventlet_pcap = true
+        eventlet_dump_asyncio_tasks = true
+        """
+    )
+    shown = pytester.runpytest("--collect-only").stdout.str()
+    assert f"<artifacts={pytester.path / 'from-ini'!r}>" in shown
+    for expected in (
+        *("<hubs=['poll']>", "<hub_in_ids=True>", "<jobs=2>", "<timeout=7.0>", "<keep='failed'>"),
+        *("<phases=['setup']>", "<strace=True>", "<strace_args=('-e', 'trace=network')>"),
+        *("<cprofile=True>", "<pcap=True>", "<dump_asyncio_tasks=True>"),
+    ):
+        assert expected in shown
+
+    elsewhere = pytester.mkdir("elsewhere")
+    os.chdir(elsewhere)
+    shown = pytester.runpytest(
+        *("--rootdir=..", "--collect-only", "--eventlet-hub=selects", "--eventlet-hub=poll"),
+        *("--eventlet-jobs=3", "--eventlet-timeout=8", "--eventlet-artifacts=given"),
+        *("--eventlet-keep=all", "--eventlet-phases=call", "--strace-args=-v"),
+    ).stdout.str()
+    assert f"<artifacts={elsewhere / 'given'!r}>" in shown
+    for expected in (
+        *("<hubs=['selects', 'poll']>", "<jobs=3>", "<timeout=8.0>", "<keep='all'>"),
+        *("<phases=['call']>", "<strace_args=('-v',)>"),
+    ):
+        assert expected in shown
+
+
+def test_an_ini_value_of_false_leaves_a_switch_off(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\neventlet_cprofile = false")
+    pytester.makepyfile("def test_passes(): pass")
+    result = pytester.runpytest()
+    assert result.ret == 0
+    assert "eventlet" not in result.stdout.str().replace("eventlet-debug-", "")
+    assert not Path("eventlet-debug").exists()
+
+
+def test_no_option_swallows_the_path_behind_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_a="def test_a(): pass", test_b="def test_b(): pass")
+    for switch in ("--strace", "--cprofile", "--pcap", "--dump-asyncio-tasks"):
+        result = pytester.runpytest(switch, "test_a.py")
+        result.assert_outcomes(passed=1)
+
+
+def test_every_option_stands_in_one_group_of_the_help(pytester: pytest.Pytester) -> None:
+    lines = pytester.runpytest("--help").stdout.lines
+    start = lines.index("one test under several eventlet hubs, and traced:")
+    end = next(n for n in range(start + 1, len(lines)) if not lines[n].startswith(" "))
+    ours = "--eventlet-|--strace|--cprofile|--pcap|--dump-asyncio"
+    flags = [line.split()[0].partition("=")[0] for line in lines if re.match(f"  ({ours})", line)]
+    in_group = [
+        line.split()[0].partition("=")[0]
+        for line in lines[start:end]
+        if re.match(f"  ({ours})", line)
+    ]
+    assert len(flags) == 11
+    assert in_group == flags
+
+
+def test_an_options_name_in_the_code_says_whose_it_is_and_is_no_other_ones(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_report_header(config):
+            names = [o.dest for g in config._parser._groups for o in g.options]
+            ours = [n for n in names if n and n.startswith("eventlet_")]
+            assert len(ours) == len(set(ours)) == 11
+            assert not {"strace", "pcap", "cprofile"}.intersection(names)
+            assert all(getattr(config.option, name) is None for name in ours)
+            return "all is well"
+        """
+    )
+    pytester.runpytest().stdout.fnmatch_lines(["all is well"])

@@ -1,0 +1,202 @@
+"""The texts that a run ends with, and its line at the top."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+import re
+import shutil
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def summary(result: pytest.RunResult) -> list[str]:
+    """Return the lines of our section of the terminal's summary."""
+    lines = result.stdout.lines
+    start = next((n for n, line in enumerate(lines) if "== eventlet hubs ==" in line), None)
+    if start is None:
+        return []
+    found = []
+    for line in lines[start + 1 :]:
+        if line.startswith("==="):
+            break
+        if line:
+            found.append(line)
+    return found
+
+
+DIFFERING = """
+    import pytest
+
+    def test_differs(eventlet_hub):
+        assert eventlet_hub == "poll"
+
+    def test_skips_on_one(eventlet_hub):
+        if eventlet_hub == "poll":
+            pytest.skip()
+
+    @pytest.mark.eventlet_hub("poll")
+    def test_for_one(): pass
+
+    def test_fails_on_both():
+        assert False
+
+    def test_passes(): pass
+"""
+
+
+def test_tests_that_differ_are_counted_and_listed_with_their_outcomes(
+    pytester: pytest.Pytester,
+) -> None:
+    path = pytester.makepyfile(DIFFERING)
+    lines = summary(pytester.runpytest("--eventlet-hub=poll,selects"))
+    assert lines[0] == "2 tests differ between poll, selects"
+    assert {" ".join(line.split()) for line in lines[1:]} == {
+        f"{path.name}::test_differs poll passed selects failed",
+        f"{path.name}::test_skips_on_one poll skipped selects passed",
+        f"{path.name} 1 test on poll only, not on selects",
+    }
+
+
+def test_no_difference_is_said_in_a_line(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_fails(): assert False")
+    assert summary(pytester.runpytest("--eventlet-hub=poll,selects")) == [
+        "no tests differ between poll, selects"
+    ]
+
+
+def test_one_hub_has_nothing_to_compare(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_passes(): pass")
+    assert summary(pytester.runpytest("--eventlet-hub=poll")) == []
+
+
+def test_a_hub_whose_run_broke_off_is_not_compared(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        if os.environ["EVENTLET_HUB"] == "selects":
+            raise ImportError("not on selects")
+        def test_one(): pass
+        """
+    )
+    lines = summary(pytester.runpytest("--eventlet-hub=poll,selects,epolls"))
+    assert lines == [
+        "no tests differ between poll, epolls",
+        "the run under selects is incomplete (errors during collection) and not compared",
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.Pytester) -> None:
+    shutil.copy(EXAMPLES / "test_closed_listener.py", pytester.path)
+    result = pytester.runpytest("--eventlet-hub=epolls,asyncio", "--strace", "-W", "ignore")
+    result.assert_outcomes(passed=1, failed=1)
+    lines = summary(result)
+    test = "test_closed_listener.py::test_server_ends_when_its_listener_is_closed"
+    assert lines[0] == "1 test differs between epolls, asyncio"
+    assert " ".join(lines[1].split()) == f"{test} epolls passed asyncio failed"
+    assert lines[2:4] == [
+        "system calls repeated without progress:",
+        f"  {test}[asyncio]",
+    ]
+    assert re.fullmatch(
+        r"    accept4\(-1\) = -1 EBADF x [\d,]+ in [\d.]+ s by greenthread \d+:serve, "
+        r"strace.txt line \d+",
+        lines[4],
+    )
+    assert lines[5:] == [f"artifacts of 2 tests: {pytester.path / 'eventlet-debug'}"]
+
+
+@pytest.mark.parametrize("hubs", ["poll", "poll,epolls"])
+def test_a_test_that_ran_on_another_hub_is_named(pytester: pytest.Pytester, hubs: str) -> None:
+    path = pytester.makepyfile(
+        """
+        import eventlet.hubs
+
+        def test_honest():
+            eventlet.sleep(0)
+
+        def test_changes_the_hub():
+            eventlet.hubs.use_hub("selects")
+            eventlet.sleep(0)
+            eventlet.hubs.use_hub()
+
+        def test_fails_elsewhere():
+            eventlet.hubs.use_hub("selects")
+            assert False
+        """
+    )
+    result = pytester.runpytest(f"--eventlet-hub={hubs}", "--cprofile", "-W", "ignore")
+    lines = summary(result)
+    start = next(n for n, line in enumerate(lines) if "selects" in line)
+    names = [f"  {path.name}::test_fails_elsewhere[{hub}]" for hub in hubs.split(",")]
+    tests = "1 test" if len(names) == 1 else f"{len(names)} tests"
+    assert lines[start] == f"{tests} ran or ended on the hub selects, not on the one in the id:"
+    assert lines[start + 1 : start + 1 + len(names)] == names
+    result.stdout.fnmatch_lines(["poll was asked for, selects was in force"])
+
+
+def test_what_a_tracer_could_not_is_told_once_for_all_its_tests(
+    pytester: pytest.Pytester,
+) -> None:
+    path = pytester.makepyfile(
+        """
+        import cProfile, pytest
+
+        @pytest.fixture(autouse=True, scope="module")
+        def profiler():
+            import sys
+            if sys.version_info >= (3, 12):
+                sys.monitoring.use_tool_id(2, "theirs")
+                yield
+                sys.monitoring.free_tool_id(2)
+            else:
+                profile = cProfile.Profile()
+                profile.enable()
+                yield
+                profile.disable()
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_profiled(number): pass
+        """
+    )
+    result = pytester.runpytest("--cprofile")
+    result.assert_outcomes(passed=3)
+    told, artifacts = summary(result)
+    assert re.fullmatch(
+        rf"cprofile: cprofile cannot start: .* \({path.name}::test_profiled\[0\] and 2 more\)",
+        told,
+    )
+    assert artifacts.startswith("artifacts of 3 tests: ")
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_the_header_names_hubs_tools_with_versions_and_the_directory(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("def test_passes(): pass")
+    result = pytester.runpytest(
+        *("--eventlet-hub=poll,selects", "--eventlet-timeout=90", "--strace", "--pcap")
+    )
+    (line,) = [line for line in result.stdout.lines if line.startswith("eventlet ")]
+    assert re.fullmatch(
+        rf"eventlet {re.escape(version('eventlet'))}, hubs: poll, selects; pcap \S+; "
+        r"strace \d[\d.]*\S*; timeout: 90 s; "
+        rf"artifacts: {re.escape(str(pytester.path / 'eventlet-debug'))}",
+        line,
+    )
+
+
+def test_a_run_that_has_nothing_to_say_has_no_section(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_passes(): pass")
+    result = pytester.runpytest("--dump-asyncio-tasks")
+    result.assert_outcomes(passed=1)
+    assert summary(result) == []
+
+
+def test_without_a_terminal_the_run_ends_well(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_passes(): pass")
+    result = pytester.runpytest("--eventlet-hub=poll,selects", "--cprofile", "-p", "no:terminal")
+    assert result.ret == 0
