@@ -196,11 +196,16 @@ class Controller:
 
     def _listen(self, active: list[HubRun]) -> None:
         """Wait a moment for what the children say, and see to those that ended or hang."""
-        # While a debugger has the terminal, the others may wait.
-        active = [run for run in active if run.debugging] or active
+        # While a debugger has the terminal, the others wait, theirs included.
+        if debugging := [run for run in active if run.debugging]:
+            for run in active:
+                run.heard = unpatched.monotonic()
+            active = debugging
         by_descriptor = {run.process.descriptor: run for run in active if run.process}
         for descriptor in unpatched.wait_readable(by_descriptor, _TICK_SECONDS):
-            self._hear(by_descriptor[descriptor])
+            run = by_descriptor[descriptor]
+            if not any(other.debugging for other in active if other is not run):
+                self._hear(run)
         for run in active:
             assert run.process is not None
             if run.process.ended():
@@ -223,8 +228,8 @@ class Controller:
         run.hear()
         for message in messages:
             self.replay.receive(run, message)
-            self.replay.flush()
             if self._interactive or message.kind == "debugger":
+                self.replay.flush()
                 run.process.go_on()
         return True
 
@@ -250,6 +255,8 @@ class Controller:
 
     def _mind_silence(self, run: HubRun, process: ChildProcess) -> None:
         timeout = self._settings.timeout
+        if self._hear(run):
+            return  # it was this process that did not listen, for it looked at another child
         if timeout is not None and run.silent >= timeout:
             self._end_hung(run, process)
         elif run.silent >= run.notice_after:
