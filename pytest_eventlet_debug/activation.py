@@ -25,7 +25,7 @@ import pytest
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import hubs
-from pytest_eventlet_debug.alive.debugger import DebuggerDump
+from pytest_eventlet_debug.alive.dump import AliveDump
 from pytest_eventlet_debug.matrix import child
 from pytest_eventlet_debug.matrix import coverage
 from pytest_eventlet_debug.matrix.controller import Controller
@@ -80,6 +80,7 @@ class Activation:
         self._tools: list[str] = []
         self._checked: dict[str, TracerError | None] = {}
         self._distributes = False
+        self._is_open = False
         hub = self._told.hub if self._told else None
         self.settings = read_settings(config, hub)
         self._run = self._told.run if self._told else f"{time.time_ns():x}-{os.getpid():x}"
@@ -174,13 +175,16 @@ class Activation:
             register(items)
             register(HubWitness(self.hub))
         if self.settings.dump_asyncio_tasks:
-            register(DebuggerDump())
+            # Before the session, which closes the artifacts that this one adds to.
+            register(AliveDump(self._config, self._test_directory))
         if self.settings.tracers:
             try:
                 tracers = [self._make_tracer(name) for name in self.settings.tracers]
             except TracerError as error:
                 raise pytest.UsageError(str(error)) from None
             self._register_session(tracers)
+        elif self.settings.dump_asyncio_tasks:
+            self._register_session([])
 
     def _register_session(self, tracers: list[Tracer]) -> TracerSession:
         session = TracerSession(tracers, self.settings, self.hub.name)
@@ -195,11 +199,15 @@ class Activation:
         manager = self._config.pluginmanager
         session: TracerSession | None = manager.getplugin(_SESSION)
         if session is None:
-            self._open_run()
             session = self._register_session([])
             if self._told is None and not manager.hasplugin(_SUMMARY):
                 self._register_ends()
+        if not self._is_open:
+            self._open_run()
         return session
+
+    def _test_directory(self, item: pytest.Item) -> Path:
+        return self.session().directory(item)
 
     def trace(self, item: pytest.Item, names: Sequence[str]) -> AbstractContextManager[Path]:
         """Return a context manager that records a block of a test, for ``eventlet_trace``.
@@ -258,6 +266,7 @@ class Activation:
         if self._told is None and workerinput is not None:
             self._run = workerinput["testrunuid"]
         artifacts.open_run(self.settings.artifacts, self._run, self._facts())
+        self._is_open = True
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -1,39 +1,217 @@
-"""Print what is alive when a debugger opens under pytest."""
+"""The commands ``tasks``, ``greenlets`` and ``hub`` of the debugger that pytest opens."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterable
+import dataclasses
+import re
 import sys
 from types import FrameType
 from typing import Any
 
-import pytest
-
+from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
+from pytest_eventlet_debug.alive.hub import HubState
+from pytest_eventlet_debug.alive.model import Frame
+from pytest_eventlet_debug.alive.render import render_greenthreads
+from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
-from pytest_eventlet_debug.alive.tasks import find_tasks
+from pytest_eventlet_debug.alive.snapshot import Alive
+from pytest_eventlet_debug.alive.tasks import AliveTasks
 
-_DUMPED = "_eventlet_debug_dumped"
+HINT = "(tasks, greenlets and hub print this again; a word after them narrows it)\n"
+
+# Variables may well have the short names; these are for then.
+_LONG = {"tasks": "all_tasks", "greenlets": "all_greenlets", "hub": "all_hubs"}
+
+_HELP = {
+    "tasks": """tasks [word]
+
+        Print the asyncio tasks of all loops and threads, each with its await chain, what
+        it waits on and the tasks that it awaits. With a word, only those in whose name,
+        functions or wait it occurs.
+        """,
+    "greenlets": """greenlets [word]
+
+        Print the living greenthreads with their stacks and what they wait on, and the
+        other threads. With a word, only those in whose name, functions or wait it occurs.
+        """,
+    "hub": """hub [word]
+
+        Print the hub's listeners with their sockets' addresses and its timers with the
+        time left. With a word, only those that it occurs in.
+        """,
+}
+
+# What makes a line an expression or a statement that begins with a variable's name.
+_OPERATOR = re.compile(r"\s*([^\w\s]|(is|in|not|and|or|if|for)\b)")
 
 
-class DebuggerDump:
-    """Prints all asyncio tasks each time ``--pdb`` or ``breakpoint()`` opens a debugger.
+def show(alive: Alive) -> str:
+    """Return everything, without the parts of which there is nothing to say."""
+    text = render_tasks(alive.tasks, cancelled=alive.cancelled)
+    if alive.greenthreads.greenthreads or alive.greenthreads.threads:
+        text += render_greenthreads(alive.greenthreads)
+    if alive.hubs:
+        text += render_hubs(alive.hubs)
+    return text
 
-    Not for ``--trace``, which opens before the test has done anything. Never raises.
+
+def add_commands(pdb: Any, take: Callable[[], Alive]) -> bool:
+    """Give a debugger its commands; return whether it takes any.
+
+    :param pdb: what ``pytest_enter_pdb`` was given.
+    :param take: looks at what is alive now.
     """
+    if not hasattr(pdb, "onecmd") or not hasattr(pdb, "default"):
+        return False  # not of the standard library's kind
+    kind = type(pdb)
+    # pytest makes a class of its own for whatever --pdbcls names; only that one is changed.
+    ours = "_pytest_capman" in kind.__dict__
+    for name, render in _COMMANDS.items():
+        for each in (name, _LONG[name]):
+            command = _command(each, name, render, take)
+            if ours and not hasattr(kind, f"do_{each}"):
+                setattr(kind, f"do_{each}", command)
+            elif not hasattr(pdb, f"do_{each}"):
+                setattr(pdb, f"do_{each}", command.__get__(pdb))
+    return True
 
-    def pytest_enter_pdb(self, config: pytest.Config, pdb: Any) -> None:
+
+def _command(
+    called: str, name: str, render: Callable[[Alive, str], str], take: Callable[[], Alive]
+) -> Any:
+    def do(self: Any, argument: str) -> Any:
         try:
-            if getattr(pdb, _DUMPED, False) or _opens_before_the_test():
-                return
-            setattr(pdb, _DUMPED, True)
-            # Capturing is suspended by now, and the debugger made after that.
-            stdout = getattr(pdb, "stdout", None) or sys.stdout
-            _write(stdout, render_tasks(find_tasks()))
+            if _is_python(self, called, argument):
+                line = getattr(self, "lastcmd", "") or ""
+                if not line.lstrip("! ").startswith(called):
+                    line = f"{called} {argument}"
+                return _run(self, called, name, line)
+            write(self.stdout, render(take(), argument.strip()))
         except BaseException as error:
-            # Whatever it is, the debugger matters more.
-            _complain(error)
+            complain(getattr(self, "stdout", sys.stdout), error)
+        return None
+
+    do.__doc__ = _HELP[name].replace(name, called, 1)
+    do.__name__ = f"do_{called}"
+    return do
 
 
-def _opens_before_the_test() -> bool:
+def _run(pdb: Any, called: str, name: str, line: str) -> Any:
+    result = pdb.default(line)
+    if called == name:
+        write(pdb.stdout, f"({name} is a variable here; the command is {_LONG[name]}, too)\n")
+    return result
+
+
+def _is_python(pdb: Any, name: str, argument: str) -> bool:
+    """Say whether a line means a variable, and not the command that has its name."""
+    if _OPERATOR.match(argument):
+        return True
+    frame = getattr(pdb, "curframe", None)
+    if not isinstance(frame, FrameType):
+        return False
+    # Python 3.12 and older keep here what was assigned at the prompt.
+    scope = getattr(pdb, "curframe_locals", None) or frame.f_locals
+    return not argument.strip() and (name in scope or name in frame.f_globals)
+
+
+def narrow_tasks(alive: AliveTasks, word: str) -> AliveTasks:
+    """Return the tasks that have a word in what is shown of them, and those they wait for."""
+    known = {task.id: task for task in alive.tasks}
+    ahead = [
+        task.id
+        for task in alive.tasks
+        if _has(word, task.name, task.coroutine, task.waits and task.waits.text, task.stack)
+    ]
+    chosen: set[int] = set()
+    while ahead:
+        number = ahead.pop()
+        if number in known and number not in chosen:
+            chosen.add(number)
+            ahead += known[number].awaits
+    tasks = tuple(task for task in alive.tasks if task.id in chosen)
+    loops = {task.loop for task in tasks}
+    return dataclasses.replace(
+        alive,
+        tasks=tasks,
+        loops=tuple(loop for loop in alive.loops if loop.id in loops),
+        done=0,
+        cycles=tuple(cycle for cycle in alive.cycles if chosen.issuperset(cycle)),
+    )
+
+
+def narrow_greenthreads(alive: AliveGreenthreads, word: str) -> AliveGreenthreads:
+    """Return the greenthreads and threads that have a word in what is shown of them."""
+    return dataclasses.replace(
+        alive,
+        greenthreads=tuple(
+            each
+            for each in alive.greenthreads
+            if _has(word, each.name, each.waits and each.waits.text, each.stack)
+        ),
+        threads=tuple(each for each in alive.threads if _has(word, each.name, "", each.stack)),
+        cycles=(),
+    )
+
+
+def narrow_hubs(hubs: Iterable[HubState], word: str) -> tuple[HubState, ...]:
+    """Return the hubs with those listeners and timers that a word occurs in."""
+    return tuple(
+        hub._replace(
+            listeners=tuple(each for each in hub.listeners if _has(word, *map(str, each))),
+            timers=tuple(each for each in hub.timers if _has(word, each.call)),
+        )
+        for hub in hubs
+    )
+
+
+def _has(word: str, *texts: str | tuple[Frame, ...] | None) -> bool:
+    for text in texts:
+        if isinstance(text, tuple):
+            if any(word in frame.function or word in frame.filename for frame in text):
+                return True
+        elif text and word in text:
+            return True
+    return False
+
+
+def _tasks(alive: Alive, word: str) -> str:
+    if not word:
+        return render_tasks(alive.tasks, cancelled=alive.cancelled)
+    narrowed = narrow_tasks(alive.tasks, word)
+    cancelled = [
+        dataclasses.replace(each, tasks=tasks)
+        for each in alive.cancelled
+        if (tasks := narrow_tasks(each.tasks, word)).tasks
+    ]
+    if not narrowed.tasks and not cancelled:
+        return f"no task of {len(alive.tasks.tasks):,} has {word!r}\n"
+    return render_tasks(narrowed, cancelled=cancelled)
+
+
+def _greenlets(alive: Alive, word: str) -> str:
+    if not word:
+        return render_greenthreads(alive.greenthreads)
+    narrowed = narrow_greenthreads(alive.greenthreads, word)
+    if not narrowed.greenthreads and not narrowed.threads:
+        return f"no greenthread of {len(alive.greenthreads.greenthreads):,} has {word!r}\n"
+    return render_greenthreads(narrowed)
+
+
+def _hub(alive: Alive, word: str) -> str:
+    return render_hubs(narrow_hubs(alive.hubs, word) if word else alive.hubs)
+
+
+_COMMANDS: dict[str, Callable[[Alive, str], str]] = {
+    "tasks": _tasks,
+    "greenlets": _greenlets,
+    "hub": _hub,
+}
+
+
+def opens_before_the_test() -> bool:
     """Tell ``--trace`` from the rest; the hook's arguments do not (``_pytest/debugging.py``)."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -43,7 +221,8 @@ def _opens_before_the_test() -> bool:
     return False
 
 
-def _write(stream: Any, text: str) -> None:
+def write(stream: Any, text: str) -> None:
+    """Write text to a terminal, whatever its encoding."""
     try:
         stream.write(text)
     except UnicodeError:
@@ -51,9 +230,9 @@ def _write(stream: Any, text: str) -> None:
     stream.flush()
 
 
-def _complain(error: BaseException) -> None:
+def complain(stream: Any, error: BaseException) -> None:
+    """Say in a line that something could not be shown; never raises."""
     try:
-        name = type(error).__name__
-        _write(sys.stdout, f"asyncio tasks could not be listed: {name}\n")
+        write(stream, f"what is alive could not be listed: {type(error).__name__}\n")
     except BaseException:
         pass

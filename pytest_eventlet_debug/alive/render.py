@@ -2,81 +2,324 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Hashable
 from collections.abc import Iterable
+from collections.abc import Sequence
+import functools
 import linecache
 import os
 import re
+from typing import TypeVar
 
+from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
+from pytest_eventlet_debug.alive.greenthreads import Greenthread
+from pytest_eventlet_debug.alive.greenthreads import Thread
+from pytest_eventlet_debug.alive.hub import HubState
+from pytest_eventlet_debug.alive.model import Frame
+from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.tasks import AliveTasks
-from pytest_eventlet_debug.alive.tasks import Frame
 from pytest_eventlet_debug.alive.tasks import Loop
 from pytest_eventlet_debug.alive.tasks import Task
+from pytest_eventlet_debug.alive.watch import Cancelled
 
 MAX_GROUPS = 50
 """Stacks that are shown; of the others only the number."""
 MAX_FRAMES = 12
 """Frames of one stack that are shown: half of them outermost, half innermost."""
 MAX_NAMES = 3
+MAX_DEPTH = 10
+"""How deep tasks that await tasks are followed."""
 
-_ORDER = {"running": 0, "cancelling": 1, "ready": 2, "waiting": 3, "done": 4}
+_ORDER = {"running": 0, "current": 0, "cancelling": 1, "ready": 2, "waiting": 3}
+_STEP = "   "
+
+_T = TypeVar("_T")
 
 
-def render_tasks(alive: AliveTasks, max_groups: int = MAX_GROUPS) -> str:
+def render_tasks(
+    alive: AliveTasks,
+    max_groups: int = MAX_GROUPS,
+    cancelled: Iterable[Cancelled] = (),
+) -> str:
     """Return the tasks as text that ends in a newline.
 
-    Tasks with the same state and stack are shown once, with their number.
+    Tasks with the same state and stack are shown once, with their number. Below a task
+    stand those that it waits for.
 
     :param max_groups: how many different stacks to show at most.
+    :param cancelled: tasks that are gone, shown after those that live.
     """
+    cancelled = tuple(cancelled)
     lines: list[str] = []
-    if not alive.tasks:
-        lines.append("no asyncio tasks")
-    else:
+    if alive.tasks:
         loops = "1 loop" if len(alive.loops) == 1 else f"{len(alive.loops)} loops"
         lines.append(f"asyncio tasks: {len(alive.tasks):,} on {loops}")
+    elif not cancelled:
+        lines.append("no asyncio tasks")
+    else:
+        lines.append("no asyncio tasks are left")
     if alive.done:
         done = "1 finished task is" if alive.done == 1 else f"{alive.done:,} finished tasks are"
         lines.append(f"  ({done} still in memory)")
     if alive.frozen:
         lines.append("  (gc.freeze() was called: loops made before it may be missing)")
-    names = {task.id: task.name for task in alive.tasks}
-    for cycle in alive.cycles[:MAX_NAMES]:
-        circle = " -> ".join(names.get(task, "?") for task in (*cycle, cycle[0]))
-        lines.append(f"  DEADLOCK: await cycle {circle}")
-    if len(alive.cycles) > MAX_NAMES:
-        lines.append(f"  DEADLOCK: {len(alive.cycles) - MAX_NAMES} more await cycles")
-    groups = _groups(alive.tasks)
-    several = len(alive.loops) > 1
-    described = {loop.id: _loop(loop) for loop in alive.loops}
-    shown_loop: int | None = None
-    for group in groups[:max_groups]:
-        if several and group[0].loop != shown_loop:
-            shown_loop = group[0].loop
-            lines.append(f"  on {described.get(shown_loop, 'an unknown loop')}")
-        lines += _group(group)
-    cut = groups[max_groups:]
-    if cut:
-        number = sum(map(len, cut))
-        lines.append(f"  ... {number:,} more tasks with {len(cut):,} other stacks are not shown")
+    lines += _TaskTree(alive).lines(max_groups)
+    for each in cancelled:
+        count = len(each.tasks.tasks)
+        tasks = "1 task was" if count == 1 else f"{count:,} tasks were"
+        lines.append(f"{tasks} cancelled when {each.reason}; until then:")
+        lines += _TaskTree(each.tasks).lines(max_groups)
     return "\n".join(lines) + "\n"
 
 
-def _groups(tasks: Iterable[Task]) -> list[list[Task]]:
-    groups: dict[object, list[Task]] = {}
-    for task in tasks:
-        kind = task.waits.kind if task.waits is not None else None
-        key = (task.loop, task.state, task.coroutine, task.stack, kind)
-        groups.setdefault(key, []).append(task)
-    found = list(groups.values())
-    for group in found:
-        group.sort(key=lambda task: _natural(task.name))
-    found.sort(key=lambda group: (_ORDER[group[0].state], _natural(group[0].name)))
-    # Loops in the order of their most telling group, each loop's groups together.
-    rank: dict[int, int] = {}
-    for group in found:
-        rank.setdefault(group[0].loop, len(rank))
-    found.sort(key=lambda group: rank[group[0].loop])
-    return found
+class _TaskTree:
+    """The forest of tasks that wait for tasks, with equal trees drawn once."""
+
+    def __init__(self, alive: AliveTasks) -> None:
+        self._alive = alive
+        self._tasks = {task.id: task for task in alive.tasks}
+        self._numbers: dict[Hashable, int] = {}
+        self._group_of: dict[int, int] = {}
+        self._members: dict[int, list[Task]] = {}
+        self._shown: set[int] = set()
+        self._left = 0
+
+    def lines(self, max_groups: int) -> list[str]:
+        lines = self._cycles()
+        for task in self._alive.tasks:
+            self._number(task.id)
+        awaited = {other for task in self._alive.tasks for other in task.awaits}
+        roots = [task for task in self._alive.tasks if task.id not in awaited]
+        roots += [self._tasks[cycle[0]] for cycle in self._alive.cycles if self._tasks]
+        groups = self._grouped(dict.fromkeys(roots))
+        several = len(self._alive.loops) > 1
+        described = {loop.id: _loop(loop) for loop in self._alive.loops}
+        shown_loop: int | None = None
+        self._left = max_groups
+        cut = 0
+        for group in groups:
+            if self._left <= 0:
+                cut += 1
+                continue
+            if several and group[0].loop != shown_loop:
+                shown_loop = group[0].loop
+                lines.append(f"  on {described.get(shown_loop, 'an unknown loop')}")
+            lines += self._block(group, 0)
+        if cut:
+            number = sum(map(len, groups[len(groups) - cut :]))
+            stacks = f"{cut:,} other stacks" if cut > 1 else "another stack"
+            lines.append(f"  ... {number:,} more tasks with {stacks} are not shown")
+        return lines
+
+    def _cycles(self) -> list[str]:
+        lines = []
+        cycles = self._alive.cycles
+        for cycle in cycles[:MAX_NAMES]:
+            names = [self._tasks[task].name if task in self._tasks else "?" for task in cycle]
+            lines.append(f"  DEADLOCK: await cycle {' -> '.join([*names, names[0]])}")
+        if len(cycles) > MAX_NAMES:
+            lines.append(f"  DEADLOCK: {len(cycles) - MAX_NAMES} more await cycles")
+        return lines
+
+    def _number(self, start: int) -> None:
+        """Give each task the number of its kind: its own looks and those of its children."""
+        ahead = [start]
+        entered: set[int] = set()
+        while ahead:
+            number = ahead[-1]
+            if number in self._group_of:
+                ahead.pop()
+                continue
+            task = self._tasks[number]
+            children = [each for each in task.awaits if each in self._tasks]
+            if children and number not in entered:
+                entered.add(number)
+                missing = [
+                    each
+                    for each in children
+                    if each not in self._group_of and each not in entered
+                ]
+                if missing:
+                    ahead += missing
+                    continue
+            ahead.pop()
+            # -1 stands for a child that is above it, in a circle.
+            below = (
+                frozenset(Counter(self._group_of.get(each, -1) for each in children).items())
+                if children
+                else None
+            )
+            waits = task.waits.kind if task.waits is not None else None
+            own = (task.loop, task.state, task.coroutine, task.stack, waits, task.created)
+            kind = (own, below)
+            group = self._numbers.setdefault(kind, len(self._numbers))
+            self._group_of[number] = group
+
+    def _grouped(self, tasks: Iterable[Task]) -> list[list[Task]]:
+        groups: dict[int, list[Task]] = {}
+        for task in tasks:
+            groups.setdefault(self._group_of[task.id], []).append(task)
+        found = list(groups.values())
+        for group in found:
+            # What the whole order does for a few names is too slow for 100,000.
+            group.sort(key=lambda task: (len(task.name), task.name))
+        found.sort(key=lambda group: (_ORDER.get(group[0].state, 9), _natural(group[0].name)))
+        # Loops in the order of their most telling group, each loop's groups together.
+        rank: dict[int, int] = {}
+        for group in found:
+            rank.setdefault(group[0].loop, len(rank))
+        found.sort(key=lambda group: rank[group[0].loop])
+        return found
+
+    def _block(self, group: list[Task], depth: int) -> list[str]:
+        first = group[0]
+        indent = "  " + _STEP * depth
+        arrow = "-> " if depth else ""
+        # The arrow takes the place of one step.
+        head = indent[: len(indent) - len(_STEP)] + arrow if depth else indent
+        lines = [f"{head}{first.name}  {first.state}  {first.coroutine}"]
+        if first.id in self._shown:
+            lines[0] += "  (shown above)"
+            return lines
+        self._left -= 1
+        self._shown.update(task.id for task in group)
+        if len(group) > 1:
+            lines.append(f"{indent}  {_more_like_it([task.name for task in group[1:]])}")
+        if first.created is not None:
+            created = first.created
+            where = f"{_path(created.filename)}:{created.lineno} in {created.function}"
+            lines.append(f"{indent}  created at {where}")
+        frames = _frames(_without_asyncio(first) if first.waits is not None else first.stack)
+        lines += [f"{indent}  {line}" for line in frames]
+        waits = _waits([task.waits for task in group])
+        if waits:
+            lines.append(f"{indent}  waits on {waits}")
+        children = [self._tasks[each] for each in first.awaits if each in self._tasks]
+        if children and depth >= MAX_DEPTH:
+            lines.append(f"{indent}  ... and so on")
+            return lines
+        below = self._grouped(dict.fromkeys(children))
+        for number, each in enumerate(below):
+            if self._left <= 0:
+                rest = sum(map(len, below[number:]))
+                lines.append(f"{indent}  ... {rest:,} more tasks that it waits for are not shown")
+                break
+            lines += self._block(each, depth + 1)
+        return lines
+
+
+def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) -> str:
+    """Return greenthreads and threads as text that ends in a newline."""
+    lines: list[str] = []
+    count = len(alive.greenthreads)
+    lines.append(f"greenthreads: {count:,}" if count else "no greenthreads")
+    if alive.frozen:
+        lines.append("  (gc.freeze() was called: greenthreads made before it are missing)")
+    names = {each.id: each.name for each in alive.greenthreads}
+    for cycle in alive.cycles[:MAX_NAMES]:
+        circle = " -> ".join(names.get(each, "?") for each in (*cycle, cycle[0]))
+        lines.append(f"  DEADLOCK: each waits for the end of the next: {circle}")
+    groups = _by_kind(
+        alive.greenthreads,
+        lambda each: (
+            *(each.name, each.state, each.thread, each.stack),
+            each.waits.kind if each.waits else None,
+            each.timeout is None,
+        ),
+    )
+    groups.sort(key=lambda group: (_ORDER.get(group[0].state, 9), -len(group)))
+    for group in groups[:max_groups]:
+        lines += _greenthread(group)
+    cut = groups[max_groups:]
+    if cut:
+        number = sum(map(len, cut))
+        lines.append(f"  ... {number:,} more with {len(cut):,} other stacks are not shown")
+    lines += _threads(alive.threads, max_groups)
+    return "\n".join(lines) + "\n"
+
+
+def _greenthread(group: list[Greenthread]) -> list[str]:
+    first = group[0]
+    thread = f", in thread {first.thread}" if first.thread else ""
+    lines = [f"  {first.name}  {first.state}{thread}"]
+    if len(group) > 1:
+        lines[0] += f"  x {len(group):,}"
+    lines += [f"    {line}" for line in _frames(first.stack)]
+    waits = _waits([each.waits for each in group])
+    if waits:
+        lines.append(f"    waits on {waits}")
+    elif first.state == "suspended":
+        lines.append("    waits on nothing that a hub knows")
+    timeouts = [each.timeout for each in group if each.timeout is not None]
+    if timeouts:
+        lines.append(f"    a Timeout is raised in it in {_seconds(timeouts)}")
+    return lines
+
+
+def _threads(threads: Sequence[Thread], max_groups: int) -> list[str]:
+    lines: list[str] = []
+    idle = [each for each in threads if each.of_tpool and each.calls is None]
+    others = [each for each in threads if each not in idle]
+    if threads:
+        lines.append(f"other threads: {len(threads)}")
+    groups = _by_kind(others, lambda each: (each.stack, each.calls))
+    for group in groups[:max_groups]:
+        first = group[0]
+        calls = f"  executes {first.calls}" if first.calls else ""
+        lines.append(f"  {first.name}{calls}")
+        if len(group) > 1:
+            lines.append(f"    {_more_like_it([each.name for each in group[1:]])}")
+        lines += [f"    {line}" for line in _frames(first.stack)]
+    if len(groups) > max_groups:
+        lines.append(f"  ... {len(groups) - max_groups} other stacks are not shown")
+    if idle:
+        lines.append(f"  {len(idle)} of tpool, idle")
+    return lines
+
+
+def render_hubs(hubs: Sequence[HubState], max_entries: int = MAX_GROUPS) -> str:
+    """Return hubs with their listeners and timers as text that ends in a newline."""
+    if not hubs:
+        return "no hub\n"
+    lines: list[str] = []
+    for hub in hubs:
+        state = "running" if hub.running else "not running"
+        where = "" if hub.current else ", of another thread or replaced"
+        counts = f"{_count(hub.listeners, 'listener')}, {_count(hub.timers, 'timer')}"
+        lines.append(f"hub {hub.kind}, {state}{where}: {counts}")
+        for listener in hub.listeners[:max_entries]:
+            lines.append(
+                f"  {listener.event} on fd {listener.fd}, {listener.target}: "
+                f"wakes {listener.greenthread}"
+            )
+        if len(hub.listeners) > max_entries:
+            lines.append(f"  ... {len(hub.listeners) - max_entries:,} more listeners")
+        lines += _timers(hub, max_entries)
+    return "\n".join(lines) + "\n"
+
+
+def _timers(hub: HubState, max_entries: int) -> list[str]:
+    groups = _by_kind(hub.timers, lambda timer: timer.call)
+    lines = []
+    for group in groups[:max_entries]:
+        times = f" x {len(group):,}" if len(group) > 1 else ""
+        lines.append(f"  in {_seconds([timer.seconds for timer in group])}: {group[0].call}{times}")
+    if len(groups) > max_entries:
+        number = sum(map(len, groups[max_entries:]))
+        lines.append(f"  ... {number:,} more timers")
+    return lines
+
+
+def _count(things: Sequence[object], what: str) -> str:
+    return f"1 {what}" if len(things) == 1 else f"{len(things) or 'no'} {what}s"
+
+
+def _by_kind(things: Iterable[_T], key: object) -> list[list[_T]]:
+    groups: dict[Hashable, list[_T]] = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)  # type: ignore[operator]
+    return list(groups.values())
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -86,48 +329,57 @@ def _natural(name: str) -> list[tuple[int, str]]:
     ]
 
 
-def _group(group: list[Task]) -> list[str]:
-    first = group[0]
-    lines = [f"  {first.name}  {first.state}  {first.coroutine}"]
-    if len(group) > 1:
-        others = ", ".join(task.name for task in group[1 : 1 + MAX_NAMES])
-        more = ", ..." if len(group) > 1 + MAX_NAMES else ""
-        lines.append(f"    and {len(group) - 1:,} more with this stack: {others}{more}")
-    stack = first.stack
-    if len(stack) > MAX_FRAMES:
-        half = MAX_FRAMES // 2
-        lines += _frames(stack[:half])
-        lines.append(f"    ... {len(stack) - 2 * half} frames cut ...")
-        lines += _frames(stack[-half:])
-    else:
-        lines += _frames(stack)
-    waits = _waits(group)
-    if waits:
-        lines.append(f"    waits on {waits}")
+def _more_like_it(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > MAX_NAMES else ""
+    return f"and {len(names):,} more with this stack: {', '.join(names[:MAX_NAMES])}{more}"
+
+
+def _without_asyncio(task: Task) -> Sequence[Frame]:
+    """Return the await chain without asyncio's own end, which what it waits on tells."""
+    stack = task.stack
+    end = len(stack)
+    while end > 1 and os.path.basename(os.path.dirname(stack[end - 1].filename)) == "asyncio":
+        end -= 1
+    # A package of the user's may have that name: then all of it is shown.
+    return stack[:end] if end > 1 or not _is_asyncio(stack[:1]) else stack
+
+
+def _is_asyncio(stack: Sequence[Frame]) -> bool:
+    return bool(stack) and os.path.basename(os.path.dirname(stack[0].filename)) == "asyncio"
+
+
+def _frames(stack: Sequence[Frame]) -> list[str]:
+    if len(stack) <= MAX_FRAMES:
+        return [line for frame in stack for line in _frame(frame)]
+    half = MAX_FRAMES // 2
+    return [
+        *(line for frame in stack[:half] for line in _frame(frame)),
+        f"... {len(stack) - 2 * half} frames cut ...",
+        *(line for frame in stack[-half:] for line in _frame(frame)),
+    ]
+
+
+def _frame(frame: Frame) -> list[str]:
+    lines = [f"{_path(frame.filename)}:{frame.lineno} in {frame.function}"]
+    source = linecache.getline(frame.filename, frame.lineno).strip()
+    if source:
+        lines.append(f"    {source}")
     return lines
 
 
-def _frames(stack: Iterable[Frame]) -> list[str]:
-    lines: list[str] = []
-    for frame in stack:
-        lines.append(f"    {_path(frame.filename)}:{frame.lineno} in {frame.function}")
-        source = linecache.getline(frame.filename, frame.lineno).strip()
-        if source:
-            lines.append(f"        {source}")
-    return lines
-
-
-def _waits(group: list[Task]) -> str:
-    waits = [task.waits for task in group if task.waits is not None]
+def _waits(all_waits: Iterable[Waits | None]) -> str:
+    waits = [wait for wait in all_waits if wait is not None]
     if not waits:
         return ""
     seconds = [wait.seconds for wait in waits if wait.seconds is not None]
     texts = dict.fromkeys(wait.text for wait in waits)
     text = next(iter(texts)) + (", ..." if len(texts) > 1 else "")
-    if not seconds:
-        return text
+    return f"{text}, {_seconds(seconds)} left" if seconds else text
+
+
+def _seconds(seconds: Sequence[float]) -> str:
     least, most = f"{min(seconds):.3f}", f"{max(seconds):.3f}"
-    return f"{text}, {least if least == most else f'{least} to {most}'} s left"
+    return f"{least if least == most else f'{least} to {most}'} s"
 
 
 def _loop(loop: Loop) -> str:
@@ -135,6 +387,7 @@ def _loop(loop: Loop) -> str:
     return f"{loop.kind} at {loop.id:#x}, {loop.state}{thread}"
 
 
+@functools.lru_cache(maxsize=1000)
 def _path(filename: str) -> str:
     try:
         relative = os.path.relpath(filename)

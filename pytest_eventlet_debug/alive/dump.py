@@ -1,0 +1,172 @@
+"""Show what is alive: at the debugger's prompt, and in the report of a failing test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Generator
+import dataclasses
+import functools
+from pathlib import Path
+import sys
+from typing import Any
+
+import pytest
+
+from pytest_eventlet_debug.alive import debugger
+from pytest_eventlet_debug.alive.render import render_greenthreads
+from pytest_eventlet_debug.alive.render import render_hubs
+from pytest_eventlet_debug.alive.render import render_tasks
+from pytest_eventlet_debug.alive.snapshot import Alive
+from pytest_eventlet_debug.alive.snapshot import take
+from pytest_eventlet_debug.alive.watch import AsyncioWatch
+
+FILE = "tasks.txt"
+"""The artifact of a failing test."""
+
+_DUMPED = "_eventlet_debug_dumped"
+# Stacks in the file, where there is more room than in a report.
+_MAX_GROUPS_IN_FILE = 2000
+# What unittest calls before it tears down and pytest can make a report.
+_UNITTEST = ("_callSetUp", "_callTestMethod")
+
+
+class AliveDump:
+    """Dumps what is alive as a debugger opens or a test fails; a plugin object.
+
+    Not for ``--trace``, which opens before the test has done anything. Never raises.
+
+    :param directory: returns the directory of a test's artifacts, made now. ``None``
+        where nothing is to be recorded.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        directory: Callable[[pytest.Item], Path] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._in_reports = not config.option.usepdb
+        self._watch = AsyncioWatch()
+        self._error: BaseException | None = None
+        self._as_it_failed: tuple[int, Alive] | None = None
+        self._others: frozenset[int] = frozenset()
+        self._unittest: list[tuple[type, str, Any]] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self) -> None:
+        # Threads of pytest's plugins say nothing of a test.
+        self._others = frozenset(sys._current_frames())
+        self._watch.start()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        self._error = self._as_it_failed = None
+        self._watch.forget()
+        self._watch.look_again()
+        if self._in_reports and not self._unittest:
+            self._watch_unittest()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self) -> None:
+        self._watch.look_again()
+
+    def pytest_unconfigure(self) -> None:
+        self._watch.stop()
+        for kind, name, original in self._unittest:
+            setattr(kind, name, original)
+        self._unittest.clear()
+
+    def _watch_unittest(self) -> None:
+        """Look before ``tearDown()`` does away with what there is to see."""
+        kind = getattr(sys.modules.get("unittest.case"), "TestCase", None)
+        for name in _UNITTEST:
+            original = getattr(kind, name, None)
+            if kind is not None and original is not None:
+                self._unittest.append((kind, name, original))
+                setattr(kind, name, self._failing(original))
+
+    def _failing(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def call(*args: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return original(*args)
+            except Exception as error:
+                if type(error).__name__ not in ("SkipTest", "_ShouldStop"):
+                    self._as_it_failed = (id(error), self._take(error))
+                raise
+
+        return call
+
+    def _take(self, error: BaseException | None) -> Alive:
+        return take(self._watch.cancelled_by(error), self._others)
+
+    # Outside of what judges xfail, inside of the session that closes the artifacts.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if report.failed and call.excinfo is not None:
+            error = call.excinfo.value
+            if self._in_reports:
+                self._report(item, report, error)
+            else:
+                self._error = error  # for the debugger, which opens next
+        elif call.when == "teardown":
+            self._error = self._as_it_failed = None
+        return report
+
+    def _report(self, item: pytest.Item, report: pytest.TestReport, error: BaseException) -> None:
+        try:
+            seen = self._as_it_failed
+            alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
+            self._as_it_failed = None
+            report.sections += sections(alive)
+            if self._directory is not None:
+                self._write(self._directory(item) / FILE, alive)
+        except BaseException as failure:
+            text = f"could not be listed: {type(failure).__name__}"
+            report.sections.append(("Asyncio tasks", text))
+
+    def _write(self, path: Path, alive: Alive) -> None:
+        text = "".join(
+            (
+                render_tasks(alive.tasks, _MAX_GROUPS_IN_FILE, alive.cancelled),
+                render_greenthreads(alive.greenthreads, _MAX_GROUPS_IN_FILE),
+                render_hubs(alive.hubs, _MAX_GROUPS_IN_FILE),
+            )
+        )
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+
+    def pytest_enter_pdb(self, pdb: Any) -> None:
+        # Capturing is suspended by now, and the debugger made after that.
+        stdout = getattr(pdb, "stdout", None) or sys.stdout
+        try:
+            error = self._error
+            commands = debugger.add_commands(pdb, functools.partial(self._take, error))
+            if getattr(pdb, _DUMPED, False) or debugger.opens_before_the_test():
+                return
+            setattr(pdb, _DUMPED, True)
+            debugger.write(stdout, debugger.show(self._take(error)))
+            if commands:
+                debugger.write(stdout, debugger.HINT)
+        except BaseException as failure:
+            # Whatever it is, the debugger matters more.
+            debugger.complain(stdout, failure)
+
+
+def sections(alive: Alive) -> list[tuple[str, str]]:
+    """Return the sections of a report, without those of which there is nothing to say."""
+    found = []
+    if alive.tasks.tasks or alive.cancelled:
+        # The traceback keeps finished tasks, and they are no news.
+        tasks = dataclasses.replace(alive.tasks, done=0)
+        found.append(("Asyncio tasks", render_tasks(tasks, cancelled=alive.cancelled)))
+    threads = [each for each in alive.greenthreads.threads if each.calls or not each.of_tpool]
+    if alive.greenthreads.greenthreads or threads:
+        found.append(("Greenthreads", render_greenthreads(alive.greenthreads)))
+    if any(hub.listeners or hub.timers for hub in alive.hubs):
+        found.append(("Hub", render_hubs(alive.hubs)))
+    return [(name, text.rstrip("\n")) for name, text in found]

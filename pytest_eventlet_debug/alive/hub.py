@@ -1,0 +1,111 @@
+"""Tell what each hub watches and will call. Plain data; never makes a hub."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from typing import NamedTuple
+
+from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive.greenthreads import Look
+from pytest_eventlet_debug.alive.heap import Heap
+from pytest_eventlet_debug.alive.heap import walk
+from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.alive.wakers import Timer
+
+
+class WatchedDescriptor(NamedTuple):
+    """A listener of a hub."""
+
+    event: str
+    """``read`` or ``write``."""
+    fd: int
+    target: str
+    """The socket's addresses, or the file."""
+    greenthread: str
+    """The name of the one that waits for it."""
+
+
+class PendingCall(NamedTuple):
+    """A timer of a hub."""
+
+    seconds: float
+    """Time left; 0 where it is due."""
+    call: str
+
+
+class HubState(NamedTuple):
+    """A hub at the moment it was looked at."""
+
+    kind: str
+    """Its name, as ``--eventlet-hub`` takes it."""
+    running: bool
+    current: bool
+    """Whether it is the hub of the thread that looks."""
+    listeners: tuple[WatchedDescriptor, ...]
+    timers: tuple[PendingCall, ...]
+    """The next one first."""
+
+
+def find_hubs(heap: Heap | None = None) -> tuple[HubState, ...]:
+    """Look at the hubs of all threads, the one of this thread first."""
+    heap = heap or walk()
+    if not heap.hubs:
+        return ()
+    look = Look(heap)
+    local = getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None)
+    own = getattr(local, "hub", None)
+    found = []
+    for hub in heap.hubs:
+        try:
+            state = _state(hub, hub is own, look)
+        except Exception:
+            continue
+        # One that was replaced and has nothing left to do is nobody's concern.
+        if state.current or state.running or state.listeners or state.timers:
+            found.append(state)
+    found.sort(key=lambda state: not state.current)
+    return tuple(found)
+
+
+def hub_name(hub: Any) -> str:
+    """Return a hub's name, as ``--eventlet-hub`` takes it."""
+    package, _, name = type(hub).__module__.rpartition(".")
+    if package == "eventlet.hubs" and type(hub).__name__ == "Hub":
+        return name
+    return f"{type(hub).__module__}:{type(hub).__qualname__}"
+
+
+def describe_timer(timer: Timer, look: Look) -> str:
+    """Return what a timer will do, in words."""
+    if timer.greenlet is None:
+        return f"call {callable_name(timer.call)}"
+    name = look.name(timer.greenlet)
+    if timer.action == "throw":
+        raised = timer.arguments[0] if timer.arguments else None
+        kind = raised if issubclass(type(raised), type) else type(raised)
+        word = kind.__qualname__ if raised is not None else "GreenletExit"
+        seconds = getattr(raised, "__dict__", {}).get("seconds")
+        word += f"({seconds})" if type(seconds) in (int, float) else ""
+        return f"raise {word} in {_named(name)}"
+    if not timer.greenlet and not timer.greenlet.dead:
+        return f"start greenthread {name}"
+    return f"wake {_named(name)}"
+
+
+def _named(name: str) -> str:
+    return f"the {name}" if name in ("main greenlet", "hub") else f"greenthread {name}"
+
+
+def _state(hub: Any, current: bool, look: Look) -> HubState:
+    listeners = tuple(
+        WatchedDescriptor(
+            each.event, each.fd, descriptors.describe(each.fd), look.name(each.greenlet)
+        )
+        for each in look.wakers.listeners.get(id(hub), ())
+    )
+    timers = tuple(
+        PendingCall(max(each.seconds, 0.0), describe_timer(each, look))
+        for each in look.wakers.timers.get(id(hub), ())
+    )
+    return HubState(hub_name(hub), bool(hub.running), current, listeners, timers)

@@ -1,0 +1,135 @@
+"""What the parts of a dump are made of: frames, waits, names. Plain data, no references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import functools
+import sys
+import types
+from typing import Any
+from typing import NamedTuple
+
+MAX_REPR = 100
+"""Characters of a foreign object's repr that are kept."""
+
+
+class Frame(NamedTuple):
+    """One suspended or running function of a stack."""
+
+    filename: str
+    lineno: int
+    function: str
+
+
+class Waits(NamedTuple):
+    """What a task or greenthread waits for."""
+
+    kind: str
+    """The same for all that wait for the same kind of thing, such as ``sleep``."""
+    text: str
+    seconds: float | None = None
+    """Time left, if the wait has an end."""
+
+
+class Frames:
+    """Makes each :class:`Frame` once: thousands of tasks share a few."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[types.CodeType, Frame]] = {}
+
+    def describe(self, frame: types.FrameType) -> Frame:
+        """Return where a frame is now."""
+        return self.at(frame.f_code, frame.f_lineno or 0)
+
+    def at(self, code: types.CodeType, lineno: int) -> Frame:
+        """Return the frame of a function at one of its lines."""
+        # The code is kept so that its id stays its own, and not hashed, which is slow.
+        key = (id(code), lineno)
+        known = self._known.get(key)
+        if known is None:
+            known = (code, Frame(code.co_filename, lineno, function_name(code)))
+            self._known[key] = known
+        return known[1]
+
+
+def function_name(code: types.CodeType) -> str:
+    """Return the qualified name of a function, or the plain one before Python 3.11."""
+    name: str = getattr(code, "co_qualname", code.co_name)
+    return name
+
+
+def callable_name(thing: Any) -> str:
+    """Return the name of what will be called; runs no code of its own."""
+    for _ in range(10):
+        if type(thing) is functools.partial:
+            thing = thing.func
+        elif type(thing) is types.MethodType:
+            owner = thing.__self__
+            thing = thing.__func__
+            if type(thing) is not types.FunctionType:
+                return f"{type(owner).__qualname__} method"
+        elif type(thing) is types.FunctionType:
+            return thing.__qualname__
+        elif type(thing) is types.BuiltinFunctionType:
+            return thing.__qualname__
+        else:
+            break
+    name = type.__getattribute__(thing, "__qualname__") if isinstance_of_type(thing) else None
+    return name if type(name) is str else f"{type(thing).__qualname__} object"
+
+
+def isinstance_of_type(thing: object) -> bool:
+    """Say whether *thing* is a class; not by ``isinstance``, which runs a proxy's code."""
+    return issubclass(type(thing), type)
+
+
+def short_repr(thing: object) -> str:
+    """Return the repr of a foreign object, cut to :data:`MAX_REPR`, whatever it does."""
+    try:
+        text = repr(thing)
+    except BaseException as error:
+        return f"<{type(thing).__qualname__} whose repr raised {type(error).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_REPR else text[: MAX_REPR - 3] + "..."
+
+
+def thread_name(ident: int | None) -> str | None:
+    """Return the name of a thread that runs Python code; takes no lock."""
+    # Monkey patching leaves the real threads in a copy of the module.
+    for module in ("__original_module_threading", "threading"):
+        active = getattr(sys.modules.get(module), "_active", {})
+        name = getattr(active.get(ident), "_name", None)
+        if type(name) is str:
+            return name
+    return None
+
+
+def find_cycles(edges: Mapping[int, Iterable[int]]) -> tuple[tuple[int, ...], ...]:
+    """Return one circle for each group that cannot go on without each other.
+
+    :param edges: from the id of each to the ids of those it needs.
+    """
+    cycles: list[tuple[int, ...]] = []
+    finished: set[int] = set()
+    for start, needed in edges.items():
+        if start in finished or not needed:
+            continue
+        path = [start]
+        on_path = {start: 0}
+        ahead = [iter(needed)]
+        while path:
+            for other in ahead[-1]:
+                if other in on_path:
+                    cycles.append(tuple(path[on_path[other] :]))
+                elif other in edges and other not in finished:
+                    on_path[other] = len(path)
+                    path.append(other)
+                    ahead.append(iter(edges[other]))
+                    break
+            else:
+                node = path.pop()
+                del on_path[node]
+                finished.add(node)
+                ahead.pop()
+    return tuple(cycles)

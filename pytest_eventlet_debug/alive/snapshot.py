@@ -1,0 +1,53 @@
+"""All that is alive at one moment, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+import dataclasses
+
+from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
+from pytest_eventlet_debug.alive.greenthreads import find_greenthreads
+from pytest_eventlet_debug.alive.heap import collector_paused
+from pytest_eventlet_debug.alive.heap import walk
+from pytest_eventlet_debug.alive.hub import HubState
+from pytest_eventlet_debug.alive.hub import find_hubs
+from pytest_eventlet_debug.alive.tasks import AliveTasks
+from pytest_eventlet_debug.alive.tasks import find_tasks
+from pytest_eventlet_debug.alive.watch import Cancelled
+
+
+@dataclasses.dataclass(frozen=True)
+class Alive:
+    """Tasks, greenthreads and hubs, and tasks that were cancelled a moment before."""
+
+    tasks: AliveTasks
+    greenthreads: AliveGreenthreads
+    hubs: tuple[HubState, ...]
+    cancelled: tuple[Cancelled, ...] = ()
+
+
+def take(cancelled: tuple[Cancelled, ...] = (), ignored: Container[int] = ()) -> Alive:
+    """Look at everything in one walk over the heap.
+
+    :param cancelled: what was seen before; tasks that still live are left out of it.
+    :param ignored: the idents of threads that are of no interest.
+    """
+    with collector_paused():
+        heap = walk()
+        tasks = find_tasks(heap)
+        greenthreads = find_greenthreads(heap, ignored)
+        return Alive(tasks, greenthreads, find_hubs(heap), _gone(cancelled, tasks))
+
+
+def _gone(cancelled: tuple[Cancelled, ...], alive: AliveTasks) -> tuple[Cancelled, ...]:
+    living = {(task.id, task.name) for task in alive.tasks}
+    gone = []
+    for each in cancelled:
+        left = tuple(task for task in each.tasks.tasks if (task.id, task.name) not in living)
+        # The same task may have been seen by its group and again by its loop.
+        living |= {(task.id, task.name) for task in left}
+        if left:
+            gone.append(
+                dataclasses.replace(each, tasks=dataclasses.replace(each.tasks, tasks=left))
+            )
+    return tuple(gone)

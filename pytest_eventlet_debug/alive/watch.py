@@ -1,0 +1,253 @@
+"""Watch asyncio while tests run: who makes which task, and what is alive as a run fails.
+
+``asyncio.run()`` and its like cancel all tasks before their exception reaches anybody, and
+a TaskGroup cancels its members before the exception of one leaves it. So a few functions
+of asyncio are wrapped to look first. What is kept of that is plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import dataclasses
+import functools
+from importlib.machinery import ModuleSpec
+from importlib.machinery import PathFinder
+import os
+import sys
+import types
+from typing import Any
+
+from pytest_eventlet_debug import unpatched
+from pytest_eventlet_debug.alive.heap import collector_paused
+from pytest_eventlet_debug.alive.tasks import SITE
+from pytest_eventlet_debug.alive.tasks import AliveTasks
+from pytest_eventlet_debug.alive.tasks import copy_of
+from pytest_eventlet_debug.alive.tasks import describe_tasks
+
+MAX_SNAPSHOTS = 5
+"""The last ones of a test that are kept."""
+MAX_TASKS = 10_000
+"""Tasks of one snapshot."""
+MAX_SECONDS = 2.0
+"""What all snapshots of one test may take; a test may expect many exceptions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cancelled:
+    """The tasks that there were before an exception had them cancelled.
+
+    :param reason: what happened, as in ``ValueError left run_until_complete()``.
+    :param error: the ``id()`` of the exception, to know it again; it is not kept.
+    """
+
+    tasks: AliveTasks
+    reason: str
+    error: int
+
+
+class AsyncioWatch:
+    """Wraps functions of asyncio from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self) -> None:
+        self._wrapped: list[tuple[type, str, Any]] = []
+        self._loops: set[type] = set()
+        self._library: tuple[str, ...] = ()
+        self._kept: list[Cancelled] = []
+        self._seconds = 0.0
+        self._finder: _AfterImport | None = None
+
+    def start(self) -> None:
+        """Begin now, or as soon as asyncio is imported."""
+        if "asyncio.base_events" in sys.modules:
+            self.look_again()
+        elif self._finder is None:
+            self._finder = _AfterImport("asyncio", self.look_again)
+            sys.meta_path.insert(0, self._finder)
+
+    def look_again(self) -> None:
+        """Wrap what has been imported since, of uvloop and anyio; costs about 1 us."""
+        base_events = sys.modules.get("asyncio.base_events")
+        if base_events is None:
+            return
+        if not self._library:
+            self._library = tuple(
+                os.path.dirname(path) + os.sep
+                for path in (base_events.__file__, __file__)
+                if path is not None
+            )
+            self._wrap_loop(base_events.BaseEventLoop)
+            group = getattr(sys.modules.get("asyncio.taskgroups"), "TaskGroup", None)
+            if group is not None:
+                self._wrap(group, "_abort", self._aborting)
+        for module, name in (("uvloop", "Loop"), ("anyio._backends._asyncio", "CancelScope")):
+            kind = getattr(sys.modules.get(module), name, None)
+            if kind is not None and kind not in self._loops:
+                self._loops.add(kind)
+                if name == "Loop":
+                    self._wrap_loop(kind)
+                else:
+                    self._wrap(kind, "cancel", self._cancelling_scope)
+
+    def _wrap_loop(self, kind: type) -> None:
+        self._wrap(kind, "run_until_complete", self._running)
+        self._wrap(kind, "create_task", self._creating)
+
+    def _wrap(self, kind: type, name: str, wrap: Callable[[Any], Any]) -> None:
+        own = kind.__dict__.get(name)
+        original = getattr(kind, name, None)
+        if callable(original):
+            self._wrapped.append((kind, name, own))
+            setattr(kind, name, functools.wraps(original)(wrap(original)))
+
+    def stop(self) -> None:
+        """Leave asyncio as it was."""
+        for kind, name, own in reversed(self._wrapped):
+            if own is None:
+                delattr(kind, name)
+            else:
+                setattr(kind, name, own)
+        self._wrapped.clear()
+        if self._finder is not None and self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+
+    def forget(self) -> None:
+        """Drop what was kept of a test."""
+        self._kept.clear()
+        self._seconds = 0.0
+
+    def cancelled_by(self, error: BaseException | None) -> tuple[Cancelled, ...]:
+        """Return what an exception, or one that it came from, had cancelled.
+
+        Where nothing is known of it, the last thing that happened in this test.
+        """
+        ids = _chain_of(error)
+        found = [kept for kept in self._kept if kept.error in ids]
+        return tuple(found or self._kept[-1:])
+
+    def _keep(self, loop: Any, tasks: Iterable[Any], error: object, what: str) -> None:
+        if self._seconds > MAX_SECONDS:
+            return
+        started = unpatched.monotonic()
+        try:
+            chosen = list(tasks)[:MAX_TASKS]
+            with collector_paused():
+                alive = describe_tasks(chosen, {id(loop): loop})
+            if alive.tasks:
+                name = type(error).__qualname__ if error is not None else "An exception"
+                self._kept.append(Cancelled(alive, f"{name} {what}", id(error)))
+                del self._kept[:-MAX_SNAPSHOTS]
+        except BaseException:
+            # What is not known is not shown; the exception on its way matters more.
+            pass
+        finally:
+            self._seconds += unpatched.monotonic() - started
+
+    def _running(self, original: Any) -> Any:
+        def run_until_complete(loop: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return original(loop, *args, **kwargs)
+            except BaseException as error:
+                tasks = _tasks_of(loop)
+                if tasks:
+                    self._keep(loop, tasks, error, "left run_until_complete()")
+                raise
+
+        return run_until_complete
+
+    def _aborting(self, original: Any) -> Any:
+        def abort(group: Any, *args: Any, **kwargs: Any) -> Any:
+            errors = getattr(group, "_errors", None)
+            error = errors[-1] if errors else sys.exc_info()[1]
+            members = copy_of(getattr(group, "_tasks", ()))
+            self._keep(getattr(group, "_loop", None), members, error, "aborted a TaskGroup")
+            return original(group, *args, **kwargs)
+
+        return abort
+
+    def _cancelling_scope(self, original: Any) -> Any:
+        def cancel(scope: Any, *args: Any, **kwargs: Any) -> Any:
+            caller = sys._getframe(1)
+            # Only where a task group does it; users cancel scopes in the course of things.
+            if caller.f_code.co_name in ("task_done", "__aexit__"):
+                error = caller.f_locals.get("exc") or caller.f_locals.get("exc_val")
+                members = copy_of(getattr(scope, "_tasks", ()))
+                if error is not None and members:
+                    loop = members[0].get_loop()
+                    self._keep(loop, members, error, "cancelled a task group of anyio")
+            return original(scope, *args, **kwargs)
+
+        return cancel
+
+    def _creating(self, original: Any) -> Any:
+        def create_task(loop: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            task = original(loop, *args, **kwargs)
+            try:
+                frame: types.FrameType | None = sys._getframe(1)
+                while frame is not None and frame.f_code.co_filename.startswith(self._library):
+                    frame = frame.f_back
+                if frame is not None:
+                    setattr(task, SITE, (frame.f_code, frame.f_lineno))
+                debug = getattr(task, "_source_traceback", None)
+                if debug:
+                    del debug[-1]  # this function, as asyncio does with its own
+            except Exception:
+                # A task of another's making, with slots; its site stays unknown.
+                pass
+            return task
+
+        return create_task
+
+
+def _tasks_of(loop: Any) -> list[Any]:
+    try:
+        return list(sys.modules["asyncio"].all_tasks(loop))
+    except BaseException:
+        return []
+
+
+def _chain_of(error: BaseException | None) -> set[int]:
+    """Return the ids of an exception and of all that it came from."""
+    ids: set[int] = set()
+    ahead: list[Any] = [error]
+    while ahead and len(ids) < 1000:
+        each = ahead.pop()
+        if each is None or id(each) in ids:
+            continue
+        ids.add(id(each))
+        ahead += [each.__cause__, each.__context__]
+        if hasattr(type(each), "derive"):
+            ahead += each.exceptions
+    return ids
+
+
+class _AfterImport:
+    """A finder that finds nothing itself, and has a call made after one module's import."""
+
+    def __init__(self, name: str, call: Callable[[], None]) -> None:
+        self._name = name
+        self._call = call
+
+    def find_spec(
+        self, name: str, path: Any = None, target: Any = None
+    ) -> ModuleSpec | None:
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        spec = PathFinder.find_spec(name, path, target)
+        loader: Any = spec.loader if spec is not None else None
+        if loader is not None:
+            original = loader.exec_module
+
+            def exec_module(module: types.ModuleType) -> None:
+                del loader.exec_module
+                original(module)
+                self._call()
+
+            try:
+                loader.exec_module = exec_module
+            except AttributeError:
+                pass  # a loader in C; the watch begins with the next test
+        return spec
