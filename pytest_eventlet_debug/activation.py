@@ -174,6 +174,10 @@ class Activation:
             items = HubItems(self.hub, self._hub_names, self.settings.hub_in_ids)
             register(items)
             register(HubWitness(self.hub))
+        if self.settings.leaks is not None:
+            from pytest_eventlet_debug.alive.leaks import LeakWatch  # psutil costs start-up time
+
+            register(LeakWatch(self.settings.leaks, self._own_descriptors))
         if self.settings.dump_asyncio_tasks:
             # Before the session, which closes the artifacts that this one adds to.
             register(AliveDump(self._config, self._test_directory))
@@ -205,6 +209,11 @@ class Activation:
         if not self._is_open:
             self._open_run()
         return session
+
+    def _own_descriptors(self) -> set[int]:
+        """Return the descriptors that the plugin has open in this process."""
+        own = {self._helper.fileno()} if self._helper is not None else set()
+        return own | ({child.spec.descriptor} if child.spec is not None else set())
 
     def _test_directory(self, item: pytest.Item) -> Path:
         return self.session().directory(item)

@@ -70,7 +70,14 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
     (
         "--dump-asyncio-tasks",
         None,
-        "Print all asyncio tasks when the debugger opens.",
+        "Show all asyncio tasks, greenthreads and hubs when the debugger opens and when a test "
+        "fails (tasks.txt).",
+    ),
+    (
+        "--eventlet-leaks",
+        "warn|fail",
+        "Tell what each test leaves behind: greenthreads, tasks, listeners, timers, threads, "
+        "child processes, descriptors; as a warning or as its failure. Default: off.",
     ),
 )
 
@@ -81,7 +88,7 @@ _SWITCHES = (
     "eventlet_pcap",
     "eventlet_dump_asyncio_tasks",
 )
-_VALUES = ("eventlet_hub", "eventlet_timeout")
+_VALUES = ("eventlet_hub", "eventlet_timeout", "eventlet_leaks")
 
 
 def _dest(flag: str) -> str:

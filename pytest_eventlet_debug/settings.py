@@ -22,6 +22,7 @@ from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 
 Keep = Literal["all", "failed"]
+Leaks = Literal["warn", "fail"]
 _T = TypeVar("_T")
 
 
@@ -36,6 +37,7 @@ class Settings:
     :param artifacts: absolute path of the run's directory.
     :param keep: which tests keep their artifacts.
     :param phases: the phases every tracer records, or ``None`` for each tracer's own.
+    :param leaks: what is done about what tests leave behind, or ``None`` for nothing.
     :param strace_args: words added to strace's command line.
     """
 
@@ -51,6 +53,7 @@ class Settings:
     cprofile: bool
     pcap: bool
     dump_asyncio_tasks: bool
+    leaks: Leaks | None
 
     @property
     def tracers(self) -> tuple[str, ...]:
@@ -88,6 +91,7 @@ def read_settings(config: pytest.Config, hub: str | None = None) -> Settings:
         cprofile=given.switch("eventlet_cprofile"),
         pcap=given.switch("eventlet_pcap"),
         dump_asyncio_tasks=given.switch("eventlet_dump_asyncio_tasks"),
+        leaks=_parsed(given, "eventlet_leaks", parse_leaks, None),
     )
 
 
@@ -148,6 +152,15 @@ def parse_keep(text: str) -> Keep:
     if text == "failed":
         return "failed"
     raise ValueError("must be all or failed")
+
+
+def parse_leaks(text: str) -> Leaks | None:
+    """Parse what is done about what tests leave behind."""
+    if text == "warn":
+        return "warn"
+    if text == "fail":
+        return "fail"
+    raise ValueError("must be warn or fail")
 
 
 def parse_phases(text: str) -> frozenset[Phase]:

@@ -9,3 +9,9 @@ class EventletDebugWarning(pytest.PytestWarning):
     """A block of a test was to be recorded, and cannot be on this machine."""
 
     __module__ = "pytest_eventlet_debug"
+
+
+class EventletLeakWarning(pytest.PytestWarning):
+    """A test left something behind that was not there before it."""
+
+    __module__ = "pytest_eventlet_debug"

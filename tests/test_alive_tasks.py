@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug.alive.model import Frame
+from pytest_eventlet_debug.alive.model import Waits
+from pytest_eventlet_debug.alive.model import short_repr
 from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.tasks import AliveTasks
-from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.tasks import Loop
 from pytest_eventlet_debug.alive.tasks import Task
-from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.tasks import find_tasks
-from pytest_eventlet_debug.alive.model import short_repr
 
 
 @pytest.fixture

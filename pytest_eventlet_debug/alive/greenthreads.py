@@ -100,9 +100,7 @@ class AliveGreenthreads:
     """Whether ``gc.freeze()`` hides those that are older."""
 
 
-def find_greenthreads(
-    heap: Heap | None = None, ignored: Container[int] = ()
-) -> AliveGreenthreads:
+def find_greenthreads(heap: Heap | None = None, ignored: Container[int] = ()) -> AliveGreenthreads:
     """Look at all greenlets and threads of this process.
 
     Costs about 20 us a greenlet. Never imports greenlet or eventlet.

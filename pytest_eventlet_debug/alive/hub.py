@@ -82,9 +82,9 @@ def describe_timer(timer: Timer, look: Look) -> str:
         return f"call {callable_name(timer.call)}"
     name = look.name(timer.greenlet)
     if timer.action == "throw":
-        raised = timer.arguments[0] if timer.arguments else None
-        kind = raised if issubclass(type(raised), type) else type(raised)
-        word = kind.__qualname__ if raised is not None else "GreenletExit"
+        raised: Any = timer.arguments[0] if timer.arguments else None
+        kind: type = raised if issubclass(type(raised), type) else type(raised)
+        word = kind.__qualname__ if timer.arguments else "GreenletExit"
         seconds = getattr(raised, "__dict__", {}).get("seconds")
         word += f"({seconds})" if type(seconds) in (int, float) else ""
         return f"raise {word} in {_named(name)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 import functools
+import os
 import sys
 import types
 from typing import Any
@@ -30,6 +31,11 @@ class Waits(NamedTuple):
     text: str
     seconds: float | None = None
     """Time left, if the wait has an end."""
+
+
+def is_of_asyncio(frame: Frame) -> bool:
+    """Say whether a frame is in a package called ``asyncio``."""
+    return os.path.basename(os.path.dirname(frame.filename)) == "asyncio"
 
 
 class Frames:
@@ -69,9 +75,7 @@ def callable_name(thing: Any) -> str:
             thing = thing.__func__
             if type(thing) is not types.FunctionType:
                 return f"{type(owner).__qualname__} method"
-        elif type(thing) is types.FunctionType:
-            return thing.__qualname__
-        elif type(thing) is types.BuiltinFunctionType:
+        elif type(thing) is types.FunctionType or type(thing) is types.BuiltinFunctionType:
             return thing.__qualname__
         else:
             break

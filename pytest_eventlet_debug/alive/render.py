@@ -18,6 +18,7 @@ from pytest_eventlet_debug.alive.greenthreads import Thread
 from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
+from pytest_eventlet_debug.alive.model import is_of_asyncio
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import Loop
 from pytest_eventlet_debug.alive.tasks import Task
@@ -136,9 +137,7 @@ class _TaskTree:
             if children and number not in entered:
                 entered.add(number)
                 missing = [
-                    each
-                    for each in children
-                    if each not in self._group_of and each not in entered
+                    each for each in children if each not in self._group_of and each not in entered
                 ]
                 if missing:
                     ahead += missing
@@ -336,16 +335,10 @@ def _more_like_it(names: Sequence[str]) -> str:
 
 def _without_asyncio(task: Task) -> Sequence[Frame]:
     """Return the await chain without asyncio's own end, which what it waits on tells."""
-    stack = task.stack
-    end = len(stack)
-    while end > 1 and os.path.basename(os.path.dirname(stack[end - 1].filename)) == "asyncio":
+    end = len(task.stack)
+    while end > 1 and is_of_asyncio(task.stack[end - 1]):
         end -= 1
-    # A package of the user's may have that name: then all of it is shown.
-    return stack[:end] if end > 1 or not _is_asyncio(stack[:1]) else stack
-
-
-def _is_asyncio(stack: Sequence[Frame]) -> bool:
-    return bool(stack) and os.path.basename(os.path.dirname(stack[0].filename)) == "asyncio"
+    return task.stack[:end]
 
 
 def _frames(stack: Sequence[Frame]) -> list[str]:

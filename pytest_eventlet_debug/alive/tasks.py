@@ -383,9 +383,7 @@ class _Look:
                 return Waits(f"{base}.{name}", ", ".join(filter(None, words))), [], []
         return self._waits_of_stream(name, owner, waiter)
 
-    def _wait_of_many(
-        self, scope: Any, loop: Any
-    ) -> tuple[Waits, list[Any], list[Any]]:
+    def _wait_of_many(self, scope: Any, loop: Any) -> tuple[Waits, list[Any], list[Any]]:
         futures = copy_of(scope["fs"])
         pending = _pending(futures)
         condition = scope.get("return_when")
@@ -455,7 +453,9 @@ def _has_own_repr(kind: type) -> bool:
     """Say whether a repr is the user's. asyncio's shows callbacks, and with them tasks."""
     for base in kind.__mro__:
         if "__repr__" in base.__dict__:
-            return not base.__module__.startswith(("asyncio", "_asyncio", "concurrent.", "builtins"))
+            return not base.__module__.startswith(
+                ("asyncio", "_asyncio", "concurrent.", "builtins")
+            )
     return False
 
 
