@@ -97,7 +97,7 @@ class AliveGreenthreads:
     cycles: tuple[tuple[int, ...], ...] = ()
     """Ids of greenthreads that wait for each other's end in a circle."""
     frozen: bool = False
-    """Whether ``gc.freeze()`` hides those that are older."""
+    """Whether ``gc.freeze()`` hides older ones that wait for no hub."""
 
 
 def find_greenthreads(heap: Heap | None = None, ignored: Container[int] = ()) -> AliveGreenthreads:
@@ -110,7 +110,7 @@ def find_greenthreads(heap: Heap | None = None, ignored: Container[int] = ()) ->
     heap = heap or walk()
     look = Look(heap)
     found: list[Greenthread] = []
-    for greenlet in heap.greenlets:
+    for greenlet in look.greenlets():
         try:
             described = look.describe(greenlet)
         except Exception as error:
@@ -131,6 +131,7 @@ class Look:
     """One look at many greenlets; what they share is found out once. Not to be kept."""
 
     def __init__(self, heap: Heap) -> None:
+        self._heap = heap
         module = sys.modules.get("greenlet")
         self._type: Any = getattr(module, "greenlet", None)
         self._frames = Frames()
@@ -148,6 +149,14 @@ class Look:
         }
         self._own_root = _root(self._current)
         self._thread_of_root = self._threads_of_roots()
+
+    def greenlets(self) -> Iterable[Any]:
+        """Return the greenlets of the heap, and those that hubs will wake."""
+        if self._type is None:
+            return ()
+        found = {id(each): each for each in self._heap.greenlets}
+        found.update((id(each), each) for each in self.wakers.greenlets())
+        return found.values()
 
     def is_infrastructure(self, greenlet: Any) -> bool:
         """Say whether it is a hub's own greenlet, which no test spawned."""

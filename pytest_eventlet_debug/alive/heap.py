@@ -65,6 +65,9 @@ def walk() -> Heap:
                 break
     for thing in itertools.compress(objects, map(into.__contains__, map(id, kinds))):
         into[id(type(thing))].append(thing)
+    hub = getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
+    if hub is not None and frozen and not any(each is hub for each in found.get("hubs", ())):
+        found.setdefault("hubs", []).append(hub)
     return Heap(**{name: tuple(things) for name, things in found.items()}, frozen=frozen)
 
 

@@ -214,7 +214,7 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
     count = len(alive.greenthreads)
     lines.append(f"greenthreads: {count:,}" if count else "no greenthreads")
     if alive.frozen:
-        lines.append("  (gc.freeze() was called: greenthreads made before it are missing)")
+        lines.append("  (gc.freeze() was called: greenthreads made before it may be missing)")
     names = {each.id: each.name for each in alive.greenthreads}
     for cycle in alive.cycles[:MAX_NAMES]:
         circle = " -> ".join(names.get(each, "?") for each in (*cycle, cycle[0]))

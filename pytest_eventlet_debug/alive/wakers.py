@@ -99,6 +99,11 @@ class Wakers:
         """Return the timers that will wake a greenlet, the next one first."""
         return self._timers_of.get(id(greenlet), [])
 
+    def greenlets(self) -> Iterable[Any]:
+        """Return every greenlet that will be woken."""
+        for some in (*self.listeners.values(), *self.timers.values()):
+            yield from (each.greenlet for each in some if each.greenlet is not None)
+
     def starts(self, greenlet: Any) -> Any:
         """Return the function that a greenthread was spawned with and will begin with."""
         for timer in self.timers_of(greenlet):
