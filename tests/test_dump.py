@@ -182,10 +182,11 @@ class Reports:
         suite.write_text(SUITE)
         command = [
             *(sys.executable, "-m", "pytest", "--color=no", "-p", "no:cacheprovider"),
+            *("-p", "pytest_eventlet_debug.plugin"),
             *(f"--eventlet-hub={','.join(HUBS)}", "--dump-asyncio-tasks", "-W", "ignore"),
             str(suite),
         ]
-        environment = {**os.environ, "COLUMNS": "80"}
+        environment = {**os.environ, "COLUMNS": "80", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         run = subprocess.run(
             command, cwd=directory, env=environment, capture_output=True, text=True, check=False
         )

@@ -7,6 +7,9 @@ test, when it has had that turn.
 
 from __future__ import annotations
 
+import _socket
+from collections import Counter
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Generator
@@ -15,8 +18,10 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import gc
+import io
 import posix
 import sys
+import types
 from typing import Any
 from typing import Literal
 from typing import NamedTuple
@@ -51,6 +56,10 @@ MAX_LINES = 30
 """Leftovers of one test that are named; the rest is counted."""
 
 _HUB_TASK = "Hub.run.<locals>.async_run()"
+
+
+MAX_REACHED = 20_000
+"""Objects that are looked at for what a hub still holds."""
 
 
 class LeakWatch:
@@ -137,9 +146,10 @@ class LeakWatch:
 
 
 def _text(lines: list[str], who: str) -> str:
-    shown = lines[:MAX_LINES]
-    if len(lines) > MAX_LINES:
-        shown.append(f"... and {len(lines) - MAX_LINES} more")
+    counted = Counter(lines)
+    shown = [f"{line} x {count}" if count > 1 else line for line, count in counted.items()]
+    if len(shown) > MAX_LINES:
+        shown[MAX_LINES:] = [f"... and {len(shown) - MAX_LINES} more"]
     return "\n".join([f"{who} behind:", *(f"  {line}" for line in shown)])
 
 
@@ -163,6 +173,7 @@ class _Census:
     children: set[int]
     files: dict[int, str]
     loops: list[Any]
+    heap: Heap
 
 
 def _look(own_descriptors: Collection[int]) -> _Census:
@@ -184,6 +195,7 @@ def _look(own_descriptors: Collection[int]) -> _Census:
             _children(),
             files,
             _loops(heap),
+            heap,
         )
 
 
@@ -245,6 +257,44 @@ def _descriptors_of_eventlet(heap: Heap) -> Iterator[int]:
     number = getattr(tracker, "_fd", None)
     if type(number) is int:
         yield number
+
+
+def _held_by_hubs(heap: Heap) -> set[int]:
+    """Return the descriptors that hubs hold in the midst of a turn, and drop as they go on.
+
+    A hub waits inside of the call that switched to the test: of a listener, or of a timer
+    with the exception that it threw, whose traceback leads to the sockets.
+    """
+    ahead: deque[Any] = deque()
+    stops = {
+        id(module.__dict__) for module in tuple(sys.modules.values()) if hasattr(module, "__dict__")
+    }
+    for hub in heap.hubs:
+        stops.update((id(hub), id(vars(hub))))
+        frame = getattr(getattr(hub, "greenlet", None), "gr_frame", None)
+        while frame is not None:
+            ahead.extend(frame.f_locals.values())
+            frame = frame.f_back
+    pipes = {getattr(sys.modules.get("eventlet.greenio.py3"), "GreenFileIO", None)}
+    ends: tuple[type, ...] = (type, types.ModuleType, types.FunctionType, types.CodeType)
+    greenlet = getattr(sys.modules.get("greenlet"), "greenlet", None)
+    if greenlet is not None:
+        ends = (*ends, greenlet)
+    held: set[int] = set()
+    while ahead and len(stops) < MAX_REACHED:
+        thing = ahead.popleft()
+        if id(thing) in stops:
+            continue
+        stops.add(id(thing))
+        green = getattr(thing, "__dict__", {}).get("_fileno") if type(thing) in pipes else None
+        if type(green) is int:
+            held.add(green)
+        elif issubclass(type(thing), (_socket.socket, io.FileIO)):
+            with contextlib.suppress(ValueError, OSError):
+                held.add(thing.fileno())
+        elif not issubclass(type(thing), ends):
+            ahead.extend(gc.get_referents(thing))
+    return held
 
 
 def _threads(heap: Heap) -> dict[int, Any]:
@@ -472,6 +522,7 @@ class _Findings:
     def _judge_files(self, census: _Census, known: _Known, late: _Late, excused: bool) -> None:
         of_loops = {number: loop for loop in census.loops for number in _descriptors_of_loop(loop)}
         told: set[int] = set()
+        held: set[int] | None = None
         for number, target in sorted(census.files.items()):
             if known.files.get(number) == target:
                 nodeid = late.files.get((number, target))
@@ -479,7 +530,9 @@ class _Findings:
                 nodeid = None if excused else self._nodeid
             if nodeid is None:
                 continue
-            if self.late.greenlets:
+            if held is None:
+                held = _held_by_hubs(census.heap)
+            if self.late.greenlets or number in held:
                 # It may be theirs, and closed when they end.
                 self.late.files[number, target] = nodeid
                 continue

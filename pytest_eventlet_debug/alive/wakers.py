@@ -101,8 +101,10 @@ class Wakers:
 
     def greenlets(self) -> Iterable[Any]:
         """Return every greenlet that will be woken."""
-        for some in (*self.listeners.values(), *self.timers.values()):
-            yield from (each.greenlet for each in some if each.greenlet is not None)
+        for listeners in self.listeners.values():
+            yield from (each.greenlet for each in listeners if each.greenlet is not None)
+        for timers in self.timers.values():
+            yield from (each.greenlet for each in timers if each.greenlet is not None)
 
     def starts(self, greenlet: Any) -> Any:
         """Return the function that a greenthread was spawned with and will begin with."""
