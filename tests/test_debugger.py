@@ -8,7 +8,7 @@ pytest.importorskip("pexpect")
 
 OURS = "-p no:cacheprovider -p pytest_eventlet_debug.plugin"
 DUMP = "--pdb --dump-asyncio-tasks"
-PDB = r"\(Pdb\) "
+PDB = r"\(Pdb(\+\+)?\) "  # where pdbpp is installed, it is everywhere
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,11 @@ import gc
 import itertools
 import sys
 from typing import Any
+import weakref
 
 # Python 3.12 freezes some objects of its own as it starts.
 _FROZEN_AT_START = gc.get_freeze_count()
+_IS_CPYTHON = sys.implementation.name == "cpython"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +50,71 @@ def collector_paused() -> Iterator[None]:
 def walk() -> Heap:
     """Look at every object once."""
     wanted = _wanted()
-    frozen = gc.get_freeze_count() > _FROZEN_AT_START
-    if not wanted:
-        return Heap(frozen=frozen)
-    objects = gc.get_objects()
+    found = _pick(gc.get_objects() if wanted else [], wanted)
+    return _heap(found)
+
+
+class Follower:
+    """Walks as :func:`walk` does, again and again, over what is new since the last time.
+
+    The collector keeps objects in lists by age and appends to the older list as it collects
+    the younger. So what came after an object of ours is new.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[int, weakref.ref[Any]]] = {}
+        self._marker: list[object] | None = None
+        self._collections = (0, 0)
+
+    def walk(self) -> Heap:
+        """Return what was found before and still lives, and what is new."""
+        wanted = _wanted()
+        found = _pick(self._new_objects() if wanted else [], wanted)
+        for name, known in self._known.items():
+            things = found.setdefault(name, [])
+            new = set(map(id, things))
+            living = (reference() for reference in known.values())
+            things += [each for each in living if each is not None and id(each) not in new]
+        heap = _heap(found)
+        self._remember(found)
+        return heap
+
+    def _new_objects(self) -> list[Any]:
+        middle, full = _collections()
+        if self._marker is None or full != self._collections[1]:
+            return gc.get_objects()
+        objects = [*gc.get_objects(generation=0), *gc.get_objects(generation=1)]
+        if middle != self._collections[0]:
+            for thing in reversed(gc.get_objects(generation=2)):
+                if thing is self._marker:
+                    break
+                objects.append(thing)
+        return objects
+
+    def _remember(self, found: dict[str, list[Any]]) -> None:
+        # Python 3.14 keeps its lists in another way, and others may not have them at all.
+        self._marker = None
+        try:
+            self._known = {
+                name: {id(thing): weakref.ref(thing) for thing in things}
+                for name, things in found.items()
+            }
+        except TypeError:
+            return  # one that takes no weak references
+        if gc.isenabled() and sys.version_info < (3, 14) and _IS_CPYTHON:
+            self._marker = []
+            # The marker, and all that is as old, goes to the oldest.
+            gc.collect(1)
+            self._collections = _collections()
+
+
+def _collections() -> tuple[int, int]:
+    """Return how often the middle and the oldest objects have been collected."""
+    _, middle, full = gc.get_stats()
+    return middle["collections"], full["collections"]
+
+
+def _pick(objects: list[Any], wanted: dict[str, tuple[type, ...]]) -> dict[str, list[Any]]:
     # By the ids of types: to hash a type can run its metaclass. Not isinstance() either,
     # which runs a proxy's code.
     kinds = list(map(type, objects))
@@ -65,6 +128,11 @@ def walk() -> Heap:
                 break
     for thing in itertools.compress(objects, map(into.__contains__, map(id, kinds))):
         into[id(type(thing))].append(thing)
+    return found
+
+
+def _heap(found: dict[str, list[Any]]) -> Heap:
+    frozen = gc.get_freeze_count() > _FROZEN_AT_START
     hub = getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
     if hub is not None and frozen and not any(each is hub for each in found.get("hubs", ())):
         found.setdefault("hubs", []).append(hub)

@@ -34,9 +34,9 @@ from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Look
+from pytest_eventlet_debug.alive.heap import Follower
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import collector_paused
-from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.hub import describe_timer
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
@@ -75,6 +75,7 @@ class LeakWatch:
     def __init__(self, mode: Mode, own_descriptors: Callable[[], Collection[int]]) -> None:
         self._mode = mode
         self._own_descriptors = own_descriptors
+        self._follower = Follower()
         self._known = _Known()
         self._late = _Late()
         self._failed = False
@@ -120,14 +121,17 @@ class LeakWatch:
                 pytest.fail(_text(lines, "The test left"), pytrace=False)
         return result
 
+    def _look(self) -> _Census:
+        return _look(self._follower, self._own_descriptors())
+
     def _accept(self) -> None:
         with contextlib.suppress(Exception):
-            self._known.accept(_look(self._own_descriptors()))
+            self._known.accept(self._look())
 
     def _judge(self, nodeid: str) -> list[tuple[str, list[str]]]:
         """Return what is left by which test, the earlier one first."""
         try:
-            census = _look(self._own_descriptors())
+            census = self._look()
             found = _Findings(census, self._known, self._late, nodeid, self._failed)
             if found.uncertain:
                 # Garbage is not left behind, and what ends by itself neither.
@@ -135,7 +139,7 @@ class LeakWatch:
                 found.forget_census()
                 _wait_for(found.still_ending)
                 gc.collect()
-                census = _look(self._own_descriptors())
+                census = self._look()
                 found = _Findings(census, self._known, self._late, nodeid, self._failed)
             self._late = found.late
             self._known.accept(census)
@@ -176,9 +180,9 @@ class _Census:
     heap: Heap
 
 
-def _look(own_descriptors: Collection[int]) -> _Census:
+def _look(follower: Follower, own_descriptors: Collection[int]) -> _Census:
+    heap = follower.walk()
     with collector_paused():
-        heap = walk()
         look = Look(heap)
         has_hubs = bool(heap.hubs)
         files = descriptors.open_descriptors()
