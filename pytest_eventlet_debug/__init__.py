@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.warning_types import EventletDebugWarning
+    from pytest_eventlet_debug.warning_types import EventletLeakWarning
 
-__all__ = ["EventletDebugWarning", "__version__"]
+__all__ = ["EventletDebugWarning", "EventletLeakWarning", "__version__"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
     # The helper process imports this package where there is no pytest.
-    if name == "EventletDebugWarning":
-        from pytest_eventlet_debug.warning_types import EventletDebugWarning
+    if name in ("EventletDebugWarning", "EventletLeakWarning"):
+        from pytest_eventlet_debug import warning_types
 
-        return EventletDebugWarning
+        return getattr(warning_types, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_eventlet_debug.settings import parse_jobs
 from pytest_eventlet_debug.settings import parse_keep
+from pytest_eventlet_debug.settings import parse_leaks
 from pytest_eventlet_debug.settings import parse_phases
 from pytest_eventlet_debug.settings import parse_seconds
 from pytest_eventlet_debug.settings import parse_words
@@ -22,7 +23,7 @@ SHOW = """
         settings = read_settings(config)
         return [f"<{name}={getattr(settings, name)!r}>" for name in (
             "jobs", "timeout", "artifacts", "keep", "strace", "strace_args", "cprofile", "pcap",
-            "dump_asyncio_tasks", "hub_in_ids",
+            "dump_asyncio_tasks", "leaks", "hub_in_ids",
         )] + [f"<hubs={[hub.name for hub in settings.hubs]}>",
               f"<phases={sorted(settings.phases or ())}>"]
 """
@@ -77,6 +78,17 @@ def test_other_tests_to_keep_are_refused(text: str) -> None:
         parse_keep(text)
 
 
+@pytest.mark.parametrize("text", ["warn", "fail"])
+def test_leaks_are_warned_of_or_fail(text: str) -> None:
+    assert parse_leaks(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "off", "WARN", "warn,fail"])
+def test_other_words_about_leaks_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be warn or fail"):
+        parse_leaks(text)
+
+
 @pytest.mark.parametrize(
     ("text", "phases"),
     [
@@ -122,6 +134,7 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (["--strace", "--eventlet-jobs=0"], "--eventlet-jobs", "'0' must be auto or"),
         (["--eventlet-timeout=soon"], "--eventlet-timeout", "'soon' must be a number"),
         (["--cprofile", "--eventlet-keep=x"], "--eventlet-keep", "'x' must be all or failed"),
+        (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' must be warn or fail"),
         (["--cprofile", "--eventlet-phases=x"], "--eventlet-phases", "'x' must be a comma list"),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
         (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
