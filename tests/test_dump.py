@@ -17,6 +17,8 @@ HUBS = ("epolls", "asyncio")
 SUITE = """
 import asyncio
 import functools
+import socket
+import sys
 import time
 import unittest
 
@@ -164,6 +166,59 @@ def test_group():
     asyncio.run(main())
 
 
+def test_anyio_group():
+    anyio = pytest.importorskip("anyio")
+
+    async def fails():
+        await anyio.sleep(0.01)
+        raise KeyError("member")
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait, name="sibling")
+            group.start_soon(fails)
+
+    anyio.run(main)
+
+
+def test_waits():
+    async def numbers():
+        await asyncio.sleep(60)
+        yield 1
+
+    async def handle(reader, writer):
+        await reader.readline()
+
+    async def main():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        reader, _ = await asyncio.open_connection(*server.sockets[0].getsockname())
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        inner = asyncio.create_task(wait(), name="inner")
+
+        async def generator():
+            async for _ in numbers():
+                pass
+
+        async def process():
+            child = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=-1)
+            await child.wait()
+
+        for name, coroutine in {
+            "a stream": reader.readexactly(1),
+            "a socket": asyncio.get_running_loop().sock_recv(ours, 1),
+            "a process": process(),
+            "a generator": generator(),
+            "one of some": asyncio.wait([inner], timeout=20),
+            "something limited": asyncio.wait_for(inner, 30),
+        }.items():
+            asyncio.ensure_future(coroutine).set_name(name)
+        await asyncio.sleep(0.5)
+        raise ValueError
+
+    asyncio.run(main())
+
+
 @pytest.mark.xfail
 def test_expected():
     assert False
@@ -306,6 +361,31 @@ def test_siblings_in_a_task_group_are_shown_with_the_reason(reports: Reports) ->
     assert "  sibling  waiting  wait()\n" in text
 
 
+def test_siblings_in_a_task_group_of_anyio_are_shown(reports: Reports) -> None:
+    pytest.importorskip("anyio")
+    text = reports.section("test_anyio_group[epolls]", "Asyncio tasks")
+    assert "1 task was cancelled when KeyError cancelled a task group of anyio; until" in text
+    assert "  sibling  waiting  " in text
+
+
+@pytest.mark.parametrize(
+    ("name", "waits"),
+    [
+        ("a stream", r"StreamReader._wait_for_data, fd \d+, TCP 127\S+ -> 127\S+"),
+        ("a socket", r"read on fd \d+, unix \(no name\) -> \(no name\)"),
+        ("a process", r"the end of child process \d+"),
+        ("a generator", r"sleep, \d+\.\d+ s left"),
+        ("one of some", r"asyncio.wait of 1, \d+\.\d+ s left"),
+        ("something limited", r"(asyncio.wait_for of )?task inner(, \d+\.\d+ s left)?"),
+    ],
+)
+def test_what_a_task_waits_on_is_named(reports: Reports, name: str, waits: str) -> None:
+    text = reports.section("test_waits[epolls]", "Asyncio tasks")
+    block = re.search(rf"^  {name}  waiting  .*\n(?:    .*\n)+", text, re.MULTILINE)
+    assert block is not None, text
+    assert re.search(f"^    waits on {waits}$", block[0], re.MULTILINE), text
+
+
 def test_the_task_of_the_asyncio_hub_is_shown(reports: Reports) -> None:
     text = reports.section("test_sockets[asyncio]", "Asyncio tasks")
     assert "  Hub.run.<locals>.async_run()\n" in text
@@ -315,8 +395,11 @@ def test_a_test_without_anything_alive_has_no_section(reports: Reports) -> None:
     assert "Asyncio tasks" not in reports.of("TestOld.test_teardown_comes_later[epolls]")
 
 
-def test_our_own_frames_are_not_in_the_tracebacks(reports: Reports) -> None:
-    assert "pytest_eventlet_debug" not in reports.text.replace("pytest_eventlet_debug.wire", "")
+@pytest.mark.parametrize(
+    "test", ["test_snapshot", "test_waits", "TestOld.test_teardown_comes_later"]
+)
+def test_our_own_frames_are_not_in_the_tracebacks(reports: Reports, hub: str, test: str) -> None:
+    assert "pytest_eventlet_debug" not in reports.of(f"{test}[{hub}]")
 
 
 def test_the_same_is_among_the_artifacts_of_failing_tests_alone(reports: Reports) -> None:

@@ -407,6 +407,9 @@ class _Look:
         fd = getattr(transport, "_sock_fd", None)
         if type(fd) is int and fd >= 0:
             where = f", fd {fd}, {descriptors.describe(fd)}"
+        pid = getattr(owner, "_pid", None)
+        if type(pid) is int:
+            return Waits("child process", f"the end of child process {pid}"), [], []
         if _has_own_repr(kind):
             return Waits(f"{kind.__name__}.{name}", f"{name} of {short_repr(owner)}{where}"), [], []
         return Waits(f"{kind.__name__}.{name}", f"{kind.__name__}.{name}{where}"), [], []

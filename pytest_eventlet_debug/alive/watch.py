@@ -146,6 +146,7 @@ class AsyncioWatch:
     def _running(self, original: Any) -> Any:
         def run_until_complete(loop: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
+            self.look_again()
             try:
                 return original(loop, *args, **kwargs)
             except BaseException as error:
@@ -171,8 +172,9 @@ class AsyncioWatch:
             caller = sys._getframe(1)
             # Only where a task group does it; users cancel scopes in the course of things.
             if caller.f_code.co_name in ("task_done", "__aexit__"):
-                error = caller.f_locals.get("exc") or caller.f_locals.get("exc_val")
-                members = copy_of(getattr(scope, "_tasks", ()))
+                names = caller.f_locals
+                error = names.get("exc") or names.get("exc_val")
+                members = copy_of(getattr(names.get("self"), "_tasks", ()))
                 if error is not None and members:
                     loop = members[0].get_loop()
                     self._keep(loop, members, error, "cancelled a task group of anyio")
