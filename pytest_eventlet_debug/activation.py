@@ -25,7 +25,6 @@ import pytest
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import hubs
-from pytest_eventlet_debug.alive.dump import AliveDump
 from pytest_eventlet_debug.matrix import child
 from pytest_eventlet_debug.matrix import coverage
 from pytest_eventlet_debug.matrix.controller import Controller
@@ -179,6 +178,8 @@ class Activation:
 
             register(LeakWatch(self.settings.leaks, self._own_descriptors))
         if self.settings.dump_asyncio_tasks:
+            from pytest_eventlet_debug.alive.dump import AliveDump  # only where it is used
+
             # Before the session, which closes the artifacts that this one adds to.
             register(AliveDump(self._config, self._test_directory))
         if self.settings.tracers:

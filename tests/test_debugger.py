@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 pytest.importorskip("pexpect")
@@ -414,6 +416,7 @@ def test_the_commands_print_what_is_alive_now(pytester: pytest.Pytester) -> None
     assert "listeners with their sockets' addresses" in printed["hub?"]
 
 
+@pytest.mark.skipif(find_spec("pdbpp") is not None, reason="pdbpp sees to it by itself")
 def test_a_variable_of_a_commands_name_stays_a_variable(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

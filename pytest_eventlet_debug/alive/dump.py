@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Generator
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -28,6 +29,7 @@ _DUMPED = "_eventlet_debug_dumped"
 _MAX_GROUPS_IN_FILE = 2000
 # What unittest calls before it tears down and pytest can make a report.
 _UNITTEST = ("_callSetUp", "_callTestMethod")
+_NO_FAILURES = ("SkipTest", "_ShouldStop", "Skipped", "XFailed", "Exit", "KeyboardInterrupt")
 
 
 class AliveDump:
@@ -91,9 +93,10 @@ class AliveDump:
             __tracebackhide__ = True
             try:
                 return original(*args)
-            except Exception as error:
-                if type(error).__name__ not in ("SkipTest", "_ShouldStop"):
-                    self._as_it_failed = (id(error), self._take(error))
+            except BaseException as error:  # such as eventlet.Timeout
+                if type(error).__name__ not in _NO_FAILURES:
+                    with contextlib.suppress(Exception):
+                        self._as_it_failed = (id(error), self._take(error))
                 raise
 
         return call
