@@ -25,11 +25,13 @@ import pytest
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import hubs
+from pytest_eventlet_debug.analysis.saved_run import SavedRunError
 from pytest_eventlet_debug.matrix import child
 from pytest_eventlet_debug.matrix import coverage
 from pytest_eventlet_debug.matrix.controller import Controller
 from pytest_eventlet_debug.matrix.items import HubItems
 from pytest_eventlet_debug.matrix.witness import HubWitness
+from pytest_eventlet_debug.recorder import Recorder
 from pytest_eventlet_debug.report.terminal import Summary
 from pytest_eventlet_debug.settings import read_settings
 from pytest_eventlet_debug.tracers.cprofile import CProfile
@@ -39,6 +41,7 @@ from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.session import TracerSession
 from pytest_eventlet_debug.tracers.strace import Strace
+from pytest_eventlet_debug.upgrade import UpgradeCheck
 
 #: Carries a :class:`Told` to pytest-xdist's workers.
 WORKER_VARIABLE = "PYTEST_EVENTLET_DEBUG_WORKER"
@@ -153,6 +156,18 @@ class Activation:
         except (TracerError, artifacts.ArtifactsError) as error:
             raise pytest.UsageError(str(error)) from None
         self._register_ends()
+        if self.settings.save is not None or self.settings.compare is not None:
+            self._register_upgrade_check()
+
+    def _register_upgrade_check(self) -> None:
+        hub_names = self._hub_names or (self.hub.name,)
+        recorder = Recorder(self._config, self.settings, hub_names)
+        try:
+            check = UpgradeCheck(self._config, self.settings, recorder, self._run)
+        except SavedRunError as error:
+            raise pytest.UsageError(str(error)) from None
+        self._config.pluginmanager.register(recorder)
+        self._config.pluginmanager.register(check)
 
     def _register_ends(self) -> None:
         """Have the run's end told: in the terminal, and in ``run.json`` if there is one."""

@@ -79,6 +79,29 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
         "Tell what each test leaves behind: greenthreads, tasks, listeners, timers, threads, "
         "child processes, descriptors; as a warning or as its failure. Default: off.",
     ),
+    (
+        "--eventlet-save",
+        "FILE",
+        "Save the run to this file, to compare a later one with: outcomes, durations, and the "
+        "version of every installed distribution.",
+    ),
+    (
+        "--eventlet-compare",
+        "FILE",
+        "After the run say what got worse since the one saved in this file, and which changed "
+        "distribution is the likely cause.",
+    ),
+    (
+        "--eventlet-compare-fail",
+        None,
+        "Let only what got worse since the saved run make the exit status 1, not known failures.",
+    ),
+    (
+        "--eventlet-compare-reruns",
+        "N",
+        "Run tests that changed since the saved run N more times; one whose outcomes mix is "
+        "flaky, not worse. Default: 0.",
+    ),
 )
 
 # What switches the plugin on. The others only say how.
@@ -88,7 +111,13 @@ _SWITCHES = (
     "eventlet_pcap",
     "eventlet_dump_asyncio_tasks",
 )
-_VALUES = ("eventlet_hub", "eventlet_timeout", "eventlet_leaks")
+_VALUES = (
+    "eventlet_hub",
+    "eventlet_timeout",
+    "eventlet_leaks",
+    "eventlet_save",
+    "eventlet_compare",
+)
 
 
 def _dest(flag: str) -> str:

@@ -39,6 +39,10 @@ class Settings:
     :param phases: the phases every tracer records, or ``None`` for each tracer's own.
     :param leaks: what is done about what tests leave behind, or ``None`` for nothing.
     :param strace_args: words added to strace's command line.
+    :param save: the file to save the run to, or ``None``.
+    :param compare: the file with the run to compare with, or ``None``.
+    :param compare_fail: whether the exit status tells of regressions alone.
+    :param compare_reruns: how many more times a changed test runs.
     """
 
     hubs: tuple[Hub, ...]
@@ -54,6 +58,10 @@ class Settings:
     pcap: bool
     dump_asyncio_tasks: bool
     leaks: Leaks | None
+    save: Path | None
+    compare: Path | None
+    compare_fail: bool
+    compare_reruns: int
 
     @property
     def tracers(self) -> tuple[str, ...]:
@@ -74,16 +82,18 @@ def read_settings(config: pytest.Config, hub: str | None = None) -> Settings:
     :raises pytest.UsageError: a value that cannot be used, with what would do.
     """
     given = Given(config)
-    artifacts = given.text("eventlet_artifacts")
-    base = config.rootpath
-    if given.on_command_line("eventlet_artifacts"):
-        base = config.invocation_params.dir
+    artifacts = _path(config, given, "eventlet_artifacts")
+    compare = _path(config, given, "eventlet_compare")
+    compare_fail = given.switch("eventlet_compare_fail")
+    if compare_fail and compare is None:
+        name = given.name("eventlet_compare_fail")
+        raise pytest.UsageError(f"{name}: with what to compare is missing; --eventlet-compare=FILE")
     return Settings(
         hubs=select_hubs(hub) if hub is not None else _hubs(given),
         hub_in_ids=given.text("eventlet_hub") is not None,
         jobs=_parsed(given, "eventlet_jobs", parse_jobs, 1),
         timeout=_parsed(given, "eventlet_timeout", parse_seconds, None),
-        artifacts=base / (artifacts or DEFAULT_ARTIFACTS),
+        artifacts=artifacts or config.rootpath / DEFAULT_ARTIFACTS,
         keep=_parsed(given, "eventlet_keep", parse_keep, "all"),
         phases=_parsed(given, "eventlet_phases", parse_phases, None),
         strace=given.switch("eventlet_strace"),
@@ -92,7 +102,20 @@ def read_settings(config: pytest.Config, hub: str | None = None) -> Settings:
         pcap=given.switch("eventlet_pcap"),
         dump_asyncio_tasks=given.switch("eventlet_dump_asyncio_tasks"),
         leaks=_parsed(given, "eventlet_leaks", parse_leaks, None),
+        save=_path(config, given, "eventlet_save"),
+        compare=compare,
+        compare_fail=compare_fail,
+        compare_reruns=_parsed(given, "eventlet_compare_reruns", parse_count, 0),
     )
+
+
+def _path(config: pytest.Config, given: Given, dest: str) -> Path | None:
+    """Return a path: relative to the working directory, or from the ini file to rootdir."""
+    text = given.text(dest)
+    if not text:
+        return None
+    base = config.invocation_params.dir if given.on_command_line(dest) else config.rootpath
+    return base / text
 
 
 def _hubs(given: Given) -> tuple[Hub, ...]:
@@ -131,6 +154,13 @@ def parse_jobs(text: str) -> int:
         return os.cpu_count() or 1
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise ValueError("must be auto or a whole number from 1")
+    return int(text)
+
+
+def parse_count(text: str) -> int:
+    """Parse how many times something is done, perhaps never."""
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("must be a whole number")
     return int(text)
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import unpatched
-from pytest_eventlet_debug.analysis.outcomes import Outcome
+from pytest_eventlet_debug.analysis.outcomes import Outcomes
+from pytest_eventlet_debug.categories import category_of
 from pytest_eventlet_debug.matrix import wire
 from pytest_eventlet_debug.matrix.evidence import Evidence
 from pytest_eventlet_debug.matrix.evidence import Interruption
@@ -20,23 +21,6 @@ from pytest_eventlet_debug.matrix.run import End
 from pytest_eventlet_debug.matrix.run import HubRun
 from pytest_eventlet_debug.matrix.run import RunningTest
 from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
-
-# Of several reports on one test the gravest counts.
-_GRAVITY: tuple[Outcome, ...] = (
-    "passed",
-    "skipped",
-    "xfailed",
-    "xpassed",
-    "error",
-    "failed",
-    "hung",
-    "crashed",
-)
-_CATEGORIES: dict[str, Outcome] = {
-    **{outcome: outcome for outcome in _GRAVITY},
-    "subtests failed": "failed",
-}
-_NO_OUTCOME = ("", "rerun", "subtests passed", "subtests skipped")
 
 
 class _Deselected:
@@ -68,7 +52,7 @@ class Replay:
         self._runs = runs
         self._whole_tests = whole_tests
         self._terminal: Any = self._config.pluginmanager.getplugin("terminalreporter")
-        self.outcomes: dict[str, dict[str, Outcome]] = {run.name: {} for run in runs}
+        self.outcomes = {run.name: Outcomes() for run in runs}
         self.collect_errors = 0
         self.internal_error = False
         self.exit: tuple[str, int | None] | None = None
@@ -140,29 +124,10 @@ class Replay:
         self._log(run, report)
 
     def _log(self, run: HubRun, report: pytest.TestReport) -> None:
-        category = self._category(report)
-        end: End | None = getattr(report, "eventlet_end", None)
-        outcome = end or _CATEGORIES.get(category)
-        outcomes = self.outcomes[run.name]
-        if category == "rerun":
-            outcomes.pop(report.nodeid, None)
-        elif outcome is not None and not _kept_for_others(report):
-            before = outcomes.get(report.nodeid, "passed")
-            outcomes[report.nodeid] = max(before, outcome, key=_GRAVITY.index)
+        if not _kept_for_others(report):
+            end: End | None = getattr(report, "eventlet_end", None)
+            self.outcomes[run.name].note(report.nodeid, category_of(self._config, report), end)
         self._config.hook.pytest_runtest_logreport(report=report)
-
-    def _category(self, report: pytest.TestReport) -> str:
-        """Return the category that the terminal would count a report in."""
-        hook = self._config.hook.pytest_report_teststatus
-        status = hook(report=report, config=self._config)
-        if status is None:  # -p no:terminal
-            if report.when != "call" and not report.skipped:
-                return "error" if report.failed else ""
-            return report.outcome
-        category: str = status[0]
-        if category in _CATEGORIES or category in _NO_OUTCOME:
-            return category
-        return report.outcome  # a conftest has a category of its own
 
     def _on_logfinish(self, run: HubRun, content: Any) -> None:
         nodeid, location = content

@@ -71,7 +71,7 @@ class Summary:
         outcomes = {
             run.name: {
                 test: outcome
-                for nodeid, outcome in controller.replay.outcomes[run.name].items()
+                for nodeid, outcome in controller.replay.outcomes[run.name].latest.items()
                 if (test := split_hub(nodeid, [run.name])[0]) not in deselected
             }
             for run in runs
