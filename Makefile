@@ -45,6 +45,6 @@ $(VENV)/.ready: pyproject.toml scripts/setup-venv
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .tox .eventlet-suite eventlet-debug build dist .coverage .coverage.* htmlcov \
-		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .tox .eventlet-suite eventlet-debug upgrade build dist .coverage .coverage.* \
+		htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -98,7 +98,9 @@ def give_up_files(config: pytest.Config, spec: Spec) -> None:
     if getattr(config.option, "stepwise_skip", False):
         config.option.stepwise, config.option.stepwise_skip = True, spec.stepwise_skip
     if config.option.basetemp:
-        config.option.basetemp = str(Path(config.option.basetemp) / str(spec.hub))
+        base = Path(config.option.basetemp)
+        base.mkdir(parents=True, exist_ok=True)  # pytest makes the last part alone
+        config.option.basetemp = str(base / str(spec.hub))
 
 
 class _MutedTerminal:
