@@ -26,6 +26,9 @@ from pytest_eventlet_debug.matrix.controller import Controller
 from pytest_eventlet_debug.matrix.items import split_hub
 from pytest_eventlet_debug.settings import Settings
 
+# Whose code is the outermost in the traceback of every test.
+_AROUND_TESTS = frozenset({"pytest", "pluggy"})
+
 _Report = pytest.TestReport | pytest.CollectReport
 
 
@@ -123,15 +126,15 @@ class Recorder:
             return Failure(failure_text.one_line(report.longrepr[2]))
         text = report.longreprtext
         printed = "\n".join(content for _, content in report.sections)
+        files = failure_text.files(f"{printed}\n{text}")
         crash = getattr(report.longrepr, "reprcrash", None)
-        error = str(crash.message) if crash is not None else failure_text.error_line(text)
-        return Failure(
-            message=failure_text.one_line(error),
-            distributions=self._installed.owners(
-                failure_text.files(f"{printed}\n{text}"), self._config.invocation_params.dir
-            ),
-            modules=failure_text.modules(error),
-        )
+        error = failure_text.error_line(text)
+        if crash is not None:  # there with --tb=no too
+            error, files = str(crash.message), (crash.path, *files)
+        involved = list(self._installed.owners(files, self._config.invocation_params.dir))
+        while involved and involved[-1] in _AROUND_TESTS:
+            involved.pop()
+        return Failure(failure_text.one_line(error), tuple(involved), failure_text.modules(error))
 
     def run(self, session: pytest.Session, again: Mapping[str, Again]) -> SavedRun:
         """Return the run as it stands now.

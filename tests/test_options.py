@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from pytest_eventlet_debug.settings import parse_count
 from pytest_eventlet_debug.settings import parse_jobs
 from pytest_eventlet_debug.settings import parse_keep
 from pytest_eventlet_debug.settings import parse_leaks
@@ -49,6 +50,17 @@ def test_jobs_are_a_number_or_auto(text: str, jobs: int) -> None:
 def test_other_jobs_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be auto or a whole number from 1"):
         parse_jobs(text)
+
+
+@pytest.mark.parametrize(("text", "count"), [("0", 0), ("1", 1), ("16", 16)])
+def test_a_count_is_a_whole_number_and_may_be_none(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "two", "٣", "+1"])
+def test_other_counts_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a whole number"):
+        parse_count(text)
 
 
 @pytest.mark.parametrize(
