@@ -350,8 +350,14 @@ def test_what_a_verdict_limits_stands_in_its_first_line() -> None:
         incomplete="^C",
     )
     assert headline(compare(old, new)) == (
-        "no regression, but 1 failing that were skipped, 1 skipped that ran, 1 flaky, 1 not run"
+        "no regression, but 1 failing that were skipped, 1 skipped that ran, 1 not run"
     )
+
+
+def test_a_flaky_test_is_not_what_got_worse() -> None:
+    old = run(case("a.py::x"), case("a.py::y"))
+    new = run(case("a.py::x", "failed", 0.01, "failed", "passed"), case("a.py::y"))
+    assert headline(compare(old, new)) == "nothing got worse in these tests (1 flaky)"
 
 
 def test_a_long_list_is_cut_and_counted() -> None:

@@ -87,15 +87,16 @@ def headline(verdict: Verdict) -> str:
             (len(verdict.of("skipped")), "skipped that ran"),
             (sum(each.count for each in verdict.vanished), "gone with their modules"),
             (len(verdict.slower), "slower"),
-            (len(verdict.of("flaky")), "flaky"),
             (verdict.unreached, "not run"),
         )
         if count
     ]
     if not verdict.compared:
         return "nothing to compare: no test ran both times"
-    answer = "no regression" if doubts else "nothing got worse in these tests"
-    return f"{answer}, but {', '.join(doubts)}" if doubts else answer
+    if doubts:
+        return f"no regression, but {', '.join(doubts)}"
+    flaky = len(verdict.of("flaky"))
+    return "nothing got worse in these tests" + (f" ({flaky} flaky)" if flaky else "")
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
