@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 import signal
 import subprocess
@@ -581,3 +582,12 @@ def test_a_file_that_cannot_be_compared_is_one_line_of_the_command(
         "pytest-eventlet-debug: there is no file nowhere.json; "
         "save a run with --eventlet-save=nowhere.json\n"
     )
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback(two_runs: tuple[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pytest_eventlet_debug.cli", "compare", *two_runs]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, b"")
