@@ -33,9 +33,8 @@ class Installed:
     def __init__(self) -> None:
         self._found: dict[str, metadata.Distribution] = {}
         for each in metadata.distributions():
-            name = each.metadata["Name"]
-            if name:  # what a broken uninstall leaves has none
-                self._found.setdefault(normalized(name), each)
+            if "Name" in each.metadata:  # not in what a broken uninstall leaves
+                self._found.setdefault(normalized(each.metadata["Name"]), each)
         self.distributions: Mapping[str, Distribution] = {
             name: Distribution(_version(each), _packages(each))
             for name, each in sorted(self._found.items())

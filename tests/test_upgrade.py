@@ -339,25 +339,36 @@ def test_a_test_that_fails_now_and_then_is_flaky_where_it_is_run_again(
     result.assert_outcomes(failed=hubs + 1, passed=2 * hubs - 1)
 
 
-def test_a_test_that_ends_its_process_when_run_again_is_as_bad(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("worse", "arguments", "end"),
+    [
+        ("os._exit(1)", [], "crashed"),
+        ("time.sleep(600)", ["--eventlet-timeout=5"], "hung"),
+    ],
+)
+def test_a_test_that_ends_or_hangs_its_process_when_run_again_is_as_bad(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    worse: str,
+    arguments: list[str],
+    end: str,
 ) -> None:
     pytester.makepyfile(
-        test_x="""
-        import os, pathlib
+        test_x=f"""
+        import os, pathlib, time
         def test_x():
             if "WORSE" in os.environ:
                 if pathlib.Path("flag").exists():
-                    os._exit(1)
+                    {worse}
                 pathlib.Path("flag").touch()
                 assert 0
         """
     )
     save(pytester)
     monkeypatch.setenv("WORSE", "1")
-    save(pytester, "--eventlet-compare=run.json", "--eventlet-compare-reruns=1", name="new.json")
-    (test,) = read(pytester.path / "new.json").tests
-    assert test.attempts == ("failed", "crashed")
+    compare = ["--eventlet-compare=run.json", "--eventlet-compare-reruns=1"]
+    (test,) = save(pytester, *compare, *arguments, name="new.json").tests
+    assert test.attempts == ("failed", end)
 
 
 def test_a_test_that_is_slower_by_chance_is_not_slower_when_run_again(
