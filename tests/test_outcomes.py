@@ -8,6 +8,7 @@ from pytest_eventlet_debug.analysis.outcomes import Comparison
 from pytest_eventlet_debug.analysis.outcomes import Difference
 from pytest_eventlet_debug.analysis.outcomes import ModuleDifference
 from pytest_eventlet_debug.analysis.outcomes import Outcome
+from pytest_eventlet_debug.analysis.outcomes import Outcomes
 from pytest_eventlet_debug.analysis.outcomes import compare_outcomes
 from pytest_eventlet_debug.analysis.outcomes import format_differences
 
@@ -127,3 +128,47 @@ def test_lines_are_aligned_in_columns() -> None:
         "tests/wsgi_test.py::TestHttpd::test_x   epolls passed    asyncio hung",
         "a.py::b                                 epolls xpassed   asyncio passed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("categories", "outcome"),
+    [
+        (["", "passed", ""], "passed"),
+        (["", "failed", ""], "failed"),
+        (["error", ""], "error"),
+        (["", "passed", "error"], "error"),
+        (["", "failed", "error"], "failed"),
+        (["skipped", ""], "skipped"),
+        (["", "xfailed", ""], "xfailed"),
+        (["", "subtests passed", "subtests failed", "passed", ""], "failed"),
+    ],
+)
+def test_the_gravest_report_decides_how_a_test_ended(
+    categories: list[str], outcome: Outcome
+) -> None:
+    outcomes = Outcomes()
+    for category in categories:
+        outcomes.note("a.py::x", category)
+    assert outcomes.latest == {"a.py::x": outcome}
+    assert outcomes.attempts == {}
+
+
+def test_a_test_whose_process_ended_ended_so_whatever_else_was_reported() -> None:
+    outcomes = Outcomes()
+    outcomes.note("a.py::x", "passed")
+    outcomes.note("a.py::x", "failed", "crashed")
+    assert outcomes.latest == {"a.py::x": "crashed"}
+
+
+def test_a_test_that_is_retried_begins_anew() -> None:
+    outcomes = Outcomes()
+    for category in ["", "rerun", "", "", "rerun", "", "", "passed", ""]:
+        outcomes.note("a.py::x", category)
+    assert outcomes.latest == {"a.py::x": "passed"}
+    assert outcomes.attempts == {"a.py::x": ["failed", "failed"]}
+
+
+def test_a_test_that_has_reported_nothing_but_its_setup_has_no_outcome() -> None:
+    outcomes = Outcomes()
+    outcomes.note("a.py::x", "")
+    assert outcomes.latest == {}
