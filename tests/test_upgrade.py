@@ -53,6 +53,10 @@ OUTCOMES = {
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EVENTLET_HUB", raising=False)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # modules change within a second
+    # Loading every plugin there is takes most of the time of a run.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    plugins = "pytest_eventlet_debug.plugin,xdist.plugin,pytest_rerunfailures"
+    monkeypatch.setenv("PYTEST_PLUGINS", plugins)
 
 
 def save(pytester: pytest.Pytester, *arguments: str, name: str = "run.json") -> SavedRun:
