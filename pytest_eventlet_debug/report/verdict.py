@@ -50,7 +50,7 @@ def format_verdict(verdict: Verdict, old: SavedRun, path: object) -> list[str]:
     lines = [headline(verdict), f"compared with {path} of {when}: {_counts(verdict)}"]
     lines += verdict.notes
     if verdict.unreached:
-        lines.append(f"{_tests(verdict.unreached)} of that run did not run now; nothing is said")
+        lines.append(f"not run now, and not judged: {_tests(verdict.unreached)} of that run")
     lines += _section("regressions, passed before", verdict.of("regression"), _changed)
     lines += _vanished(verdict.vanished)
     for kind, heading in _HEADINGS[:2]:
