@@ -21,6 +21,7 @@ from pytest_eventlet_debug.analysis.saved_run import Key
 from pytest_eventlet_debug.analysis.saved_run import SavedRun
 from pytest_eventlet_debug.analysis.saved_run import SavedTest
 from pytest_eventlet_debug.analysis.saved_run import Uncollected
+from pytest_eventlet_debug.categories import category_of
 from pytest_eventlet_debug.distributions import Installed
 from pytest_eventlet_debug.matrix.controller import Controller
 from pytest_eventlet_debug.matrix.items import split_hub
@@ -68,7 +69,7 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         nodeid = report.nodeid
-        category = self._config.hook.pytest_report_teststatus(report=report, config=self._config)[0]
+        category = category_of(self._config, report)
         if report.when == "setup":
             self._seconds.pop(nodeid, None)  # of an attempt before
         self._outcomes.note(nodeid, category, getattr(report, "eventlet_end", None))

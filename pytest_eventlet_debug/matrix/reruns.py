@@ -14,6 +14,7 @@ import pytest
 from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.analysis.outcomes import Outcome
 from pytest_eventlet_debug.analysis.outcomes import Outcomes
+from pytest_eventlet_debug.categories import category_of
 from pytest_eventlet_debug.matrix import coverage
 from pytest_eventlet_debug.matrix import wire
 from pytest_eventlet_debug.matrix.process import ChildProcess
@@ -44,8 +45,7 @@ class Rerun:
         elif kind == "report":
             hook: Any = self._config.hook
             report = hook.pytest_report_from_serializable(config=self._config, data=content)
-            category = hook.pytest_report_teststatus(report=report, config=self._config)[0]
-            self._outcomes.note(report.nodeid, category)
+            self._outcomes.note(report.nodeid, category_of(self._config, report))
             if not hasattr(report, "context"):
                 before = self.seconds.get(report.nodeid, 0.0)
                 self.seconds[report.nodeid] = before + report.duration
