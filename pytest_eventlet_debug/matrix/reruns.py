@@ -107,6 +107,7 @@ class Reruns:
                 "rest": str(rest),
                 "maxfail": 0,
                 "stepwise_skip": False,
+                "terminal": False,
             },
             [str(argument) for argument in self._config.invocation_params.args],
             environment=environment,
