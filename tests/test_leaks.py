@@ -263,7 +263,7 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("test_child", r"    child process \d+, .*python.* -c input\(\)\n    fd \d+, pipe:.*\n"),
         ("test_zombie", r"    child process \d+, true, which ended and was not waited for\n"),
         ("test_socket", r"    fd \d+, TCP 0.0.0.0:0, not connected\n"),
-        ("test_file", r"    fd \d+, /\S+/left\n"),
+        ("test_file", r"    fd \d+, /\S+/left( \(deleted\))?\n"),
         (
             "test_loop",
             r"    task orphan, test_loop.<locals>.orphan\(\)( \(\S+:\d+\))?, ready\n"
