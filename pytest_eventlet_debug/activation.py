@@ -34,6 +34,9 @@ from pytest_eventlet_debug.matrix.witness import HubWitness
 from pytest_eventlet_debug.recorder import Recorder
 from pytest_eventlet_debug.report.terminal import Summary
 from pytest_eventlet_debug.settings import read_settings
+from pytest_eventlet_debug.tracers import ports
+from pytest_eventlet_debug.tracers import tls_keys
+from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.cprofile import CProfile
 from pytest_eventlet_debug.tracers.helper import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
@@ -110,6 +113,10 @@ class Activation:
             # After user code it would start just as well, but under its eyes.
             with contextlib.suppress(TracerError):
                 self._start_helper()
+            if self.settings.pcap:
+                tls_keys.install()
+            if self.settings.pcap and not self.settings.strace:
+                ports.install()
 
     def own_command_line(self) -> None:
         """Change the options that would make this process do another one's work."""
@@ -207,7 +214,8 @@ class Activation:
             self._register_session([])
 
     def _register_session(self, tracers: list[Tracer]) -> TracerSession:
-        session = TracerSession(tracers, self.settings, self.hub.name)
+        completion = Completion(lambda: self._helper)
+        session = TracerSession(tracers, self.settings, self.hub.name, completion)
         self._config.pluginmanager.register(session, _SESSION)
         return session
 

@@ -130,6 +130,16 @@ def note_end(run: Path, nodeid: str, end: str) -> Path | None:
     return directory
 
 
+def note_artifacts(directory: Path) -> None:
+    """Let a test's ``test.json`` name the files that are there now.
+
+    :raises OSError: it cannot be written.
+    """
+    facts = read_json(directory / TEST_FILE)
+    if facts is not None:
+        write_json(directory / TEST_FILE, {**facts, "artifacts": _files(directory)})
+
+
 def _files(directory: Path) -> list[str]:
     """Return the files below a test's directory, relative to it, without its ``test.json``."""
     found = []

@@ -23,6 +23,7 @@ import time
 
 from pytest_eventlet_debug.tracers.attachment import Attachment
 from pytest_eventlet_debug.tracers.capture import Capture
+from pytest_eventlet_debug.tracers.finishing import Finishing
 
 MESSAGE_BYTES = 1 << 16
 
@@ -120,6 +121,7 @@ class HelperProcess:
         self._loop = Loop()
         self._attachment = Attachment(self._loop, tracee)
         self._capture = Capture(self._loop)
+        self._finishing = Finishing(self._loop)
         self._commands: dict[str, Callable[..., None]] = {
             "hello": self._hello,
             "goodbye": self._goodbye,
@@ -131,6 +133,8 @@ class HelperProcess:
             "pcap-pause": self._capture.pause,
             "pcap-resume": self._capture.resume,
             "pcap-stop": self._capture.stop,
+            "finish": self._finishing.order,
+            "finish-wait": self._finishing.wait,
         }
 
     def serve(self) -> None:
@@ -151,6 +155,7 @@ class HelperProcess:
         finally:
             self._capture.close()
             self._attachment.close()
+            self._finishing.close()
 
     def _look(self) -> None:
         try:
@@ -192,6 +197,7 @@ class HelperProcess:
         self._loop.stop()
         self._capture.close()
         self._attachment.close()
+        self._finishing.close()
         answer()
 
 

@@ -10,6 +10,8 @@ import posix
 import sys
 
 from pytest_eventlet_debug import unpatched
+from pytest_eventlet_debug.tracers import ports
+from pytest_eventlet_debug.tracers import tls_keys
 from pytest_eventlet_debug.tracers.helper import Helper
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
@@ -18,6 +20,9 @@ from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 ARTIFACTS = ("capture.pcapng", "capture.pcap")
+
+#: In the format of SSLKEYLOGFILE; only there if the test made a TLS connection.
+KEYS_ARTIFACT = "tls-keys.txt"
 
 #: Of a longer node id the file keeps the beginning; a request to the helper has limits.
 _NODEID_CHARACTERS = 4096
@@ -30,7 +35,8 @@ class Pcap:
 
     The helper reads them from a ring that is open all the time, so a test that lasts a
     millisecond has all of its packets. Several instances may record at once. What other
-    programs send over ``lo`` meanwhile is recorded too.
+    programs send over ``lo`` meanwhile is recorded too. The keys of TLS connections that the
+    test makes are kept beside the packets.
     """
 
     name = "pcap"
@@ -41,6 +47,7 @@ class Pcap:
         self._helper = helper
         self._recording: Recording | None = None
         self._number = 0
+        self._keys = 0
 
     @property
     def version(self) -> str:
@@ -59,6 +66,8 @@ class Pcap:
         if self._recording is not None:
             raise TracerError(f"pcap records {self._recording.nodeid} already")
         number = next(_numbers)
+        tls_keys.install()
+        ports.begin()
         self._helper.request(
             "pcap-start",
             number=number,
@@ -68,6 +77,7 @@ class Pcap:
         )
         self._number = number
         self._recording = recording
+        self._keys = tls_keys.begin()
 
     def mark(self, phase: str) -> None:
         """Do nothing: the phases' times are in ``test.json``."""
@@ -91,12 +101,33 @@ class Pcap:
         recording, self._recording = self._recording, None
         if recording is None:
             return ()
-        self._helper.request("pcap-stop", number=self._number)
         directory = Path(os.path.abspath(recording.directory))
-        return tuple(directory / name for name in ARTIFACTS)
+        keys = tls_keys.end(self._keys)
+        try:
+            if keys:
+                _write(directory / KEYS_ARTIFACT, keys)
+        finally:
+            self._helper.request("pcap-stop", number=self._number)
+        names = (*ARTIFACTS, KEYS_ARTIFACT) if keys else ARTIFACTS
+        return tuple(directory / name for name in names)
 
     def close(self) -> None:
         """Do nothing: the socket is the helper's."""
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read.
+
+    :raises TracerError: it cannot be written.
+    """
+    try:
+        fd = posix.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            unpatched.write_all(fd, data)
+        finally:
+            posix.close(fd)
+    except OSError as error:
+        raise TracerError(f"the TLS keys cannot be written: {error}") from error
 
 
 def check(helper: Helper) -> None:

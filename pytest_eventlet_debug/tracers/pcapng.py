@@ -8,6 +8,7 @@ https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html for pcap.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 import struct
 
 LINKTYPE_ETHERNET = 1
@@ -31,21 +32,23 @@ _PCAP_HEAD = struct.Struct("<4I")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
-def section(comment: str, application: str) -> bytes:
+def section(comment: str, application: str, *more: str) -> bytes:
     """Return a section header block, which begins a file.
 
     :param comment: the text that Wireshark shows for the file; here a test's node id.
     :param application: the name and version of the program that writes the file.
+    :param more: further comments.
     """
-    options = [(_OPT_COMMENT, _text(comment)), (_SHB_USERAPPL, _text(application))]
+    comments = [(_OPT_COMMENT, _text(each)) for each in (comment, *more)]
+    options = [*comments, (_SHB_USERAPPL, _text(application))]
     head = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)  # version 1.0, length unknown
     return _block(0x0A0D0D0A, head + _options(options))
 
 
-def interface(name: str) -> bytes:
+def interface(name: str, linktype: int = LINKTYPE_ETHERNET) -> bytes:
     """Return an interface description block with time stamps in nanoseconds."""
     options = [(_IF_NAME, _text(name)), (_IF_TSRESOL, b"\x09")]
-    return _block(1, struct.pack("<HHI", LINKTYPE_ETHERNET, 0, SNAPLEN) + _options(options))
+    return _block(1, struct.pack("<HHI", linktype, 0, SNAPLEN) + _options(options))
 
 
 def packet(time_ns: int, data: bytes, length: int, comment: str | None = None) -> bytes:
@@ -78,9 +81,36 @@ def statistics(time_ns: int, received: int, dropped: int) -> bytes:
     return _block(5, head + _options(options))
 
 
-def pcap_header() -> bytes:
+def journal(time_ns: int, fields: Mapping[str, str]) -> bytes:
+    """Return a systemd journal export block: a row of text between the packets.
+
+    Wireshark shows ``MESSAGE`` and ``SYSLOG_IDENTIFIER``. The block's clock counts
+    microseconds, so the time is rounded down to these. The format of the entry is
+    https://systemd.io/JOURNAL_EXPORT_FORMATS/.
+
+    :param time_ns: nanoseconds since the epoch.
+    :param fields: names in capital letters; a newline in a value becomes a space.
+    """
+    lines = [f"__REALTIME_TIMESTAMP={time_ns // 1000}"]
+    lines += [f"{name}={value}" for name, value in fields.items()]
+    text = "".join(line.replace("\n", " ") + "\n" for line in lines)
+    entry = text.encode("utf-8", "backslashreplace")
+    return _block(9, entry + _PADDING[len(entry) & 3])
+
+
+def tls_secrets(keys: bytes) -> bytes:
+    """Return a decryption secrets block, to stand before the packets that need it.
+
+    :param keys: lines in the format of SSLKEYLOGFILE,
+        https://www.ietf.org/archive/id/draft-ietf-tls-keylogfile-02.html.
+    """
+    head = struct.pack("<II", 0x544C534B, len(keys))
+    return _block(10, head + keys + _PADDING[len(keys) & 3])
+
+
+def pcap_header(linktype: int = LINKTYPE_ETHERNET) -> bytes:
     """Return the header of a pcap file with nanoseconds (magic 0xa1b23c4d)."""
-    return struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, SNAPLEN, LINKTYPE_ETHERNET)
+    return struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, SNAPLEN, linktype)
 
 
 def pcap_packet(time_ns: int, data: bytes, length: int) -> bytes:

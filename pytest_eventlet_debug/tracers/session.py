@@ -18,6 +18,7 @@ from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -52,12 +53,20 @@ class TracerSession:
     :param tracers: in the order in which they start; they stop in reverse.
     :param settings: the phases to record and what to keep.
     :param hub: the hub's name, for ``test.json``.
+    :param completion: has the recordings that are kept completed.
     """
 
-    def __init__(self, tracers: Sequence[Tracer], settings: Settings, hub: str | None) -> None:
+    def __init__(
+        self,
+        tracers: Sequence[Tracer],
+        settings: Settings,
+        hub: str | None,
+        completion: Completion,
+    ) -> None:
         self._tracers = tracers
         self._settings = settings
         self._hub = hub
+        self._completion = completion
         self._item: pytest.Item | None = None
         self._test: TestArtifacts | None = None
         self._errors: list[str] = []
@@ -215,8 +224,11 @@ class TracerSession:
                 test.errors = list(self._errors)
                 try:
                     test.save()
+                    self._completion.begin(test.directory)
                 except OSError as error:
                     self._note(f"{TEST_FILE}: {error}")
+                except TracerError as error:
+                    self._note(str(error))
         self._item, self._test, self._errors, self._phase = None, None, [], None
 
     def pytest_enter_pdb(self) -> None:
@@ -237,6 +249,9 @@ class TracerSession:
         if self._test is not None and self._phase is not None:
             self._test.outcomes.setdefault(self._phase, "interrupted")
         self._finish()
+        for problem in self._completion.wait():
+            with contextlib.suppress(EventletDebugWarning):
+                warnings.warn(EventletDebugWarning(problem), stacklevel=1)
 
     def pytest_unconfigure(self) -> None:
         for tracer in self._tracers:

@@ -1,0 +1,55 @@
+"""Have recordings completed while the next tests run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+
+from pytest_eventlet_debug.tracers import ports
+from pytest_eventlet_debug.tracers.helper import Helper
+from pytest_eventlet_debug.tracers.protocol import TracerError
+
+
+class Completion:
+    """Asks the helper to complete the directories of tests; the test process goes on."""
+
+    def __init__(self, helper: Callable[[], Helper | None], *, shared: bool = True) -> None:
+        """Ask the helper that *helper* returns, which is ``None`` if nothing needed one.
+
+        :param shared: whether other programs use the network that tests are on.
+        """
+        self._helper = helper
+        self._shared = shared
+        self._asked = False
+
+    def begin(self, directory: Path) -> None:
+        """Have a test's directory completed, now that nothing more is recorded there.
+
+        :raises TracerError: the helper cannot.
+        """
+        helper = self._helper()
+        if helper is None:
+            return
+        used = ports.used() if self._shared else None
+        helper.request(
+            "finish", directory=os.path.abspath(directory), shared=self._shared, ports=used
+        )
+        self._asked = True
+
+    def wait(self) -> list[str]:
+        """Wait until all is completed; return what could not be, a line each."""
+        helper = self._helper()
+        problems: list[str] = []
+        while self._asked and helper is not None:
+            try:
+                answer = helper.request("finish-wait")
+            except TracerError as error:
+                return [*problems, str(error)]
+            found = answer["problems"]
+            assert isinstance(found, list)
+            problems += found
+            if not answer["left"]:
+                break
+        self._asked = False
+        return problems
