@@ -8,14 +8,27 @@ import json
 import os
 from pathlib import Path
 import sys
+from typing import get_args
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug.analysis import comparison
 from pytest_eventlet_debug.analysis import saved_run
 from pytest_eventlet_debug.analysis.saved_run import SavedRunError
+from pytest_eventlet_debug.analysis.timeline import PCAP_FILE
+from pytest_eventlet_debug.analysis.timeline import PCAPNG_FILE
+from pytest_eventlet_debug.analysis.timeline import STRACE_FILE
+from pytest_eventlet_debug.analysis.timeline import Kind
+from pytest_eventlet_debug.analysis.timeline import read_timeline
+from pytest_eventlet_debug.artifacts import RUN_FILE
+from pytest_eventlet_debug.artifacts import TEST_FILE
+from pytest_eventlet_debug.artifacts import tests
+from pytest_eventlet_debug.report import timeline as text
 from pytest_eventlet_debug.report import verdict
 
 USAGE_ERROR = 2
+KINDS = get_args(Kind)
+
+_RECORDINGS = (TEST_FILE, STRACE_FILE, PCAPNG_FILE, PCAP_FILE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_compare(commands)
+    _add_timeline(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -56,8 +70,8 @@ def _compare(options: argparse.Namespace) -> int:
         old, new = saved_run.read(options.old), saved_run.read(options.new)
         comparison.check_same_suite(old, options.old, new.hubs)
         if not new.uncollected:
-            tests = {each.test for each in new.tests}
-            comparison.check_common_tests(old, options.old, tests)
+            common = {each.test for each in new.tests}
+            comparison.check_common_tests(old, options.old, common)
     except SavedRunError as error:
         print(f"pytest-eventlet-debug: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -67,6 +81,46 @@ def _compare(options: argparse.Namespace) -> int:
     else:
         print("\n".join(verdict.format_verdict(found, old, options.old)))
     return int(found.worse)
+
+
+def _add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    timeline = commands.add_parser(
+        "timeline",
+        help="print what happened in a test, in time order",
+        description="Print phases, system calls, packets, signals and threads in time order.",
+    )
+    timeline.add_argument(
+        "directory", type=Path, metavar="DIR", help="a test's directory, or that of a run"
+    )
+    timeline.add_argument(
+        "--only",
+        action="append",
+        choices=KINDS,
+        default=[],
+        metavar="KIND",
+        help=f"show rows of this kind alone; may be repeated: {', '.join(KINDS)}",
+    )
+    timeline.set_defaults(run=_timeline)
+
+
+def _timeline(options: argparse.Namespace) -> int:
+    directory: Path = options.directory
+    found = [directory]
+    if (directory / RUN_FILE).exists():
+        found = [directory / facts["directory"] for facts in tests(directory)]
+    elif not any((directory / name).exists() for name in _RECORDINGS):
+        print(
+            f"pytest-eventlet-debug: {directory} holds neither {RUN_FILE} nor a recording; "
+            "name a run's directory, such as eventlet-debug, or one below it",
+            file=sys.stderr,
+        )
+        return USAGE_ERROR
+    for number, each in enumerate(found):
+        if number:
+            print()
+        for line in text.lines(read_timeline(each), options.only):
+            print(line)
+    return 0
 
 
 if __name__ == "__main__":
