@@ -283,7 +283,9 @@ class Activation:
         if name == "strace":
             return Strace(self._start_helper(), self.settings.strace_args)
         if name == "pcap":
-            return Pcap(self._start_helper())
+            return Pcap(
+                self._start_helper(), self.settings.pcap_interface, self.settings.pcap_filter
+            )
         if name == "cprofile":
             return CProfile()
         raise AssertionError(name)

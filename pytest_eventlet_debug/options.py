@@ -65,7 +65,18 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
     (
         "--pcap",
         None,
-        "Capture the packets on lo during each test (capture.pcapng, capture.pcap).",
+        "Capture the packets of each test (capture.pcapng, capture.pcap).",
+    ),
+    (
+        "--pcap-interface",
+        "NAME",
+        "The network interface that --pcap captures on. Default: lo.",
+    ),
+    (
+        "--pcap-filter",
+        "EXPRESSION",
+        "Which packets --pcap captures, in the language of pcap-filter(7), such as "
+        "'tcp port 80'; needs libpcap. Default: all.",
     ),
     (
         "--dump-asyncio-tasks",

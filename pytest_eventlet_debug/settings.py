@@ -43,6 +43,8 @@ class Settings:
     :param compare: the file with the run to compare with, or ``None``.
     :param compare_fail: whether the exit status tells of regressions alone.
     :param compare_reruns: how many more times a changed test runs.
+    :param pcap_interface: the network interface to capture on.
+    :param pcap_filter: which packets, as pcap-filter(7) says it; ``None`` for all.
     """
 
     hubs: tuple[Hub, ...]
@@ -56,6 +58,8 @@ class Settings:
     strace_args: tuple[str, ...]
     cprofile: bool
     pcap: bool
+    pcap_interface: str
+    pcap_filter: str | None
     dump_asyncio_tasks: bool
     leaks: Leaks | None
     save: Path | None
@@ -100,6 +104,8 @@ def read_settings(config: pytest.Config, hub: str | None = None) -> Settings:
         strace_args=_parsed(given, "eventlet_strace_args", parse_words, ()),
         cprofile=given.switch("eventlet_cprofile"),
         pcap=given.switch("eventlet_pcap"),
+        pcap_interface=given.text("eventlet_pcap_interface") or "lo",
+        pcap_filter=given.text("eventlet_pcap_filter") or None,
         dump_asyncio_tasks=given.switch("eventlet_dump_asyncio_tasks"),
         leaks=_parsed(given, "eventlet_leaks", parse_leaks, None),
         save=_path(config, given, "eventlet_save"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 import socket
 import struct
@@ -324,6 +325,87 @@ def test_the_check_passes_where_capturing_works(helper: Helper) -> None:
         Pcap(helper).check()
     except TracerUnavailable as error:
         pytest.fail(str(error))
+
+
+def ready(pcap: Pcap) -> None:
+    try:
+        pcap.check()
+    except TracerUnavailable as error:
+        if "there is no libpcap" in str(error):
+            pytest.skip("libpcap is not installed")
+        raise
+
+
+def test_a_filter_lets_through_what_it_names_and_nothing_else(
+    sender: socket.socket, tmp_path: Path
+) -> None:
+    helper = Helper.start()
+    port = sender.getsockname()[1]
+    pcap = Pcap(helper, expression=f"udp port {port} and udp[8] = 0x61")
+    ready(pcap)
+    for _ in range(3):
+        pcap.start(Recording("a::b", tmp_path))
+        say(sender, b"a1", b"b2", b"a3")
+        pcap.stop()
+        packets = read_pcap(tmp_path / "capture.pcap")
+        assert [frame[42:] for _, frame in packets] == [b"a1", b"a3"]
+    helper.close()
+
+
+def test_a_filter_that_is_none_is_refused_in_libpcaps_words() -> None:
+    helper = Helper.start()
+    with pytest.raises(TracerUnavailable, match=r"^--pcap-filter: 'tpc port 80': .+"):
+        Pcap(helper, expression="tpc port 80").check()
+    helper.close()
+
+
+def test_an_interface_that_is_none_is_refused_with_those_that_are() -> None:
+    helper = Helper.start()
+    with pytest.raises(TracerUnavailable) as caught:
+        Pcap(helper, "eth99").check()
+    assert str(caught.value).startswith("--pcap-interface: 'eth99' cannot be captured on (")
+    assert re.search(r"Interfaces here: (\S+, )*lo[.,]", str(caught.value))
+    helper.close()
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="iproute2 is not installed")
+def test_another_interface_than_lo_is_captured_in_both_directions(tmp_path: Path) -> None:
+    text = r"""
+        import os, socket, subprocess, sys
+        from pathlib import Path
+        from pytest_eventlet_debug.tracers.helper import Helper
+        from pytest_eventlet_debug.tracers.pcap import Pcap
+        from pytest_eventlet_debug.tracers.protocol import Recording
+
+        def ip(*words):
+            subprocess.run(["ip", *words], check=True)
+
+        ip("link", "add", "left", "type", "veth", "peer", "name", "right")
+        ip("address", "add", "10.9.0.1/24", "dev", "left")
+        ip("link", "set", "left", "up")
+        ip("link", "set", "right", "up")
+        pcap = Pcap(Helper.start(), "left")
+        pcap.start(Recording("a::b", Path(sys.argv[1])))
+        there = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)
+        there.bind(("right", 3))
+        here = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        here.bind(("left", 0))
+        here.send(b"\xff" * 12 + b"\x88\xb5there")
+        there.send(b"\xff" * 12 + b"\x88\xb5back")
+        pcap.stop()
+    """
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", textwrap.dedent(text), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if "Unknown device type" in done.stderr or "not supported" in done.stderr:
+        pytest.skip("this kernel has no veth")
+    assert done.returncode == 0, done.stderr
+    frames = [frame for _, frame in read_pcap(tmp_path / "capture.pcap")]
+    ours = [frame[14:] for frame in frames if frame[12:14] == b"\x88\xb5"]
+    assert ours == [b"there", b"back"]
 
 
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])

@@ -1,4 +1,4 @@
-"""The packets of the loopback interface: the helper's side.
+"""The packets of an interface, most often the loopback: the helper's side.
 
 One AF_PACKET socket with a TPACKET_V3 ring serves the whole run, because tools that are
 started around a short test lose its packets (libpcap#1495) and closing such a socket
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from pytest_eventlet_debug.tracers.helper_process import Answer
     from pytest_eventlet_debug.tracers.helper_process import Loop
 
-INTERFACE = "lo"
-
 #: A block holds a packet of 64 KiB and not two, so two fillers close any block.
 BLOCK_BYTES = 1 << 17
 BLOCKS = 512
 
 #: Milliseconds after which the kernel hands over a block that is not full.
 RETIRE_MILLISECONDS = 4
+
+#: Seconds in which the kernel hands over what came on an interface without sentinels.
+SETTLE_SECONDS = 5 * RETIRE_MILLISECONDS / 1000
 
 #: Seconds for a sentinel to come through the ring; it takes well under a millisecond.
 SENTINEL_SECONDS = 2.0
@@ -44,6 +45,7 @@ _PACKET_RX_RING = 5
 _PACKET_STATISTICS = 6
 _PACKET_VERSION = 10
 _PACKET_IGNORE_OUTGOING = 23
+_SO_ATTACH_FILTER = 26
 _TPACKET_V3 = 2
 _ETH_P_ALL = 3
 _PACKET_OUTGOING = 4
@@ -51,6 +53,15 @@ _PACKET_OUTGOING = 4
 _BLOCK_HEAD = struct.Struct("=3I")  # status, packets, offset of the first; at byte 8
 _FRAME_HEAD = struct.Struct("=6IH")  # next, seconds, ns, captured, length, status, mac
 _PACKET_TYPE_AT = 48 + 10  # sll_pkttype of the sockaddr_ll behind a tpacket3_hdr
+
+_ARPHRD_ETHER = 1
+_ARPHRD_LOOPBACK = 772
+_ARPHRD_NONE = 65534
+_LINKTYPES = {
+    _ARPHRD_ETHER: pcapng.LINKTYPE_ETHERNET,
+    _ARPHRD_LOOPBACK: pcapng.LINKTYPE_ETHERNET,
+    _ARPHRD_NONE: pcapng.LINKTYPE_RAW,
+}
 
 _PAYLOAD_AT = 14 + 20 + 8  # behind the headers of Ethernet, IPv4 and UDP
 _SENTINEL = b"\x7fpytest-eventlet-debug sentinel\n"
@@ -69,23 +80,43 @@ class Capture:
         self._block = 0
         self._received = 0
         self._dropped = 0
+        self._interface = ""
+        self._linktype = pcapng.LINKTYPE_ETHERNET
+        self._loops = True
 
-    def open(self, answer: Answer) -> None:
-        """Open the socket, unless it is open; answer with ``errno`` 0 or why not."""
+    def open(self, answer: Answer, *, interface: str, expression: str | None) -> None:
+        """Open the socket, unless it is open; answer with ``errno`` 0 or why not.
+
+        :param interface: its name, such as ``lo``.
+        :param expression: what to capture, in the language of ``pcap-filter(7)``; ``None``
+            for everything.
+        """
         try:
-            self._open()
+            self._open(interface, expression)
+        except (ValueError, ImportError) as error:
+            answer(errno=errno.EINVAL, words="", filter=str(error))
         except OSError as error:
             answer(errno=error.errno or errno.EIO, words=str(error))
         else:
             answer(errno=0, words="")
 
     def start(
-        self, answer: Answer, *, number: int, directory: str, nodeid: str, since_ns: int
+        self,
+        answer: Answer,
+        *,
+        number: int,
+        directory: str,
+        nodeid: str,
+        since_ns: int,
+        interface: str,
+        expression: str | None,
     ) -> None:
         """Record what arrives from *since_ns* on into files in *directory*."""
-        self._open()
+        self._open(interface, expression)
         self._count()
-        recording = _Recording(directory, nodeid, since_ns, self._received, self._dropped)
+        recording = _Recording(
+            directory, nodeid, since_ns, self._received, self._dropped, interface, self._linktype
+        )
         self._recordings[number] = recording
         answer()
 
@@ -106,12 +137,21 @@ class Capture:
             return
         self._drain()
         token = os.urandom(8)
+        if not self._loops:
+            # Nothing of ours may go out to a real network: what was sent is handed over soon.
+            alarm = self._loop.call_later(SETTLE_SECONDS, lambda: self._settled(token))
+            self._endings[token] = (number, answer, alarm)
+            return
         alarm = self._loop.call_later(SENTINEL_SECONDS, lambda: self._end(token, late=True))
         self._endings[token] = (number, answer, alarm)
         try:
             self._send_sentinel(token)
         except OSError as error:
             self._end(token, error)
+
+    def _settled(self, token: bytes) -> None:
+        self._drain()
+        self._end(token)
 
     def close(self) -> None:
         """Close the files as they are, and the socket."""
@@ -127,9 +167,17 @@ class Capture:
             self._socket.close()
             self._socket = None
 
-    def _open(self) -> None:
+    def _open(self, interface: str, expression: str | None) -> None:
         if self._socket is not None:
             return
+        hardware = _hardware(interface)
+        if hardware not in _LINKTYPES:
+            raise OSError(errno.EAFNOSUPPORT, f"{interface} is no Ethernet")
+        self._interface = interface
+        self._loops = hardware == _ARPHRD_LOOPBACK
+        self._linktype = (
+            pcapng.LINKTYPE_RAW if hardware == _ARPHRD_NONE else pcapng.LINKTYPE_ETHERNET
+        )
         # Protocol 0 keeps packets of other interfaces out until bind() has named one.
         packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
@@ -137,18 +185,29 @@ class Capture:
             frames = BLOCKS * BLOCK_BYTES // 2048
             ring = (BLOCK_BYTES, BLOCKS, 2048, frames, RETIRE_MILLISECONDS, 0, 0)
             packets.setsockopt(_SOL_PACKET, _PACKET_RX_RING, struct.pack("=7I", *ring))
-            try:
-                packets.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-            except OSError:
-                pass  # before Linux 4.20; _drain() leaves them out too
+            if self._loops:
+                try:
+                    packets.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+                except OSError:
+                    pass  # before Linux 4.20; _drain() leaves them out too
             self._ring = mmap.mmap(packets.fileno(), BLOCK_BYTES * BLOCKS)
             # strace is started from here; without the ring's page tables that is faster.
             self._ring.madvise(mmap.MADV_DONTFORK)
-            packets.bind((INTERFACE, _ETH_P_ALL))
-            self._sentinels = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._sentinels.setblocking(False)
-            self._sentinels.bind(("127.0.0.1", 0))
-            self._sentinels.connect(self._sentinels.getsockname())
+            if self._loops:
+                self._sentinels = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                self._sentinels.setblocking(False)
+                self._sentinels.bind(("127.0.0.1", 0))
+                self._sentinels.connect(self._sentinels.getsockname())
+            if expression is not None:
+                if self._loops:
+                    port = self._sentinels.getsockname()[1]
+                    expression = f"({expression}) or (udp port {port} and host 127.0.0.1)"
+                # ctypes is slow to import, and few want a filter.
+                from pytest_eventlet_debug.tracers.packet_filter import compile_filter
+
+                program = compile_filter(expression, self._linktype)
+                packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.option)
+            packets.bind((interface, _ETH_P_ALL))
         except BaseException:
             packets.close()
             raise
@@ -187,9 +246,9 @@ class Capture:
                     following, seconds, nanoseconds, captured, length, _, mac = (
                         _FRAME_HEAD.unpack_from(ring, at)
                     )
-                    if ring[at + _PACKET_TYPE_AT] != _PACKET_OUTGOING:
+                    if ring[at + _PACKET_TYPE_AT] != _PACKET_OUTGOING or not self._loops:
                         data = ring[at + mac : at + mac + captured]
-                        if data.startswith(_SENTINEL, _PAYLOAD_AT):
+                        if self._loops and data.startswith(_SENTINEL, _PAYLOAD_AT):
                             token_at = _PAYLOAD_AT + len(_SENTINEL)
                             ended.append(data[token_at : token_at + 8])
                             if ended[-1] in self._endings:
@@ -237,6 +296,21 @@ class Capture:
         self._dropped += dropped
 
 
+def _hardware(interface: str) -> int:
+    """Return the kind of an interface, an ``ARPHRD_`` number of ``if_arp.h``.
+
+    :raises OSError: there is no such interface.
+    """
+    try:
+        with open(f"/sys/class/net/{interface}/type") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        # /sys may be that of another network namespace, or not there at all.
+        if interface not in [name for _, name in socket.if_nameindex()]:
+            raise OSError(errno.ENODEV, f"there is no interface {interface}") from None
+        return _ARPHRD_LOOPBACK if interface == "lo" else _ARPHRD_ETHER
+
+
 _FOREVER = 1 << 63
 
 
@@ -244,7 +318,14 @@ class _Recording:
     """The two files of one recording."""
 
     def __init__(
-        self, directory: str, nodeid: str, since_ns: int, received: int, dropped: int
+        self,
+        directory: str,
+        nodeid: str,
+        since_ns: int,
+        received: int,
+        dropped: int,
+        interface: str,
+        linktype: int,
     ) -> None:
         self.spans = [[since_ns, _FOREVER]]
         self.received_before = received
@@ -255,8 +336,9 @@ class _Recording:
         self._records: list[bytes] = []
         self._files: list[BinaryIO] = []
         application = f"pytest-eventlet-debug {__version__}"
-        self._blocks.append(pcapng.section(nodeid, application) + pcapng.interface(INTERFACE))
-        self._records.append(pcapng.pcap_header())
+        begin = pcapng.section(nodeid, application) + pcapng.interface(interface, linktype)
+        self._blocks.append(begin)
+        self._records.append(pcapng.pcap_header(linktype))
         for name in ("capture.pcapng", "capture.pcap"):
             path = os.path.join(directory, name)
             self._files.append(open(path, "wb", buffering=0))  # noqa: SIM115, open for long

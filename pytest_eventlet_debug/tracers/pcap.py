@@ -1,7 +1,8 @@
-"""Record the packets that a test sends over the loopback interface."""
+"""Record the packets that a test sends over a network interface, most often the loopback."""
 
 from __future__ import annotations
 
+import _socket
 import errno
 import itertools
 import os
@@ -19,6 +20,8 @@ from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
+INTERFACE = "lo"
+
 ARTIFACTS = ("capture.pcapng", "capture.pcap")
 
 #: In the format of SSLKEYLOGFILE; only there if the test made a TLS connection.
@@ -31,20 +34,29 @@ _numbers = itertools.count(1)
 
 
 class Pcap:
-    """The packets on ``lo``, whole and with nanoseconds, as pcapng and as pcap.
+    """The packets on an interface, whole and with nanoseconds, as pcapng and as pcap.
 
     The helper reads them from a ring that is open all the time, so a test that lasts a
     millisecond has all of its packets. Several instances may record at once. What other
-    programs send over ``lo`` meanwhile is recorded too. The keys of TLS connections that the
+    programs send over it meanwhile is recorded too. The keys of TLS connections that the
     test makes are kept beside the packets.
     """
 
     name = "pcap"
     default_phases: frozenset[Phase] = frozenset(PHASES)
 
-    def __init__(self, helper: Helper) -> None:
-        """Record through *helper*; nothing is opened yet."""
+    def __init__(
+        self, helper: Helper, interface: str = INTERFACE, expression: str | None = None
+    ) -> None:
+        """Record through *helper*; nothing is opened yet.
+
+        :param interface: the network interface.
+        :param expression: which packets, in the language of ``pcap-filter(7)``; all by
+            default.
+        """
         self._helper = helper
+        self._interface = interface
+        self._expression = expression
         self._recording: Recording | None = None
         self._number = 0
         self._keys = 0
@@ -59,7 +71,7 @@ class Pcap:
 
         :raises TracerUnavailable: no packet can be captured on this machine.
         """
-        check(self._helper)
+        check(self._helper, self._interface, self._expression)
 
     def start(self, recording: Recording) -> None:
         """Record from this moment on."""
@@ -74,6 +86,8 @@ class Pcap:
             directory=os.path.abspath(recording.directory),
             nodeid=recording.nodeid[:_NODEID_CHARACTERS],
             since_ns=unpatched.time_ns(),
+            interface=self._interface,
+            expression=self._expression,
         )
         self._number = number
         self._recording = recording
@@ -130,20 +144,28 @@ def _write(path: Path, data: bytes) -> None:
         raise TracerError(f"the TLS keys cannot be written: {error}") from error
 
 
-def check(helper: Helper) -> None:
+def check(helper: Helper, interface: str = INTERFACE, expression: str | None = None) -> None:
     """Let *helper* open its packet socket, to be used from then on.
 
     :raises TracerUnavailable: it cannot be opened; says why and what to do.
     """
-    answer = helper.request("pcap-open")
+    answer = helper.request("pcap-open", interface=interface, expression=expression)
     reason, words = answer["errno"], answer["words"]
     if not reason:
         return
+    if "filter" in answer:
+        raise TracerUnavailable(f"--pcap-filter: {expression!r}: {answer['filter']}")
     if reason in (errno.EPERM, errno.EACCES):
         raise TracerUnavailable(
             "pcap needs the right to open a packet socket (CAP_NET_RAW): run as root, or "
             "give it to the interpreter: `setcap cap_net_raw+ep "
             f"{os.path.realpath(sys.executable)}`"
+        )
+    if interface != INTERFACE and reason in (errno.ENODEV, errno.ENXIO, errno.EAFNOSUPPORT):
+        names = ", ".join(sorted(name for _, name in _socket.if_nameindex()))
+        raise TracerUnavailable(
+            f"--pcap-interface: {interface!r} cannot be captured on ({words}). "
+            f"Interfaces here: {names}."
         )
     if reason in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
         raise TracerUnavailable(
@@ -152,6 +174,7 @@ def check(helper: Helper) -> None:
         )
     if reason in (errno.ENODEV, errno.ENETDOWN, errno.EADDRNOTAVAIL):
         raise TracerUnavailable(
-            f"pcap finds the loopback interface missing or down ({words}): `ip link set lo up`"
+            f"pcap finds the interface {interface} missing or down ({words}): "
+            f"`ip link set {interface} up`"
         )
     raise TracerUnavailable(f"pcap cannot open a packet socket: {words}")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import struct
 
 LINKTYPE_ETHERNET = 1
+LINKTYPE_RAW = 101
 
 #: Bytes of the longest packet: no packet is cut.
 SNAPLEN = 262144
