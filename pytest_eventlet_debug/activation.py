@@ -25,6 +25,7 @@ import pytest
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import hubs
+from pytest_eventlet_debug import isolation
 from pytest_eventlet_debug.analysis.saved_run import SavedRunError
 from pytest_eventlet_debug.matrix import child
 from pytest_eventlet_debug.matrix import coverage
@@ -99,24 +100,68 @@ class Activation:
     def _runs_tests(self) -> bool:
         return self._told is not None or not self.settings.needs_children
 
+    @property
+    def _is_worker(self) -> bool:
+        """Whether this is a process of pytest-xdist's, started by one of ours."""
+        return self._told is not None and child.spec is None
+
     def prepare(self) -> None:
         """Set the stage before the user's code runs: the hub, the helper, coverage."""
         options = self._config.known_args_namespace
         if child.spec is not None:
             coverage.quiet(options)
         if not self._runs_tests:
+            if self.settings.isolate:
+                self._try_isolated()
             return
         if self.settings.hubs:
             _set_for_the_run(self._config, "EVENTLET_HUB", self.hub.name)
+        # A worker has the number of its kind among its options, too.
+        distributes = bool(getattr(options, "numprocesses", None)) and not self._is_worker
+        if self.settings.isolate and not self._isolates_late:
+            self._isolate(distributes)
         needs_helper = self.settings.strace or self.settings.pcap
-        if needs_helper and not getattr(options, "numprocesses", None):
+        if needs_helper and not distributes and not self._isolates_late:
             # After user code it would start just as well, but under its eyes.
             with contextlib.suppress(TracerError):
                 self._start_helper()
             if self.settings.pcap:
                 tls_keys.install()
-            if self.settings.pcap and not self.settings.strace:
+            if self.settings.pcap and not (self.settings.strace or self.settings.isolate):
                 ports.install()
+
+    def _try_isolated(self) -> None:
+        """Try, as long as this process has one thread, what its children will do."""
+        try:
+            tools = isolation.run_apart(self._check_tracers_apart)
+        except (isolation.IsolationError, RuntimeError) as error:
+            raise pytest.UsageError(str(error)) from None
+        assert isinstance(tools, list)
+        self._tools = tools
+
+    @property
+    def _isolates_late(self) -> bool:
+        """Whether a worker first connects to the one that started it, over ``lo``."""
+        return (
+            self.settings.isolate
+            and self._is_worker
+            and self._config.pluginmanager.hasplugin("rerunfailures")
+        )
+
+    def _isolate(self, distributes: bool) -> None:
+        """Give this process a network of its own before the user's code runs."""
+        try:
+            if self._is_worker:
+                isolation.enter_again()
+            else:
+                isolation.enter(for_workers=distributes)
+        except isolation.IsolationError as error:
+            raise pytest.UsageError(str(error)) from None
+        if not distributes:
+            # The helper keeps the right to capture, which this process gives up.
+            with contextlib.suppress(TracerError):
+                self._start_helper()
+            isolation.drop()
 
     def own_command_line(self) -> None:
         """Change the options that would make this process do another one's work."""
@@ -157,7 +202,8 @@ class Activation:
 
     def _configure_root(self) -> None:
         try:
-            self._check_tracers()
+            if self._runs_tests or not self.settings.isolate:
+                self._check_tracers()
             if self.settings.tracers:
                 self._open_run()
         except (TracerError, artifacts.ArtifactsError) as error:
@@ -189,8 +235,19 @@ class Activation:
             tracer.check()
             self._tools.append(f"{name} {tracer.version}")
 
+    def _check_tracers_apart(self) -> list[str]:
+        """Try the tracers as the processes to come will use them; return their versions."""
+        if self.settings.tracers:
+            helper = self._start_helper()
+            isolation.drop()
+            self._check_tracers()
+            helper.close()
+        return self._tools
+
     def _configure_runner(self) -> None:
         register = self._config.pluginmanager.register
+        if self._isolates_late:
+            self._isolate(distributes=False)
         if self.settings.hubs:
             items = HubItems(self.hub, self._hub_names, self.settings.hub_in_ids)
             register(items)
@@ -214,7 +271,7 @@ class Activation:
             self._register_session([])
 
     def _register_session(self, tracers: list[Tracer]) -> TracerSession:
-        completion = Completion(lambda: self._helper)
+        completion = Completion(lambda: self._helper, shared=not self.settings.isolate)
         session = TracerSession(tracers, self.settings, self.hub.name, completion)
         self._config.pluginmanager.register(session, _SESSION)
         return session
@@ -325,6 +382,8 @@ class Activation:
             return None
         names = ", ".join(self._hub_names) or "as set"
         parts = [f"eventlet {version('eventlet')}, hubs: {names}", *self._tools]
+        if settings.isolate:
+            parts.append("isolated network")
         if settings.timeout is not None:
             parts.append(f"timeout: {settings.timeout:g} s")
         if settings.tracers:

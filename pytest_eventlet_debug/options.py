@@ -48,6 +48,12 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
         "Default: all three for --strace and --pcap, call for --cprofile.",
     ),
     (
+        "--eventlet-isolate",
+        None,
+        "Give each process that runs tests a network of its own: --pcap needs no root then, and "
+        "captures this run's packets alone.",
+    ),
+    (
         "--strace",
         None,
         "Record the system calls of each test (strace.txt), labelled by greenthread.",
@@ -117,6 +123,7 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
 
 # What switches the plugin on. The others only say how.
 _SWITCHES = (
+    "eventlet_isolate",
     "eventlet_strace",
     "eventlet_cprofile",
     "eventlet_pcap",

@@ -38,6 +38,7 @@ class Settings:
     :param keep: which tests keep their artifacts.
     :param phases: the phases every tracer records, or ``None`` for each tracer's own.
     :param leaks: what is done about what tests leave behind, or ``None`` for nothing.
+    :param isolate: whether the processes that run tests have a network of their own.
     :param strace_args: words added to strace's command line.
     :param save: the file to save the run to, or ``None``.
     :param compare: the file with the run to compare with, or ``None``.
@@ -54,6 +55,7 @@ class Settings:
     artifacts: Path
     keep: Keep
     phases: frozenset[Phase] | None
+    isolate: bool
     strace: bool
     strace_args: tuple[str, ...]
     cprofile: bool
@@ -100,6 +102,7 @@ def read_settings(config: pytest.Config, hub: str | None = None) -> Settings:
         artifacts=artifacts or config.rootpath / DEFAULT_ARTIFACTS,
         keep=_parsed(given, "eventlet_keep", parse_keep, "all"),
         phases=_parsed(given, "eventlet_phases", parse_phases, None),
+        isolate=given.switch("eventlet_isolate"),
         strace=given.switch("eventlet_strace"),
         strace_args=_parsed(given, "eventlet_strace_args", parse_words, ()),
         cprofile=given.switch("eventlet_cprofile"),

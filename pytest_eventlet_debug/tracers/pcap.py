@@ -157,7 +157,8 @@ def check(helper: Helper, interface: str = INTERFACE, expression: str | None = N
         raise TracerUnavailable(f"--pcap-filter: {expression!r}: {answer['filter']}")
     if reason in (errno.EPERM, errno.EACCES):
         raise TracerUnavailable(
-            "pcap needs the right to open a packet socket (CAP_NET_RAW): run as root, or "
+            "pcap needs the right to open a packet socket (CAP_NET_RAW): give the tests a "
+            "network of their own with --eventlet-isolate, run as root, or "
             "give it to the interpreter: `setcap cap_net_raw+ep "
             f"{os.path.realpath(sys.executable)}`"
         )
