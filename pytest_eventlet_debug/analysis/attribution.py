@@ -51,7 +51,7 @@ _MESSAGE_BYTES = re.compile(r"msg_len=(\d{1,10})", re.ASCII)
 _SPLICE_TARGET = re.compile(r", (\d{1,10})<(TCP)(?:v6)?:\[(.*?)\]>", re.ASCII)
 
 #: A call this much older than a packet without payload did not cause it.
-_CONTROL_NS = 1_000_000
+_CONTROL_NS = 20_000_000
 
 #: Strace's own work on a call falls between its entry and the start of what ``-T`` counts.
 _SLACK_NS = 1_000_000
