@@ -11,8 +11,10 @@ others: ``pip install strace-parser stracetools dpkt scapy``, and tshark.
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import os
 from pathlib import Path
+import re
 import resource
 import shutil
 import subprocess
@@ -55,15 +57,27 @@ def timeline(path: Path) -> int:
 def strace_parser(path: Path) -> int:
     from strace_parser.parser import get_parser
 
-    # It knows no column of process ids.
-    text = "\n".join(line.partition(" ")[2] for line in path.read_text().splitlines()) + "\n"
+    # It knows no column of process ids and no descriptors' names.
+    text = "".join(_plain(line).partition(" ")[2] for line in path.open())
     return len(get_parser().parse(text).children)
 
 
 def stracetools(path: Path) -> int:
     from stracetools import StraceParser
 
-    return len(StraceParser().parse_file(str(path)))
+    # It knows the time of day alone, as -tt writes it, and no descriptors' names.
+    plain = path.with_suffix(".plain")
+    plain.write_text(
+        "".join(
+            re.sub(r" \d+\.(\d{6}) ", r" 12:00:00.\1 ", _plain(line), count=1)
+            for line in path.open()
+        )
+    )
+    return len(StraceParser().parse_file(str(plain)))
+
+
+def _plain(line: str) -> str:
+    return re.sub(r"(\d|AT_FDCWD)<.*?>(?=[,)])", r"\1", line)
 
 
 def read(path: Path) -> int:
@@ -158,9 +172,13 @@ def measure(name: str, path: Path) -> None:
     reader, kind, _ = READERS[name]
     began = time.process_time()
     try:
-        count = reader(path)
+        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
+            count = reader(path)
     except ImportError:
         print(f"{name}: not installed")
+        return
+    except Exception as error:
+        print(f"{name}: cannot read this ({type(error).__name__})")
         return
     seconds = time.process_time() - began
     seconds += sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
@@ -181,7 +199,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, (_, kind, divisor) in READERS.items():
             path = make(Path(scratch), kind, max(count // divisor, 1))
-            command = [sys.executable, __file__, name, str(path)]
+            command = [sys.executable, __file__, name, str(path)]  # its own memory
             subprocess.run(command, env=environment, check=False)
 
 

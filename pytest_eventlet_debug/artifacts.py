@@ -121,11 +121,11 @@ def newest_attempt(run: Path, nodeid: str) -> Path:
 def note_end(run: Path, nodeid: str, end: str) -> Path | None:
     """Note in its ``test.json`` that a test crashed or hung; return its directory, if any."""
     directory = newest_attempt(run, nodeid)
-    facts = read_json(directory / TEST_FILE)
-    if facts is None:
+    if read_json(directory / TEST_FILE) is None:
         return None
-    noted = {"outcomes": {"call": end}, "artifacts": _files(directory)}
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _locked(directory):
+        facts = read_json(directory / TEST_FILE) or {}  # the finisher may be at it
+        noted = {"outcomes": {"call": end}, "artifacts": _files(directory)}
         write_json(directory / TEST_FILE, {**facts, **noted})
     return directory
 
@@ -135,9 +135,10 @@ def note_artifacts(directory: Path) -> None:
 
     :raises OSError: it cannot be written.
     """
-    facts = read_json(directory / TEST_FILE)
-    if facts is not None:
-        write_json(directory / TEST_FILE, {**facts, "artifacts": _files(directory)})
+    with _locked(directory):
+        facts = read_json(directory / TEST_FILE)
+        if facts is not None:
+            write_json(directory / TEST_FILE, {**facts, "artifacts": _files(directory)})
 
 
 def _files(directory: Path) -> list[str]:
@@ -145,7 +146,10 @@ def _files(directory: Path) -> list[str]:
     found = []
     for parent, _, names in os.walk(directory):
         found += [os.path.relpath(os.path.join(parent, name), directory) for name in names]
-    return sorted(name for name in found if TEST_FILE not in name)
+    # Nor drafts of files that are just being written.
+    return sorted(
+        name for name in found if TEST_FILE not in name and os.path.basename(name)[0] != "."
+    )
 
 
 def open_run(directory: Path, run: str, facts: Mapping[str, Any]) -> None:

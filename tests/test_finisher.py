@@ -193,6 +193,26 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
 
 
 @needs_tracers
+def test_a_test_that_kills_its_process_is_completed_as_others_are(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        ECHO + "\n\n    def test_end():\n        test_echo()\n"
+        "        import os\n        os.abort()\n"
+    )
+    done = pytester.runpytest(
+        "--eventlet-hub=epolls", "--eventlet-timeout=60", "--strace", "--pcap"
+    )
+    done.assert_outcomes(passed=1, failed=1)
+    for name in ("test_echo", "test_end"):
+        (directory,) = (pytester.path / "eventlet-debug").glob(f"*{name}*/")
+        files = sorted(os.listdir(directory))
+        assert set(files) >= {"capture.pcapng", "strace.txt", "timeline.json"}
+        assert not [file for file in files if file.startswith(".")]
+        assert b"sent by sendto(fd " in (directory / "capture.pcapng").read_bytes()
+
+
+@needs_tracers
 def test_what_is_not_kept_is_not_completed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(ECHO)
     done = pytester.runpytest("--strace", "--pcap", "--eventlet-keep=failed")

@@ -85,6 +85,11 @@ class Attachment:
         strace, self._strace = self._strace, None
         strace.detach(answer)
 
+    @property
+    def directories(self) -> list[str]:
+        """Where the trace is being written, if one is."""
+        return [] if self._strace is None else [self._strace.directory]
+
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Call *callback* once no strace runs, perhaps at once."""
         if self._strace is None:
@@ -127,6 +132,10 @@ class _Strace:
         self._threads: set[int] = set()
         self._line = b""
         self._words = b""
+
+    @property
+    def directory(self) -> str:
+        return os.path.dirname(self._path)
 
     def attach(self, answer: Answer, program: str, options: list[str], pin: bool) -> None:
         self._answer = answer

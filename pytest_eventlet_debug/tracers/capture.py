@@ -153,6 +153,20 @@ class Capture:
         self._drain()
         self._end(token)
 
+    def abandon(self) -> list[str]:
+        """Take in what has come, close the files, and return their directories."""
+        if self._socket is None:
+            return []
+        self._drain()
+        self._count()
+        directories = []
+        for recording in self._recordings.values():
+            received = self._received - recording.received_before
+            recording.end(received, self._dropped - recording.dropped_before)
+            directories.append(recording.directory)
+        self._recordings.clear()
+        return directories
+
     def close(self) -> None:
         """Close the files as they are, and the socket."""
         for recording in self._recordings.values():
@@ -327,6 +341,7 @@ class _Recording:
         interface: str,
         linktype: int,
     ) -> None:
+        self.directory = directory
         self.spans = [[since_ns, _FOREVER]]
         self.received_before = received
         self.dropped_before = dropped

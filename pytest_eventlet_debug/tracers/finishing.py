@@ -6,6 +6,7 @@ See :mod:`pytest_eventlet_debug.report.finisher` for what it does.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 import json
 import os
 from pathlib import Path
@@ -40,6 +41,7 @@ class Finishing:
         self._problems: list[str] = []
         self._waiting: Answer | None = None
         self._alarm: int | None = None
+        self._then: Callable[[], None] | None = None
         self._busy = False
         self._pid = 0
         self._input = self._output = -1
@@ -56,6 +58,17 @@ class Finishing:
         self._orders.append({"directory": directory, "shared": shared, "ports": ports})
         self._next()
         answer()
+
+    def add(self, directory: str) -> None:
+        """Have the directory of a test completed whose process has died."""
+        self._orders.append({"directory": directory, "shared": True, "ports": None})
+        self._next()
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call *callback* once all is done, perhaps at once."""
+        self._then = callback
+        if not self._busy:
+            callback()
 
     def wait(self, answer: Answer) -> None:
         """Answer when all is done, or after a while, with how many orders are ``left``.
@@ -134,6 +147,8 @@ class Finishing:
         self._next()
         if not self._busy:
             self._tell()
+            if self._then is not None:
+                self._then()
 
     def _reap(self) -> None:
         self._loop.unwatch(self._output)

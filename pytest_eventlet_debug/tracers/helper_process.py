@@ -33,6 +33,9 @@ _LOOK_SECONDS = 1.0
 #: Seconds that strace has for the end of the test process.
 _LAST_WORDS_SECONDS = 1.0
 
+#: Seconds that completing recordings may take after the test process has died.
+_COMPLETION_SECONDS = 10.0
+
 
 class Loop:
     """Calls a function when a descriptor can be read or when a time has come."""
@@ -122,6 +125,7 @@ class HelperProcess:
         self._attachment = Attachment(self._loop, tracee)
         self._capture = Capture(self._loop)
         self._finishing = Finishing(self._loop)
+        self._completing = False
         self._commands: dict[str, Callable[..., None]] = {
             "hello": self._hello,
             "goodbye": self._goodbye,
@@ -170,8 +174,18 @@ class HelperProcess:
         To interrupt it in the middle of that leaves it waiting, and the dead process with it.
         """
         self._loop.unwatch(self._pidfd)
-        self._attachment.when_ended(self._loop.stop)
-        self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
+        self._attachment.when_ended(self._complete)
+        self._loop.call_later(_LAST_WORDS_SECONDS, self._complete)
+
+    def _complete(self) -> None:
+        """Complete what tests recorded, the one that ended the process among them."""
+        if self._completing:
+            return
+        self._completing = True
+        for directory in {*self._capture.abandon(), *self._attachment.directories}:
+            self._finishing.add(directory)
+        self._finishing.when_done(self._loop.stop)
+        self._loop.call_later(_COMPLETION_SECONDS, self._loop.stop)
 
     def _request(self) -> None:
         try:
