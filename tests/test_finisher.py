@@ -137,7 +137,7 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
     pytester.makepyfile(HTTP)
     done = pytester.runpytest(f"--eventlet-hub={hub}", "--strace", "--pcap")
     done.assert_outcomes(passed=1)
-    (directory,) = (pytester.path / "eventlet-debug").glob("*/")
+    (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     facts = json.loads((directory / "test.json").read_text())
     files = ["capture.pcap", "capture.pcapng", "strace.txt", "timeline.json"]
     assert facts["artifacts"] == files
@@ -182,7 +182,7 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
         """
     )
     pytester.runpytest().assert_outcomes(passed=1)
-    (directory,) = (pytester.path / "eventlet-debug").glob("*/")
+    (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     assert sorted(os.listdir(directory / "block-1")) == [
         *("capture.pcap", "capture.pcapng", "strace.txt", "timeline.json")
     ]
@@ -205,7 +205,7 @@ def test_a_test_that_kills_its_process_is_completed_as_others_are(
     )
     done.assert_outcomes(passed=1, failed=1)
     for name in ("test_echo", "test_end"):
-        (directory,) = (pytester.path / "eventlet-debug").glob(f"*{name}*/")
+        (directory,) = (pytester.path / "eventlet-debug").glob(f"*{name}-*")
         files = sorted(os.listdir(directory))
         assert set(files) >= {"capture.pcapng", "strace.txt", "timeline.json"}
         assert not [file for file in files if file.startswith(".")]
@@ -246,7 +246,7 @@ def test_foreign_packets_are_left_out_without_a_trace_too(pytester: pytest.Pytes
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(text)]):
         pytester.runpytest("--pcap").assert_outcomes(passed=1)
-    (directory,) = (pytester.path / "eventlet-debug").glob("*/")
+    (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     for name in ("capture.pcapng", "capture.pcap"):
         raw = (directory / name).read_bytes()
         assert b"our ping" in raw
@@ -294,7 +294,7 @@ def test_tls_of_a_test_is_readable_in_tshark(pytester: pytest.Pytester) -> None:
         capture_output=True,
     )
     pytester.runpytest("--strace", "--pcap").assert_outcomes(passed=1)
-    (directory,) = (pytester.path / "eventlet-debug").glob("*/")
+    (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     requests = tshark(directory / "capture.pcapng", "-Yhttp.request", "-ehttp.request.uri")
     port = tshark(directory / "capture.pcapng", "-Ytcp.flags.syn==1", "-etcp.dstport")[0][0]
     decoded = tshark(
