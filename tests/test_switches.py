@@ -155,13 +155,24 @@ def test_greenthreads_have_the_name_of_their_function_from_the_first_switch() ->
     assert set(lines) == {"1 test", "2 hub", "3 serve", "4 fetch"}
 
 
-def test_a_pool_and_spawn_n_are_named_from_the_second_switch_on() -> None:
+def test_a_pool_names_its_greenthreads_from_the_first_switch_on() -> None:
     lines = labels_of(
         "def work():\n"
         "    for _ in range(2): eventlet.sleep(0)\n"
         "pool = eventlet.GreenPool()\n"
         "pool.spawn_n(work)\n"
         "pool.waitall()\n"
+    )
+    assert lines[:2] == ["2 hub", "3 work"]
+    assert "3 greenlet" not in lines
+
+
+def test_spawn_n_is_named_from_the_second_switch_on() -> None:
+    lines = labels_of(
+        "def work():\n"
+        "    for _ in range(2): eventlet.sleep(0)\n"
+        "eventlet.spawn_n(work)\n"
+        "eventlet.sleep(0.01)\n"
     )
     assert lines[:2] == ["2 hub", "3 greenlet"]
     assert "3 work" in lines[2:]

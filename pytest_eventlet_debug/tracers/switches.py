@@ -19,13 +19,23 @@ UNNAMED = "greenlet"
 
 
 class _Dispatcher:
-    """Sits in the slot; passes events to the former callback and to the subscribers."""
+    """Passes events to one that comes first, to the subscribers, to the former callback."""
 
     def __init__(self, previous: Callback | None) -> None:
         self.previous = previous
+        self.first: Callback | None = None
         self.subscribers: tuple[Callback, ...] = ()
 
+    @property
+    def entry(self) -> Callback:
+        """What belongs into the slot: the only one who listens, or else this object."""
+        if self.first is not None and not self.subscribers and self.previous is None:
+            return self.first
+        return self
+
     def __call__(self, event: str, arguments: tuple[Any, Any]) -> None:
+        if self.first is not None:
+            self.first(event, arguments)
         for subscriber in self.subscribers:
             try:
                 subscriber(event, arguments)
@@ -37,6 +47,7 @@ class _Dispatcher:
 
 
 _dispatcher: _Dispatcher | None = None
+_installed: Callback | None = None
 
 
 def available() -> bool:
@@ -44,13 +55,16 @@ def available() -> bool:
     return "greenlet" in sys.modules
 
 
-def subscribe(callback: Callback) -> bool:
+def subscribe(callback: Callback, *, first: bool = False) -> bool:
     """Call *callback* at every switch in this thread, after the switch.
 
     Subscribing again has no effect, except that a slot which somebody else has cleared
     or taken in the meantime is taken again.
 
     :param callback: cheap, and must not switch. One that raises is dropped.
+    :param first: call it before the others, and with nothing in between where there are
+        none. What it raises, which can only be a signal handler's, goes to the test, and
+        greenlet then calls nobody any more. There can be one of this kind.
     :return: False if greenlet is not imported yet; try again later.
     """
     global _dispatcher
@@ -58,17 +72,27 @@ def subscribe(callback: Callback) -> bool:
     if greenlet is None:
         return False
     present = greenlet.gettrace()
-    if _dispatcher is None or present is not _dispatcher:
-        subscribers: tuple[Callback, ...] = ()
+    if _dispatcher is None or present is not _installed:
+        new = _Dispatcher(present)
         if _dispatcher is not None:
             # Whoever took the slot may pass events on to us: never tell anybody twice.
-            subscribers, _dispatcher.subscribers = _dispatcher.subscribers, ()
-        _dispatcher = _Dispatcher(present)
-        _dispatcher.subscribers = subscribers
-        greenlet.settrace(_dispatcher)
-    if callback not in _dispatcher.subscribers:
+            new.subscribers, _dispatcher.subscribers = _dispatcher.subscribers, ()
+            new.first, _dispatcher.first = _dispatcher.first, None
+        _dispatcher = new
+    if first:
+        _dispatcher.first = callback
+    elif callback not in _dispatcher.subscribers:
         _dispatcher.subscribers += (callback,)
+    _install(greenlet, _dispatcher.entry)
     return True
+
+
+def subscribed(callback: Callback) -> bool:
+    """Say whether *callback* subscribed and nobody has cleared or taken the slot since."""
+    greenlet = sys.modules.get("greenlet")
+    if _dispatcher is None or greenlet is None or greenlet.gettrace() is not _installed:
+        return False
+    return callback == _dispatcher.first or callback in _dispatcher.subscribers
 
 
 def unsubscribe(callback: Callback) -> None:
@@ -80,11 +104,20 @@ def unsubscribe(callback: Callback) -> None:
     if _dispatcher is None:
         return
     _dispatcher.subscribers = tuple(s for s in _dispatcher.subscribers if s != callback)
-    if not _dispatcher.subscribers:
-        greenlet = sys.modules.get("greenlet")
-        if greenlet is not None and greenlet.gettrace() is _dispatcher:
-            greenlet.settrace(_dispatcher.previous)
+    if _dispatcher.first == callback:
+        _dispatcher.first = None
+    left = _dispatcher.first is not None or bool(_dispatcher.subscribers)
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is not None and greenlet.gettrace() is _installed:
+        _install(greenlet, _dispatcher.entry if left else _dispatcher.previous)
+    if not left:
         _dispatcher = None
+
+
+def _install(greenlet: Any, callback: Callback | None) -> None:
+    global _installed
+    _installed = callback
+    greenlet.settrace(callback)
 
 
 class Labels:
@@ -129,7 +162,7 @@ class Labels:
             return "hub"
         if target is self._test:
             return "test"
-        return _spawned_function(target, origin)
+        return _spawned_name(target, origin)
 
 
 def _hub_greenlet() -> object:
@@ -139,20 +172,32 @@ def _hub_greenlet() -> object:
     return getattr(hub, "greenlet", None)
 
 
-def _spawned_function(target: Any, origin: Any) -> str | None:
-    """Name the function that a new GreenThread is about to run.
+def _spawned_name(target: Any, origin: Any) -> str | None:
+    """Name the function that a new greenthread is about to run."""
+    function = spawned_function(target, origin)
+    return None if function is None else _name(function)
 
-    The hub calls ``target.switch(function, args, kwargs)`` from ``Timer.__call__``, and
-    that is the frame in which it is suspended now.
+
+def spawned_function(target: Any, origin: Any) -> Any:
+    """Return the function that a new greenthread was spawned with; else ``None``.
+
+    To be called when *origin* has just switched to *target* for the first time. The hub
+    calls ``target.switch(function, args, kwargs)`` from ``Timer.__call__``, and that is the
+    frame in which it is suspended now. GreenPool.spawn_n adds one argument. A greenlet
+    that is spawned without any trampoline begins with its function, and needs no name.
     """
     frame = getattr(origin, "gr_frame", None)
-    if frame is None or not hasattr(target, "_exit_event"):
+    if frame is None or frame.f_code.co_name != "__call__":
         return None
     variables = frame.f_locals
     arguments = variables.get("args")
     if getattr(variables.get("cb"), "__self__", None) is not target or not arguments:
         return None
-    return _name(arguments[0])
+    if hasattr(target, "_exit_event") or (
+        len(arguments) == 4 and type(arguments[1]) is tuple and type(arguments[2]) is dict
+    ):
+        return arguments[0]
+    return None
 
 
 def _function_at_bottom() -> str | None:

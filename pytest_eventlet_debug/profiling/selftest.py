@@ -1,0 +1,71 @@
+"""Whether the engine works in this interpreter: it rests on what is not documented."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.engine import make_greenlet_engine
+
+
+@functools.cache
+def trouble() -> str:
+    """Profile two greenlets of known behaviour, once in a process.
+
+    :return: what is wrong, as the beginning of a sentence, or ``""``.
+    """
+    try:
+        callers = _callers()
+    except ProfilingError:
+        return ""  # another profiler is active now: that is for start() to say
+    except Exception as error:
+        return f"greenlets cannot be profiled here ({type(error).__name__}: {error})"
+    expected = {"left": {"one": 2}, "right": {"two": 2}, "one": {}, "two": {}}
+    if callers != expected:
+        return f"a trial with two greenlets gave wrong callers ({callers})"
+    return ""
+
+
+def _callers() -> dict[str, dict[str, int]]:
+    """Return the calls of each function by its callers, as the engine saw them."""
+    import greenlet  # not for those who only load the plugin
+
+    # Compiled, since a profile leaves out the functions of this package.
+    names: dict[str, Any] = {}
+    exec(compile(_PROGRAM, "<trial>", "exec"), names)
+    main = greenlet.getcurrent()
+    two = greenlet.greenlet(names["two"])
+    one = greenlet.greenlet(names["one"])
+    engine = make_greenlet_engine("run")
+    engine.start()
+    try:
+        one.switch(main)
+        two.switch(main)
+        one.switch()
+        two.switch()
+    finally:
+        engine.stop()
+    found = engine.profile().stats
+    return {
+        function[2]: {caller[2]: edge[0] for caller, edge in entry[4].items()}
+        for function, entry in found.items()
+        if function[0] == "<trial>"
+    }
+
+
+_PROGRAM = """
+def left(main):
+    main.switch()
+
+def right(main):
+    main.switch()
+
+def one(main):
+    left(main)
+    left(main)
+
+def two(main):
+    right(main)
+    right(main)
+"""

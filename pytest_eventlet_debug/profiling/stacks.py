@@ -1,0 +1,117 @@
+"""A call stack for each live greenlet, kept by a ``_lsprof.Profiler`` of its own.
+
+A Profiler has one stack. Fed with the calls of several greenlets it takes whatever ran
+before a switch for the caller of what runs after it. With one Profiler for each greenlet,
+and only ever fed with that greenlet's calls, every stack is what it was.
+"""
+
+from __future__ import annotations
+
+import _lsprof
+from collections.abc import Iterable
+import itertools
+from typing import Any
+
+from pytest_eventlet_debug.profiling.clock import Clock
+from pytest_eventlet_debug.profiling.clock import less
+from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.profiling.stats import root_of
+from pytest_eventlet_debug.tracers.switches import spawned_function
+
+
+class Stack:
+    """One call stack; it serves one greenlet until that ends, then another.
+
+    :ivar feeds: what the engine needs to have the Profiler told of calls.
+    :ivar at: what the greenlet's clock showed when it was last switched out, in seconds.
+    :ivar on_native_clock: the Profiler still reads its own clock.
+    :ivar root: the function that all the greenlets were spawned with, if it is known.
+    :ivar greenlets: how many greenlets it has served.
+    """
+
+    __slots__ = ("at", "feeds", "greenlets", "on_native_clock", "profiler", "root")
+
+    def __init__(
+        self, profiler: _lsprof.Profiler, feeds: Any, root: Function | None, native: bool
+    ) -> None:
+        self.profiler = profiler
+        self.feeds = feeds
+        self.root = root
+        self.on_native_clock = native
+        self.at = 0.0
+        self.greenlets = 0
+
+
+class Stacks:
+    """The stacks of one stretch of a profile.
+
+    :ivar read: the clock that the Profilers read: *now* less what is in *cell*.
+    :ivar live: the stacks of started greenlets, by the ``id()`` of the greenlet. A
+        reference would keep the greenlet alive, which its program may not want. No id is
+        reused unnoticed: a greenlet that has run ends with a switch.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._late = clock.native and clock.stands_still
+        self._clock = clock
+        self.read, self.cell = less(clock.now)
+        self.live: dict[int, Stack] = {}
+        self._idle: dict[Function | None, list[Stack]] = {}
+        self._all: list[Stack] = []
+
+    def enter(self, greenlet: object, origin: object = None) -> Stack:
+        """Return a stack for a greenlet that begins to run."""
+        function = spawned_function(greenlet, origin)
+        root = None if function is None else root_of(function)
+        idle = self._idle.get(root)
+        if idle:
+            stack = idle.pop()
+        else:
+            native = self._late or not self._clock.stands_still
+            profiler = _lsprof.Profiler() if native else _lsprof.Profiler(self.read)
+            stack = Stack(profiler, self.feeds(profiler), root, self._late)
+            self._all.append(stack)
+        stack.greenlets += 1
+        self.live[id(greenlet)] = stack
+        return stack
+
+    def feeds(self, profiler: _lsprof.Profiler) -> Any:
+        """Return the value of :attr:`Stack.feeds`; the engines override this."""
+        raise NotImplementedError
+
+    def resumed(self, stack: Stack) -> None:
+        """Have a stack measured by a clock that can be put back.
+
+        A greenlet that comes back has missed something, and the native clock has not.
+        Until then both show the same, so that they can be exchanged under open calls.
+        """
+        stack.on_native_clock = False
+        stack.profiler.__init__(self.read)  # type: ignore[misc]
+
+    def leave(self, greenlet: object) -> None:
+        """Take back the stack of a greenlet that has ended. Such a stack is empty."""
+        stack = self.live.pop(id(greenlet), None)
+        if stack is None:
+            return
+        if self._late and not stack.on_native_clock:
+            stack.profiler.__init__()  # type: ignore[misc]
+            stack.on_native_clock = True
+        self._idle.setdefault(stack.root, []).append(stack)
+
+    def freeze(self, running: Stack, now: float) -> Iterable[Stack]:
+        """Stop all clocks; yield the stacks that have open calls, to have them closed."""
+        running.at = now - self.cell[0]
+        for stack in self.live.values():
+            at = stack.at if self._clock.stands_still else now
+            stack.profiler.__init__(itertools.repeat(at).__next__)  # type: ignore[misc]
+            yield stack
+
+    @property
+    def profilers(self) -> list[_lsprof.Profiler]:
+        """All there are."""
+        return [stack.profiler for stack in self._all]
+
+    def parts(self) -> list[Part]:
+        """Return what the Profilers have counted."""
+        return [Part(s.profiler.getstats(), s.root, s.greenlets) for s in self._all]

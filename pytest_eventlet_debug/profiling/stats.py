@@ -1,0 +1,136 @@
+"""Counts of several Profilers become one set of statistics, as ``pstats`` knows it."""
+
+from __future__ import annotations
+
+import cProfile
+from collections.abc import Iterable
+import dataclasses
+import os
+from typing import Any
+
+#: File, line and name; see ``pstats.func_std_string``.
+Function = tuple[str, int, str]
+
+#: Calls, primitive calls, self seconds, cumulative seconds: of one caller.
+Edge = tuple[int, int, float, float]
+
+#: Primitive calls, calls, self seconds, cumulative seconds, callers: of one function.
+Entry = tuple[int, int, float, float, dict[Function, Edge]]
+
+Stats = dict[Function, Entry]
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The counts of one Profiler.
+
+    :param entries: what ``_lsprof.Profiler.getstats()`` returns.
+    :param root: what its greenlets are shown under, see :func:`root_of`, or ``None``.
+    :param greenlets: how many there were.
+    """
+
+    entries: Iterable[Any]
+    root: Function | None = None
+    greenlets: int = 0
+
+
+def root_of(function: Any) -> Function:
+    """Return what stands in a profile for all greenthreads spawned with *function*."""
+    function = getattr(function, "func", function)  # functools.partial
+    function = getattr(function, "__func__", function)
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    code = getattr(function, "__code__", None)
+    label = f"<greenthread {name}>"
+    return ("~", 0, label) if code is None else (code.co_filename, code.co_firstlineno, label)
+
+
+def merge(parts: Iterable[Part]) -> Stats:
+    """Add up the counts of several Profilers.
+
+    Where a part has a root, that becomes the caller of whatever no one called: it has no
+    time of its own, and all of the part's time is below it. What this plugin's own
+    functions did is left out.
+    """
+    total = _Total()
+    for part in parts:
+        total.add(part)
+    return total.stats()
+
+
+class _Total:
+    def __init__(self) -> None:
+        # Primitive calls, calls, self and cumulative seconds; then the same of callers,
+        # in the order that pstats has there: calls first.
+        self._entries: dict[Function, list[float]] = {}
+        self._callers: dict[Function, dict[Function, list[float]]] = {}
+
+    def add(self, part: Part) -> None:
+        called: dict[Function, list[float]] = {}
+        labels: dict[int, Function] = {}
+        entries = list(part.entries)
+        for entry in entries:
+            caller = _label(entry.code, labels)
+            for call in entry.calls or ():
+                callee = _label(call.code, labels)
+                edge = [
+                    call.callcount,
+                    call.callcount - call.reccallcount,
+                    call.inlinetime,
+                    call.totaltime,
+                ]
+                _add(called.setdefault(callee, [0, 0, 0.0, 0.0]), edge)
+                self._add_edge(caller, callee, edge)
+        inside = 0.0
+        for entry in entries:
+            function = _label(entry.code, labels)
+            counts = [
+                entry.callcount - entry.reccallcount,
+                entry.callcount,
+                entry.inlinetime,
+                entry.totaltime,
+            ]
+            _add(self._entries.setdefault(function, [0, 0, 0.0, 0.0]), counts)
+            inside += entry.inlinetime
+            if part.root is not None:
+                calls, _, own, all_time = called.get(function, (0, 0, 0.0, 0.0))
+                left = entry.callcount - calls
+                if left > 0:
+                    own, all_time = entry.inlinetime - own, entry.totaltime - all_time
+                    edge = [left, left, max(own, 0.0), max(all_time, 0.0)]
+                    self._add_edge(part.root, function, edge)
+        if part.root is not None and entries:
+            counts = [part.greenlets, part.greenlets, 0.0, inside]
+            _add(self._entries.setdefault(part.root, [0, 0, 0.0, 0.0]), counts)
+
+    def _add_edge(self, caller: Function, callee: Function, edge: list[float]) -> None:
+        _add(self._callers.setdefault(callee, {}).setdefault(caller, [0, 0, 0.0, 0.0]), edge)
+
+    def stats(self) -> Stats:
+        kept = {name: counts for name, counts in self._entries.items() if not _ours(name)}
+        stats: Stats = {}
+        for function, (primitive, calls, own, total) in kept.items():
+            callers = {
+                caller: (int(edge[0]), int(edge[1]), edge[2], edge[3])
+                for caller, edge in self._callers.get(function, {}).items()
+                if caller in kept
+            }
+            stats[function] = (int(primitive), int(calls), own, total, callers)
+        return stats
+
+
+def _add(to: list[float], counts: list[float]) -> None:
+    for index, count in enumerate(counts):
+        to[index] += count
+
+
+def _label(code: Any, known: dict[int, Function]) -> Function:
+    label = known.get(id(code))
+    if label is None:
+        label = known[id(code)] = cProfile.label(code)  # type: ignore[attr-defined]
+    return label
+
+
+def _ours(function: Function) -> bool:
+    return function[0].startswith(_OURS) and not function[2].startswith("<greenthread ")
