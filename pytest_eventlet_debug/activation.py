@@ -344,7 +344,7 @@ class Activation:
                 self._start_helper(), self.settings.pcap_interface, self.settings.pcap_filter
             )
         if name == "cprofile":
-            return CProfile()
+            return CProfile(self.settings.cprofile_clock, self.settings.cprofile_engine)
         raise AssertionError(name)
 
     def _start_helper(self) -> Helper:

@@ -69,6 +69,23 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
         "Profile each test (profile.cprof, profile.callgrind).",
     ),
     (
+        "--cprofile-clock",
+        "run|wall|cpu",
+        "What the profile measures: run: the time a greenlet ran; wall: its waiting, too; "
+        "cpu: CPU time. Default: run.",
+    ),
+    (
+        "--cprofile-engine",
+        "greenlet|plain",
+        "Profile with a call stack for each greenlet, or with cProfile as it is. "
+        "Default: greenlet.",
+    ),
+    (
+        "--cprofile-view",
+        None,
+        "Profile the one test that is run, and open KCachegrind on it.",
+    ),
+    (
         "--pcap",
         None,
         "Capture the packets of each test (capture.pcapng, capture.pcap).",
@@ -126,6 +143,7 @@ _SWITCHES = (
     "eventlet_isolate",
     "eventlet_strace",
     "eventlet_cprofile",
+    "eventlet_cprofile_view",
     "eventlet_pcap",
     "eventlet_dump_asyncio_tasks",
 )
@@ -136,6 +154,10 @@ _VALUES = (
     "eventlet_save",
     "eventlet_compare",
 )
+
+
+# What makes no sense for every run.
+_COMMAND_LINE_ONLY = ("eventlet_cprofile_view",)
 
 
 def _dest(flag: str) -> str:
@@ -160,7 +182,8 @@ def add_options(parser: pytest.Parser) -> None:
             group.addoption(
                 flag, dest=dest, default=None, help=words, action=action, metavar=metavar
             )
-        parser.addini(dest, words, type=kind, default=None)
+        if dest not in _COMMAND_LINE_ONLY:
+            parser.addini(dest, words, type=kind, default=None)
 
 
 def is_asked_for(config: pytest.Config) -> bool:
@@ -202,7 +225,8 @@ class Given:
 
         :raises pytest.UsageError: the ini file has neither true nor false for it.
         """
-        return bool(getattr(self._options, dest, None) or self._ini(dest))
+        given = getattr(self._options, dest, None)
+        return bool(given or (dest not in _COMMAND_LINE_ONLY and self._ini(dest)))
 
     def _ini(self, dest: str) -> str | None:
         try:

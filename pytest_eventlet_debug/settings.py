@@ -18,6 +18,10 @@ from pytest_eventlet_debug.hubs import HubNameError
 from pytest_eventlet_debug.hubs import select_hubs
 from pytest_eventlet_debug.options import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.options import Given
+from pytest_eventlet_debug.profiling.clock import CLOCKS
+from pytest_eventlet_debug.profiling.clock import ClockName
+from pytest_eventlet_debug.profiling.engine import ENGINES
+from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 
@@ -59,6 +63,9 @@ class Settings:
     strace: bool
     strace_args: tuple[str, ...]
     cprofile: bool
+    cprofile_clock: ClockName
+    cprofile_engine: EngineName
+    cprofile_view: bool
     pcap: bool
     pcap_interface: str
     pcap_filter: str | None
@@ -105,7 +112,10 @@ def read_settings(config: pytest.Config, hub: str | None = None) -> Settings:
         isolate=given.switch("eventlet_isolate"),
         strace=given.switch("eventlet_strace"),
         strace_args=_parsed(given, "eventlet_strace_args", parse_words, ()),
-        cprofile=given.switch("eventlet_cprofile"),
+        cprofile=given.switch("eventlet_cprofile") or given.switch("eventlet_cprofile_view"),
+        cprofile_clock=_parsed(given, "eventlet_cprofile_clock", parse_clock, "run"),
+        cprofile_engine=_parsed(given, "eventlet_cprofile_engine", parse_engine, "greenlet"),
+        cprofile_view=given.switch("eventlet_cprofile_view"),
         pcap=given.switch("eventlet_pcap"),
         pcap_interface=given.text("eventlet_pcap_interface") or "lo",
         pcap_filter=given.text("eventlet_pcap_filter") or None,
@@ -209,6 +219,22 @@ def parse_phases(text: str) -> frozenset[Phase]:
     if len(phases) != len(words):
         raise ValueError(f"must be a comma list of {', '.join(PHASES)}")
     return phases
+
+
+def parse_clock(text: str) -> ClockName:
+    """Parse what a profile measures."""
+    for name in CLOCKS:
+        if text == name:
+            return name
+    raise ValueError("must be run, wall or cpu")
+
+
+def parse_engine(text: str) -> EngineName:
+    """Parse what a profile is made with."""
+    for name in ENGINES:
+        if text == name:
+            return name
+    raise ValueError("must be greenlet or plain")
 
 
 def parse_words(text: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ THROW = "<method 'throw' of 'greenlet.greenlet' objects>"
 FUNCTIONS = 6
 
 #: Everything is inline: a helper would be one more function in the profile.
-_TEMPLATE = '''
+_TEMPLATE = """
 def f{i}(p, me, depth):
     log, clock, plan = p.log, p.clock, p.plan
     log.append((me, "enter", "f{i}"))
@@ -109,7 +109,7 @@ def g{i}(p, me, depth):
                 log.append((me, "enter", "g{i}"))
     finally:
         log.append((me, "leave", "g{i}"))
-'''
+"""
 
 
 class Oops(Exception):

@@ -120,6 +120,28 @@ def test_other_phases_are_refused(text: str) -> None:
         parse_phases(text)
 
 
+@pytest.mark.parametrize("text", ["run", "wall", "cpu"])
+def test_a_profile_has_one_of_three_clocks(text: str) -> None:
+    assert parse_clock(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "RUN", "time", "run,cpu"])
+def test_other_clocks_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be run, wall or cpu"):
+        parse_clock(text)
+
+
+@pytest.mark.parametrize("text", ["greenlet", "plain"])
+def test_a_profile_has_one_of_two_engines(text: str) -> None:
+    assert parse_engine(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "yappi", "greenlet "])
+def test_other_engines_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be greenlet or plain"):
+        parse_engine(text)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -216,6 +238,8 @@ def test_every_ini_value_counts_and_the_command_line_counts_before_it(
         eventlet_strace = true
         eventlet_strace_args = -e trace=network
         eventlet_cprofile = true
+        eventlet_cprofile_clock = cpu
+        eventlet_cprofile_engine = plain
         eventlet_pcap = true
         eventlet_dump_asyncio_tasks = true
         """
@@ -225,6 +249,7 @@ def test_every_ini_value_counts_and_the_command_line_counts_before_it(
     for expected in (
         *("<hubs=['poll']>", "<hub_in_ids=True>", "<jobs=2>", "<timeout=7.0>", "<keep='failed'>"),
         *("<phases=['setup']>", "<strace=True>", "<strace_args=('-e', 'trace=network')>"),
+        *("<cprofile_clock='cpu'>", "<cprofile_engine='plain'>", "<cprofile_view=False>"),
         *("<cprofile=True>", "<pcap=True>", "<dump_asyncio_tasks=True>"),
     ):
         assert expected in shown
@@ -255,7 +280,7 @@ def test_an_ini_value_of_false_leaves_a_switch_off(pytester: pytest.Pytester) ->
 
 def test_no_option_swallows_the_path_behind_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_a="def test_a(): pass", test_b="def test_b(): pass")
-    for switch in ("--strace", "--cprofile", "--pcap", "--dump-asyncio-tasks"):
+    for switch in ("--strace", "--cprofile", "--cprofile-view", "--pcap", "--dump-asyncio-tasks"):
         result = pytester.runpytest(switch, "test_a.py")
         result.assert_outcomes(passed=1)
 
@@ -271,7 +296,7 @@ def test_every_option_stands_in_one_group_of_the_help(pytester: pytest.Pytester)
         for line in lines[start:end]
         if re.match(f"  ({ours})", line)
     ]
-    assert len(flags) == 19
+    assert len(flags) == 22
     assert in_group == flags
 
 
@@ -283,7 +308,7 @@ def test_an_options_name_in_the_code_says_whose_it_is_and_is_no_other_ones(
         def pytest_report_header(config):
             names = [o.dest for g in config._parser._groups for o in g.options]
             ours = [n for n in names if n and n.startswith("eventlet_")]
-            assert len(ours) == len(set(ours)) == 19
+            assert len(ours) == len(set(ours)) == 22
             assert not {"strace", "pcap", "cprofile"}.intersection(names)
             assert all(getattr(config.option, name) is None for name in ours)
             return "all is well"

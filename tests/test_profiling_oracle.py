@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import cProfile
 from collections.abc import Callable
+import cProfile
 import sys
 
 from oracle import Program

@@ -41,14 +41,15 @@ def in_help(pytester: pytest.Pytester) -> list[Row]:
     )[0]
     inis = re.findall(r"^  (eventlet_\w+) \((?:string|bool)\):", text, re.MULTILINE)
     entries = re.split(r"^  (?=--)", group, flags=re.MULTILINE)[1:]
-    assert len(entries) == len(inis)
     rows = []
-    for entry, ini in zip(entries, inis, strict=True):
+    for entry in entries:
         option, _, rest = (
             entry.partition("\n")
             if "  " not in entry.split("\n")[0]
             else (entry.split()[0], "", entry.partition("  ")[2])
         )
+        dest = "eventlet_" + re.split("[= ]", option)[0].strip("-").removeprefix("eventlet-")
+        ini = dest.replace("-", "_") if dest.replace("-", "_") in inis else "none"
         stated = re.search(r"Default: (.*)\.$", words(rest))
         rows.append(Row(option.strip(), ini, stated[1] if stated else ""))
     return rows

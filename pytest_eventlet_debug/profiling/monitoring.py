@@ -8,13 +8,10 @@ one, callbacks are looked up through ``threading.local``, which makes each deare
 
 from __future__ import annotations
 
-import sys
-
-assert sys.version_info >= (3, 12)
-
 import _lsprof
 from collections.abc import Callable
 import operator
+import sys
 import threading
 from typing import Any
 
@@ -27,6 +24,8 @@ from pytest_eventlet_debug.profiling.stacks import Stacks
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
 from pytest_eventlet_debug.tracers import switches
+
+assert sys.version_info >= (3, 12)
 
 _monitoring = sys.monitoring
 

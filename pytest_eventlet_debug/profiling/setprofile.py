@@ -68,7 +68,8 @@ class SetprofileEngine:
         def switched(event: str, arguments: tuple[Any, Any]) -> None:
             nonlocal running, switching, taken
             began = now()
-            if getprofile() is not running.profiler:
+            present: object = getprofile()
+            if present is not running.profiler:
                 taken = True  # and it stays so: what was called meanwhile is unknown
             if taken:
                 return

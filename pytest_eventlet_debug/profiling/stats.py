@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import cProfile
 from collections.abc import Iterable
+import cProfile
 import dataclasses
 import os
 from typing import Any
@@ -128,7 +128,7 @@ def _add(to: list[float], counts: list[float]) -> None:
 def _label(code: Any, known: dict[int, Function]) -> Function:
     label = known.get(id(code))
     if label is None:
-        label = known[id(code)] = cProfile.label(code)  # type: ignore[attr-defined]
+        label = known[id(code)] = cProfile.label(code)
     return label
 
 

@@ -18,12 +18,17 @@ from pytest_eventlet_debug.analysis.strace_log import parse
 from pytest_eventlet_debug.matrix.controller import Controller
 from pytest_eventlet_debug.matrix.items import split_hub
 from pytest_eventlet_debug.matrix.witness import HUB_PROPERTY
+from pytest_eventlet_debug.report import profile
+from pytest_eventlet_debug.report import view
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.tracers.session import ERROR_PROPERTY
 
 #: Lines of each kind that are shown; the rest is counted.
 SHOWN = 50
+
+#: Seconds that a test takes for its profile to be shown without -v.
+LONG_SECONDS = 1.0
 
 
 class Summary:
@@ -35,8 +40,10 @@ class Summary:
         self._directories: dict[str, str] = {}
         self._errors: dict[str, list[str]] = {}
         self._other_hubs: dict[str, list[str]] = {}
+        self._seconds: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._seconds[report.nodeid] += getattr(report, "duration", 0.0)
         if report.when != "teardown" and not hasattr(report, "eventlet_end"):
             return
         for name, value in report.user_properties:
@@ -48,7 +55,8 @@ class Summary:
                 self._other_hubs.setdefault(str(value), []).append(report.nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        lines = [*self._differences(), *self._storms(), *self._others(), *self._failures()]
+        lines = [*self._differences(), *self._storms(), *self._profiles()]
+        lines += [*self._others(), *self._failures()]
         if self._directories:
             count = len(self._directories)
             tests = "1 test" if count == 1 else f"{count} tests"
@@ -57,6 +65,10 @@ class Summary:
             terminalreporter.section("eventlet hubs", "=")
         for line in lines:
             terminalreporter.line(line)
+        if self._settings.cprofile_view:
+            terminalreporter.line(
+                f"--cprofile-view: {view.open_only(map(Path, self._directories))}"
+            )
 
     def _differences(self) -> Iterator[str]:
         """Say which tests end differently from hub to hub."""
@@ -103,6 +115,23 @@ class Summary:
         if found:
             yield "system calls repeated without progress:"
             yield from _first(iter(found))
+
+    def _profiles(self) -> Iterator[str]:
+        """Name the functions that tests spent their time in: of long tests, or of all."""
+        least = 0.0 if self._config.option.verbose > 0 else LONG_SECONDS
+        paths = {
+            Path(directory, "profile.cprof"): nodeid
+            for directory, nodeid in self._directories.items()
+            if self._seconds[nodeid] > least
+        }
+        found = ((nodeid, path) for path, nodeid in paths.items() if path.exists())
+        first = next(found, None)
+        if first is not None:
+            yield "most time was spent in:"
+            yield from _first(
+                "\n".join([f"  {nodeid}", *(f"    {line}" for line in profile.describe(path))])
+                for nodeid, path in itertools.chain([first], found)
+            )
 
     def _others(self) -> Iterator[str]:
         for hub, nodeids in self._other_hubs.items():

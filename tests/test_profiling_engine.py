@@ -1,0 +1,397 @@
+"""Engines in the real world: greenthreads, threads, signals, other profilers, memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import greenlet
+import pytest
+
+from pytest_eventlet_debug.profiling import engine
+from pytest_eventlet_debug.profiling import selftest
+from pytest_eventlet_debug.profiling.engine import make_engine
+from pytest_eventlet_debug.profiling.plain import PlainEngine
+from pytest_eventlet_debug.warning_types import EventletDebugWarning
+
+NEW = sys.version_info >= (3, 12)
+
+_PROLOGUE = """
+import _thread, cProfile, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+import eventlet, greenlet
+from pytest_eventlet_debug.profiling.engine import make_engine
+
+def burn(seconds):
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+def seen(profile):
+    return {name: entry for (_, _, name), entry in profile.stats.items()}
+
+def callers(profile, name):
+    return {caller[2] for caller in seen(profile)[name][4]}
+"""
+
+
+def run(program: str) -> str:
+    """Run a program in a process of its own; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROLOGUE + textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_time_is_that_of_the_greenlet_that_ran() -> None:
+    assert (
+        run(
+            """
+        def worker():
+            burn(0.05)
+            eventlet.sleep(0.2)
+            burn(0.05)
+
+        engine = make_engine()
+        engine.start()
+        for thread in [eventlet.spawn(worker) for _ in range(3)]:
+            thread.wait()
+        engine.stop()
+        profile = engine.profile()
+        entry = seen(profile)["worker"]
+        assert entry[:2] == (3, 3)
+        assert 0.29 < entry[3] < 0.4, entry
+        root = seen(profile)["<greenthread worker>"]
+        assert root[:2] == (3, 3) and root[3] >= entry[3], root
+        assert callers(profile, "main") == {"<greenthread worker>"}
+        assert callers(profile, "worker") == {"main"}
+        total = sum(entry[2] for entry in profile.stats.values())
+        assert abs(profile.seconds - total - profile.switching) < 0.01
+        assert not profile.trouble
+        print("done")
+        """
+        )
+        == "done\n"
+    )
+
+
+def test_by_the_wall_clock_waiting_is_time_in_switch() -> None:
+    assert (
+        run(
+            """
+        def worker():
+            eventlet.sleep(0.2)
+
+        engine = make_engine(clock="wall")
+        engine.start()
+        for thread in [eventlet.spawn(worker) for _ in range(3)]:
+            thread.wait()
+        engine.stop()
+        found = seen(engine.profile())
+        assert 0.59 < found["worker"][3] < 0.8
+        assert found["<method 'switch' of 'greenlet.greenlet' objects>"][2] > 0.59
+        print("done")
+        """
+        )
+        == "done\n"
+    )
+
+
+def test_a_pool_has_roots_too_and_spawn_n_starts_with_the_function() -> None:
+    assert (
+        run(
+            """
+        def pooled(): burn(0.001)
+        def bare(): burn(0.001)
+
+        pool = eventlet.GreenPool(3)
+        engine = make_engine()
+        engine.start()
+        for _ in range(10):
+            pool.spawn_n(pooled)
+            eventlet.spawn_n(bare)
+        pool.waitall()
+        engine.stop()
+        found = seen(engine.profile())
+        assert found["<greenthread pooled>"][:2] == (10, 10)
+        assert callers(engine.profile(), "bare") == set()
+        print("done")
+        """
+        )
+        == "done\n"
+    )
+
+
+def test_other_threads_are_left_out_and_harm_nothing() -> None:
+    assert (
+        run(
+            """
+        from eventlet import tpool
+
+        def in_thread(): burn(0.02)
+        def worker():
+            for _ in range(5):
+                tpool.execute(in_thread)
+                inside()
+        def inside(): burn(0.005)
+
+        for _ in range(2):
+            engine = make_engine()
+            engine.start()
+            for thread in [eventlet.spawn(worker) for _ in range(4)]:
+                thread.wait()
+            engine.stop()
+            profile = engine.profile()
+            found = seen(profile)
+            assert found["inside"][:2] == (20, 20)
+            assert callers(profile, "inside") == {"worker"}
+            assert "in_thread" not in found
+            assert "start_thread" not in found
+            assert not profile.trouble
+        native = type(_thread.start_new_thread)
+        assert type(threading._start_new_thread) is native
+        assert type(_thread.start_new_thread) is native
+        print("done")
+        """
+        )
+        == "done\n"
+    )
+
+
+def test_a_greenlet_that_is_collected_dies_as_it_would_without() -> None:
+    assert (
+        run(
+            """
+        gone = []
+        def worker():
+            try:
+                greenlet.getcurrent().parent.switch()
+            finally:
+                gone.append(1)
+
+        engine = make_engine()
+        engine.start()
+        for _ in range(50):
+            greenlet.greenlet(worker).switch()
+        engine.stop()
+        assert len(gone) == 50
+        found = seen(engine.profile())
+        assert found["worker"][:2] == (50, 50)
+        print("done")
+        """
+        )
+        == "done\n"
+    )
+
+
+def test_a_callback_that_was_there_before_hears_on() -> None:
+    assert (
+        run(
+            """
+        heard = []
+        greenlet.settrace(lambda *event: heard.append(event))
+        before = greenlet.gettrace()
+        engine = make_engine()
+        engine.start()
+        greenlet.greenlet(burn).switch(0.0)
+        engine.stop()
+        assert len(heard) >= 2
+        assert greenlet.gettrace() is before
+        assert not engine.profile().trouble
+        print("done")
+        """
+        )
+        == "done\n"
+    )
+
+
+def test_it_may_start_in_one_greenthread_and_stop_in_another() -> None:
+    assert (
+        run(
+            """
+        engine = make_engine()
+        def begin():
+            engine.start()
+            eventlet.sleep(0)
+            burn(0.01)
+        def end():
+            eventlet.sleep(0.1)
+            engine.stop()
+        threads = eventlet.spawn(begin), eventlet.spawn(end)
+        for thread in threads:
+            thread.wait()
+        found = seen(engine.profile())
+        assert found["burn"][:2] == (1, 1)
+        print("done")
+        """
+        )
+        == "done\n"
+    )
+
+
+def test_a_lost_hook_is_told() -> None:
+    assert "without our notice" in run(
+        """
+        engine = make_engine()
+        engine.start()
+        greenlet.settrace(None)
+        engine.stop()
+        print(engine.profile().trouble)
+        """
+    )
+
+
+def test_a_test_may_profile_itself_while_greenlets_switch() -> None:
+    said = run(
+        """
+        def theirs(): eventlet.sleep(0)
+        engine = make_engine()
+        engine.start()
+        own = cProfile.Profile()
+        own.enable()
+        for _ in range(10):
+            theirs()
+        own.disable()
+        engine.stop()
+        own.create_stats()
+        (count,) = [entry[1] for (_, _, name), entry in own.stats.items() if name == "theirs"]
+        assert count >= 10  # plain cProfile may count one too many here, whoever else profiles
+        assert sys.getprofile() is None
+        print(engine.profile().trouble)
+        """
+    )
+    assert said == "\n" if NEW else "profiler of its own" in said
+
+
+def test_setprofile_of_a_test_goes_on() -> None:
+    run(
+        """
+        heard = []
+        def hear(*event): heard.append(event)
+        engine = make_engine()
+        engine.start()
+        sys.setprofile(hear)
+        burn(0.0)
+        eventlet.sleep(0)
+        burn(0.0)
+        assert sys.getprofile() is hear
+        sys.setprofile(None)
+        engine.stop()
+        names = [frame.f_code.co_name for frame, event, _ in heard if event == "call"]
+        assert names.count("burn") == 2
+        """
+    )
+
+
+def test_where_the_trial_fails_plain_cprofile_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "trouble", lambda: "greenlets cannot be profiled here (x)")
+    with pytest.warns(EventletDebugWarning, match="profiled here .x.; plain cProfile takes over"):
+        assert isinstance(make_engine(), PlainEngine)
+    assert isinstance(make_engine("plain"), PlainEngine)
+
+
+def test_the_trial_passes_here_and_finds_wrong_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert selftest.trouble.__wrapped__() == ""
+    monkeypatch.setattr(selftest, "make_greenlet_engine", PlainEngine)
+    assert "wrong callers" in selftest.trouble.__wrapped__()
+    assert greenlet.gettrace() is None
+
+
+def test_fifty_thousand_greenthreads_need_no_memory_for_each() -> None:
+    grown = run(
+        """
+        import resource
+        def kilobytes(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        def spawn(count):
+            pool = eventlet.GreenPool(100)
+            for _ in range(count):
+                pool.spawn_n(eventlet.sleep, 0)
+            pool.waitall()
+        spawn(50_000)
+        before = kilobytes()
+        engine = make_engine()
+        engine.start()
+        spawn(50_000)
+        engine.stop()
+        profile = engine.profile()
+        assert seen(profile)["<greenthread sleep>"][1] == 50_000
+        print(kilobytes() - before)
+        """
+    )
+    assert int(grown) < 10_000
+
+
+@pytest.mark.skipif(not shutil.which("callgrind_annotate"), reason="valgrind is not installed")
+def test_the_shares_of_callgrind_annotate_add_up_to_a_hundred(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import eventlet
+        def work():
+            for _ in range(50):
+                sum(range(1000))
+                eventlet.sleep(0)
+        def test_it():
+            for thread in [eventlet.spawn(work) for _ in range(20)]:
+                thread.wait()
+        """
+    )
+    pytester.runpytest("--cprofile").assert_outcomes(passed=1)
+    (path,) = Path("eventlet-debug").glob("*/profile.callgrind")
+    command = ["callgrind_annotate", "--threshold=100", "--auto=no", str(path)]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
+    functions = text.partition("file:function")[2]
+    shares = [float(share) for share in re.findall(r"^ *[\d,]+ \(([\d.]+)%\)", functions, re.M)]
+    assert sum(shares) == pytest.approx(100, abs=0.01 * len(shares) + 0.1)
+
+
+BUSY = """
+    import greenlet, time
+
+    def work(main):
+        while True:
+            main.switch()
+
+    def test_busy():
+        other = greenlet.greenlet(work)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            other.switch(greenlet.getcurrent())
+            sum(range(10))
+"""
+
+
+def test_a_timeouts_signal_arrives_in_a_busy_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(BUSY)
+    result = pytester.runpytest("--cprofile", "--timeout=1", "--timeout-method=signal")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Timeout *1.0s*"])
+    assert result.duration < 12
+
+
+def test_ctrl_c_arrives_in_a_busy_test(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import os, signal, subprocess, sys
+        def pytest_runtest_call():
+            program = f"import os, time; time.sleep(1); os.kill({os.getpid()}, {signal.SIGINT:d})"
+            subprocess.Popen([sys.executable, "-c", program])
+        """
+    )
+    pytester.makepyfile(BUSY)
+    result = pytester.runpytest("--cprofile")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*KeyboardInterrupt*"])
+    assert result.duration < 12
+
+
+def test_an_engine_is_named_by_one_word() -> None:
+    assert engine.ENGINES == ("greenlet", "plain")

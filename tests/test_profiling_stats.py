@@ -1,0 +1,71 @@
+"""Adding up profilers: entries, edges, and roots for greenthreads."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+from typing import NamedTuple
+
+from pytest_eventlet_debug.profiling import stats
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.profiling.stats import merge
+from pytest_eventlet_debug.profiling.stats import root_of
+
+
+class Call(NamedTuple):
+    code: Any
+    callcount: int
+    reccallcount: int
+    totaltime: float
+    inlinetime: float
+    calls: Any = None
+
+
+def test_counts_of_the_same_function_are_added() -> None:
+    one = [Call("f", 3, 1, 5.0, 2.0, [Call("g", 2, 0, 3.0, 3.0)]), Call("g", 2, 0, 3.0, 3.0)]
+    other = [Call("g", 1, 0, 4.0, 4.0)]
+    f, g = ("~", 0, "f"), ("~", 0, "g")
+    assert merge([Part(one), Part(other)]) == {
+        f: (2, 3, 2.0, 5.0, {}),
+        g: (3, 3, 7.0, 7.0, {f: (2, 2, 3.0, 3.0)}),
+    }
+
+
+def test_a_root_calls_what_nobody_called() -> None:
+    main, f = ("~", 0, "main"), ("~", 0, "f")
+    root = ("x.py", 7, "<greenthread f>")
+    entries = [
+        Call("main", 2, 0, 9.0, 1.0, [Call("f", 2, 0, 8.0, 8.0)]),
+        Call("f", 3, 0, 10.0, 10.0),
+    ]
+    merged = merge([Part(entries, root, 2)])
+    assert merged[root] == (2, 2, 0.0, 11.0, {})
+    assert merged[main][4] == {root: (2, 2, 1.0, 9.0)}
+    assert merged[f][4] == {main: (2, 2, 8.0, 8.0), root: (1, 1, 2.0, 2.0)}
+
+
+def test_our_own_functions_are_left_out_with_their_calls() -> None:
+    ours = merge.__code__
+    merged = merge(
+        [
+            Part([Call(ours, 1, 0, 2.0, 1.0, [Call("f", 1, 0, 1.0, 1.0)])]),
+            Part(
+                [
+                    Call("f", 1, 0, 1.0, 1.0),
+                ]
+            ),
+        ]
+    )
+    assert merged == {("~", 0, "f"): (1, 1, 1.0, 1.0, {})}
+
+
+class Worker:
+    def run(self) -> None: ...
+
+
+def test_a_root_is_named_by_the_function_that_was_spawned() -> None:
+    file, line, name = root_of(functools.partial(Worker().run))
+    assert (file, name) == (__file__, "<greenthread Worker.run>")
+    assert line > 0
+    assert root_of(len) == ("~", 0, "<greenthread len>")
+    assert not stats._ours(root_of(merge))
