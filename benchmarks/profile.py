@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import cProfile
 import gc
 import platform
 import sys
@@ -23,6 +22,9 @@ from typing import Any
 import warnings
 
 warnings.simplefilter("ignore")
+del sys.path[0]  # cProfile imports a module called profile, and must not find this file
+
+import cProfile  # noqa: E402
 
 import eventlet  # noqa: E402
 import greenlet  # noqa: E402

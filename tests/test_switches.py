@@ -172,7 +172,7 @@ def test_spawn_n_is_named_from_the_second_switch_on() -> None:
         "def work():\n"
         "    for _ in range(2): eventlet.sleep(0)\n"
         "eventlet.spawn_n(work)\n"
-        "eventlet.sleep(0.01)\n"
+        "for _ in range(9): eventlet.sleep(0)\n"
     )
     assert lines[:2] == ["2 hub", "3 greenlet"]
     assert "3 work" in lines[2:]

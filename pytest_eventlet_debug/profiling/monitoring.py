@@ -34,18 +34,11 @@ _UNNAMED_IDS = (4, 3)
 
 _EVENTS = _monitoring.events
 
-#: The events in the order of ``Stack.feeds`` with the method of a Profiler that takes each;
-#: see callback_table in CPython's Modules/_lsprof.c.
-_TABLE = (
-    (_EVENTS.PY_START, "_pystart_callback"),
-    (_EVENTS.PY_RESUME, "_pystart_callback"),
-    (_EVENTS.PY_THROW, "_pythrow_callback"),
-    (_EVENTS.PY_RETURN, "_pyreturn_callback"),
-    (_EVENTS.PY_YIELD, "_pyreturn_callback"),
-    (_EVENTS.PY_UNWIND, "_pyreturn_callback"),
-    (_EVENTS.CALL, "_ccall_callback"),
-    (_EVENTS.C_RETURN, "_creturn_callback"),
-    (_EVENTS.C_RAISE, "_creturn_callback"),
+#: The events that cProfile asks for, in the order of ``Stack.feeds``.
+_ASKED = (
+    *(_EVENTS.PY_START, _EVENTS.PY_RESUME, _EVENTS.PY_THROW),
+    *(_EVENTS.PY_RETURN, _EVENTS.PY_YIELD, _EVENTS.PY_UNWIND),
+    *(_EVENTS.CALL, _EVENTS.C_RETURN, _EVENTS.C_RAISE),
 )
 
 _LEFT_ON = "the test put a profiler of its own in the place of ours, or left it on"
@@ -58,11 +51,15 @@ _local = threading.local
 
 
 class _Stacks(Stacks):
+    # Which method takes which event: see callback_table in CPython's Modules/_lsprof.c.
     def feeds(self, profiler: _lsprof.Profiler) -> tuple[Callable[..., object], ...]:
         # Until Python 3.13, throw() into a generator is told like any other resumption.
         start = profiler._pystart_callback
-        given = (getattr(profiler, name, start) for _, name in _TABLE)
-        return tuple(given)
+        throw = getattr(profiler, "_pythrow_callback", start)
+        give, call = profiler._pyreturn_callback, profiler._ccall_callback
+        back = profiler._creturn_callback
+        # Few objects, so that a switch finds them in the CPU's cache.
+        return (start, start, throw, give, give, give, call, back, back)
 
 
 def _by_thread() -> Any:
@@ -114,7 +111,7 @@ class MonitoringEngine:
         stacks = _Stacks(self._clock)
         now, cell, find = self._clock.now, stacks.cell, stacks.live.get
         register = _monitoring.register_callback
-        start, resume, throw, give, stop, unwind, call, back, up = (event for event, _ in _TABLE)
+        start, resume, throw, give, stop, unwind, call, back, up = _ASKED
         running = stacks.enter(current)
         switching = 0.0
 
@@ -149,7 +146,7 @@ class MonitoringEngine:
             switching += ended - began
             cell[0] = 0.0 if at is None else ended - at
 
-        apart = tuple(_by_thread() for _ in _TABLE)
+        apart = tuple(_by_thread() for _ in _ASKED)
 
         def switched_by_thread(event: str, arguments: tuple[Any, Any]) -> None:
             nonlocal running, switching
@@ -179,7 +176,7 @@ class MonitoringEngine:
             """Go on with callbacks that tell threads apart; called in the first thread."""
             nonlocal callback
             threads.unwatch(keep_apart)
-            for (event, _), feed, by_thread in zip(_TABLE, running.feeds, apart, strict=True):
+            for event, feed, by_thread in zip(_ASKED, running.feeds, apart, strict=True):
                 by_thread.f = feed
                 register(tool, event, by_thread)
             if callback is switched:
@@ -192,7 +189,7 @@ class MonitoringEngine:
             _monitoring.set_events(tool, 0)
             ended = now()
             threads.unwatch(keep_apart)
-            for event, _ in _TABLE:
+            for event in _ASKED:
                 register(tool, event, None)
             _monitoring.free_tool_id(tool)
             if not switches.subscribed(callback):
@@ -207,13 +204,13 @@ class MonitoringEngine:
         if self._by_thread or threads.several():
             keep_apart()
         else:
-            for (event, _), feed in zip(_TABLE, running.feeds, strict=True):
+            for event, feed in zip(_ASKED, running.feeds, strict=True):
                 register(tool, event, feed)
             threads.watch(keep_apart)
         self._end = end
         # From here on every call is told, but not ours, which is no call that began so.
         started = now()
-        _monitoring.set_events(tool, sum(event for event, _ in _TABLE))
+        _monitoring.set_events(tool, sum(_ASKED))
 
     def _close(self, stacks: Stacks, running: Stack, now: float) -> None:
         """Have open calls counted: only ``disable()`` does that, after ``enable()``."""

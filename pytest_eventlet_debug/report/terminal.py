@@ -40,10 +40,11 @@ class Summary:
         self._directories: dict[str, str] = {}
         self._errors: dict[str, list[str]] = {}
         self._other_hubs: dict[str, list[str]] = {}
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._seconds[report.nodeid] += getattr(report, "duration", 0.0)
+        before = self._seconds.get(report.nodeid, 0.0)
+        self._seconds[report.nodeid] = before + getattr(report, "duration", 0.0)
         if report.when != "teardown" and not hasattr(report, "eventlet_end"):
             return
         for name, value in report.user_properties:
