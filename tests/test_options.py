@@ -8,7 +8,9 @@ import re
 
 import pytest
 
+from pytest_eventlet_debug.settings import parse_clock
 from pytest_eventlet_debug.settings import parse_count
+from pytest_eventlet_debug.settings import parse_engine
 from pytest_eventlet_debug.settings import parse_jobs
 from pytest_eventlet_debug.settings import parse_keep
 from pytest_eventlet_debug.settings import parse_leaks
