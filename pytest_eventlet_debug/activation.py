@@ -283,12 +283,12 @@ class Activation:
         """
         manager = self._config.pluginmanager
         session: TracerSession | None = manager.getplugin(_SESSION)
+        if not self._is_open:
+            self._open_run()
         if session is None:
             session = self._register_session([])
             if self._told is None and not manager.hasplugin(_SUMMARY):
                 self._register_ends()
-        if not self._is_open:
-            self._open_run()
         return session
 
     def _own_descriptors(self) -> set[int]:

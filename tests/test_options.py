@@ -26,7 +26,8 @@ SHOW = """
         settings = read_settings(config)
         return [f"<{name}={getattr(settings, name)!r}>" for name in (
             "jobs", "timeout", "artifacts", "keep", "strace", "strace_args", "cprofile", "pcap",
-            "dump_asyncio_tasks", "leaks", "hub_in_ids",
+            "dump_asyncio_tasks", "leaks", "hub_in_ids", "cprofile_clock", "cprofile_engine",
+            "cprofile_view",
         )] + [f"<hubs={[hub.name for hub in settings.hubs]}>",
               f"<phases={sorted(settings.phases or ())}>"]
 """

@@ -19,7 +19,9 @@ FILES = {
     "capture.pcapng",
     "profile.callgrind",
     "profile.cprof",
+    "profile.json",
     "strace.txt",
+    "timeline.json",
 }
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
@@ -501,12 +503,12 @@ def test_a_block_is_recorded_alone_with_and_without_options(
     result.assert_outcomes(passed=1, warnings=0)
     facts = recorded()["test_blocks"]
     assert facts["errors"] == []
-    whole = FILES if options == [*ALL] else {"strace.txt"} if options else set()
+    whole = FILES if options == [*ALL] else {"strace.txt", "timeline.json"} if options else set()
     assert set(facts["artifacts"]) == {
         *whole,
         *(f"block-1/{name}" for name in FILES),
-        "block-2/strace.txt",
-        "block-3/strace.txt",
+        *("block-2/strace.txt", "block-2/timeline.json"),
+        *("block-3/strace.txt", "block-3/timeline.json"),
     }
 
     def looked(name: str) -> list[str]:
@@ -607,7 +609,11 @@ def test_a_block_whose_tool_is_missing_is_warned_of_and_not_recorded(
         result.stdout.fnmatch_lines([f"{words}*::test_block*and 1 more)"])
     name = "test_block[poll]" if "--eventlet-hub=poll" in arguments else "test_block"
     facts = recorded()[name]
-    assert facts["artifacts"] == ["block-1/profile.callgrind", "block-1/profile.cprof"]
+    assert facts["artifacts"] == [
+        "block-1/profile.callgrind",
+        "block-1/profile.cprof",
+        "block-1/profile.json",
+    ]
     assert facts["errors"][0].startswith(words)
 
 
@@ -654,7 +660,7 @@ def test_an_exception_in_a_block_is_the_tests_and_the_block_is_complete(
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E *ValueError: mine", "artifacts: *eventlet-debug*test_block*"])
     assert recorded()["test_block"]["artifacts"] == [
-        *("block-1/profile.callgrind", "block-1/profile.cprof")
+        *("block-1/profile.callgrind", "block-1/profile.cprof", "block-1/profile.json")
     ]
 
 

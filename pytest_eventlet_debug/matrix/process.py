@@ -148,7 +148,10 @@ class ChildProcess:
     @property
     def usage_error(self) -> str:
         """What pytest said of the command line that it could not use."""
-        lines = self.output.strip().splitlines() or ["a child could not use the command line"]
+        # Warnings of other plugins may stand before it.
+        _, mark, words = f"\n{self.output}".partition("\nERROR: ")
+        words = words if mark else self.output
+        lines = words.strip().splitlines() or ["a child could not use the command line"]
         return "\n".join(line.removeprefix("ERROR: ") for line in lines)
 
     @property
