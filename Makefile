@@ -6,6 +6,9 @@ VENV = .venv
 ARGS ?=
 PYTEST = $(VENV)/bin/pytest
 
+# The tests start Python thousands of times, and each would compile the plugin anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint suite tools clean
 
 help:

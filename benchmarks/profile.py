@@ -3,9 +3,9 @@
 Usage: python benchmarks/profile.py [ROUNDS]
 
 For each workload there is a row, and a column for each profiler: cProfile; yappi by its
-wall clock, if it is installed; ours by the clocks run and wall; and ours where there is a
-second thread. What is compared is CPU time, the least of ROUNDS rounds (5), in each of which
-every profiler has its turn.
+wall clock, if it is installed; ours by the clocks run and wall, where there is a second
+thread, and without what is written in C. What is compared is CPU time, the least of ROUNDS
+rounds (5), in each of which every profiler has its turn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ import cProfile  # noqa: E402
 import eventlet  # noqa: E402
 import greenlet  # noqa: E402
 
-from pytest_eventlet_debug.profiling.engine import make_engine  # noqa: E402
+from pytest_eventlet_debug.profiling.clock import ClockName  # noqa: E402
+from pytest_eventlet_debug.profiling.clock import make_clock  # noqa: E402
+from pytest_eventlet_debug.profiling.engine import greenlet_engines  # noqa: E402
 
 try:
     import yappi
@@ -121,8 +123,8 @@ def with_yappi() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def with_ours(clock: Any) -> Iterator[None]:
-    engine = make_engine("greenlet", clock)
+def with_ours(clock: ClockName = "run", kind: int = 0) -> Iterator[None]:
+    engine = greenlet_engines()[kind](make_clock(clock))
     engine.start()
     yield
     engine.stop()
@@ -134,7 +136,7 @@ def with_a_thread() -> Iterator[None]:
     thread = threading.Thread(target=over.wait)
     thread.start()
     try:
-        with with_ours("run"):
+        with with_ours():
             yield
     finally:
         over.set()
@@ -145,9 +147,10 @@ PROFILERS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
     "none": contextlib.nullcontext,
     "cProfile": with_cprofile,
     **({} if yappi is None else {"yappi": with_yappi}),
-    "ours": lambda: with_ours("run"),
+    "ours": with_ours,
     "ours, wall": lambda: with_ours("wall"),
     "ours, 2 threads": with_a_thread,
+    "ours, no C": lambda: with_ours(kind=-1),
 }
 
 

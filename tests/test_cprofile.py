@@ -129,7 +129,10 @@ def test_callgrind_annotate_reads_it(tmp_path: Path) -> None:
     assert "inner" in done.stdout, done.stderr
 
 
-def test_a_profiler_that_is_active_already_is_one_error(tmp_path: Path) -> None:
+def test_a_profiler_that_is_active_already_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytest_eventlet_debug.profiling.native", None)
     tracer = CProfile()
     theirs = cProfile.Profile()
     theirs.enable()
@@ -143,6 +146,23 @@ def test_a_profiler_that_is_active_already_is_one_error(tmp_path: Path) -> None:
     assert tracer.stop() == ()
     tracer.start(Recording("a::b", tmp_path))
     assert tracer.stop()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="a thread has one profiler")
+def test_another_profiler_that_is_active_already_does_not_matter(tmp_path: Path) -> None:
+    pytest.importorskip("pytest_eventlet_debug.profiling._native")
+    tracer = CProfile()
+    theirs = cProfile.Profile()
+    theirs.enable()
+    try:
+        tracer.start(Recording("a::b", tmp_path))
+        busy()
+        tracer.stop()
+    finally:
+        theirs.disable()
+    theirs.create_stats()
+    assert "busy" in {name for _, _, name in theirs.stats}
+    assert calls(tmp_path / "profile.cprof")["busy"] == 1
 
 
 def test_a_test_that_profiles_itself_passes(tmp_path: Path) -> None:
@@ -165,7 +185,10 @@ def test_a_test_that_profiles_itself_passes(tmp_path: Path) -> None:
     assert (sys.version_info < (3, 12)) or calls(tmp_path / "profile.cprof")["busy"] == 1
 
 
-def test_a_test_that_leaves_its_profiler_on_keeps_it(tmp_path: Path) -> None:
+def test_a_test_that_leaves_its_profiler_on_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytest_eventlet_debug.profiling.native", None)
     tracer = CProfile()
     tracer.start(Recording("a::b", tmp_path))
     theirs = cProfile.Profile()
@@ -183,3 +206,19 @@ def test_loading_it_does_not_import_pyprof2calltree() -> None:
     program = f"import sys, {module}; print('pyprof2calltree' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_no_greenlet_of_ours_is_in_the_first_recording(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import eventlet
+
+        def test_it():
+            eventlet.spawn(eventlet.sleep, 0.001).wait()
+        """
+    )
+    pytester.runpytest("--strace", "--cprofile").assert_outcomes(passed=1)
+    (path,) = Path("eventlet-debug").glob("*/timeline.json")
+    names = set(re.findall(r'"(\d+:\w+)"', path.read_text()))
+    assert names == {"1:test", "2:hub", "3:sleep"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from pytest_eventlet_debug.profiling import engine
 from pytest_eventlet_debug.profiling import selftest
+from pytest_eventlet_debug.profiling.engine import greenlet_engines
 from pytest_eventlet_debug.profiling.engine import make_engine
 from pytest_eventlet_debug.profiling.plain import PlainEngine
 from pytest_eventlet_debug.warning_types import EventletDebugWarning
@@ -39,20 +41,34 @@ def callers(profile, name):
 """
 
 
-def run(program: str) -> str:
-    """Run a program in a process of its own; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PROLOGUE + textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
+Run = Callable[[str], str]
+
+#: As where the plugin was installed without a compiler.
+_NO_NATIVE = "import sys; sys.modules['pytest_eventlet_debug.profiling._native'] = None"
 
 
-def test_time_is_that_of_the_greenlet_that_ran() -> None:
+@pytest.fixture(params=["native", "python"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a program in a process of its own, with either engine; return what it prints."""
+    if request.param == "native":
+        pytest.importorskip("pytest_eventlet_debug.profiling._native")
+    before = _NO_NATIVE if request.param == "python" else ""
+
+    def run(program: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", before + _PROLOGUE + textwrap.dedent(program)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    return run
+
+
+def test_time_is_that_of_the_greenlet_that_ran(run: Run) -> None:
     assert (
         run(
             """
@@ -84,7 +100,7 @@ def test_time_is_that_of_the_greenlet_that_ran() -> None:
     )
 
 
-def test_by_the_wall_clock_waiting_is_time_in_switch() -> None:
+def test_by_the_wall_clock_waiting_is_time_in_switch(run: Run) -> None:
     assert (
         run(
             """
@@ -106,7 +122,7 @@ def test_by_the_wall_clock_waiting_is_time_in_switch() -> None:
     )
 
 
-def test_a_pool_has_roots_too_and_spawn_n_starts_with_the_function() -> None:
+def test_a_pool_has_roots_too_and_spawn_n_starts_with_the_function(run: Run) -> None:
     assert (
         run(
             """
@@ -131,7 +147,7 @@ def test_a_pool_has_roots_too_and_spawn_n_starts_with_the_function() -> None:
     )
 
 
-def test_other_threads_are_left_out_and_harm_nothing() -> None:
+def test_other_threads_are_left_out_and_harm_nothing(run: Run) -> None:
     assert (
         run(
             """
@@ -157,10 +173,6 @@ def test_other_threads_are_left_out_and_harm_nothing() -> None:
             assert "in_thread" not in found
             assert "start_thread" not in found
             assert not profile.trouble
-        native = type(_thread.start_new_thread)
-        for name in "_start_new_thread", "_start_joinable_thread":
-            assert type(getattr(threading, name, _thread.start_new_thread)) is native
-        assert type(_thread.start_new_thread) is native
         print("done")
         """
         )
@@ -168,7 +180,7 @@ def test_other_threads_are_left_out_and_harm_nothing() -> None:
     )
 
 
-def test_a_greenlet_that_is_collected_dies_as_it_would_without() -> None:
+def test_a_greenlet_that_is_collected_dies_as_it_would_without(run: Run) -> None:
     assert (
         run(
             """
@@ -194,7 +206,7 @@ def test_a_greenlet_that_is_collected_dies_as_it_would_without() -> None:
     )
 
 
-def test_a_callback_that_was_there_before_hears_on() -> None:
+def test_a_callback_that_was_there_before_hears_on(run: Run) -> None:
     assert (
         run(
             """
@@ -215,7 +227,7 @@ def test_a_callback_that_was_there_before_hears_on() -> None:
     )
 
 
-def test_it_may_start_in_one_greenthread_and_stop_in_another() -> None:
+def test_it_may_start_in_one_greenthread_and_stop_in_another(run: Run) -> None:
     assert (
         run(
             """
@@ -239,7 +251,7 @@ def test_it_may_start_in_one_greenthread_and_stop_in_another() -> None:
     )
 
 
-def test_a_lost_hook_is_told() -> None:
+def test_a_lost_hook_is_told(run: Run) -> None:
     assert "without our notice" in run(
         """
         engine = make_engine()
@@ -251,7 +263,7 @@ def test_a_lost_hook_is_told() -> None:
     )
 
 
-def test_a_test_may_profile_itself_while_greenlets_switch() -> None:
+def test_a_test_may_profile_itself_while_greenlets_switch(run: Run) -> None:
     said = run(
         """
         def theirs(): eventlet.sleep(0)
@@ -273,7 +285,7 @@ def test_a_test_may_profile_itself_while_greenlets_switch() -> None:
     assert said == "\n" if NEW else "profiler of its own" in said
 
 
-def test_setprofile_of_a_test_goes_on() -> None:
+def test_setprofile_of_a_test_goes_on(run: Run) -> None:
     run(
         """
         heard = []
@@ -293,21 +305,33 @@ def test_setprofile_of_a_test_goes_on() -> None:
     )
 
 
-def test_where_the_trial_fails_plain_cprofile_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "trouble", lambda: "greenlets cannot be profiled here (x)")
-    with pytest.warns(EventletDebugWarning, match="profiled here .x.; plain cProfile takes over"):
+def test_where_the_trial_fails_the_next_best_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pytest_eventlet_debug.profiling._native")
+    native, python = greenlet_engines()
+    trouble = {native: "greenlets cannot be profiled here (x)", python: ""}
+    monkeypatch.setattr(selftest, "trouble", trouble.get)
+    assert type(make_engine()) is python
+    trouble[python] = "greenlets cannot be profiled here (y)"
+    with pytest.warns(EventletDebugWarning, match="profiled here .y.; plain cProfile takes over"):
         assert isinstance(make_engine(), PlainEngine)
     assert isinstance(make_engine("plain"), PlainEngine)
 
 
-def test_the_trial_passes_here_and_finds_wrong_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert selftest.trouble.__wrapped__() == ""
-    monkeypatch.setattr(selftest, "make_greenlet_engine", PlainEngine)
-    assert "wrong callers" in selftest.trouble.__wrapped__()
+def test_the_trial_passes_here_and_finds_wrong_callers() -> None:
+    for kind in greenlet_engines():
+        assert selftest.trouble(kind) == ""
+    assert "wrong callers" in selftest.trouble(lambda clock: PlainEngine())
     assert greenlet.gettrace() is None
 
 
-def test_fifty_thousand_greenthreads_need_no_memory_for_each() -> None:
+def test_without_a_compiler_there_is_an_engine_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pytest_eventlet_debug.profiling._native")
+    native, python = greenlet_engines()
+    monkeypatch.setitem(sys.modules, "pytest_eventlet_debug.profiling.native", None)
+    assert greenlet_engines() == (python,) != (native,)
+
+
+def test_fifty_thousand_greenthreads_need_no_memory_for_each(run: Run) -> None:
     grown = run(
         """
         import resource

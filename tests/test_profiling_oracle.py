@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import cProfile
-import sys
 
 from oracle import Program
 from oracle import differences
@@ -14,25 +13,16 @@ import pytest
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Engine
+from pytest_eventlet_debug.profiling.engine import greenlet_engines
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
 
 PROGRAMS = 300
 
-if sys.version_info >= (3, 12):
-    from pytest_eventlet_debug.profiling.monitoring import MonitoringEngine
-
-    ENGINES: list[Callable[[Clock], Engine]] = [
-        MonitoringEngine,
-        lambda clock: MonitoringEngine(clock, by_thread=True),
-    ]
-else:
-    from pytest_eventlet_debug.profiling.setprofile import SetprofileEngine
-
-    ENGINES = [SetprofileEngine]
+ENGINES = greenlet_engines()
 
 
-@pytest.mark.parametrize("make", ENGINES, ids=["simple", "by thread"][: len(ENGINES)])
+@pytest.mark.parametrize("make", ENGINES)
 def test_all_numbers_of_random_greenlet_programs_are_right(
     make: Callable[[Clock], Engine],
 ) -> None:
@@ -56,7 +46,7 @@ def test_all_numbers_of_random_greenlet_programs_are_right(
     print(f"{checked} entries and edges")
 
 
-@pytest.mark.parametrize("make", ENGINES, ids=["simple", "by thread"][: len(ENGINES)])
+@pytest.mark.parametrize("make", ENGINES)
 @pytest.mark.parametrize("clock", ["run", "wall"])
 def test_calls_and_callers_are_right_by_the_real_clocks(
     make: Callable[[Clock], Engine], clock: str

@@ -12,17 +12,25 @@ from pytest_eventlet_debug.profiling.stats import merge
 from pytest_eventlet_debug.profiling.stats import root_of
 
 
+class Called(NamedTuple):
+    code: Any
+    callcount: int
+    reccallcount: int
+    totaltime: float
+    inlinetime: float
+
+
 class Call(NamedTuple):
     code: Any
     callcount: int
     reccallcount: int
     totaltime: float
     inlinetime: float
-    calls: Any = None
+    calls: list[Called] | None = None
 
 
 def test_counts_of_the_same_function_are_added() -> None:
-    one = [Call("f", 3, 1, 5.0, 2.0, [Call("g", 2, 0, 3.0, 3.0)]), Call("g", 2, 0, 3.0, 3.0)]
+    one = [Call("f", 3, 1, 5.0, 2.0, [Called("g", 2, 0, 3.0, 3.0)]), Call("g", 2, 0, 3.0, 3.0)]
     other = [Call("g", 1, 0, 4.0, 4.0)]
     f, g = ("~", 0, "f"), ("~", 0, "g")
     assert merge([Part(one), Part(other)]) == {
@@ -35,7 +43,7 @@ def test_a_root_calls_what_nobody_called() -> None:
     main, f = ("~", 0, "main"), ("~", 0, "f")
     root = ("x.py", 7, "<greenthread f>")
     entries = [
-        Call("main", 2, 0, 9.0, 1.0, [Call("f", 2, 0, 8.0, 8.0)]),
+        Call("main", 2, 0, 9.0, 1.0, [Called("f", 2, 0, 8.0, 8.0)]),
         Call("f", 3, 0, 10.0, 10.0),
     ]
     merged = merge([Part(entries, root, 2)])
@@ -48,7 +56,7 @@ def test_our_own_functions_are_left_out_with_their_calls() -> None:
     ours = merge.__code__
     merged = merge(
         [
-            Part([Call(ours, 1, 0, 2.0, 1.0, [Call("f", 1, 0, 1.0, 1.0)])]),
+            Part([Call(ours, 1, 0, 2.0, 1.0, [Called("f", 1, 0, 1.0, 1.0)])]),
             Part(
                 [
                     Call("f", 1, 0, 1.0, 1.0),

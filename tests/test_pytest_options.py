@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 import re
@@ -478,6 +479,8 @@ class Waiting:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Under nohup it is ignored.
+            preexec_fn=functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
         )
         self.test, self.sleeper = map(int, ready.read_text().split())
 

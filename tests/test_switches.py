@@ -11,7 +11,7 @@ from typing import Any
 import greenlet
 import pytest
 
-from pytest_eventlet_debug.tracers import switches
+from pytest_eventlet_debug import switches
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +117,7 @@ def test_a_subscriber_that_raises_harms_neither_the_switch_nor_the_others() -> N
 
 def test_greenlet_is_not_imported_for_it() -> None:
     program = (
-        "import sys; from pytest_eventlet_debug.tracers import switches; "
+        "import sys; from pytest_eventlet_debug import switches; "
         "print(switches.subscribe(print), 'greenlet' in sys.modules); switches.unsubscribe(print)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -128,7 +128,7 @@ def labels_of(program: str) -> list[str]:
     """Run *program* with switches recorded; return ``n label`` for each switch."""
     prologue = (
         "import eventlet, greenlet, functools\n"
-        "from pytest_eventlet_debug.tracers import switches\n"
+        "from pytest_eventlet_debug import switches\n"
         "labels = switches.Labels(greenlet.getcurrent())\n"
         "labels.of(greenlet.getcurrent())\n"
         "def switched(event, arguments):\n"

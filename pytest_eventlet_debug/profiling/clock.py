@@ -1,9 +1,8 @@
 """Clocks for a profile, among them one that stands still while a greenlet is away.
 
-``_lsprof`` reads its clock twice for each call, so that a clock costs what it costs a
-hundred thousand times over; and when the clock is a Python function, signal handlers run
-inside it, where ``_lsprof`` swallows what they raise: Ctrl-C and timeouts would be lost. So
-a clock here is made of C callables alone.
+When a clock is a Python function, signal handlers run inside it, where ``_lsprof`` swallows
+what they raise: Ctrl-C and timeouts would be lost. So a clock here is made of C callables
+alone.
 """
 
 from __future__ import annotations
@@ -32,13 +31,12 @@ class Clock:
 
     :param now: a C callable that returns seconds.
     :param stands_still: a greenlet's clock shows the time that this greenlet ran.
-    :param native: *now* is what ``_lsprof`` reads of its own accord, and faster, as long as
-        a greenlet has never been away.
+    :param number: the clock of the system that *now* reads, see clock_gettime(2), or ``None``.
     """
 
     now: Callable[[], float]
     stands_still: bool = True
-    native: bool = False
+    number: int | None = None
 
 
 def make_clock(name: ClockName) -> Clock:
@@ -48,8 +46,8 @@ def make_clock(name: ClockName) -> Clock:
     the CPU time of the thread while the greenlet ran.
     """
     if name == "cpu":
-        return Clock(_thread_time)
-    return Clock(_perf_counter, stands_still=name == "run", native=True)
+        return Clock(_thread_time, number=time.CLOCK_THREAD_CPUTIME_ID)
+    return Clock(_perf_counter, name == "run", number=time.CLOCK_MONOTONIC)
 
 
 def less(now: Callable[[], float]) -> tuple[Callable[[], float], list[float]]:

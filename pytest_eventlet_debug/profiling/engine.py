@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+from typing import TYPE_CHECKING
 from typing import Literal
 from typing import Protocol
 import warnings
@@ -12,6 +14,9 @@ from pytest_eventlet_debug.profiling.clock import ClockName
 from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.warning_types import EventletDebugWarning
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
 
 EngineName = Literal["greenlet", "plain"]
 
@@ -64,27 +69,47 @@ def make_engine(name: EngineName = "greenlet", clock: ClockName = "run") -> Engi
 
     if name == "plain":
         return PlainEngine(clock)
-    from pytest_eventlet_debug.profiling.selftest import trouble  # it makes engines, too
-
-    found = trouble()
-    if found:
-        warnings.warn(
-            EventletDebugWarning(
-                f"--cprofile: {found}; plain cProfile takes over, which is wrong about callers "
-                "and times wherever greenlets switch"
-            ),
-            stacklevel=2,
-        )
-        return PlainEngine(clock)
-    return make_greenlet_engine(clock)
+    kind, trouble = find_greenlet_engine()
+    if kind is not None:
+        return kind(make_clock(clock))
+    warnings.warn(
+        EventletDebugWarning(
+            f"--cprofile: {trouble}; plain cProfile takes over, which is wrong about callers "
+            "and times wherever greenlets switch"
+        ),
+        stacklevel=2,
+    )
+    return PlainEngine(clock)
 
 
-def make_greenlet_engine(clock: ClockName) -> Engine:
-    """Return the engine for this version of Python, without a test of whether it works."""
+def find_greenlet_engine() -> tuple[type[GreenletEngine] | None, str]:
+    """Try the engines that tell greenlets apart, each once in a process, by a trial run.
+
+    :return: the first that works, or ``None`` and what is wrong with the last.
+    """
+    from pytest_eventlet_debug.profiling import selftest  # it needs this module
+
+    trouble = ""
+    for kind in greenlet_engines():
+        trouble = selftest.trouble(kind)
+        if not trouble:
+            return kind, ""
+    return None, trouble
+
+
+def greenlet_engines() -> tuple[type[GreenletEngine], ...]:
+    """Return the engines that tell greenlets apart here, the best one first."""
+    kinds: list[type[GreenletEngine]] = []
+    with contextlib.suppress(ImportError):  # there was no compiler
+        from pytest_eventlet_debug.profiling.native import NativeEngine
+
+        kinds.append(NativeEngine)
     if sys.version_info >= (3, 12):
         from pytest_eventlet_debug.profiling.monitoring import MonitoringEngine
 
-        return MonitoringEngine(make_clock(clock))
-    from pytest_eventlet_debug.profiling.setprofile import SetprofileEngine
+        kinds.append(MonitoringEngine)
+    else:
+        from pytest_eventlet_debug.profiling.setprofile import SetprofileEngine
 
-    return SetprofileEngine(make_clock(clock))
+        kinds.append(SetprofileEngine)
+    return tuple(kinds)

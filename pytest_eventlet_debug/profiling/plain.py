@@ -10,16 +10,14 @@ from pytest_eventlet_debug.profiling.clock import ClockName
 from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.greenlet_engine import TAKEN
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
 
 #: The tool id that cProfile takes on Python 3.12 and newer.
 _PROFILER_ID = 2
 
-#: The tool ids that sys.monitoring leaves without a meaning.
-_UNNAMED_IDS = (3, 4)
-
-_TAKEN = "the test put a profiler of its own in the place of ours, or left it on"
+_TAKEN = f"{TAKEN}, or left it on"
 
 
 class PlainEngine:
@@ -32,7 +30,8 @@ class PlainEngine:
     def __init__(self, clock: ClockName = "run") -> None:
         """Measure CPU time for ``cpu``, else wall time; nothing is started yet."""
         self._clock: Clock = make_clock(clock)
-        timer = () if self._clock.native else (self._clock.now,)
+        # By itself cProfile measures wall time, at less cost.
+        timer = (self._clock.now,) if clock == "cpu" else ()
         self._profile = cProfile.Profile(*timer)
         self._running = False
         self._complete = True
@@ -84,6 +83,7 @@ _abandoned: list[cProfile.Profile] = []
 
 
 if sys.version_info >= (3, 12):
+    from pytest_eventlet_debug.profiling import tool_id
 
     def _leave_the_profilers_place() -> int:
         """Let the cProfile that was just enabled work under another tool id.
@@ -94,21 +94,22 @@ if sys.version_info >= (3, 12):
         :return: the tool id it has now.
         """
         monitoring = sys.monitoring
-        free = [tool for tool in _UNNAMED_IDS if monitoring.get_tool(tool) is None]
-        if not free:
+        try:
+            tool = tool_id.find()
+        except ProfilingError:
             return _PROFILER_ID
         events = monitoring.get_events(_PROFILER_ID)
         # A plain call would begin under the profiler and not end under it, and stay on its
         # stack as the caller of all that follows. A map called by `for` is no call to it.
         for _ in map(monitoring.set_events, (_PROFILER_ID,), (0,)):
             pass
-        monitoring.use_tool_id(free[0], "pytest-eventlet-debug")
+        monitoring.use_tool_id(tool, tool_id.NAME)
         for event in _single(monitoring.events):
             callback = monitoring.register_callback(_PROFILER_ID, event, None)
-            monitoring.register_callback(free[0], event, callback)
+            monitoring.register_callback(tool, event, callback)
         monitoring.free_tool_id(_PROFILER_ID)
-        monitoring.set_events(free[0], events)
-        return free[0]
+        monitoring.set_events(tool, events)
+        return tool
 
     def _take_out(profile: cProfile.Profile, tool: int) -> bool:
         """Disable *profile*, which works under the id *tool*; say whether that went well."""

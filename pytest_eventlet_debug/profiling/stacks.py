@@ -17,7 +17,7 @@ from pytest_eventlet_debug.profiling.clock import less
 from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import root_of
-from pytest_eventlet_debug.tracers.switches import spawned_function
+from pytest_eventlet_debug.switches import spawned_function
 
 
 class Stack:
@@ -25,20 +25,16 @@ class Stack:
 
     :ivar feeds: what the engine needs to have the Profiler told of calls.
     :ivar at: what the greenlet's clock showed when it was last switched out, in seconds.
-    :ivar on_native_clock: the Profiler still reads its own clock.
     :ivar root: the function that all the greenlets were spawned with, if it is known.
     :ivar greenlets: how many greenlets it has served.
     """
 
-    __slots__ = ("at", "feeds", "greenlets", "on_native_clock", "profiler", "root")
+    __slots__ = ("at", "feeds", "greenlets", "profiler", "root")
 
-    def __init__(
-        self, profiler: _lsprof.Profiler, feeds: Any, root: Function | None, native: bool
-    ) -> None:
+    def __init__(self, profiler: _lsprof.Profiler, feeds: Any, root: Function | None) -> None:
         self.profiler = profiler
         self.feeds = feeds
         self.root = root
-        self.on_native_clock = native
         self.at = 0.0
         self.greenlets = 0
 
@@ -46,16 +42,17 @@ class Stack:
 class Stacks:
     """The stacks of one stretch of a profile.
 
-    :ivar read: the clock that the Profilers read: *now* less what is in *cell*.
+    :ivar read: the clock that the Profilers read: *now* less what is in *cell*, or by a
+        clock that does not stand still *now* itself.
     :ivar live: the stacks of started greenlets, by the ``id()`` of the greenlet. A
         reference would keep the greenlet alive, which its program may not want. No id is
         reused unnoticed: a greenlet that has run ends with a switch.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._late = clock.native and clock.stands_still
         self._clock = clock
-        self.read, self.cell = less(clock.now)
+        less_away, self.cell = less(clock.now)
+        self.read = less_away if clock.stands_still else clock.now
         self.live: dict[int, Stack] = {}
         self._idle: dict[Function | None, list[Stack]] = {}
         self._all: list[Stack] = []
@@ -68,9 +65,8 @@ class Stacks:
         if idle:
             stack = idle.pop()
         else:
-            native = self._late or not self._clock.stands_still
-            profiler = _lsprof.Profiler() if native else _lsprof.Profiler(self.read)
-            stack = Stack(profiler, self.feeds(profiler), root, self._late)
+            profiler = _lsprof.Profiler(self.read)
+            stack = Stack(profiler, self.feeds(profiler), root)
             self._all.append(stack)
         stack.greenlets += 1
         self.live[id(greenlet)] = stack
@@ -80,24 +76,11 @@ class Stacks:
         """Return the value of :attr:`Stack.feeds`; the engines override this."""
         raise NotImplementedError
 
-    def resumed(self, stack: Stack) -> None:
-        """Have a stack measured by a clock that can be put back.
-
-        A greenlet that comes back has missed something, and the native clock has not.
-        Until then both show the same, so that they can be exchanged under open calls.
-        """
-        stack.on_native_clock = False
-        stack.profiler.__init__(self.read)  # type: ignore[misc]
-
     def leave(self, greenlet: object) -> None:
         """Take back the stack of a greenlet that has ended. Such a stack is empty."""
         stack = self.live.pop(id(greenlet), None)
-        if stack is None:
-            return
-        if self._late and not stack.on_native_clock:
-            stack.profiler.__init__()  # type: ignore[misc]
-            stack.on_native_clock = True
-        self._idle.setdefault(stack.root, []).append(stack)
+        if stack is not None:
+            self._idle.setdefault(stack.root, []).append(stack)
 
     def freeze(self, running: Stack, now: float) -> Iterable[Stack]:
         """Stop all clocks; yield the stacks that have open calls, to have them closed."""

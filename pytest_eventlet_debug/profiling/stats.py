@@ -26,12 +26,14 @@ _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 class Part:
     """The counts of one Profiler.
 
-    :param entries: what ``_lsprof.Profiler.getstats()`` returns.
+    :param entries: what ``_lsprof.Profiler.getstats()`` returns: a function, its calls, those of
+        them that are recursive, cumulative seconds, self seconds, and the same of what it
+        called.
     :param root: what its greenlets are shown under, see :func:`root_of`, or ``None``.
     :param greenlets: how many there were.
     """
 
-    entries: Iterable[Any]
+    entries: Iterable[tuple[Any, ...]]
     root: Function | None = None
     greenlets: int = 0
 
@@ -70,36 +72,27 @@ class _Total:
         called: dict[Function, list[float]] = {}
         labels: dict[int, Function] = {}
         entries = list(part.entries)
-        for entry in entries:
-            caller = _label(entry.code, labels)
-            for call in entry.calls or ():
-                callee = _label(call.code, labels)
-                edge = [
-                    call.callcount,
-                    call.callcount - call.reccallcount,
-                    call.inlinetime,
-                    call.totaltime,
-                ]
+        for code, *_, calls in entries:
+            caller = _label(code, labels)
+            for callee_code, count, recursive, total, own in calls or ():
+                callee = _label(callee_code, labels)
+                edge = [count, count - recursive, own, total]
                 _add(called.setdefault(callee, [0, 0, 0.0, 0.0]), edge)
                 self._add_edge(caller, callee, edge)
         inside = 0.0
-        for entry in entries:
-            function = _label(entry.code, labels)
-            counts = [
-                entry.callcount - entry.reccallcount,
-                entry.callcount,
-                entry.inlinetime,
-                entry.totaltime,
-            ]
+        for code, count, recursive, total, own, _ in entries:
+            function = _label(code, labels)
+            counts = [count - recursive, count, own, total]
             _add(self._entries.setdefault(function, [0, 0, 0.0, 0.0]), counts)
-            inside += entry.inlinetime
+            inside += own
             if part.root is not None:
-                calls, _, own, all_time = called.get(function, (0, 0, 0.0, 0.0))
-                left = entry.callcount - calls
+                calls, _, called_own, called_total = called.get(function, (0, 0, 0.0, 0.0))
+                left = count - calls
                 if left > 0:
-                    own, all_time = entry.inlinetime - own, entry.totaltime - all_time
-                    edge = [left, left, max(own, 0.0), max(all_time, 0.0)]
-                    self._add_edge(part.root, function, edge)
+                    own, total = own - called_own, total - called_total
+                    self._add_edge(
+                        part.root, function, [left, left, max(own, 0.0), max(total, 0.0)]
+                    )
         if part.root is not None and entries:
             counts = [part.greenlets, part.greenlets, 0.0, inside]
             _add(self._entries.setdefault(part.root, [0, 0, 0.0, 0.0]), counts)

@@ -12,6 +12,7 @@ from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.engine import find_greenlet_engine
 from pytest_eventlet_debug.profiling.engine import make_engine
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -42,6 +43,9 @@ class CProfile:
         self._recording: Recording | None = None
         self._engine: Engine | None = None
         self._running = False
+        if engine == "greenlet":
+            # Its greenlets belong into no recording, and into the first test's least of all.
+            find_greenlet_engine()
 
     @property
     def version(self) -> str:
