@@ -45,11 +45,12 @@ suite: $(VENV)/.ready tools
 tools:
 	@scripts/setup-tools
 
-$(VENV)/.ready: pyproject.toml scripts/setup-venv
+$(VENV)/.ready: pyproject.toml setup.py scripts/setup-venv pytest_eventlet_debug/profiling/_native.c
 	PYTHON="$(PYTHON)" scripts/setup-venv $(VENV)
 	@touch $@
 
 clean:
 	rm -rf $(VENV) .tox .eventlet-suite eventlet-debug upgrade build dist .coverage .coverage.* \
-		htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+		htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info \
+		pytest_eventlet_debug/profiling/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 pytest_plugins = "pytester"
+
+# A shell has Ctrl-C ignored by what it runs in the background, and by all that this starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # pytest-asyncio warns of every suite without a setting; the others, which few tests need, take
