@@ -12,11 +12,13 @@ from collections.abc import Sequence
 import contextlib
 from contextlib import AbstractContextManager
 import dataclasses
+import functools
 from importlib.metadata import version
 import json
 import os
 from pathlib import Path
 import platform
+import posix
 import time
 from typing import Any
 
@@ -26,6 +28,7 @@ from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import hubs
 from pytest_eventlet_debug import isolation
+from pytest_eventlet_debug import pids
 from pytest_eventlet_debug.analysis.saved_run import SavedRunError
 from pytest_eventlet_debug.matrix import child
 from pytest_eventlet_debug.matrix import coverage
@@ -86,6 +89,7 @@ class Activation:
         self._tools: list[str] = []
         self._checked: dict[str, TracerError | None] = {}
         self._distributes = False
+        self._own_pids = False
         self._is_open = False
         hub = self._told.hub if self._told else None
         self.settings = read_settings(config, hub)
@@ -132,8 +136,14 @@ class Activation:
 
     def _try_isolated(self) -> None:
         """Try, as long as this process has one thread, what its children will do."""
+        with_pids = functools.partial(pids.enter, posix.getpid())
         try:
-            tools = isolation.run_apart(self._check_tracers_apart)
+            try:
+                tools = isolation.run_apart(self._check_tracers_apart, with_pids)
+                self._own_pids = True
+            except isolation.IsolationError:
+                # Many containers forbid it. A network alone is worth having, too.
+                tools = isolation.run_apart(self._check_tracers_apart)
         except (isolation.IsolationError, RuntimeError) as error:
             raise pytest.UsageError(str(error)) from None
         assert isinstance(tools, list)
@@ -153,10 +163,14 @@ class Activation:
         try:
             if self._is_worker:
                 isolation.enter_again()
+            elif child.spec is not None and child.spec.own_pids:
+                isolation.keep_rights(for_workers=distributes)
             else:
                 isolation.enter(for_workers=distributes)
         except isolation.IsolationError as error:
             raise pytest.UsageError(str(error)) from None
+        except OSError as error:
+            raise pytest.UsageError(isolation.explain(error)) from None
         if not distributes:
             # The helper keeps the right to capture, which this process gives up.
             with contextlib.suppress(TracerError):
@@ -186,7 +200,9 @@ class Activation:
             if self._told.rest is not None:
                 register(child.Rest(self._told.rest))
         if not self._runs_tests and not worker:
-            controller = Controller(config, self.settings, self._run, self._distributes)
+            controller = Controller(
+                config, self.settings, self._run, self._distributes, self._own_pids
+            )
             register(controller, Controller.NAME)
         elif getattr(config.option, "dist", "no") != "no" and not worker:
             hub = self.hub.name if self.settings.hubs else None
@@ -216,7 +232,7 @@ class Activation:
         hub_names = self._hub_names or (self.hub.name,)
         recorder = Recorder(self._config, self.settings, hub_names)
         try:
-            check = UpgradeCheck(self._config, self.settings, recorder, self._run)
+            check = UpgradeCheck(self._config, self.settings, recorder, self._run, self._own_pids)
         except SavedRunError as error:
             raise pytest.UsageError(str(error)) from None
         self._config.pluginmanager.register(recorder)
@@ -383,7 +399,7 @@ class Activation:
         names = ", ".join(self._hub_names) or "as set"
         parts = [f"eventlet {version('eventlet')}, hubs: {names}", *self._tools]
         if settings.isolate:
-            parts.append("isolated network")
+            parts.append("isolated network and pids" if self._own_pids else "isolated network")
         if settings.timeout is not None:
             parts.append(f"timeout: {settings.timeout:g} s")
         if settings.tracers:

@@ -4,6 +4,7 @@ In it there is ``lo`` and nothing else, so what is captured there are the packet
 run, and the right to capture them comes with it. An ordinary user gets it through a user
 namespace in which every user is who it was; root needs none. See user_namespaces(7),
 network_namespaces(7) and, for what is left of the rights afterwards, capabilities(7).
+Process ids of its own besides are the matter of :mod:`pytest_eventlet_debug.pids`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,23 @@ class IsolationError(Exception):
     """A network of its own cannot be had here. One line: why, and what would help."""
 
 
+def separate(more: int = 0) -> None:
+    """Give this process a network of its own, and every right within its namespaces.
+
+    :param more: flags of unshare(2) for further namespaces.
+    :raises OSError: that cannot be.
+    """
+    uid, gid = posix.geteuid(), posix.getegid()
+    if not uid and _has(_CAP_SYS_ADMIN):
+        call("unshare", _CLONE_NEWNET | more)
+    else:
+        call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET | more)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{uid} {uid} 1")
+        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    _lo_up()
+
+
 def check() -> None:
     """Find out in a process that goes away again whether :func:`enter` would work.
 
@@ -49,23 +67,25 @@ def check() -> None:
     run_apart(lambda: None)
 
 
-def run_apart(function: Callable[[], object]) -> object:
+def run_apart(function: Callable[[], object], separate: Callable[[], None] = separate) -> object:
     """Call a function in a fork of this process that has a network of its own.
 
     :param function: returns what JSON can hold; it calls :func:`drop` itself.
+    :param separate: gives the fork that network, and perhaps more.
     :return: what it returned.
     :raises IsolationError: there can be no such network.
     :raises RuntimeError: the function raised; with its words.
     """
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
-        raise IsolationError(_explain(OSError(errno.EINVAL, "")))
+        raise IsolationError(explain(OSError(errno.EINVAL, "")))
     reading, writing = posix.pipe()
     pid = posix.fork()
     if not pid:
         try:
             posix.close(reading)
-            unpatched.write_all(writing, json.dumps(_attempt(function)).encode("ascii"))
+            answer = json.dumps(_attempt(function, separate))
+            unpatched.write_all(writing, answer.encode("ascii"))
         finally:
             posix._exit(0)
     posix.close(writing)
@@ -84,11 +104,14 @@ def run_apart(function: Callable[[], object]) -> object:
     return value
 
 
-def _attempt(function: Callable[[], object]) -> tuple[str | None, str | None, object]:
+def _attempt(
+    function: Callable[[], object], separate: Callable[[], None]
+) -> tuple[str | None, str | None, object]:
     try:
-        _enter(for_workers=False)
+        separate()
+        keep_rights()
     except OSError as error:
-        return _explain(error), None, None
+        return explain(error), None, None
     try:
         return None, None, function()
     except BaseException as error:
@@ -107,9 +130,24 @@ def enter(*, for_workers: bool = False) -> None:
     """
     check()
     try:
-        _enter(for_workers)
+        separate()
+        keep_rights(for_workers=for_workers)
     except OSError as error:
-        raise IsolationError(_explain(error)) from error
+        raise IsolationError(explain(error)) from error
+
+
+def keep_rights(*, for_workers: bool = False) -> None:
+    """Give up the rights that came with :func:`separate`, but for what :func:`enter` leaves.
+
+    Root keeps all.
+
+    :raises OSError: they cannot be passed on to programs.
+    """
+    if posix.geteuid():
+        kept = [_CAP_NET_ADMIN, _CAP_NET_RAW, *([_CAP_SYS_ADMIN] if for_workers else [])]
+        _set_capabilities(sum(1 << capability for capability in kept))
+        for capability in kept:
+            call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
 
 
 def enter_again() -> None:
@@ -121,42 +159,20 @@ def enter_again() -> None:
     :raises IsolationError: that cannot be.
     """
     try:
-        _unshare(_CLONE_NEWNET)
+        call("unshare", _CLONE_NEWNET)
         _lo_up()
     except OSError as error:
-        raise IsolationError(_explain(error)) from error
+        raise IsolationError(explain(error)) from error
 
 
 def drop() -> None:
     """Have no more rights than before :func:`enter`. Root stays root."""
     if posix.geteuid():
-        _call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         _set_capabilities(0)
 
 
-def _enter(for_workers: bool) -> None:
-    uid, gid = posix.geteuid(), posix.getegid()
-    if not uid and _has(_CAP_SYS_ADMIN):
-        _unshare(_CLONE_NEWNET)
-        _lo_up()
-        return
-    _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{uid} {uid} 1")
-    _write("/proc/self/gid_map", f"{gid} {gid} 1")
-    _lo_up()
-    if uid:
-        kept = [_CAP_NET_ADMIN, _CAP_NET_RAW, *([_CAP_SYS_ADMIN] if for_workers else [])]
-        _set_capabilities(sum(1 << capability for capability in kept))
-        for capability in kept:
-            _call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
-
-
-def _unshare(flags: int) -> None:
-    _call("unshare", flags)
-
-
-def _call(name: str, *arguments: int) -> None:
+def call(name: str, *arguments: int) -> None:
     """Call a function of the C library that returns -1 for an error."""
     import ctypes  # slow to import, for those who isolate alone
 
@@ -176,7 +192,7 @@ def _set_capabilities(bits: int) -> None:
 
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
     data = ctypes.create_string_buffer(struct.pack("=6I", bits, bits, bits, 0, 0, 0))
-    _call("capset", ctypes.addressof(header), ctypes.addressof(data))
+    call("capset", ctypes.addressof(header), ctypes.addressof(data))
 
 
 def _has(capability: int) -> bool:
@@ -202,7 +218,7 @@ def _lo_up() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack(_IFREQ, b"lo", flags | _IFF_UP))
 
 
-def _explain(error: OSError) -> str:
+def explain(error: OSError) -> str:
     """Say why there is no network of its own, and what would help, in one line."""
     words = "--eventlet-isolate cannot give the tests a network of their own: "
     reason = error.errno

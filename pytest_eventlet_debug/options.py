@@ -51,7 +51,8 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
         "--eventlet-isolate",
         None,
         "Give each process that runs tests a network of its own: --pcap needs no root then, and "
-        "captures this run's packets alone.",
+        "captures this run's packets alone. With several hubs or --eventlet-timeout also process "
+        "ids of its own.",
     ),
     (
         "--strace",

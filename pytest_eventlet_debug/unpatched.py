@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import errno
 import fcntl
 import importlib.util
@@ -33,6 +34,8 @@ getpid = posix.getpid
 
 #: Where :func:`move_up` looks for a free descriptor first.
 HIGH_DESCRIPTOR = 500
+
+_PR_SET_PDEATHSIG = 1
 
 
 def private_module(name: str) -> types.ModuleType:
@@ -206,6 +209,20 @@ def _forget_child_signal() -> None:
             other = None
         if other is not None:
             posix.kill(posix.getpid(), signal.SIGCHLD)
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, where the kernel can.
+
+    :param parent: the parent's process id. Should it have ended already, that counts as well.
+    """
+    import ctypes
+    import signal
+
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if posix.getppid() != parent:
+            posix.kill(posix.getpid(), signal.SIGKILL)
 
 
 def on_linux() -> bool:

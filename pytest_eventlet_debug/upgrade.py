@@ -30,16 +30,22 @@ class UpgradeCheck:
 
     :param recorder: gathers what happens.
     :param run: names the run, for the artifacts of tests that are run again.
+    :param own_pids: whether these have process ids of their own.
     :raises SavedRunError: a file that cannot be read or written, or that is of another suite.
     """
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, recorder: Recorder, run: str
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        recorder: Recorder,
+        run: str,
+        own_pids: bool,
     ) -> None:
         self._config = config
         self._settings = settings
         self._recorder = recorder
-        self._reruns = Reruns(config, settings, run)
+        self._reruns = Reruns(config, settings, run, own_pids)
         self._checked = False
         self._lines: list[str] = []
         self._bad = False

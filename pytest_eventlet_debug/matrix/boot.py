@@ -17,6 +17,13 @@ def main() -> None:
     sys.argv[:] = description.pop("argv")
     os.chdir(description.pop("directory"))
     arguments = description.pop("arguments")
+    controller = description.pop("controller")
+    if description["own_pids"]:
+        _isolate(controller, own_group=not description["interactive"])
+    else:
+        from pytest_eventlet_debug import unpatched
+
+        unpatched.end_with(controller)
 
     import pytest
 
@@ -24,6 +31,20 @@ def main() -> None:
 
     child.become(child.Spec(**description))
     sys.exit(pytest.main(arguments))
+
+
+def _isolate(controller: int, own_group: bool) -> None:
+    """Go on with a network and process ids of its own, for which pytest would be too late."""
+    from pytest_eventlet_debug import isolation
+    from pytest_eventlet_debug import pids
+    from pytest_eventlet_debug.tracers import helper
+
+    try:
+        pids.enter(controller, own_group=own_group, awaited=helper.PROGRAM)
+    except OSError as error:
+        # As pytest says it of a command line; the exit status is a usage error's.
+        print(f"ERROR: {isolation.explain(error)}", file=sys.stderr)
+        sys.exit(4)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ from pytest_eventlet_debug.matrix.items import split_hub
 # Not a signal that tests use: real-time signals have no meaning of their own.
 STACKS_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
 
-_PR_SET_PDEATHSIG = 1
-
 # Files of the user's that only the controller may write, for it knows all hubs' reports.
 _CONTROLLERS_FILES = ("xmlpath", "htmlpath", "report_log", "pastebin", "json_report_file")
 _CONTROLLERS_CACHE = ("cache/lastfailed", "cache/stepwise", "cache/nodeids")
@@ -48,6 +46,7 @@ class Spec:
     :param stepwise_skip: whether ``--stepwise-skip`` still has its failure to ignore.
     :param interactive: whether the terminal is the child's.
     :param terminal: whether there is one to borrow while a debugger is open.
+    :param own_pids: whether this process was born with process ids and a network of its own.
     """
 
     descriptor: int
@@ -59,7 +58,7 @@ class Spec:
     stepwise_skip: bool
     interactive: bool
     terminal: bool
-    controller: int
+    own_pids: bool
 
 
 spec: Spec | None = None
@@ -71,21 +70,10 @@ def become(given: Spec) -> None:
     spec = dataclasses.replace(
         given, descriptor=unpatched.move_up(given.descriptor), hubs=tuple(given.hubs)
     )
-    _die_with(given.controller)
     if not given.interactive:
         # pytest is about to capture descriptor 2.
         stderr = unpatched.move_up(posix.dup(2))
         faulthandler.register(STACKS_SIGNAL, stderr, all_threads=True, chain=False)
-
-
-def _die_with(controller: int) -> None:
-    """Let the kernel end this process when the controller is killed."""
-    import ctypes
-
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if posix.getppid() != controller:
-            posix.kill(unpatched.getpid(), signal.SIGKILL)
 
 
 def give_up_files(config: pytest.Config, spec: Spec) -> None:
@@ -142,7 +130,7 @@ class Reporter:
         if unpatched.getpid() == self._pid:
             with contextlib.suppress(OSError):
                 unpatched.write_all(self._spec.descriptor, wire.encode(kind, content))
-                if self._spec.interactive or kind == "debugger":
+                if self._spec.interactive or kind in wire.AWAITED:
                     self._wait_until_shown()
 
     def send_text(self, text: str) -> None:

@@ -24,6 +24,7 @@ from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.matrix import coverage
 from pytest_eventlet_debug.matrix import evidence
 from pytest_eventlet_debug.matrix import tty
+from pytest_eventlet_debug.matrix import wire
 from pytest_eventlet_debug.matrix.child import Stepwise
 from pytest_eventlet_debug.matrix.items import select_arguments
 from pytest_eventlet_debug.matrix.process import ChildProcess
@@ -43,12 +44,18 @@ class Controller:
     :param settings: what the user asked for.
     :param run: names the run, for its artifacts.
     :param distributes: whether pytest-xdist runs the tests of each child.
+    :param own_pids: whether each child has process ids of its own.
     """
 
     NAME = "eventlet-debug-controller"
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, run: str, distributes: bool
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        run: str,
+        distributes: bool,
+        own_pids: bool,
     ) -> None:
         self._config = config
         self._run = run
@@ -56,10 +63,12 @@ class Controller:
         self._interactive = _wants_terminal(config)
         self.runs = [HubRun(hub, distributed=distributes) for hub in settings.hubs or (None,)]
         self._distributes = distributes
+        self._own_pids = own_pids
         self._jobs = 1 if self._interactive else min(settings.jobs, len(self.runs))
         self._directory = Path(tempfile.mkdtemp(prefix="pytest-eventlet-debug-"))
         self.usage_error: str | None = None
         self._has_terminal = False
+        self._at_terminal: int | None = None
         self.replay: Replay
 
     @pytest.hookimpl(tryfirst=True)
@@ -191,6 +200,7 @@ class Controller:
                 stdout=self._directory / f"{label}.out",
                 stderr=self._directory / f"{label}.err",
                 interactive=self._interactive,
+                own_pids=self._own_pids,
             )
         )
 
@@ -227,11 +237,20 @@ class Controller:
             return False
         run.hear()
         for message in messages:
+            if message.kind == "debugger":
+                self._mind_terminal(opens=message.content)
             self.replay.receive(run, message)
-            if self._interactive or message.kind == "debugger":
+            if self._interactive or message.kind in wire.AWAITED:
                 self.replay.flush()
                 run.process.go_on()
         return True
+
+    def _mind_terminal(self, *, opens: bool) -> None:
+        """Have the same process group at the terminal after a debugger as before."""
+        if opens:
+            self._at_terminal = tty.foreground()
+        elif self._at_terminal is not None:
+            tty.to_the_foreground(self._at_terminal)
 
     def _ended(self, run: HubRun, process: ChildProcess) -> None:
         last_words = process.last_words
@@ -263,7 +282,7 @@ class Controller:
             run.notice_after *= 2
             self.replay.say(
                 f"{run.name}: silent for {run.silent:.0f} s in {run.where}; "
-                f"{evidence.activity(process.pid)}"
+                f"{evidence.activity(process.runner)}"
             )
 
     def _end_hung(self, run: HubRun, process: ChildProcess) -> None:

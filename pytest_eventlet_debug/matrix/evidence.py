@@ -86,9 +86,10 @@ def gather(
     :param artifacts: where its tests may be recorded already; two straces cannot attach.
     :param nodeids: the tests it is in.
     """
-    burning = activity(process.pid)
+    runner = process.runner
+    burning = activity(runner)
     # Before the stacks, for writing them out is system calls too.
-    calls = _strace_sample(process.pid, scratch)
+    calls = _strace_sample(runner, scratch)
     for nodeid in nodeids:
         calls = calls or tail(newest_attempt(artifacts, nodeid) / "strace.txt")
     stacks = process.dump_stacks(1.0)

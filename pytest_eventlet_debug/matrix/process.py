@@ -16,6 +16,7 @@ import subprocess
 import sys
 from typing import Any
 
+from pytest_eventlet_debug import pids
 from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.matrix import boot
 from pytest_eventlet_debug.matrix import wire
@@ -33,6 +34,7 @@ class ChildProcess:
     :param stdout: where its output goes unless the terminal is its own.
     :param stderr: likewise.
     :param interactive: whether it shares this process's terminal and process group.
+    :param own_pids: whether it has process ids and a network of its own.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class ChildProcess:
         stdout: Path,
         stderr: Path,
         interactive: bool,
+        own_pids: bool,
     ) -> None:
         self._interactive = interactive
+        self._own_pids = own_pids
         self._stdout, self._stderr = stdout, stderr
         self._decoder = wire.Decoder()
         self._status: int | None = None
@@ -58,13 +62,14 @@ class ChildProcess:
             "descriptor": far,
             "controller": posix.getpid(),
             "interactive": interactive,
+            "own_pids": own_pids,
             "sys_path": sys.path,
             "argv": sys.argv,
             "arguments": list(arguments),
             "directory": str(working_directory),
         }
         group: dict[str, Any] = {} if interactive else {"setpgroup": 0}
-        self.pid = posix.posix_spawn(
+        self._pid = posix.posix_spawn(
             sys.executable,
             # What multiprocessing uses to give its children the flags of this interpreter.
             [sys.executable, *subprocess._args_from_interpreter_flags(), boot.__file__],  # type: ignore[attr-defined]
@@ -74,6 +79,18 @@ class ChildProcess:
             **group,
         )
         posix.close(far)
+
+    @property
+    def runner(self) -> int:
+        """The id of the process that runs the tests, as this process sees it.
+
+        With process ids of its own that is not the one that was started: see :mod:`.pids`.
+        """
+        if self._own_pids:
+            for pid in descendants(self._pid):
+                if _ids(pid) == [pid, pids.RUNNER]:
+                    return pid
+        return self._pid
 
     def _streams(self) -> list[tuple[object, ...]]:
         if self._interactive:
@@ -101,7 +118,7 @@ class ChildProcess:
             posix.write(self.descriptor, wire.STOP)
 
     def go_on(self) -> None:
-        """Tell a child that waits for it that what it sent is on the terminal."""
+        """Tell a child that waits for it that what it sent is taken in, or on the terminal."""
         with contextlib.suppress(OSError):
             posix.write(self.descriptor, wire.SHOWN)
 
@@ -109,20 +126,20 @@ class ChildProcess:
         """Give the child and what it started the Ctrl-C that only this process's group got."""
         if not self._interactive and not self.ended():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                posix.killpg(self.pid, signal.SIGINT)
+                posix.killpg(self.runner, signal.SIGINT)
 
     def ended(self) -> bool:
         """Say whether the process is gone; then reap it and end what is left of its group."""
         if self._status is None:
             try:
-                pid, status = posix.waitpid(self.pid, posix.WNOHANG)
+                pid, status = posix.waitpid(self._pid, posix.WNOHANG)
             except ChildProcessError:  # somebody's SIGCHLD handler reaped it
                 self._status = 0
             else:
                 if pid:
                     self._status = status
             if self._status is not None:
-                self._kill_group()
+                self._kill_group(self._pid)
         return self._status is not None
 
     @property
@@ -169,9 +186,10 @@ class ChildProcess:
 
         :param descriptors: the child's, of its stdout's file and its stderr's.
         """
+        runner = self.runner
         for title, number in zip(_CAPTURED, descriptors, strict=True):
             with contextlib.suppress(OSError):
-                path = f"/proc/{self.pid}/fd/{number}"
+                path = f"/proc/{runner}/fd/{number}"
                 opened = posix.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 self._captured.append((title, unpatched.move_up(opened)))
 
@@ -202,16 +220,17 @@ class ChildProcess:
     def kill(self) -> None:
         """End the process, its group and its descendants by SIGKILL, and reap it."""
         if not self.ended():
-            for pid in (*descendants(self.pid), self.pid):
+            runner = self.runner
+            for pid in (*descendants(runner), runner):
                 _kill(pid)
-        self._kill_group()
+            self._kill_group(runner)
         while not self.ended():
             unpatched.wait_readable([], 0.005)
 
-    def _kill_group(self) -> None:
+    def _kill_group(self, group: int) -> None:
         if not self._interactive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                posix.killpg(self.pid, signal.SIGKILL)
+                posix.killpg(group, signal.SIGKILL)
 
     def close(self) -> None:
         """Release the line, and what was captured."""
@@ -222,7 +241,7 @@ class ChildProcess:
     def _signal(self, number: int) -> None:
         if not self.ended():
             with contextlib.suppress(ProcessLookupError):
-                posix.kill(self.pid, number)
+                posix.kill(self.runner, number)
 
 
 def _signal_name(number: int) -> str:
@@ -245,6 +264,15 @@ def descendants(pid: int) -> list[int]:
         return [process.pid for process in psutil.Process(pid).children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def _ids(pid: int) -> list[int]:
+    """Return the ids of a process in this process's namespace and in those within it."""
+    with contextlib.suppress(OSError):
+        for line in unpatched.read_file(f"/proc/{pid}/status").splitlines():
+            if line.startswith(b"NSpid:"):
+                return [int(word) for word in line.split()[1:]]
+    return []
 
 
 def _size(path: Path) -> int:

@@ -62,12 +62,14 @@ class Reruns:
     """Runs tests again with the command line of this run.
 
     :param run: names the run, for its artifacts.
+    :param own_pids: whether the processes have process ids of their own.
     """
 
-    def __init__(self, config: pytest.Config, settings: Settings, run: str) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, run: str, own_pids: bool) -> None:
         self._config = config
         self._settings = settings
         self._run = run
+        self._own_pids = own_pids
 
     @property
     def possible(self) -> bool:
@@ -115,6 +117,7 @@ class Reruns:
             stdout=directory / "out",
             stderr=directory / "err",
             interactive=False,
+            own_pids=self._own_pids,
         )
 
     def _listen(self, process: ChildProcess, rerun: Rerun) -> Outcome:
@@ -128,6 +131,8 @@ class Reruns:
                 heard = unpatched.monotonic()
                 for message in messages:
                     rerun.receive(message)
+                    if message.kind in wire.AWAITED:
+                        process.go_on()
             elif process.ended():
                 return "crashed"
             timeout = self._settings.timeout

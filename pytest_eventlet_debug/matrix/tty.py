@@ -37,7 +37,7 @@ class Loan:
         _to_the_foreground(0, posix.getpgrp())
 
     def give_back(self) -> None:
-        """Put everything back as it was."""
+        """Put everything back as it was, as far as this process may name who had it."""
         if not self._before:
             return
         _to_the_foreground(0, self._owner)
@@ -49,12 +49,37 @@ class Loan:
 
 def reclaim() -> None:
     """Take the terminal back from a child that has ended with it."""
-    with contextlib.suppress(OSError):
+    to_the_foreground(posix.getpgrp())
+
+
+def foreground() -> int | None:
+    """Return the process group that has the terminal, where there is one."""
+    with _terminal() as terminal, contextlib.suppress(OSError):
+        return posix.tcgetpgrp(terminal)
+    return None
+
+
+def to_the_foreground(group: int) -> None:
+    """Give a process group the terminal, where there is one.
+
+    A child with process ids of its own cannot: outside of its own, it knows none.
+    """
+    with _terminal() as terminal:
+        _to_the_foreground(terminal, group)
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[int]:
+    """Open the terminal; where there is none, that is the descriptor -1."""
+    try:
         terminal = posix.open(_PATH, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            _to_the_foreground(terminal, posix.getpgrp())
-        finally:
-            posix.close(terminal)
+    except OSError:
+        yield -1
+        return
+    try:
+        yield terminal
+    finally:
+        posix.close(terminal)
 
 
 def _to_the_foreground(terminal: int, group: int) -> None:

@@ -17,9 +17,13 @@ from typing import Any
 from typing import NamedTuple
 import warnings
 
-#: What the controller answers: end after this test, and, in turn with a terminal, go on.
+#: What the controller answers: end after this test, and go on.
 STOP = b"s"
 SHOWN = b"a"
+
+#: The messages that a child lets the controller take in before it goes on: the start, for what
+#: is opened of the child's then, and the debugger. With a terminal of its own: all of them.
+AWAITED = ("start", "debugger")
 
 _LENGTH = struct.Struct("!I")
 _EXACT = frozenset({type(None), bool, int, float, str, bytes})

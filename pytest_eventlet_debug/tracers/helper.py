@@ -26,7 +26,8 @@ ANSWER_SECONDS = 30
 #: Bytes of the longest message in either direction.
 MESSAGE_BYTES = 1 << 16
 
-_PROGRAM = """\
+#: Stands in the helper's command line, and in that of no other process.
+PROGRAM = """\
 import sys
 sys.path.append(sys.argv[1])
 from pytest_eventlet_debug.tracers import helper_process
@@ -79,7 +80,7 @@ class Helper:
             unpatched.run(
                 [
                     sys.executable,
-                    *("-I", "-S", "-c", _PROGRAM),
+                    *("-I", "-S", "-c", PROGRAM),
                     str(Path(pytest_eventlet_debug.__file__).resolve().parent.parent),
                     str(theirs.fileno()),
                     str(posix.getpid()),
