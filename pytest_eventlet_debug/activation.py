@@ -29,6 +29,7 @@ from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import hubs
 from pytest_eventlet_debug import isolation
 from pytest_eventlet_debug import pids
+from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.analysis.saved_run import SavedRunError
 from pytest_eventlet_debug.matrix import child
 from pytest_eventlet_debug.matrix import coverage
@@ -383,7 +384,7 @@ class Activation:
             "hubs": list(self._hub_names),
             "started_ns": time.time_ns(),
             "python": platform.python_version(),
-            "platform": platform.platform(),
+            "platform": unpatched.platform_name(),
             "versions": {
                 "pytest-eventlet-debug": __version__,
                 **{name: version(name) for name in ("pytest", "eventlet", "greenlet")},

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.analysis import failure_text
 from pytest_eventlet_debug.analysis.outcomes import Outcome
 from pytest_eventlet_debug.analysis.outcomes import Outcomes
@@ -152,7 +153,7 @@ class Recorder:
             incomplete=self._incomplete(session),
             hubs=self.hubs,
             python=f"{platform.python_implementation()} {platform.python_version()}",
-            platform=platform.platform(),
+            platform=unpatched.platform_name(),
             distributions=self._installed.distributions,
             selection=tuple(self._selection()),
             deselected=tuple(sorted({self.key(nodeid)[0] for nodeid in self._deselected})),

@@ -225,6 +225,17 @@ def end_with(parent: int) -> None:
             posix.kill(posix.getpid(), signal.SIGKILL)
 
 
+def platform_name() -> str:
+    """Name the system and its C library as ``platform.platform()`` does, but start no program."""
+    system = posix.uname()
+    name = f"{system.sysname}-{system.release}-{system.machine}"
+    try:
+        library = posix.confstr("CS_GNU_LIBC_VERSION")
+    except (OSError, ValueError):  # another C library
+        library = None
+    return f"{name}-with-{library.replace(' ', '')}" if library else name
+
+
 def on_linux() -> bool:
     """Say whether this is Linux, where strace and packet sockets are."""
     return sys.platform == "linux"

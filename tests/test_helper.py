@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 import os
 from pathlib import Path
-import select
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 
+from programs import TICKER
+from programs import wait_until_gone
 import psutil
 import pytest
 
@@ -38,16 +39,6 @@ def run_program(text: str, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def wait_until_gone(pid: int) -> None:
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    ended, _, _ = select.select([fd], [], [], 10)
-    os.close(fd)
-    assert ended, f"process {pid} is still there"
 
 
 @pytest.fixture
@@ -230,25 +221,15 @@ def test_the_test_has_no_child_to_wait_for(handler: str) -> None:
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_a_request_switches_no_greenthread_under_monkey_patching(hub: str) -> None:
     text = """
-        import eventlet
-        eventlet.monkey_patch()
-        from pytest_eventlet_debug.tracers.helper import Helper
-        ticks = 0
-        def tick():
-            global ticks
-            while True:
-                ticks += 1
-                eventlet.sleep(0)
-        eventlet.spawn(tick)
-        eventlet.sleep(0.01)
-        before = ticks
-        helper = Helper.start()
-        for _ in range(50):
-            helper.request("hello")
-        helper.close()
-        print(ticks - before)
-    """
-    assert run_program(text, EVENTLET_HUB=hub) == "0\n"
+from pytest_eventlet_debug.tracers.helper import Helper
+before = ticks
+helper = Helper.start()
+for _ in range(50):
+    helper.request("hello")
+helper.close()
+print(ticks - before)
+"""
+    assert run_program(TICKER + text, EVENTLET_HUB=hub) == "0\n"
 
 
 def test_the_helper_imports_neither_site_packages_nor_anything_slow() -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 
+from programs import TICKER
 import pytest
 
 from pytest_eventlet_debug.tracers import capture
@@ -411,21 +412,11 @@ def test_another_interface_than_lo_is_captured_in_both_directions(tmp_path: Path
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_start_and_stop_switch_no_greenthread(tmp_path: Path, hub: str) -> None:
     text = """
-        import eventlet
-        eventlet.monkey_patch()
         import sys
         from pathlib import Path
         from pytest_eventlet_debug.tracers.helper import Helper
         from pytest_eventlet_debug.tracers.pcap import Pcap
         from pytest_eventlet_debug.tracers.protocol import Recording
-        ticks = 0
-        def tick():
-            global ticks
-            while True:
-                ticks += 1
-                eventlet.sleep(0)
-        eventlet.spawn(tick)
-        eventlet.sleep(0.01)
         before = ticks
         pcap = Pcap(Helper.start())
         for _ in range(20):
@@ -434,7 +425,7 @@ def test_start_and_stop_switch_no_greenthread(tmp_path: Path, hub: str) -> None:
         print(ticks - before)
     """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(text), str(tmp_path)],
+        [sys.executable, "-W", "ignore", "-c", TICKER + textwrap.dedent(text), str(tmp_path)],
         env={**os.environ, "EVENTLET_HUB": hub},
         cwd=ROOT,
         capture_output=True,

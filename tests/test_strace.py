@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 
+from programs import TICKER
+from programs import wait_until_gone
 import psutil
 import pytest
 
@@ -31,19 +32,6 @@ directory = Path(sys.argv[1])
 recording = Recording("tests/test_x.py::test_y[epolls]", directory)
 helper = Helper.start()
 strace = Strace(helper)
-"""
-
-TICKER = """
-import eventlet
-eventlet.monkey_patch()
-ticks = 0
-def tick():
-    global ticks
-    while True:
-        ticks += 1
-        eventlet.sleep(0)
-eventlet.spawn(tick)
-eventlet.sleep(0.01)
 """
 
 
@@ -70,16 +58,6 @@ def run(
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def wait_until_gone(pid: int) -> None:
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    ended, _, _ = select.select([fd], [], [], 10)
-    os.close(fd)
-    assert ended, f"process {pid} is still there"
 
 
 def test_the_first_and_the_last_system_call_are_recorded_every_time(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+import platform
 import resource
 import subprocess
 import sys
 import textwrap
 
+from programs import TICKER
 import pytest
 
 from pytest_eventlet_debug import unpatched
@@ -33,20 +35,10 @@ def run_program(program: str, hub: str = "epolls") -> str:
 @pytest.mark.parametrize("hub", HUBS)
 @pytest.mark.parametrize("first", ["eventlet", "unpatched"])
 def test_waiting_and_reading_switches_no_greenthread(hub: str, first: str) -> None:
-    imports = ["import eventlet; eventlet.monkey_patch()"]
-    imports.append("from pytest_eventlet_debug import unpatched")
+    imports = [TICKER, "from pytest_eventlet_debug import unpatched"]
     program = "\n".join(imports if first == "eventlet" else reversed(imports))
     program += textwrap.dedent("""
         import posix
-
-        ticks = 0
-        def tick():
-            global ticks
-            while True:
-                ticks += 1
-                eventlet.sleep(0)
-        eventlet.spawn(tick)
-        eventlet.sleep(0.01)
         assert ticks
         before = ticks
         read_end, write_end = posix.pipe()
@@ -164,3 +156,7 @@ def test_a_program_that_ends_is_no_sigchld_but_that_of_another_child_is_kept(oth
         os.waitpid(child, 0)
     """
     assert run_program(program) == f"0 {others} set()\n"
+
+
+def test_the_system_is_named_as_the_module_platform_names_it() -> None:
+    assert unpatched.platform_name() == platform.platform()
