@@ -68,8 +68,8 @@ TESTS = """
 class User:
     """Runs pytest as root, or as a user without any right.
 
-    Where that user cannot reach the interpreter below /root, it is put there for it, in a
-    mount namespace that ends with the run.
+    Where that user cannot reach the interpreter, below /root perhaps, it is put there for it, in
+    a mount namespace that ends with the run.
 
     :param masks: whether a part of /proc is covered, as containers do it.
     """
@@ -97,19 +97,29 @@ class User:
         words = [*self.prefix, sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
         words += ["-W", "ignore", f"--basetemp={self.home / 'tmp'}", *arguments]
         steps = ["mount -t tmpfs none /proc/fs"] if self.masks else []
-        hidden = Path("/root").stat().st_mode & 1 == 0
-        if self.uid and hidden and os.path.realpath(sys.executable).startswith("/root/"):
-            below = Path(*Path(os.path.realpath(sys.executable)).parts[:3])
-            keep = self.home.parent / "interpreter"
-            keep.mkdir(exist_ok=True)
-            steps += [
-                f"mount --bind {below} {keep} && mount -t tmpfs -o mode=755 none /root",
-                f"mkdir {below} && mount --bind {keep} {below} && cd {self.home}",
-            ]
+        if self.uid:
+            steps += self._open()
         if not steps:
             return words
         script = " && ".join([*steps, 'exec "$@"'])
         return ["unshare", "--mount", "sh", "-c", script, "sh", *words]
+
+    def _open(self) -> list[str]:
+        """Return what puts other directories in the place of those that are closed to the user."""
+        kept: dict[Path, Path] = {}
+        closed: set[Path] = set()
+        for path in {Path(sys.base_prefix), Path(sys.prefix), ROOT}:
+            above = [each for each in path.parents if not each.stat().st_mode & 1]
+            if above:
+                closed.add(above[-1])
+                kept[path] = self.home.parent / f"kept-{len(kept)}"
+                kept[path].mkdir(exist_ok=True)
+        return [
+            *(f"mount --bind {path} {keep}" for path, keep in kept.items()),
+            *(f"mount -t tmpfs -o mode=755 none {path}" for path in closed),
+            *(f"mkdir -p {path} && mount --bind {keep} {path}" for path, keep in kept.items()),
+            f"cd {self.home}",
+        ]
 
     def write(self, text: str) -> None:
         (self.home / "test_net.py").write_text(textwrap.dedent(text))
@@ -440,7 +450,9 @@ class Left:
         os.mkfifo(path)
         os.chown(path, user.uid, user.uid)
         self.run = user.start("--eventlet-isolate", *arguments)
-        self._alive = os.open(path, os.O_RDONLY)
+        self._alive = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        begun, _, _ = select.select([self._alive], [], [], 60)
+        assert begun, "the tests have not begun"
         assert os.read(self._alive, 5) == b"begun"
 
     def lives(self, seconds: float) -> bool:
