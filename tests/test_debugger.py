@@ -353,7 +353,10 @@ def test_pdbpp_has_the_dump_and_the_commands(pytester: pytest.Pytester) -> None:
     assert "no asyncio tasks\n" in printed[1]
 
 
-def test_the_commands_print_what_is_alive_now(pytester: pytest.Pytester) -> None:
+def test_the_commands_print_what_is_alive_now(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTLET_HUB", "epolls")  # the asyncio hub is a task itself
     pytester.makepyfile(
         """
         import asyncio, eventlet
