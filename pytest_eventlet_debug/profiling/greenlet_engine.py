@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import sys
+from typing import Any
 
 from pytest_eventlet_debug import switches
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.engine import Profile
+from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
+from pytest_eventlet_debug.profiling.stats import root_of
 
 #: Why a profile is incomplete where another profiler came.
 TAKEN = "the test put a profiler of its own in the place of ours"
@@ -16,6 +21,25 @@ TAKEN = "the test put a profiler of its own in the place of ours"
 _LOST = "greenlets were switched without our notice: an exception arose in our callback, " + (
     "or the test called greenlet.settrace()"
 )
+
+
+def require_free_thread() -> None:
+    """Make sure that nobody has this thread's place for a profiler.
+
+    :raises ProfilingError: somebody has.
+    """
+    present: object = sys.getprofile()
+    if present is not None:
+        raise ProfilingError(f"{present!r} profiles already")
+
+
+def root(greenlet: Any, origin: Any) -> Function | None:
+    """Return what a greenlet that begins to run is shown under, if that is known.
+
+    :param origin: the greenlet that switched to it.
+    """
+    function = switches.spawned_function(greenlet, origin)
+    return None if function is None else root_of(function)
 
 
 class GreenletEngine:

@@ -64,10 +64,10 @@ class MonitoringEngine(GreenletEngine):
                 "Another profiling tool is already active "
                 f"(tool {_monitoring.PROFILER_ID} is {other!r})"
             )
-        tool = tool_id.find()
         stacks = _Stacks(self._clock)
         now, cell, find = self._clock.now, stacks.cell, stacks.live.get
         callbacks = tuple(_by_thread() for _ in tool_id.ASKED)
+        tool = tool_id.take(callbacks)
         running = stacks.enter(current)
         switching = 0.0
 
@@ -97,11 +97,8 @@ class MonitoringEngine(GreenletEngine):
             self._switching += switching
             self._close(stacks, running, ended)
 
-        _monitoring.use_tool_id(tool, tool_id.NAME)
         switches.subscribe(switched, first=True)
         feed(running)
-        for event, callback in zip(tool_id.ASKED, callbacks, strict=True):
-            _monitoring.register_callback(tool, event, callback)
         # From here on every call is told, but not ours, which is no call that began so.
         started = cell[0] = now()
         _monitoring.set_events(tool, sum(tool_id.ASKED))

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import sys
-from typing import Any
 
 from pytest_eventlet_debug import switches
 from pytest_eventlet_debug.profiling._native import CallStacks
-from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.profiling.greenlet_engine import TAKEN
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
-from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.greenlet_engine import require_free_thread
+from pytest_eventlet_debug.profiling.greenlet_engine import root
 from pytest_eventlet_debug.profiling.stats import Part
-from pytest_eventlet_debug.profiling.stats import root_of
 
 _SHORT_OF_MEMORY = "memory ran out, and calls were lost"
 
@@ -28,11 +26,11 @@ class NativeEngine(GreenletEngine):
     """Have each call told to one object, and each switch."""
 
     def _begin(self, current: object) -> Callable[[], None]:
-        if sys.version_info < (3, 12) and sys.getprofile() is not None:
-            raise ProfilingError(f"{sys.getprofile()!r} profiles already")
+        if sys.version_info < (3, 12):
+            require_free_thread()
         clock = self._clock
         source = clock.now if clock.number is None else clock.number
-        stacks = CallStacks(source, clock.stands_still, _root)
+        stacks = CallStacks(source, clock.stands_still, root)
         stop = _tell(stacks)
         switches.subscribe(stacks.switched, first=True)
         stacks.begin(current)
@@ -51,27 +49,14 @@ class NativeEngine(GreenletEngine):
             self._trouble = _SHORT_OF_MEMORY
 
 
-def _root(greenlet: Any, origin: Any) -> Function | None:
-    function = switches.spawned_function(greenlet, origin)
-    return None if function is None else root_of(function)
-
-
 if sys.version_info >= (3, 12):
     from pytest_eventlet_debug.profiling import tool_id
 
     def _tell(stacks: CallStacks) -> Callable[[], None]:
         """Have all calls told to *stacks*; return what ends that."""
         monitoring = sys.monitoring
-        tool = tool_id.find()
-        monitoring.use_tool_id(tool, tool_id.NAME)
-        for events, callback in (
-            (tool_id.STARTS, stacks.started),
-            (tool_id.ENDS, stacks.left),
-            ((tool_id.C_START,), stacks.called),
-            (tool_id.C_ENDS, stacks.returned),
-        ):
-            for event in events:
-                monitoring.register_callback(tool, event, callback)
+        started, left, returned = [stacks.started] * 3, [stacks.left] * 3, [stacks.returned] * 2
+        tool = tool_id.take([*started, *left, stacks.called, *returned])
         monitoring.set_events(tool, sum(tool_id.ASKED))
 
         def stop() -> None:

@@ -11,6 +11,7 @@ from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.profiling.greenlet_engine import TAKEN
+from pytest_eventlet_debug.profiling.greenlet_engine import require_free_thread
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
 
@@ -44,8 +45,8 @@ class PlainEngine:
 
         :raises ProfilingError: another profiler is active.
         """
-        if sys.version_info < (3, 12) and sys.getprofile() is not None:
-            raise ProfilingError(f"{sys.getprofile()!r} profiles already")
+        if sys.version_info < (3, 12):
+            require_free_thread()
         try:
             self._profile.enable()
         except ValueError as error:

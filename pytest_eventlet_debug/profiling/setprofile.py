@@ -12,9 +12,9 @@ import sys
 from typing import Any
 
 from pytest_eventlet_debug import switches
-from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.profiling.greenlet_engine import TAKEN
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
+from pytest_eventlet_debug.profiling.greenlet_engine import require_free_thread
 from pytest_eventlet_debug.profiling.stacks import Stack
 from pytest_eventlet_debug.profiling.stacks import Stacks
 
@@ -31,8 +31,7 @@ class SetprofileEngine(GreenletEngine):
     """Give the thread's profiler the stack of whichever greenlet runs."""
 
     def _begin(self, current: object) -> Callable[[], None]:
-        if sys.getprofile() is not None:
-            raise ProfilingError(f"{sys.getprofile()!r} profiles already")
+        require_free_thread()
         stacks = _Stacks(self._clock)
         now, cell, find = self._clock.now, stacks.cell, stacks.live.get
         getprofile = sys.getprofile

@@ -14,10 +14,9 @@ from typing import Any
 
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.clock import less
+from pytest_eventlet_debug.profiling.greenlet_engine import root
 from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Part
-from pytest_eventlet_debug.profiling.stats import root_of
-from pytest_eventlet_debug.switches import spawned_function
 
 
 class Stack:
@@ -59,14 +58,13 @@ class Stacks:
 
     def enter(self, greenlet: object, origin: object = None) -> Stack:
         """Return a stack for a greenlet that begins to run."""
-        function = spawned_function(greenlet, origin)
-        root = None if function is None else root_of(function)
-        idle = self._idle.get(root)
+        shown_under = root(greenlet, origin)
+        idle = self._idle.get(shown_under)
         if idle:
             stack = idle.pop()
         else:
             profiler = _lsprof.Profiler(self.read)
-            stack = Stack(profiler, self.feeds(profiler), root)
+            stack = Stack(profiler, self.feeds(profiler), shown_under)
             self._all.append(stack)
         stack.greenlets += 1
         self.live[id(greenlet)] = stack

@@ -5,6 +5,8 @@ cProfile always takes id 2, which stays free for the code under test.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import sys
 
 from pytest_eventlet_debug.profiling.engine import ProfilingError
@@ -20,12 +22,11 @@ UNNAMED_IDS = (4, 3)
 NAME = "pytest-eventlet-debug"
 
 #: The events that cProfile asks for: a call begins, a call ends, and both of those in C.
-STARTS = (_EVENTS.PY_START, _EVENTS.PY_RESUME, _EVENTS.PY_THROW)
-ENDS = (_EVENTS.PY_RETURN, _EVENTS.PY_YIELD, _EVENTS.PY_UNWIND)
-C_START = _EVENTS.CALL
-C_ENDS = (_EVENTS.C_RETURN, _EVENTS.C_RAISE)
-
-ASKED = (*STARTS, *ENDS, C_START, *C_ENDS)
+ASKED = (
+    *(_EVENTS.PY_START, _EVENTS.PY_RESUME, _EVENTS.PY_THROW),
+    *(_EVENTS.PY_RETURN, _EVENTS.PY_YIELD, _EVENTS.PY_UNWIND),
+    *(_EVENTS.CALL, _EVENTS.C_RETURN, _EVENTS.C_RAISE),
+)
 
 
 def find() -> int:
@@ -37,6 +38,19 @@ def find() -> int:
         if _monitoring.get_tool(tool) is None:
             return tool
     raise ProfilingError(f"the tool ids {UNNAMED_IDS} of sys.monitoring are in use")
+
+
+def take(callbacks: Sequence[Callable[..., object]]) -> int:
+    """Take such an id and register callbacks under it, which hear nothing yet.
+
+    :param callbacks: one for each of the events ``ASKED``.
+    :raises ProfilingError: all ids are in use.
+    """
+    tool = find()
+    _monitoring.use_tool_id(tool, NAME)
+    for event, callback in zip(ASKED, callbacks, strict=True):
+        _monitoring.register_callback(tool, event, callback)
+    return tool
 
 
 def give_back(tool: int) -> None:
