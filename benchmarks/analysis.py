@@ -36,17 +36,17 @@ LINES = (
 
 
 def strace_log(path: Path) -> int:
-    from pytest_eventlet_debug.analysis.strace_log import open_log
-    from pytest_eventlet_debug.analysis.strace_log import parse
+    from pytest_eventlet_debug.recordings.strace_log import open_log
+    from pytest_eventlet_debug.recordings.strace_log import parse
 
     with open_log(path) as log:
         return sum(1 for _ in parse(log))
 
 
 def timeline(path: Path) -> int:
-    from pytest_eventlet_debug.analysis.strace_log import open_log
-    from pytest_eventlet_debug.analysis.strace_log import parse
-    from pytest_eventlet_debug.analysis.timeline import Trace
+    from pytest_eventlet_debug.recordings.strace_log import open_log
+    from pytest_eventlet_debug.recordings.strace_log import parse
+    from pytest_eventlet_debug.recordings.timeline import Trace
 
     trace = Trace()
     with open_log(path) as log:
@@ -81,13 +81,13 @@ def _plain(line: str) -> str:
 
 
 def read(path: Path) -> int:
-    from pytest_eventlet_debug.analysis import packets
+    from pytest_eventlet_debug.recordings import packets
 
     return sum(1 for _ in packets.packets(packets.read(path)))
 
 
 def dissect(path: Path) -> int:
-    from pytest_eventlet_debug.analysis import packets
+    from pytest_eventlet_debug.recordings import packets
 
     every = packets.packets(packets.read(path))
     return sum(packets.dissect(packet) is not None for packet in every)
@@ -144,7 +144,7 @@ READERS: dict[str, tuple[Callable[[Path], int], str, int]] = {
 
 
 def make(directory: Path, kind: str, count: int) -> Path:
-    from pytest_eventlet_debug.tracers import pcapng
+    from pytest_eventlet_debug.recordings import pcapng
 
     path = directory / f"{kind}-{count}"
     if path.exists():

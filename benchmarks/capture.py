@@ -23,8 +23,8 @@ import tempfile
 import threading
 import time
 
-from pytest_eventlet_debug.analysis import packets
-from pytest_eventlet_debug.tracers.helper import Helper
+from pytest_eventlet_debug.recordings import packets
+from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError

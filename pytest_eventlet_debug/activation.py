@@ -26,30 +26,30 @@ import pytest
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
-from pytest_eventlet_debug import hubs
-from pytest_eventlet_debug import isolation
-from pytest_eventlet_debug import pids
-from pytest_eventlet_debug import unpatched
-from pytest_eventlet_debug.analysis.saved_run import SavedRunError
-from pytest_eventlet_debug.matrix import child
-from pytest_eventlet_debug.matrix import coverage
-from pytest_eventlet_debug.matrix.controller import Controller
-from pytest_eventlet_debug.matrix.items import HubItems
-from pytest_eventlet_debug.matrix.witness import HubWitness
-from pytest_eventlet_debug.recorder import Recorder
-from pytest_eventlet_debug.report.terminal import Summary
+from pytest_eventlet_debug.children import child
+from pytest_eventlet_debug.children import coverage
+from pytest_eventlet_debug.children.controller import Controller
+from pytest_eventlet_debug.hubs import names as hubs
+from pytest_eventlet_debug.hubs.ids import HubItems
+from pytest_eventlet_debug.hubs.witness import HubWitness
 from pytest_eventlet_debug.settings import read_settings
+from pytest_eventlet_debug.summary import Summary
+from pytest_eventlet_debug.system import network as isolation
+from pytest_eventlet_debug.system import pids
+from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers import tls_keys
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.cprofile import CProfile
-from pytest_eventlet_debug.tracers.helper import Helper
+from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
 from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.session import TracerSession
 from pytest_eventlet_debug.tracers.strace import Strace
-from pytest_eventlet_debug.upgrade import UpgradeCheck
+from pytest_eventlet_debug.upgrade.check import UpgradeCheck
+from pytest_eventlet_debug.upgrade.recorder import Recorder
+from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 
 #: Carries a :class:`Told` to pytest-xdist's workers.
 WORKER_VARIABLE = "PYTEST_EVENTLET_DEBUG_WORKER"

@@ -11,19 +11,19 @@ import sys
 from typing import get_args
 
 from pytest_eventlet_debug import __version__
-from pytest_eventlet_debug.analysis import comparison
-from pytest_eventlet_debug.analysis import saved_run
-from pytest_eventlet_debug.analysis.saved_run import SavedRunError
-from pytest_eventlet_debug.analysis.timeline import PCAP_FILE
-from pytest_eventlet_debug.analysis.timeline import PCAPNG_FILE
-from pytest_eventlet_debug.analysis.timeline import STRACE_FILE
-from pytest_eventlet_debug.analysis.timeline import Kind
-from pytest_eventlet_debug.analysis.timeline import read_timeline
 from pytest_eventlet_debug.artifacts import RUN_FILE
 from pytest_eventlet_debug.artifacts import TEST_FILE
 from pytest_eventlet_debug.artifacts import tests
-from pytest_eventlet_debug.report import timeline as text
-from pytest_eventlet_debug.report import verdict
+from pytest_eventlet_debug.recordings import timeline_text as text
+from pytest_eventlet_debug.recordings.timeline import PCAP_FILE
+from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
+from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
+from pytest_eventlet_debug.recordings.timeline import Kind
+from pytest_eventlet_debug.recordings.timeline import read_timeline
+from pytest_eventlet_debug.upgrade import comparison
+from pytest_eventlet_debug.upgrade import saved_run
+from pytest_eventlet_debug.upgrade import verdict
+from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 
 USAGE_ERROR = 2
 KINDS = get_args(Kind)

@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import pytest
 
-from pytest_eventlet_debug.hubs import Hub
-from pytest_eventlet_debug.hubs import HubNameError
-from pytest_eventlet_debug.hubs import select_hubs
+from pytest_eventlet_debug.hubs.names import Hub
+from pytest_eventlet_debug.hubs.names import HubNameError
+from pytest_eventlet_debug.hubs.names import select_hubs
 from pytest_eventlet_debug.options import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.options import Given
 from pytest_eventlet_debug.profiling.clock import CLOCKS

@@ -75,7 +75,7 @@ def test_a_test_under_a_marker_loads_what_the_marker_needs(pytester: pytest.Pyte
     )
     result = pytester.runpytest("-s", "--strict-markers")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["loaded:* pytest_eventlet_debug.matrix *", "changed:."])
+    result.stdout.fnmatch_lines(["loaded:* pytest_eventlet_debug.hubs *", "changed:."])
 
 
 def test_the_fixture_of_the_hubs_name_works_without_any_option(

@@ -30,7 +30,6 @@ import weakref
 import psutil
 import pytest
 
-from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Look
@@ -46,6 +45,7 @@ from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import find_tasks
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
+from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.warning_types import EventletLeakWarning
 
 Mode = Literal["warn", "fail"]

@@ -18,12 +18,12 @@ import sys
 import types
 from typing import Any
 
-from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import copy_of
 from pytest_eventlet_debug.alive.tasks import describe_tasks
+from pytest_eventlet_debug.system import unpatched
 
 MAX_SNAPSHOTS = 5
 """The last ones of a test that are kept."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import sys
 from typing import Any
 
-from pytest_eventlet_debug import switches
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
@@ -14,6 +13,7 @@ from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
 from pytest_eventlet_debug.profiling.stats import root_of
+from pytest_eventlet_debug.system import switches
 
 #: Why a profile is incomplete where another profiler came.
 TAKEN = "the test put a profiler of its own in the place of ours"

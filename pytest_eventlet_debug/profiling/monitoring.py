@@ -14,13 +14,13 @@ import sys
 import threading
 from typing import Any
 
-from pytest_eventlet_debug import switches
 from pytest_eventlet_debug.profiling import tool_id
 from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.profiling.greenlet_engine import TAKEN
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
 from pytest_eventlet_debug.profiling.stacks import Stack
 from pytest_eventlet_debug.profiling.stacks import Stacks
+from pytest_eventlet_debug.system import switches
 
 assert sys.version_info >= (3, 12)
 

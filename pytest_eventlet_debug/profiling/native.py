@@ -11,13 +11,13 @@ from collections.abc import Callable
 import functools
 import sys
 
-from pytest_eventlet_debug import switches
 from pytest_eventlet_debug.profiling._native import CallStacks
 from pytest_eventlet_debug.profiling.greenlet_engine import TAKEN
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
 from pytest_eventlet_debug.profiling.greenlet_engine import require_free_thread
 from pytest_eventlet_debug.profiling.greenlet_engine import root
 from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.system import switches
 
 _SHORT_OF_MEMORY = "memory ran out, and calls were lost"
 

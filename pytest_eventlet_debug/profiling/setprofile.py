@@ -11,12 +11,12 @@ from collections.abc import Callable
 import sys
 from typing import Any
 
-from pytest_eventlet_debug import switches
 from pytest_eventlet_debug.profiling.greenlet_engine import TAKEN
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
 from pytest_eventlet_debug.profiling.greenlet_engine import require_free_thread
 from pytest_eventlet_debug.profiling.stacks import Stack
 from pytest_eventlet_debug.profiling.stacks import Stacks
+from pytest_eventlet_debug.system import switches
 
 #: Profilers that could not be disabled. Freed, they would take somebody else's place away.
 _abandoned: list[_lsprof.Profiler] = []

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from pytest_eventlet_debug.tracers import ports
-from pytest_eventlet_debug.tracers.helper import Helper
+from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import TracerError
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 
-from pytest_eventlet_debug.tracers.pcapng import LINKTYPE_RAW
-from pytest_eventlet_debug.tracers.pcapng import SNAPLEN
+from pytest_eventlet_debug.recordings.pcapng import LINKTYPE_RAW
+from pytest_eventlet_debug.recordings.pcapng import SNAPLEN
 
 #: libpcap calls raw IP otherwise than the files do.
 _DLT_RAW = 12

@@ -10,10 +10,10 @@ from pathlib import Path
 import posix
 import sys
 
-from pytest_eventlet_debug import unpatched
+from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers import tls_keys
-from pytest_eventlet_debug.tracers.helper import Helper
+from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording

@@ -12,12 +12,12 @@ import warnings
 
 import pytest
 
-from pytest_eventlet_debug import unpatched
 from pytest_eventlet_debug.artifacts import TEST_FILE
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase

@@ -13,9 +13,9 @@ import signal
 import sys
 from typing import Any
 
-from pytest_eventlet_debug import switches
-from pytest_eventlet_debug import unpatched
-from pytest_eventlet_debug.tracers.helper import Helper
+from pytest_eventlet_debug.system import switches
+from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -54,7 +54,7 @@ class Strace:
     ``/.eventlet-debug/phase/<unix ns>/<phase>/<node id>`` where a phase begins, and
     ``/.eventlet-debug/greenlet/<n>/<label>`` wherever greenlet *n* of the test begins to
     run in the thread that started the recording; see
-    :class:`pytest_eventlet_debug.switches.Labels`.
+    :class:`pytest_eventlet_debug.system.switches.Labels`.
     """
 
     name = "strace"

@@ -1,1 +1,0 @@
-"""From recorded files to findings: pure functions that never import eventlet or pytest."""

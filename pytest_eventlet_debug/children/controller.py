@@ -1,0 +1,398 @@
+"""The controller: runs a child pytest for each hub and replays what they report.
+
+It takes the place of collecting and running in the process that the user started. To
+every other plugin here the replayed reports look like those of a run of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import json
+import os
+from pathlib import Path
+import posix
+import shutil
+import signal
+import tempfile
+from typing import Any
+
+import pytest
+
+from pytest_eventlet_debug.children import coverage
+from pytest_eventlet_debug.children import evidence
+from pytest_eventlet_debug.children import messages as wire
+from pytest_eventlet_debug.children.child import Stepwise
+from pytest_eventlet_debug.children.hub_run import HubRun
+from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.children.replay import Replay
+from pytest_eventlet_debug.hubs.ids import select_arguments
+from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import tty
+from pytest_eventlet_debug.system import unpatched
+
+#: How long children have to tear down after Ctrl-C; a second Ctrl-C cuts it short.
+INTERRUPT_SECONDS = 10.0
+
+_TICK_SECONDS = 0.2
+
+
+class Controller:
+    """Run the hubs, some at a time; a plugin object.
+
+    :param settings: what the user asked for.
+    :param run: names the run, for its artifacts.
+    :param distributes: whether pytest-xdist runs the tests of each child.
+    :param own_pids: whether each child has process ids of its own.
+    """
+
+    NAME = "eventlet-debug-controller"
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        run: str,
+        distributes: bool,
+        own_pids: bool,
+    ) -> None:
+        self._config = config
+        self._run = run
+        self._settings = settings
+        self._interactive = _wants_terminal(config)
+        self.runs = [HubRun(hub, distributed=distributes) for hub in settings.hubs or (None,)]
+        self._distributes = distributes
+        self._own_pids = own_pids
+        self._jobs = 1 if self._interactive else min(settings.jobs, len(self.runs))
+        self._directory = Path(tempfile.mkdtemp(prefix="pytest-eventlet-debug-"))
+        self.usage_error: str | None = None
+        self._has_terminal = False
+        self._at_terminal: int | None = None
+        self.replay: Replay
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        if self._config.option.basetemp:
+            # The children's are within it, and do not make it.
+            self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        self._has_terminal = self._is_on_terminal()
+        whole_tests = self._jobs > 1 or self._distributes
+        self.replay = Replay(session, self.runs, self._settings.artifacts, whole_tests)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> bool:
+        return True  # the children collect
+
+    @pytest.hookimpl
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        terminal: Any = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None and (self._jobs > 1 or self._distributes):
+            terminal.showfspath = False
+        with self._terminal_lent(), self._signals_minded():
+            try:
+                self._run_all()
+            finally:
+                self._kill_all()
+                coverage.gather(self._config, self._directory)
+        self._raise_verdict(session)
+        return True
+
+    def _raise_verdict(self, session: pytest.Session) -> None:
+        """End as a run of one process would: by the exception that pytest expects."""
+        replay = self.replay
+        if self.usage_error is not None:
+            raise pytest.UsageError(self.usage_error)
+        if replay.exit is not None:
+            pytest.exit(*replay.exit)
+        if replay.interrupted is not None:
+            raise KeyboardInterrupt
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        if replay.collect_errors and not self._config.option.continue_on_collection_errors:
+            errors = "error" if replay.collect_errors == 1 else "errors"
+            raise session.Interrupted(f"{replay.collect_errors} {errors} during collection")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        counts = {run.name: run.stepwise_count for run in self.runs}
+        Stepwise(self._config).save({hub: n for hub, n in counts.items() if n is not None})
+        if self.replay.internal_error:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Say where a test was interrupted, not where this process waited for it."""
+        terminal: Any = self._config.pluginmanager.getplugin("terminalreporter")
+        if hasattr(terminal, "_keyboardinterrupt_memo") and excinfo.type is KeyboardInterrupt:
+            unknown = evidence.Interruption("the tests' processes were ended")
+            terminal._keyboardinterrupt_memo = self.replay.interrupted or unknown
+
+    def pytest_unconfigure(self) -> None:
+        self._kill_all()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        end = getattr(report, "eventlet_end", None)
+        return ("failed", "F", (end.upper(), {"red": True})) if end else None
+
+    @property
+    def _stopping(self) -> bool:
+        return self.usage_error is not None or self.replay.stopping
+
+    def _run_all(self) -> None:
+        waiting = [run for run in self.runs if self._has_tests(run)]
+        active: list[HubRun] = []
+        told_to_stop = False
+        while waiting or active:
+            while waiting and len(active) < self._jobs and not self._stopping:
+                active.append(waiting.pop(0))
+                self._start(active[-1])
+            if not active:
+                return
+            if self._stopping and not told_to_stop:
+                told_to_stop = True
+                for run in active:
+                    if run.process is not None:
+                        run.process.stop_after_test()
+            try:
+                self._listen(active)
+            except KeyboardInterrupt:
+                self._let_tear_down(active)
+                raise
+            active = [run for run in active if run.process is not None]
+
+    def _has_tests(self, run: HubRun) -> bool:
+        """Say whether any test named on the command line is one of this hub's."""
+        if not self._settings.hub_in_ids:
+            return True
+        names = [each.name for each in self.runs]
+        run.wanted = select_arguments(self._config.args, run.name, names) is not None
+        return run.wanted
+
+    def _start(self, run: HubRun) -> None:
+        label = f"{len(run.name)}-{run.name.replace('/', '_')}-{run.children}"
+        rest = self._directory / f"{label}.rest.json"
+        rest.write_text(json.dumps(run.rest))
+        environment = unpatched.environment(**coverage.environment(self._config, rest))
+        if run.hub:
+            environment["EVENTLET_HUB"] = run.hub.name
+        maxfail = self._config.option.maxfail
+        stepwise: Any = self._config.pluginmanager.getplugin("stepwiseplugin")
+        run.begin(
+            ChildProcess(
+                {
+                    "hub": run.hub.name if run.hub else None,
+                    "hubs": [each.name for each in self.runs if each.hub],
+                    "run": self._run,
+                    "rest": str(rest) if run.done else None,
+                    "maxfail": maxfail and max(maxfail - self.replay.failures, 1),
+                    "terminal": self._has_terminal and not self._interactive,
+                    "stepwise_skip": bool(getattr(stepwise, "skip", False)),
+                },
+                [str(argument) for argument in self._config.invocation_params.args],
+                environment=environment,
+                working_directory=self._config.invocation_params.dir,
+                stdout=self._directory / f"{label}.out",
+                stderr=self._directory / f"{label}.err",
+                interactive=self._interactive,
+                own_pids=self._own_pids,
+            )
+        )
+
+    def _listen(self, active: list[HubRun]) -> None:
+        """Wait a moment for what the children say, and see to those that ended or hang."""
+        # While a debugger has the terminal, the others wait, theirs included.
+        if debugging := [run for run in active if run.debugging]:
+            for run in active:
+                run.heard = unpatched.monotonic()
+            active = debugging
+        by_descriptor = {run.process.descriptor: run for run in active if run.process}
+        for descriptor in unpatched.wait_readable(by_descriptor, _TICK_SECONDS):
+            run = by_descriptor[descriptor]
+            if not any(other.debugging for other in active if other is not run):
+                self._hear(run)
+        for run in active:
+            assert run.process is not None
+            if run.process.ended():
+                while self._hear(run):
+                    pass
+                self._ended(run, run.process)
+            else:
+                self._mind_silence(run, run.process)
+
+    def _hear(self, run: HubRun) -> bool:
+        """Replay what has come from a child; say whether there may be more."""
+        assert run.process is not None
+        if not unpatched.wait_readable([run.process.descriptor], 0):
+            return False
+        messages = run.process.read()
+        if messages is None:
+            # The line ends just before the process does; do not spin until then.
+            unpatched.wait_readable([], 0 if run.process.ended() else 0.005)
+            return False
+        run.hear()
+        for message in messages:
+            if message.kind == "debugger":
+                self._mind_terminal(opens=message.content)
+            self.replay.receive(run, message)
+            if self._interactive or message.kind in wire.AWAITED:
+                self.replay.flush()
+                run.process.go_on()
+        return True
+
+    def _mind_terminal(self, *, opens: bool) -> None:
+        """Have the same process group at the terminal after a debugger as before."""
+        if opens:
+            self._at_terminal = tty.foreground()
+        elif self._at_terminal is not None:
+            tty.to_the_foreground(self._at_terminal)
+
+    def _ended(self, run: HubRun, process: ChildProcess) -> None:
+        last_words = process.last_words
+        if run.debugging:
+            tty.reclaim()
+        process.close()
+        run.process = None
+        usage_error = pytest.ExitCode.USAGE_ERROR
+        refused = process.output.strip() if not run.begun else run.exit_status == usage_error
+        if process.exit_status == usage_error and refused:
+            self.usage_error = process.usage_error
+        elif run.exit_status is None or process.died:
+            self.replay.report_end(run, "crashed", process.end, last_words)
+            self._go_on(run)
+        elif process.output and not self._interactive:
+            self.replay.say(f"{run.name} printed outside of its tests:\n{process.output}")
+
+    def _go_on(self, run: HubRun) -> None:
+        if run.may_go_on and not self._stopping:
+            self._start(run)
+
+    def _mind_silence(self, run: HubRun, process: ChildProcess) -> None:
+        timeout = self._settings.timeout
+        if self._hear(run):
+            return  # it was this process that did not listen, for it looked at another child
+        if timeout is not None and run.silent >= timeout:
+            self._end_hung(run, process)
+        elif run.silent >= run.notice_after:
+            run.notice_after *= 2
+            self.replay.say(
+                f"{run.name}: silent for {run.silent:.0f} s in {run.where}; "
+                f"{evidence.activity(process.runner)}"
+            )
+
+    def _end_hung(self, run: HubRun, process: ChildProcess) -> None:
+        silent = run.silent
+        sections = evidence.gather(
+            process, self._directory / "sample.strace", self._settings.artifacts, run.running
+        )
+        process.kill()
+        while self._hear(run):
+            pass
+        sections += process.captured
+        process.close()
+        self.replay.report_end(run, "hung", f"silent for {silent:.0f} s, killed", sections)
+        self._go_on(run)
+
+    def _let_tear_down(self, active: list[HubRun]) -> None:
+        """Pass Ctrl-C on, and wait for the children to end their tests."""
+        self.replay.say(
+            f"\nCtrl-C: the tests have {INTERRUPT_SECONDS:.0f} s to tear down; "
+            f"once more ends them at once"
+        )
+        for run in active:
+            if run.process is not None:
+                run.process.interrupt()
+        deadline = unpatched.monotonic() + INTERRUPT_SECONDS
+        left = [run for run in active if run.process is not None]
+        while left and unpatched.monotonic() < deadline:
+            self._listen(left)
+            left = [run for run in left if run.process is not None]
+
+    def _kill_all(self) -> None:
+        for run in self.runs:
+            if run.process is not None:
+                run.process.kill()
+                if run.debugging:
+                    tty.reclaim()
+                run.process.close()
+                run.process = None
+
+    def _is_on_terminal(self) -> bool:
+        """Say whether the user types into this process's stdin."""
+        with self._stdin_uncaptured():
+            return os.isatty(0)
+
+    @contextlib.contextmanager
+    def _terminal_lent(self) -> Iterator[None]:
+        """Give interactive children the real terminal."""
+        with self._stdin_uncaptured() if self._interactive else contextlib.nullcontext():
+            yield
+
+    @contextlib.contextmanager
+    def _stdin_uncaptured(self) -> Iterator[None]:
+        """Have the real stdin, as pytest's output always is between tests."""
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        if capture is None:
+            yield
+            return
+        capture.suspend_global_capture(in_=True)
+        try:
+            yield
+        finally:
+            capture.resume_global_capture()
+            capture.suspend_global_capture()
+
+    @contextlib.contextmanager
+    def _signals_minded(self) -> Iterator[None]:
+        """Leave no child behind on SIGTERM and SIGHUP, and Ctrl-C to an open debugger."""
+
+        def end(number: int, frame: object) -> None:
+            self._kill_all()
+            shutil.rmtree(self._directory, ignore_errors=True)
+            signal.signal(number, signal.SIG_DFL)
+            posix.kill(posix.getpid(), number)
+
+        def interrupt(number: int, frame: object) -> None:
+            if not any(run.debugging for run in self.runs):
+                raise KeyboardInterrupt
+
+        handlers: Mapping[int, Any] = {
+            signal.SIGTERM: end,
+            signal.SIGHUP: end,
+            signal.SIGINT: interrupt,
+        }
+        before: dict[int, Any] = {}
+        usual = (signal.SIG_DFL, signal.default_int_handler)
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number, handler in handlers.items():
+                if signal.getsignal(number) in usual:
+                    before[number] = signal.signal(number, handler)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _wants_terminal(config: pytest.Config) -> bool:
+    """Say whether the user will talk to the tests, or watch what they print."""
+    option = config.option
+    return bool(
+        option.usepdb
+        or option.trace
+        or option.capture == "no"
+        or _has_live_logs(config)
+        or getattr(option, "log_cli_level", None)
+    )
+
+
+def _has_live_logs(config: pytest.Config) -> bool:
+    try:
+        return bool(config.getini("log_cli"))
+    except (KeyError, ValueError):  # -p no:logging
+        return False

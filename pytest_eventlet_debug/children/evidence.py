@@ -1,0 +1,167 @@
+"""What a silent or dead child was doing, as the user will read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import contextlib
+import os
+from pathlib import Path
+import posix
+import re
+import shutil
+import signal
+
+from _pytest._code.code import ReprFileLocation
+from _pytest._code.code import TerminalRepr
+from _pytest._io import TerminalWriter
+
+from pytest_eventlet_debug.artifacts import newest_attempt
+from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.children.process import descendants
+from pytest_eventlet_debug.children.process import tail
+from pytest_eventlet_debug.system import unpatched
+
+_CALLS = 12
+_LOOKS = 10
+
+_FRAMES_OF_THE_RUNNER = re.compile(r'^  File ".*/(_pytest|pluggy|pytest_eventlet_debug)/')
+
+
+class Evidence(TerminalRepr):
+    """The text of a report on a test that never reported itself.
+
+    :param path: the test's file, and *line* its line from 0.
+    :param verdict: what happened, in one line.
+    :param sections: titles and texts of what is known.
+    """
+
+    def __init__(
+        self, path: str, line: int | None, verdict: str, sections: list[tuple[str, str]]
+    ) -> None:
+        self.reprcrash = ReprFileLocation(path, (line or 0) + 1, verdict)
+        self._sections = [(title, text) for title, text in sections if text.strip()]
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        tw.line(self.reprcrash.message, red=True, bold=True)
+        for title, text in self._sections:
+            tw.line()
+            tw.line(f"{title}:")
+            for line in text.strip().splitlines():
+                if not _FRAMES_OF_THE_RUNNER.search(line):
+                    tw.line(f"  {line}")
+
+
+class _Place:
+    """Where an exception was raised, in the words of a child."""
+
+    def __init__(self, place: str, message: str) -> None:
+        self.message = message
+        self._place = place
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        tw.line(f"{self._place}: {self.message}")
+
+
+class Interruption(TerminalRepr):
+    """Ctrl-C, as it met a child.
+
+    :param place: where it was.
+    :param text: the whole traceback, for ``--full-trace``.
+    """
+
+    def __init__(self, place: str, text: str = "") -> None:
+        self.reprcrash = _Place(place, "KeyboardInterrupt")
+        self._text = text
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        tw.line(self._text)
+
+
+def gather(
+    process: ChildProcess, scratch: Path, artifacts: Path, nodeids: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Look at a silent child from outside, before it is killed.
+
+    :param scratch: where a second of strace may go.
+    :param artifacts: where its tests may be recorded already; two straces cannot attach.
+    :param nodeids: the tests it is in.
+    """
+    runner = process.runner
+    burning = activity(runner)
+    # Before the stacks, for writing them out is system calls too.
+    calls = _strace_sample(runner, scratch)
+    for nodeid in nodeids:
+        calls = calls or tail(newest_attempt(artifacts, nodeid) / "strace.txt")
+    stacks = process.dump_stacks(1.0)
+    last = "\n".join(calls.splitlines()[-_CALLS:])
+    return [("What it does", burning), ("Its stacks", stacks), ("Its last system calls", last)]
+
+
+def activity(pid: int, seconds: float = 0.5) -> str:
+    """Say whether a process and its descendants burn CPU or wait, looked at for *seconds*.
+
+    It is their state that counts: on a busy machine a loop gets little of a CPU.
+    """
+    import psutil
+
+    started = unpatched.monotonic()
+    before = _cpu_seconds(pid)
+    running = 0
+    for _ in range(_LOOKS):
+        unpatched.wait_readable([], seconds / _LOOKS)
+        running += any(_status(each) == psutil.STATUS_RUNNING for each in (pid, *descendants(pid)))
+    after = _cpu_seconds(pid)
+    elapsed = unpatched.monotonic() - started
+    burnt = sum(after[each] - before.get(each, 0.0) for each in after) / elapsed
+    burning = burnt > 0.5 or running > _LOOKS / 2
+    if len(after) > 1:
+        what = f"{len(after)} processes {'burn CPU' if burning else 'wait'}"
+    else:
+        what = f"its process {'burns CPU' if burning else 'waits'}"
+    return f"{what}, {burnt:.0%} of one CPU"
+
+
+def _cpu_seconds(pid: int) -> dict[int, float]:
+    import psutil
+
+    spent = {}
+    for each in (pid, *descendants(pid)):
+        with contextlib.suppress(psutil.Error):
+            user, system, *_ = psutil.Process(each).cpu_times()
+            spent[each] = user + system
+    return spent
+
+
+def _status(pid: int) -> str:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status()
+    except psutil.Error:
+        return ""
+
+
+def _strace_sample(pid: int, path: Path, seconds: float = 1.0) -> str:
+    """Return the end of *seconds* of strace, where strace is there and may attach."""
+    strace = shutil.which("strace")
+    if strace is None:
+        return ""
+    command = [strace, "-f", "-y", "-o", str(path), "-p", str(pid)]
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+    tracer = posix.posix_spawn(strace, command, unpatched.environment(), file_actions=null)
+    try:
+        unpatched.wait_readable([], seconds)
+    finally:
+        _end(tracer)
+    return tail(path)
+
+
+def _end(tracer: int) -> None:
+    """End a strace, which may wait for ever for a thread that it was told to let go."""
+    deadline = unpatched.monotonic() + 1.0
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        posix.kill(tracer, signal.SIGTERM)
+        while posix.waitpid(tracer, posix.WNOHANG)[0] == 0:
+            if unpatched.monotonic() > deadline:
+                posix.kill(tracer, signal.SIGKILL)
+            unpatched.wait_readable([], 0.005)

@@ -1,0 +1,122 @@
+"""The state of one hub's run, over as many children as it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+import dataclasses
+from typing import Literal
+
+from pytest_eventlet_debug.children import messages as wire
+from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.hubs.names import Hub
+from pytest_eventlet_debug.system import unpatched
+
+Location = tuple[str, "int | None", str]
+End = Literal["crashed", "hung"]
+
+#: Seconds of silence that are worth a line, and that nobody minds in a passing run.
+NOTICE_SECONDS = 60.0
+
+
+@dataclasses.dataclass
+class RunningTest:
+    """A test that a child has begun: where it stands and which phases it has reported."""
+
+    location: Location
+    phases: set[str] = dataclasses.field(default_factory=set)
+    started: float = dataclasses.field(default_factory=unpatched.monotonic)
+    held: list[wire.Message] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class HubRun:
+    """All tests under one hub.
+
+    :param hub: the hub, or ``None`` for whatever is set.
+    :param ids: the ids of all its tests, ``None`` until they are collected.
+    :param stepwise_count: how many tests ``--stepwise`` counted.
+    :param done: the ids of the tests that are over.
+    :param deselected: the ids of the tests that were left out, as far as that is known.
+    :param begun: whether the last child's session has begun.
+    :param exit_status: what the last child said its session ended with.
+    :param wanted: whether any test named on the command line is one of this hub's.
+    :param distributed: whether pytest-xdist runs the tests, which tells of none deselected.
+    :param trouble: why not all tests ran, in words, where it is known.
+    """
+
+    hub: Hub | None
+    process: ChildProcess | None = None
+    children: int = 0
+    ids: list[str] | None = None
+    stepwise_count: int | None = None
+    done: list[str] = dataclasses.field(default_factory=list)
+    running: dict[str, RunningTest] = dataclasses.field(default_factory=dict)
+    begun: bool = False
+    deselected: set[str] = dataclasses.field(default_factory=set)
+    exit_status: int | None = None
+    wanted: bool = True
+    distributed: bool = False
+    trouble: str = ""
+    debugging: bool = False
+    heard: float = 0.0
+    notice_after: float = NOTICE_SECONDS
+    done_before: int = 0
+
+    @property
+    def name(self) -> str:
+        """The hub's name, for people."""
+        return self.hub.name if self.hub else "default"
+
+    @property
+    def complete(self) -> bool:
+        """Whether all its tests ran."""
+        return self.ids is not None and not self.rest
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the user's choice of tests, such as ``-k``, has left this hub none."""
+        return self.ids == [] and (bool(self.deselected) or self.distributed)
+
+    @property
+    def rest(self) -> list[str]:
+        """The ids of the tests that are still to run, in order."""
+        done = Counter(self.done)
+        rest = []
+        for nodeid in self.ids or ():
+            if done[nodeid] > 0:
+                done[nodeid] -= 1
+            else:
+                rest.append(nodeid)
+        return rest
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the child said anything; none while its user is in a debugger."""
+        return 0.0 if self.debugging else unpatched.monotonic() - self.heard
+
+    @property
+    def where(self) -> str:
+        """What the child is at, in words."""
+        if self.running:
+            return ", ".join(self.running)
+        return "its collection" if self.ids is None else "what follows its last test"
+
+    def begin(self, process: ChildProcess) -> None:
+        """Note that a child has started."""
+        self.process = process
+        self.children += 1
+        self.exit_status = None
+        self.begun = False
+        self.debugging = False
+        self.done_before = len(self.done)
+        self.hear()
+
+    def hear(self) -> None:
+        """Note that the child has said something."""
+        self.heard = unpatched.monotonic()
+        self.notice_after = NOTICE_SECONDS
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a fresh child has tests to run and the last one got anywhere."""
+        return len(self.done) > self.done_before and bool(self.rest)

@@ -1,0 +1,296 @@
+"""One child process: its start, what it says, how it ends, and what it did when it hung."""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+import posix
+import signal
+import subprocess
+import sys
+from typing import Any
+
+from pytest_eventlet_debug.children import boot
+from pytest_eventlet_debug.children import messages as wire
+from pytest_eventlet_debug.system import pids
+from pytest_eventlet_debug.system import unpatched
+
+_TAIL_BYTES = 4000
+
+_CAPTURED = ("Captured stdout", "Captured stderr")
+
+
+class ChildProcess:
+    """A pytest in a process of its own, with a line to it.
+
+    :param specification: the fields of :class:`~.child.Spec` but for the descriptor.
+    :param arguments: pytest's command line.
+    :param stdout: where its output goes unless the terminal is its own.
+    :param stderr: likewise.
+    :param interactive: whether it shares this process's terminal and process group.
+    :param own_pids: whether it has process ids and a network of its own.
+    """
+
+    def __init__(
+        self,
+        specification: Mapping[str, object],
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        working_directory: Path,
+        stdout: Path,
+        stderr: Path,
+        interactive: bool,
+        own_pids: bool,
+    ) -> None:
+        self._interactive = interactive
+        self._own_pids = own_pids
+        self._stdout, self._stderr = stdout, stderr
+        self._decoder = wire.Decoder()
+        self._status: int | None = None
+        self._captured: list[tuple[str, int]] = []
+        near, far = (side.detach() for side in _socket.socketpair())
+        self.descriptor = unpatched.move_up(near)
+        description = {
+            **specification,
+            "descriptor": far,
+            "controller": posix.getpid(),
+            "interactive": interactive,
+            "own_pids": own_pids,
+            "sys_path": sys.path,
+            "argv": sys.argv,
+            "arguments": list(arguments),
+            "directory": str(working_directory),
+        }
+        group: dict[str, Any] = {} if interactive else {"setpgroup": 0}
+        self._pid = posix.posix_spawn(
+            sys.executable,
+            # What multiprocessing uses to give its children the flags of this interpreter.
+            [sys.executable, *subprocess._args_from_interpreter_flags(), boot.__file__],  # type: ignore[attr-defined]
+            {**environment, "PYTEST_EVENTLET_DEBUG_CHILD": json.dumps(description)},
+            file_actions=[*self._streams(), (os.POSIX_SPAWN_DUP2, far, far)],
+            setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE],
+            **group,
+        )
+        posix.close(far)
+
+    @property
+    def runner(self) -> int:
+        """The id of the process that runs the tests, as this process sees it.
+
+        With process ids of its own that is not the one that was started: see :mod:`.pids`.
+        """
+        if self._own_pids:
+            for pid in descendants(self._pid):
+                if _ids(pid) == [pid, pids.RUNNER]:
+                    return pid
+        return self._pid
+
+    def _streams(self) -> list[tuple[object, ...]]:
+        if self._interactive:
+            return []
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        return [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(self._stdout), flags, 0o600),
+            (os.POSIX_SPAWN_OPEN, 2, str(self._stderr), flags, 0o600),
+        ]
+
+    def read(self) -> list[wire.Message] | None:
+        """Return the messages that have come, or ``None`` once the line has ended."""
+        try:
+            data = posix.read(self.descriptor, 1 << 18)
+        except OSError as error:
+            if error.errno != errno.ECONNRESET:
+                raise
+            data = b""
+        return list(self._decoder.feed(data)) if data else None
+
+    def stop_after_test(self) -> None:
+        """Ask the child to end when the test that it runs is over."""
+        with contextlib.suppress(OSError):
+            posix.write(self.descriptor, wire.STOP)
+
+    def go_on(self) -> None:
+        """Tell a child that waits for it that what it sent is taken in, or on the terminal."""
+        with contextlib.suppress(OSError):
+            posix.write(self.descriptor, wire.SHOWN)
+
+    def interrupt(self) -> None:
+        """Give the child and what it started the Ctrl-C that only this process's group got."""
+        if not self._interactive and not self.ended():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                posix.killpg(self.runner, signal.SIGINT)
+
+    def ended(self) -> bool:
+        """Say whether the process is gone; then reap it and end what is left of its group."""
+        if self._status is None:
+            try:
+                pid, status = posix.waitpid(self._pid, posix.WNOHANG)
+            except ChildProcessError:  # somebody's SIGCHLD handler reaped it
+                self._status = 0
+            else:
+                if pid:
+                    self._status = status
+            if self._status is not None:
+                self._kill_group(self._pid)
+        return self._status is not None
+
+    @property
+    def died(self) -> bool:
+        """Whether a signal ended the process."""
+        return self._status is not None and os.WIFSIGNALED(self._status)
+
+    @property
+    def end(self) -> str:
+        """How the process ended, in words."""
+        status = self._status or 0
+        if os.WIFSIGNALED(status):
+            return f"killed by {_signal_name(os.WTERMSIG(status))}"
+        return f"ended with exit status {os.WEXITSTATUS(status)}"
+
+    @property
+    def exit_status(self) -> int | None:
+        """The status it ended with, ``None`` while it runs or where a signal ended it."""
+        if self._status is None or not os.WIFEXITED(self._status):
+            return None
+        return os.WEXITSTATUS(self._status)
+
+    @property
+    def usage_error(self) -> str:
+        """What pytest said of the command line that it could not use."""
+        # Warnings of other plugins may stand before it.
+        _, mark, words = f"\n{self.output}".partition("\nERROR: ")
+        words = words if mark else self.output
+        lines = words.strip().splitlines() or ["a child could not use the command line"]
+        return "\n".join(line.removeprefix("ERROR: ") for line in lines)
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last lines that the child wrote to stderr, or nothing."""
+        return tail(self._stderr)
+
+    @property
+    def output(self) -> str:
+        """All that the child wrote outside of what pytest captures, at most the tail of it."""
+        return tail(self._stdout) + tail(self._stderr)
+
+    def hold_captured(self, descriptors: Sequence[int]) -> None:
+        """Open the files that the child captures into, which end with it otherwise.
+
+        :param descriptors: the child's, of its stdout's file and its stderr's.
+        """
+        runner = self.runner
+        for title, number in zip(_CAPTURED, descriptors, strict=True):
+            with contextlib.suppress(OSError):
+                path = f"/proc/{runner}/fd/{number}"
+                opened = posix.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._captured.append((title, unpatched.move_up(opened)))
+
+    @property
+    def captured(self) -> list[tuple[str, str]]:
+        """What the test that the child is in has printed: titles and tails."""
+        return [(title, tail(Path(f"/proc/self/fd/{fd}"))) for title, fd in self._captured]
+
+    @property
+    def last_words(self) -> list[tuple[str, str]]:
+        """All that it has written that nobody has seen: titles and tails."""
+        return [("Its stderr", self.stderr_tail), *self.captured]
+
+    def dump_stacks(self, seconds: float) -> str:
+        """Let faulthandler write every thread's stack, and return them.
+
+        :param seconds: how long to wait for them at most.
+        """
+        from pytest_eventlet_debug.children.child import STACKS_SIGNAL
+
+        before = _size(self._stderr)
+        self._signal(STACKS_SIGNAL)
+        while seconds > 0 and not _read(self._stderr, before).endswith("\n"):
+            unpatched.wait_readable([], 0.02)
+            seconds -= 0.02
+        return _read(self._stderr, before).strip()
+
+    def kill(self) -> None:
+        """End the process, its group and its descendants by SIGKILL, and reap it."""
+        if not self.ended():
+            runner = self.runner
+            for pid in (*descendants(runner), runner):
+                _kill(pid)
+            self._kill_group(runner)
+        while not self.ended():
+            unpatched.wait_readable([], 0.005)
+
+    def _kill_group(self, group: int) -> None:
+        if not self._interactive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                posix.killpg(group, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Release the line, and what was captured."""
+        for descriptor in (self.descriptor, *(fd for _, fd in self._captured)):
+            posix.close(descriptor)
+        self._captured = []
+
+    def _signal(self, number: int) -> None:
+        if not self.ended():
+            with contextlib.suppress(ProcessLookupError):
+                posix.kill(self.runner, number)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        posix.kill(pid, signal.SIGKILL)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below *pid*, those in other process groups included."""
+    import psutil
+
+    try:
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _ids(pid: int) -> list[int]:
+    """Return the ids of a process in this process's namespace and in those within it."""
+    with contextlib.suppress(OSError):
+        for line in unpatched.read_file(f"/proc/{pid}/status").splitlines():
+            if line.startswith(b"NSpid:"):
+                return [int(word) for word in line.split()[1:]]
+    return []
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _read(path: Path, start: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def tail(path: Path) -> str:
+    """Return the end of a file, or nothing where there is none."""
+    return _read(path, max(0, _size(path) - _TAIL_BYTES))

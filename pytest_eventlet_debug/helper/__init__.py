@@ -1,0 +1,1 @@
+"""The process beside a test process: what starts tracers. Standard library alone."""

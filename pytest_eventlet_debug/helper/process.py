@@ -1,0 +1,244 @@
+"""The helper process that lives beside a test process: its main loop.
+
+It runs in a fresh interpreter without site-packages, so nothing here may import pytest,
+eventlet or what is slow to import. One thread waits in ``poll()`` for requests, for what
+strace says and how it ends, for packets, and for the death of the test process. With
+that, or when the other end of its control socket is closed, it stops what it started
+and exits.
+
+Requests are JSON packets ``[sequence, command, arguments]``, answers
+``[sequence, error or null, values]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from pytest_eventlet_debug.helper.attachment import Attachment
+from pytest_eventlet_debug.helper.capture import Capture
+from pytest_eventlet_debug.helper.finishing import Finishing
+
+MESSAGE_BYTES = 1 << 16
+
+#: Seconds between looks at the test process where ``pidfd_open`` is missing.
+_LOOK_SECONDS = 1.0
+
+#: Seconds that strace has for the end of the test process.
+_LAST_WORDS_SECONDS = 1.0
+
+#: Seconds that completing recordings may take after the test process has died.
+_COMPLETION_SECONDS = 10.0
+
+
+class Loop:
+    """Calls a function when a descriptor can be read or when a time has come."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._alarms: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._next_alarm = 0
+        self._stopped = False
+
+    def watch(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call *handler* whenever the descriptor *fd* can be read or has ended."""
+        self._handlers[fd] = handler
+        self._poll.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget the descriptor *fd*; it may be closed then."""
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def call_later(self, seconds: float, handler: Callable[[], None]) -> int:
+        """Call *handler* once, after *seconds*; return the alarm's number."""
+        self._next_alarm += 1
+        self._alarms[self._next_alarm] = (time.monotonic() + seconds, handler)
+        return self._next_alarm
+
+    def cancel(self, alarm: int | None) -> None:
+        """Forget the alarm of that number, if it is still to come."""
+        if alarm is not None:
+            self._alarms.pop(alarm, None)
+
+    def stop(self) -> None:
+        """Let :meth:`run` return."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Serve until :meth:`stop`."""
+        while not self._stopped:
+            self.step()
+
+    def step(self) -> None:
+        """Wait for the next thing to happen and handle what is due."""
+        timeout = None
+        if self._alarms:
+            first = min(when for when, _ in self._alarms.values())
+            timeout = max(0.0, first - time.monotonic()) * 1000
+        for fd, _ in self._poll.poll(timeout):
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler()
+        now = time.monotonic()
+        for number, (when, handler) in sorted(self._alarms.items()):
+            if when <= now and self._alarms.pop(number, None) is not None:
+                handler()
+
+
+class Answer:
+    """The answer that is due to one request; only the first one given is sent."""
+
+    def __init__(self, control: socket.socket, sequence: int) -> None:
+        self._control = control
+        self._sequence = sequence
+        self._given = False
+
+    def __call__(self, error: str | None = None, **values: object) -> None:
+        """Send *values*, or the one-line *error*."""
+        if self._given:
+            return
+        self._given = True
+        if error is not None:
+            error = " ".join(error.split())[:4000]
+        try:
+            self._control.send(json.dumps([self._sequence, error, values]).encode("ascii"))
+        except OSError:
+            pass  # the test process has gone; the loop hears of it
+
+
+class HelperProcess:
+    """Serves one test process until that ends."""
+
+    def __init__(self, control: socket.socket, tracee: int) -> None:
+        """Serve the requests that come over *control* about the process *tracee*."""
+        self._control = control
+        self._tracee = tracee
+        self._loop = Loop()
+        self._attachment = Attachment(self._loop, tracee)
+        self._capture = Capture(self._loop)
+        self._finishing = Finishing(self._loop)
+        self._completing = False
+        self._commands: dict[str, Callable[..., None]] = {
+            "hello": self._hello,
+            "goodbye": self._goodbye,
+            "strace-version": self._attachment.version,
+            "strace-start": self._attachment.start,
+            "strace-stop": self._attachment.stop,
+            "pcap-open": self._capture.open,
+            "pcap-start": self._capture.start,
+            "pcap-pause": self._capture.pause,
+            "pcap-resume": self._capture.resume,
+            "pcap-stop": self._capture.stop,
+            "finish": self._finishing.order,
+            "finish-wait": self._finishing.wait,
+        }
+
+    def serve(self) -> None:
+        """Serve until the test process ends or lets go; leave nothing behind."""
+        self._loop.watch(self._control.fileno(), self._request)
+        # Children of the test inherit the other end of the control socket, so its end
+        # alone does not tell that the test process has died.
+        try:
+            self._pidfd = os.pidfd_open(self._tracee)
+        except ProcessLookupError:
+            return
+        except (AttributeError, OSError):
+            self._look()
+        else:
+            self._loop.watch(self._pidfd, self._died)
+        try:
+            self._loop.run()
+        finally:
+            self._capture.close()
+            self._attachment.close()
+            self._finishing.close()
+
+    def _look(self) -> None:
+        try:
+            os.kill(self._tracee, 0)
+        except ProcessLookupError:
+            self._loop.stop()
+        self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _died(self) -> None:
+        """Let strace write down how the test process ended, for it ends by itself then.
+
+        To interrupt it in the middle of that leaves it waiting, and the dead process with it.
+        """
+        self._loop.unwatch(self._pidfd)
+        self._attachment.when_ended(self._complete)
+        self._loop.call_later(_LAST_WORDS_SECONDS, self._complete)
+
+    def _complete(self) -> None:
+        """Complete what tests recorded, the one that ended the process among them."""
+        if self._completing:
+            return
+        self._completing = True
+        for directory in {*self._capture.abandon(), *self._attachment.directories}:
+            self._finishing.add(directory)
+        self._finishing.when_done(self._loop.stop)
+        self._loop.call_later(_COMPLETION_SECONDS, self._loop.stop)
+
+    def _request(self) -> None:
+        try:
+            message = self._control.recv(MESSAGE_BYTES)
+        except OSError:
+            message = b""
+        if not message:
+            # The process has let go, or is just dying: that is heard of in a moment.
+            self._loop.unwatch(self._control.fileno())
+            self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
+            return
+        sequence, command, arguments = json.loads(message)
+        answer = Answer(self._control, sequence)
+        try:
+            self._commands[command](answer, **arguments)
+        except Exception as error:
+            answer(f"the tracing helper failed at {command}: {type(error).__name__}: {error}")
+
+    def _hello(self, answer: Answer) -> None:
+        answer(pid=os.getpid())
+
+    def _goodbye(self, answer: Answer) -> None:
+        self._loop.stop()
+        self._capture.close()
+        self._attachment.close()
+        self._finishing.close()
+        answer()
+
+
+def main(control_fd: int, tracee: int) -> None:
+    """Become the helper of the process *tracee*.
+
+    :param control_fd: an inherited ``SOCK_SEQPACKET`` socket.
+    :param tracee: the test process's id.
+    """
+    os.setsid()
+    if os.fork():
+        os._exit(0)  # whoever started us waits for this process, not for the helper
+    os.chdir("/")
+    # Whatever else was inheritable is somebody's pipe: `pytest | cat` must end.
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != control_fd:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the descriptor of the listing itself
+    os.set_inheritable(control_fd, False)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        # Ctrl-C and its kin are for the tests; we end when they have.
+        signal.signal(number, signal.SIG_IGN)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_fd)
+    try:
+        HelperProcess(control, tracee).serve()
+    finally:
+        sys.stdout = sys.stderr = None
+        os._exit(0)

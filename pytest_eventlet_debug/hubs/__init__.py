@@ -1,0 +1,1 @@
+"""eventlet's hubs: which there are, how tests say theirs, and which one was in force."""

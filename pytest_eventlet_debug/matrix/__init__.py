@@ -1,1 +1,0 @@
-"""One child pytest for each hub, one report over all of them."""

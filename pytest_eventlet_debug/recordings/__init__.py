@@ -1,0 +1,1 @@
+"""What was recorded, read and laid together. Neither pytest nor eventlet is needed for it."""

@@ -1,0 +1,348 @@
+"""Lay all that was recorded of a test on one clock: one row after the other.
+
+Phases (``test.json``), system calls, signals and threads (``strace.txt``), packets
+(``capture.pcapng``) and dumps of tasks and greenthreads carry CLOCK_REALTIME, so their
+order is that of their times.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import heapq
+from pathlib import Path
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
+
+from pytest_eventlet_debug.artifacts import TEST_FILE
+from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.recordings.attribution import Attribution
+from pytest_eventlet_debug.recordings.attribution import Call
+from pytest_eventlet_debug.recordings.packets import ACK
+from pytest_eventlet_debug.recordings.packets import FIN
+from pytest_eventlet_debug.recordings.packets import PSH
+from pytest_eventlet_debug.recordings.packets import RST
+from pytest_eventlet_debug.recordings.packets import SYN
+from pytest_eventlet_debug.recordings.packets import Packet
+from pytest_eventlet_debug.recordings.packets import PacketsError
+from pytest_eventlet_debug.recordings.packets import Segment
+from pytest_eventlet_debug.recordings.packets import dissect
+from pytest_eventlet_debug.recordings.packets import packets
+from pytest_eventlet_debug.recordings.packets import read
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Exit
+from pytest_eventlet_debug.recordings.strace_log import Phase
+from pytest_eventlet_debug.recordings.strace_log import Signal
+from pytest_eventlet_debug.recordings.strace_log import StraceLogError
+from pytest_eventlet_debug.recordings.strace_log import Switch
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
+
+Kind = Literal["phase", "syscall", "signal", "thread", "switch", "packet", "dump"]
+
+STRACE_FILE = "strace.txt"
+PCAPNG_FILE = "capture.pcapng"
+PCAP_FILE = "capture.pcap"
+KEYS_FILE = "tls-keys.txt"
+DUMP_FILES = ("tasks.txt", "greenthreads.txt", "hub.txt")
+
+#: Rows of a trace that are kept, half from its beginning and half from its end.
+MAX_ROWS = 200_000
+
+#: Packets from several CPUs may come out of order by a few.
+_WINDOW = 64
+
+_THREAD_STARTERS = frozenset(("clone", "clone3", "fork", "vfork"))
+_FLAGS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
+
+
+class Row(NamedTuple):
+    """One thing that happened."""
+
+    time_ns: int
+    """Nanoseconds since the epoch; a call's entry."""
+    kind: Kind
+    text: str
+    """One line for a reader: the call as strace wrote it, a packet's ends and flags."""
+    pid: int | None = None
+    """The thread, as in strace's first column."""
+    process: int | None = None
+    """The process of that thread, as far as the trace tells."""
+    greenthread: str | None = None
+    duration_ns: int | None = None
+    line: int | None = None
+    """Line of ``strace.txt``, or number of the packet in its file."""
+    name: str = ""
+    """The call, signal or phase."""
+    failed: bool = False
+    cause: Call | None = None
+    """The call that sent a packet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """All rows of one test in the order of their times.
+
+    :param nodeid: the test, or ``""`` where there is no ``test.json``.
+    :param problems: what could not be read, a line each.
+    :param left_out: how many rows in the middle of a long trace are missing.
+    """
+
+    nodeid: str
+    rows: list[Row]
+    problems: list[str]
+    left_out: int = 0
+
+    @property
+    def begin_ns(self) -> int:
+        """The time that counts as zero: the first phase's, else the first row's."""
+        phases = (row.time_ns for row in self.rows if row.kind == "phase")
+        return next(phases, self.rows[0].time_ns if self.rows else 0)
+
+
+def read_timeline(directory: Path, limit: int = MAX_ROWS) -> Timeline:
+    """Read a test's directory. What is not there or broken is left out and mentioned.
+
+    :param limit: how many rows of the trace are kept, at least 2.
+    """
+    return lay_out(directory, read_trace(directory, limit))
+
+
+def read_trace(directory: Path, limit: int = MAX_ROWS) -> Trace:
+    """Read the trace in a test's directory, as :func:`read_timeline` does; it may be none."""
+    trace = Trace(limit)
+    path = directory / STRACE_FILE
+    if path.exists():
+        try:
+            with open_log(path) as log:
+                trace.take(parse(log))
+        except StraceLogError as error:
+            trace.problems.append(f"{STRACE_FILE}: {error}")
+    return trace
+
+
+def lay_out(directory: Path, trace: Trace) -> Timeline:
+    """Lay a trace, the packets and all else in a test's directory on one clock."""
+    problems = list(trace.problems)
+    facts = read_json(directory / TEST_FILE) or read_json(directory.parent / TEST_FILE) or {}
+    rows = [*trace.rows(), *phase_rows(facts), *_dump_rows(directory)]
+    for name in (PCAPNG_FILE, PCAP_FILE):
+        if (directory / name).exists():
+            try:
+                rows.extend(packet_rows(in_order(packets(read(directory / name))), trace.calls))
+            except PacketsError as error:
+                problems.append(f"{name}: {error}")
+            break
+    rows.sort(key=_when)
+    return Timeline(str(facts.get("nodeid", "")), rows, problems, trace.left_out)
+
+
+class Trace:
+    """The rows of a trace, and its socket calls.
+
+    ``problems`` says what could not be read, ``left_out`` how many rows are not kept.
+
+    :param limit: how many rows are kept; the socket calls are all kept.
+    """
+
+    def __init__(self, limit: int = MAX_ROWS) -> None:
+        self.calls = Attribution()
+        self.left_out = 0
+        self.problems: list[str] = []
+        self._first: list[Row] = []
+        self._last: deque[Row] = deque(maxlen=max(limit // 2, 1))
+        self._processes: dict[int, int] = {}
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Take in the events of a log."""
+        half = self._last.maxlen or 1
+        first, last = self._first, self._last
+        for event in events:
+            if type(event) is Syscall:
+                self.calls.add(event)
+            row = self._row(event)
+            if row is None:
+                continue
+            if len(first) < half:
+                first.append(row)
+            else:
+                self.left_out += len(last) == half
+                last.append(row)
+
+    def rows(self) -> list[Row]:
+        """Return the rows in the order of their times."""
+        return sorted((*self._first, *self._last), key=_when)
+
+    def _process(self, thread: int) -> int:
+        return self._processes.get(thread, thread)
+
+    def _row(self, event: Event) -> Row | None:
+        if type(event) is Syscall:
+            process = self._processes.get(event.pid, event.pid)
+            if event.name in _THREAD_STARTERS and event.value:
+                shares = "CLONE_THREAD" in event.args
+                self._processes[event.value] = process if shares else event.value
+            return Row(
+                event.start_ns,
+                "syscall",
+                _written(event),
+                event.pid,
+                process,
+                event.greenthread,
+                event.duration_ns,
+                event.line,
+                event.name,
+                event.errno is not None,
+            )
+        if type(event) is Switch:
+            text = f"greenthread {event.greenthread} runs"
+            return self._of(event, event.time_ns, "switch", text, event.greenthread)
+        if type(event) is Phase:
+            # The times in test.json are the session's; a mark is the tracer's beginning.
+            return None
+        if type(event) is Signal:
+            text = f"{event.name} {event.info}"
+            return self._of(event, event.time_ns, "signal", text, name=event.name)
+        if type(event) is Exit:
+            return self._of(event, event.time_ns, "thread", _ended(event))
+        return None
+
+    def _of(
+        self,
+        event: Switch | Signal | Exit,
+        time_ns: int,
+        kind: Kind,
+        text: str,
+        greenthread: str | None = None,
+        name: str = "",
+    ) -> Row:
+        process = self._process(event.pid)
+        return Row(time_ns, kind, text, event.pid, process, greenthread, None, event.line, name)
+
+
+def _written(call: Syscall) -> str:
+    if call.state != "returned":
+        return f"{call.name}({call.args.rstrip(', ')} <{call.state}>"
+    return f"{call.name}({call.args}) = {call.ret}"
+
+
+def _ended(event: Exit) -> str:
+    if event.signal is not None:
+        return f"thread {event.pid} was killed by {event.signal}"
+    if event.superseded_by is not None:
+        return f"thread {event.pid} is replaced: thread {event.superseded_by} called execve"
+    return f"thread {event.pid} exited with {event.status}"
+
+
+def phase_rows(facts: dict[str, Any]) -> list[Row]:
+    """Return the phases of a test.
+
+    :param facts: what its ``test.json`` says.
+    """
+    rows = []
+    phases = facts.get("phases")
+    outcomes = facts.get("outcomes")
+    for phase, span in (phases if isinstance(phases, dict) else {}).items():
+        if isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span):
+            outcome = outcomes.get(phase) if isinstance(outcomes, dict) else None
+            text = f"{phase}: {outcome}" if outcome else str(phase)
+            failed = outcome not in (None, "passed", "skipped")
+            duration = max(span[1] - span[0], 0)
+            rows.append(
+                Row(span[0], "phase", text, duration_ns=duration, name=str(phase), failed=failed)
+            )
+    return rows
+
+
+def _dump_rows(directory: Path) -> list[Row]:
+    rows = []
+    for name in DUMP_FILES:
+        with contextlib.suppress(OSError):
+            rows.append(Row((directory / name).stat().st_mtime_ns, "dump", name, name=name))
+    return rows
+
+
+def in_order(source: Iterable[Packet]) -> Iterator[Packet]:
+    """Yield packets by time where some are out of order by a few places."""
+    waiting: list[tuple[int, int, Packet]] = []
+    for packet in source:
+        entry = (packet.time_ns, packet.number, packet)
+        if len(waiting) < _WINDOW:
+            heapq.heappush(waiting, entry)
+        else:
+            yield heapq.heappushpop(waiting, entry)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]
+
+
+def packet_rows(source: Iterable[Packet], calls: Attribution) -> Iterator[Row]:
+    """Yield a row for each packet.
+
+    :param source: in time order.
+    :param calls: the socket calls of the same test.
+    """
+    for packet in source:
+        segment = dissect(packet)
+        if segment is None:
+            text = f"{packet.length} bytes, not TCP or UDP"
+            yield Row(packet.time_ns, "packet", text, line=packet.number)
+            continue
+        call = calls.sender(segment, packet.time_ns)
+        yield Row(
+            packet.time_ns,
+            "packet",
+            describe(segment),
+            call.pid if call is not None else None,
+            None,
+            call.greenthread if call is not None else None,
+            None,
+            packet.number,
+            segment.protocol,
+            bool(segment.flags & RST),
+            call,
+        )
+
+
+def describe(segment: Segment) -> str:
+    """Say in one line what a packet is: ``tcp 127.0.0.1:1 -> 127.0.0.1:2 PSH ACK 35 bytes``."""
+    flags = [name for flag, name in _FLAGS if segment.flags & flag]
+    size = [f"{segment.payload} bytes"] if segment.payload or segment.protocol == "udp" else []
+    about = ["icmp error about"] if segment.quoted else []
+    words = [*about, segment.protocol, str(segment.source), "->", str(segment.target)]
+    return " ".join([*words, *flags, *size])
+
+
+def explain(packet: Packet, calls: Attribution) -> str | None:
+    """Say which calls sent and received a packet, for a comment on it.
+
+    :return: ``None`` if the trace knows nothing of it.
+    """
+    segment = dissect(packet)
+    if segment is None:
+        return None
+    sent, received = calls.sender(segment, packet.time_ns), calls.receiver(segment)
+    parts = []
+    if sent is not None:
+        later = (packet.time_ns - sent.start_ns) / 1000
+        parts.append(f"sent by {_told(sent)}, {later:.0f} us before")
+    else:
+        owner = calls.owner(segment)
+        if owner is not None:
+            parts.append(f"sent by the kernel for fd {owner}")
+    if received is not None:
+        parts.append(f"received by {_told(received)}")
+    return "; ".join(parts) or None
+
+
+def _told(call: Call) -> str:
+    greenthread = f", greenthread {call.greenthread}" if call.greenthread is not None else ""
+    return f"{call.name}(fd {call.fd}){greenthread}, {STRACE_FILE} line {call.line}"
+
+
+def _when(row: Row) -> int:
+    return row.time_ns

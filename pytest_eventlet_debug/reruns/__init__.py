@@ -1,0 +1,1 @@
+"""Tests that run again, in fresh processes."""

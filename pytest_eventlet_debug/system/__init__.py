@@ -1,0 +1,1 @@
+"""The operating system, out of the tests' reach and sight."""

@@ -1,0 +1,1 @@
+"""Two runs compared: saved runs, and the verdict on an upgrade."""

@@ -1,0 +1,181 @@
+"""``--eventlet-save`` and ``--eventlet-compare``: the file, the verdict, the exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_eventlet_debug.artifacts import write_json
+from pytest_eventlet_debug.reruns.reruns import Reruns
+from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.upgrade import comparison
+from pytest_eventlet_debug.upgrade import saved_run
+from pytest_eventlet_debug.upgrade.comparison import Kind
+from pytest_eventlet_debug.upgrade.comparison import Verdict
+from pytest_eventlet_debug.upgrade.recorder import Again
+from pytest_eventlet_debug.upgrade.recorder import Recorder
+from pytest_eventlet_debug.upgrade.saved_run import SavedRun
+from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
+from pytest_eventlet_debug.upgrade.verdict import format_verdict
+
+# Changes that may be nothing but a test's mood.
+_DOUBTFUL: tuple[Kind, ...] = ("regression", "fails", "fixed")
+
+
+class UpgradeCheck:
+    """Save the run and compare it with an earlier one; a plugin object.
+
+    :param recorder: gathers what happens.
+    :param run: names the run, for the artifacts of tests that are run again.
+    :param own_pids: whether these have process ids of their own.
+    :raises SavedRunError: a file that cannot be read or written, or that is of another suite.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        recorder: Recorder,
+        run: str,
+        own_pids: bool,
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._recorder = recorder
+        self._reruns = Reruns(config, settings, run, own_pids)
+        self._checked = False
+        self._lines: list[str] = []
+        self._bad = False
+        self._old: SavedRun | None = None
+        if settings.compare is not None:
+            self._old = saved_run.read(settings.compare)
+            comparison.check_same_suite(self._old, settings.compare, recorder.hubs)
+            if not recorder.has_files_of(self._old):
+                raise SavedRunError(
+                    f"{settings.compare} was saved from another suite ({self._old.suite}): none "
+                    f"of the files of its tests is here, such as "
+                    f"{self._old.tests[0].test.partition('::')[0]}"
+                )
+        if settings.save is not None:
+            _see_writable(settings.save)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self) -> None:
+        self._see_common_tests()
+
+    @pytest.hookimpl(optionalhook=True, trylast=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        self._see_common_tests()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        if not self._checked:  # the tests of several hubs are known by now
+            self._see_common_tests()
+
+    def _see_common_tests(self) -> None:
+        self._checked = True
+        if self._old is None or self._recorder.uncollected:
+            return
+        tests = {self._recorder.key(nodeid)[0] for nodeid in self._recorder.collected}
+        try:
+            comparison.check_common_tests(self._old, self._settings.compare, tests)
+        except SavedRunError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.exitstatus == pytest.ExitCode.USAGE_ERROR or self._config.option.collectonly:
+            return
+        new = self._recorder.run(session, {})
+        self._save(new)
+        if self._old is None:
+            return
+        verdict = comparison.compare(self._old, new)
+        again = self._run_again(verdict, new)
+        if again:
+            new = self._recorder.run(session, again)
+            self._save(new)
+            verdict = comparison.compare(self._old, new)
+        self._lines += format_verdict(verdict, self._old, self._settings.compare)
+        self._bad = verdict.worse
+        if self._settings.compare_fail:
+            self._judge(session, verdict, new)
+
+    def _run_again(self, verdict: Verdict, new: SavedRun) -> dict[str, Again]:
+        """Run what changed some more times, unless the run was broken off."""
+        changed = {(each.test, each.hub) for kind in _DOUBTFUL for each in verdict.of(kind)}
+        changed |= {(each.test, each.hub) for each in verdict.slower}
+        times = self._settings.compare_reruns
+        if not changed or not times or new.incomplete or not self._reruns.possible:
+            return {}
+        by_hub: dict[str | None, list[str]] = {}
+        for nodeid in self._recorder.nodeids:
+            key = self._recorder.key(nodeid)
+            if key in changed:
+                by_hub.setdefault(key[1] if self._settings.hubs else None, []).append(nodeid)
+        again: dict[str, Again] = {}
+        self._say(f"running {len(changed)} of the tests again, {times} times")
+        for _ in range(times):
+            for hub, nodeids in by_hub.items():
+                for nodeid, (outcome, seconds) in self._reruns.run(hub, nodeids).items():
+                    each = again.setdefault(nodeid, Again())
+                    each.outcomes.append(outcome)
+                    each.seconds = min(each.seconds, seconds)
+        return again
+
+    def _say(self, line: str) -> None:
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(line)
+
+    def _judge(self, session: pytest.Session, verdict: Verdict, new: SavedRun) -> None:
+        """Let the exit status tell of regressions alone."""
+        ok, failed = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
+        if verdict.worse and session.exitstatus == ok:
+            session.exitstatus = failed
+        elif (
+            session.exitstatus == failed
+            and verdict.compared
+            and not verdict.worse
+            and not new.incomplete
+        ):
+            session.exitstatus = ok
+            self._lines.append("exit status 0: with --eventlet-compare-fail only regressions count")
+
+    def _save(self, run: SavedRun) -> None:
+        if self._settings.save is None:
+            return
+        try:
+            write_json(self._settings.save, run.as_json())
+        except OSError as error:
+            why = error.strerror or error
+            self._lines = [f"the run could not be saved to {self._settings.save} ({why})"]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._lines:
+            return
+        terminalreporter.section("eventlet upgrade", "=", red=self._bad)
+        for line in self._lines:
+            terminalreporter.line(line)
+
+
+def _see_writable(path: Path) -> None:
+    """Make the folder of a file, and see that the file can be written there.
+
+    :raises SavedRunError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a directory")
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(None, "no right to write there")
+    except OSError as error:
+        raise SavedRunError(
+            f"cannot save the run to {path} ({error.strerror or error}); "
+            f"name another file with --eventlet-save"
+        ) from None

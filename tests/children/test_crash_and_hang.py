@@ -1,0 +1,521 @@
+"""Tests that crash or hang: they fail alone, with evidence, and the rest runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+BOTH = "--eventlet-hub=epolls,asyncio"
+
+#: Longer than a busy machine takes to start a pytest.
+TIMEOUT = "--eventlet-timeout=6"
+HAS_STRACE = any(Path(each, "strace").exists() for each in os.get_exec_path())
+
+#: test_b does something on asyncio only; every test notes that it ran.
+ONE_DOES = """
+    import os, signal, sys, time
+
+    def note(name):
+        with open("ran", "a") as file:
+            print(name, file=file)
+
+    def test_a(eventlet_hub):
+        note(f"a {{eventlet_hub}}")
+
+    def test_b(eventlet_hub):
+        note(f"b {{eventlet_hub}}")
+        if eventlet_hub == "asyncio":
+            {deed}
+
+    def test_c(eventlet_hub):
+        note(f"c {{eventlet_hub}}")
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVENTLET_HUB", raising=False)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+
+def run(pytester: pytest.Pytester, *arguments: str | Path) -> pytest.RunResult:
+    result = pytester.runpytest(*arguments)
+    shown = result.stdout.str() + result.stderr.str()
+    assert not re.search(r'pytest_eventlet_debug/\S+(", line |:\d+: )', shown)
+    return result
+
+
+def ran(result: pytest.RunResult) -> list[str]:
+    """Return tests and outcomes in the output of ``-v``, in order."""
+    pattern = r"test_x\.py::(\S+) ([A-Z]+)(?: |$)"
+    return [" ".join(m.groups()) for m in map(re.compile(pattern).match, result.outlines) if m]
+
+
+def make(pytester: pytest.Pytester, deed: str) -> None:
+    pytester.makepyfile(test_x=ONE_DOES.format(deed=deed))
+
+
+def notes(pytester: pytest.Pytester) -> list[str]:
+    return pytester.path.joinpath("ran").read_text().splitlines()
+
+
+def processes_with(marker: str) -> list[int]:
+    """Return the processes that have a word in their command line or environment."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            known = directory.joinpath("cmdline").read_bytes()
+            known += directory.joinpath("environ").read_bytes()
+        except OSError:
+            continue
+        if marker.encode() in known and int(directory.name) != os.getpid():
+            found.append(int(directory.name))
+    return found
+
+
+def assert_rest_ran_once(pytester: pytest.Pytester, result: pytest.RunResult, end: str) -> None:
+    """test_b ended so on asyncio, and all other tests ran once and passed."""
+    assert ran(result) == [
+        "test_a[epolls] PASSED",
+        "test_b[epolls] PASSED",
+        "test_c[epolls] PASSED",
+        "test_a[asyncio] PASSED",
+        f"test_b[asyncio] {end.upper()}",
+        "test_c[asyncio] PASSED",
+    ]
+    assert notes(pytester) == [f"{name} {hub}" for hub in ("epolls", "asyncio") for name in "abc"]
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*eventlet hub asyncio: the rest, 1 test*",
+            "1 test differs between epolls, asyncio",
+            f"  test_x.py::test_b   epolls passed   asyncio {end}",
+            f"{end.upper()} test_x.py::test_b[[]asyncio] - *",
+        ]
+    )
+
+
+# -- crashes
+
+
+@pytest.mark.parametrize(
+    ("deed", "says"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
+        ("os.abort()", "killed by SIGABRT"),
+        ("os._exit(3)", "ended with exit status 3"),
+        ("os._exit(0)", "ended with exit status 0"),
+        ("os._exit(4)", "ended with exit status 4"),
+        ("os.killpg(0, signal.SIGKILL)", "killed by SIGKILL"),
+    ],
+)
+def test_a_test_that_ends_its_process_fails_alone(
+    pytester: pytest.Pytester, deed: str, says: str
+) -> None:
+    make(pytester, f'print("to stdout", flush=True); os.write(2, b"last words\\n"); {deed}')
+    result = run(pytester, BOTH, "-v")
+    assert_rest_ran_once(pytester, result, "crashed")
+    result.stdout.fnmatch_lines(
+        [
+            "*_ test_b[[]asyncio] _*",
+            says,
+            *("Captured stdout:", "  to stdout", "", "Captured stderr:", "  last words"),
+        ]
+    )
+    if "SEGV" in says or "ABRT" in says:
+        # The stack that faulthandler wrote names the test.
+        result.stdout.fnmatch_lines(["Its stderr:", '*File "*test_x.py", line * in test_b'])
+
+
+def test_what_the_process_said_last_stands_in_the_report_and_in_junitxml(
+    pytester: pytest.Pytester,
+) -> None:
+    make(pytester, 'os.write(2, b"last words\\n"); os._exit(3)')
+    result = run(pytester, BOTH, "--capture=sys", "--junitxml=out.xml", "-q")
+    result.stdout.fnmatch_lines(
+        ["ended with exit status 3", "Its stderr:", "  last words", "*ended with exit status 3"]
+    )
+    root = ElementTree.parse(pytester.path / "out.xml").getroot()
+    cases = {case.get("name"): case for case in root.iter("testcase")}
+    assert len(cases) == len(list(root.iter("testcase"))) == 6
+    failure = cases["test_b[asyncio]"].find("failure")
+    assert failure is not None
+    assert failure.get("message") == "ended with exit status 3"
+    assert "last words" in (failure.text or "")
+    assert next(root.iter("testsuite")).get("failures") == "1"
+
+
+CRASHES_IN_FIXTURES = """
+    import os
+    import pytest
+
+    @pytest.fixture
+    def bad_start(eventlet_hub):
+        if eventlet_hub == "asyncio": os._exit(3)
+
+    @pytest.fixture
+    def bad_end(eventlet_hub):
+        yield
+        if eventlet_hub == "asyncio": os._exit(3)
+
+    def test_setup(bad_start): pass
+
+    def test_teardown(bad_end): pass
+
+    def test_last(eventlet_hub):
+        if eventlet_hub == "asyncio": os._exit(3)
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--eventlet-jobs=2"]])
+def test_every_test_of_a_hub_may_crash_in_setup_call_or_teardown(
+    pytester: pytest.Pytester, more: list[str]
+) -> None:
+    pytester.makepyfile(test_x=CRASHES_IN_FIXTURES)
+    result = run(pytester, BOTH, "-v", *more)
+    assert sorted(ran(result)) == sorted(
+        [
+            *(f"test_{name}[epolls] PASSED" for name in ("setup", "teardown", "last")),
+            "test_setup[asyncio] CRASHED",
+            # As with any error in a teardown, the test itself has passed.
+            "test_teardown[asyncio] PASSED",
+            "test_teardown[asyncio] CRASHED",
+            "test_last[asyncio] CRASHED",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "3 tests differ between epolls, asyncio",
+            "  test_x.py::test_setup *epolls passed   asyncio crashed",
+            "  test_x.py::test_teardown *epolls passed   asyncio crashed",
+            "  test_x.py::test_last *epolls passed   asyncio crashed",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*incomplete*")
+
+
+@pytest.mark.parametrize("where", ["test_y", "conftest"])
+def test_a_crash_while_collecting_is_an_error_of_that_hub(
+    pytester: pytest.Pytester, where: str
+) -> None:
+    crash = "import os\nif os.environ.get('EVENTLET_HUB') == 'asyncio': os._exit(4)"
+    pytester.makepyfile(**{where: crash, "test_x": "def test_a(): pass"})
+    result = run(pytester, BOTH, "-v")
+    assert ran(result) == ["test_a[epolls] PASSED"]
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR collecting eventlet hub asyncio*",
+            "ended with exit status 4 while it collected",
+            "the run under asyncio is incomplete (*) and not compared",
+        ]
+    )
+
+
+def test_a_crash_after_the_last_test_is_reported_and_fails_the_run(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        import os
+
+        def pytest_sessionfinish(session):
+            if session.items and os.environ["EVENTLET_HUB"] == "asyncio":
+                os._exit(3)
+        """
+    )
+    pytester.makepyfile(test_x="def test_a(): pass")
+    result = run(pytester, BOTH, "-v")
+    assert ran(result) == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
+    assert result.ret != pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        ["*eventlet hub asyncio*", "ended with exit status 3 outside of any test"]
+    )
+
+
+def test_a_crash_at_exit_is_reported_too(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import atexit, os, signal
+
+        def test_a(eventlet_hub):
+            if eventlet_hub == "asyncio":
+                atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
+        """
+    )
+    result = run(pytester, BOTH, "-v")
+    assert result.ret != pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["killed by SIGSEGV outside of any test"])
+
+
+def test_a_crash_counts_as_a_failure_for_x(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x="import os\ndef test_a(): os._exit(3)\ndef test_b(): pass")
+    result = run(pytester, BOTH, "-v", "-x")
+    assert ran(result) == ["test_a[epolls] CRASHED"]
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*stopping after 1 failures*"])
+    lf = run(pytester, BOTH, "-v", "--lf")
+    assert ran(lf) == ["test_a[epolls] CRASHED"]
+
+
+def test_a_worker_of_xdist_that_crashes_is_its_own_matter(pytester: pytest.Pytester) -> None:
+    make(pytester, "os._exit(3)")
+    result = run(pytester, BOTH, "-n2")
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.fnmatch_lines(["*worker 'gw*' crashed while running *test_b?asyncio?'*"])
+    assert sorted(notes(pytester)) == sorted(
+        f"{name} {hub}" for hub in ("epolls", "asyncio") for name in "abc"
+    )
+
+
+# -- hangs
+
+IGNORES_AND_FORKS = """
+[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+            if os.fork() == 0:
+                os.setsid()
+                while True: signal.pause()
+            while True: signal.pause()
+""".strip()
+
+
+@pytest.mark.parametrize(
+    ("deed", "does"),
+    [
+        ("while True: signal.pause()", "its process waits, *"),
+        ("while True: pass", "its process burns CPU, *"),
+        (IGNORES_AND_FORKS, "2 processes wait, *"),
+    ],
+)
+def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, deed: str, does: str
+) -> None:
+    marker = f"marker-{os.getpid()}-{pytester.path.name}"
+    monkeypatch.setenv("MARKER", marker)
+    make(pytester, deed)
+    result = run(pytester, BOTH, "-v", TIMEOUT, "--junitxml=out.xml")
+    assert_rest_ran_once(pytester, result, "hung")
+    result.stdout.fnmatch_lines(
+        [
+            "silent for 6 s, killed",
+            "What it does:",
+            f"  {does}",
+            "Its stacks:",
+            '*File "*test_x.py", line * in test_b',
+        ]
+    )
+    if HAS_STRACE and "pause" in deed:
+        result.stdout.fnmatch_lines(["Its last system calls:", "*pause(*"])
+    result.stdout.no_fnmatch_line('*File "*_pytest/*')
+    assert processes_with(marker) == []
+    root = ElementTree.parse(pytester.path / "out.xml").getroot()
+    (failure,) = root.iter("failure")
+    assert failure.get("message") == "silent for 6 s, killed"
+
+
+HANG = "import signal\nwhile True: signal.pause()"
+
+
+def test_a_hang_while_collecting_ends_the_run_of_that_hub(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_y="""
+        import os, signal
+        while os.environ["EVENTLET_HUB"] == "asyncio":
+            signal.pause()
+        """,
+        test_x="def test_a(): pass",
+    )
+    result = run(pytester, BOTH, "-v", TIMEOUT)
+    assert ran(result) == ["test_a[epolls] PASSED"]
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR collecting eventlet hub asyncio*",
+            "silent for 6 s, killed while it collected",
+            '*File "*test_y.py", line 3 in <module>',
+            "the run under asyncio is incomplete (*) and not compared",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        # A session's teardown belongs to the last test.
+        "request.addfinalizer(hang)",
+        "atexit.register(hang)",
+        "threading.Thread(target=hang).start()",
+    ],
+)
+def test_a_hang_after_the_last_test_is_reported(pytester: pytest.Pytester, deed: str) -> None:
+    pytester.makepyfile(
+        test_x=f"""
+        import atexit, signal, threading
+        import pytest
+
+        def hang():
+            threading.Event().wait()
+
+        @pytest.fixture(scope="session")
+        def session(request, eventlet_hub):
+            if eventlet_hub == "asyncio":
+                {deed}
+
+        def test_a(session): pass
+        """
+    )
+    result = run(pytester, BOTH, "-v", TIMEOUT)
+    assert ran(result)[:2] == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
+    assert result.ret != pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["silent for 6 s, killed*", "*in hang"])
+
+
+def test_one_hub_or_none_with_a_timeout_gets_a_process_to_kill(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import signal
+
+        def test_a(): pass
+
+        def test_b():
+            while True: signal.pause()
+
+        def test_c(): pass
+        """
+    )
+    for option, suffix in (["--eventlet-hub=poll", "[poll]"], ["-q", ""]):
+        result = run(pytester, option, "-v", "-v", TIMEOUT)
+        assert ran(result) == [
+            f"test_a{suffix} PASSED",
+            f"test_b{suffix} HUNG",
+            f"test_c{suffix} PASSED",
+        ]
+        result.stdout.no_fnmatch_line("*differ*")
+
+
+def test_workers_of_xdist_that_hang_are_ended_and_the_rest_runs(pytester: pytest.Pytester) -> None:
+    make(pytester, "while True: signal.pause()")
+    # xdist itself is silent for long at its start and end.
+    result = run(pytester, BOTH, "-n2", "-v", "--eventlet-timeout=15")
+    outcomes = ran(result)
+    assert "test_b[asyncio] HUNG" in outcomes
+    assert sorted(notes(pytester)) == sorted(
+        f"{name} {hub}" for hub in ("epolls", "asyncio") for name in "abc"
+    )
+    result.assert_outcomes(passed=5, failed=1)
+
+
+def test_hubs_at_once_hang_and_crash_apart(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os, signal
+
+        def test_a(eventlet_hub):
+            while eventlet_hub == "asyncio": signal.pause()
+
+        def test_b(eventlet_hub):
+            if eventlet_hub == "epolls": os._exit(3)
+
+        def test_c(): pass
+        """
+    )
+    result = run(pytester, BOTH, "-v", TIMEOUT, "--eventlet-jobs=2")
+    assert sorted(ran(result)) == [
+        "test_a[asyncio] HUNG",
+        "test_a[epolls] PASSED",
+        "test_b[asyncio] PASSED",
+        "test_b[epolls] CRASHED",
+        "test_c[asyncio] PASSED",
+        "test_c[epolls] PASSED",
+    ]
+
+
+def test_a_long_test_that_is_not_silent_is_left_alone(pytester: pytest.Pytester) -> None:
+    """The time counts from the last thing heard, not from the start of the hub."""
+    pytester.makepyfile(
+        test_x="""
+        import signal, time
+        import pytest
+
+        @pytest.mark.parametrize("n", range(4))
+        def test_p(n):
+            signal.setitimer(signal.ITIMER_REAL, 1)
+            signal.sigwait([signal.SIGALRM])
+        """,
+        conftest="import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])",
+    )
+    result = run(pytester, BOTH, TIMEOUT)
+    result.assert_outcomes(passed=8)
+
+
+NOTICE_AFTER_A_SECOND = """
+from pytest_eventlet_debug.children import hub_run as run
+run.NOTICE_SECONDS = 1.0
+"""
+
+
+def test_a_silent_test_is_mentioned_without_a_timeout_and_not_killed(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        notice=NOTICE_AFTER_A_SECOND,
+        test_x="""
+        import os
+
+        def test_a(eventlet_hub):
+            if eventlet_hub == "asyncio":
+                os.read(os.open("go-on", os.O_RDONLY), 1)
+        """,
+    )
+    os.mkfifo(pytester.path / "go-on")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", BOTH, "-p", "notice", "-p", "no:cacheprovider"],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("asyncio: silent for") and "test_a" in line:
+            break
+    else:
+        pytest.fail("the notice never came")
+    assert re.match(
+        r"asyncio: silent for \d s in test_x.py::test_a\[asyncio\]; its process waits, ", line
+    )
+    pytester.path.joinpath("go-on").write_text("!")
+    assert "2 passed" in process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+
+
+def test_a_debugger_that_is_open_does_not_count_as_silence(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("pexpect")
+    pytester.makepyfile(test_x="def test_a(): assert 0\ndef test_b(): pass")
+    child = pytester.spawn_pytest(
+        f"{BOTH} -p no:cacheprovider --pdb --eventlet-timeout=2 -k 'test_a and epolls'", 60.0
+    )
+    child.expect(r"\(Pdb\)")
+    # Longer than the timeout: the prompt is still there, and nothing was killed.
+    child.sendline("import threading; threading.Event().wait(4); print('still', 'here')")
+    child.expect("still here")
+    child.sendline("c")
+    rest = child.read().decode()
+    child.wait()
+    assert "1 failed" in rest
+    assert "killed" not in rest
+
+
+def test_a_signal_is_named_by_number_where_it_has_no_name() -> None:
+    from pytest_eventlet_debug.children.process import _signal_name
+
+    assert _signal_name(signal.SIGSEGV) == "SIGSEGV"
+    assert _signal_name(40) == "signal 40"

@@ -1,0 +1,68 @@
+"""Hubs in node ids: put there, taken out, and chosen by on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_eventlet_debug.hubs.ids import add_hub
+from pytest_eventlet_debug.hubs.ids import select_arguments
+from pytest_eventlet_debug.hubs.ids import split_hub
+
+HUBS = ("epolls", "poll", "asyncio")
+
+
+@pytest.mark.parametrize(
+    ("bare", "named"),
+    [
+        ("test_x.py::test_x", "test_x.py::test_x[poll]"),
+        ("test_x.py::test_x[1]", "test_x.py::test_x[1-poll]"),
+        ("test_x.py::TestX::test_x[a-b]", "test_x.py::TestX::test_x[a-b-poll]"),
+        ("test_x.py::test_x[[]]", "test_x.py::test_x[[]-poll]"),
+        ("test_x.py::test_x[]", "test_x.py::test_x[-poll]"),
+        ("test_x.py::test_x[é]", "test_x.py::test_x[é-poll]"),
+        ("README.rst::README.rst", "README.rst::README.rst[poll]"),
+        ("a]", "a][poll]"),
+    ],
+)
+def test_a_hub_goes_to_the_end_of_the_parameters_and_can_be_taken_out(
+    bare: str, named: str
+) -> None:
+    assert add_hub(bare, "poll") == named
+    assert split_hub(named, HUBS) == (bare, "poll")
+
+
+@pytest.mark.parametrize(
+    "nodeid",
+    [
+        "test_x.py::test_x",
+        "test_x.py::test_poll",
+        "test_x.py::test_x[selects]",
+        "test_x.py::test_x[poll-1]",
+        "test_x.py::test_x[mypoll]",
+        "poll/test_poll.py",
+    ],
+)
+def test_what_only_looks_like_a_hub_stays(nodeid: str) -> None:
+    assert split_hub(nodeid, HUBS) == (nodeid, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "selected"),
+    [
+        ([], []),
+        (["tests"], ["tests"]),
+        (["test_x.py::test_x"], ["test_x.py::test_x"]),
+        (["test_x.py::test_x[poll]"], ["test_x.py::test_x[poll]"]),
+        (["test_x.py::test_x[1]"], ["test_x.py::test_x[1-poll]"]),
+        (["test_x.py::test_x[asyncio]"], None),
+        (
+            ["test_x.py::test_x[asyncio]", "test_y.py::test_y[1-poll]"],
+            ["test_y.py::test_y[1-poll]"],
+        ),
+        (["test_x.py::test_x[asyncio]", "tests"], ["tests"]),
+    ],
+)
+def test_arguments_become_what_the_tests_are_called_under_one_hub(
+    arguments: list[str], selected: list[str] | None
+) -> None:
+    assert select_arguments(arguments, "poll", HUBS) == selected

@@ -1,0 +1,345 @@
+"""Storms in the traces of real programs, and in hand-made ones for the borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.storms import Storm
+from pytest_eventlet_debug.recordings.findings.storms import find_storms
+from pytest_eventlet_debug.recordings.strace_log import Exit
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Storms = Callable[..., list[Storm]]
+
+PREAMBLE = """
+import eventlet, eventlet.hubs, greenlet, posix
+numbers = {}
+def label(event, args):
+    name = "hub" if args[1] is eventlet.hubs.get_hub().greenlet else "serve"
+    number = numbers.setdefault(args[1], len(numbers))
+    posix.access(f"/.eventlet-debug/greenlet/{number}/{name}", 0)
+"""
+
+
+@pytest.fixture
+def storms_of(tmp_path: Path) -> Storms:
+    """Run a program under strace and return the storms of its trace."""
+
+    def run(program: str, hub: str = "epolls") -> list[Storm]:
+        script = tmp_path / "program.py"
+        script.write_text(PREAMBLE + textwrap.dedent(program))
+        log = tmp_path / "strace.txt"
+        strace = ["strace", "-f", "-ttt", "-T", "-yy", "-s", "256", "-o", str(log)]
+        subprocess.run(
+            [*strace, "env", f"EVENTLET_HUB={hub}", sys.executable, str(script)],
+            check=True,
+            timeout=60,
+        )
+        with open_log(log) as lines:
+            return find_storms(parse(lines))
+
+    return run
+
+
+ACCEPT_LOOP = """
+import errno, os, socket
+listener = socket.socket()
+listener.bind(("127.0.0.1", 0))
+listener.listen()
+listener.close()
+def serve():
+    while serving:
+        try:
+            listener.accept()
+        except OSError as error:
+            assert error.errno == errno.EBADF
+        eventlet.sleep(0)
+serving = True
+def stop():
+    global serving
+    serving = False
+eventlet.spawn_after(0.3, stop)
+server = eventlet.spawn(serve)
+greenlet.settrace(label)
+server.wait()
+"""
+
+
+@needs_strace
+def test_accepting_on_a_closed_listener_is_a_storm_of_ebadf_on_the_asyncio_hub(
+    storms_of: Storms,
+) -> None:
+    (storm,) = storms_of(ACCEPT_LOOP, hub="asyncio")
+    assert storm.syscall == "accept4(-1) = -1 EBADF"
+    assert "epoll_wait = 0" in storm.pattern
+    assert storm.greenthread is not None
+    assert storm.greenthread.endswith(":serve")
+    assert storm.count >= 60
+    assert 0.1 < storm.duration < 10
+
+
+@needs_strace
+def test_accepting_on_a_closed_listener_is_a_storm_of_ebadf_on_the_epolls_hub(
+    storms_of: Storms,
+) -> None:
+    (storm,) = storms_of(ACCEPT_LOOP, hub="epolls")
+    assert storm.syscall == "accept4(-1) = -1 EBADF"
+
+
+@needs_strace
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_sleeping_zero_until_a_flag_changes_is_a_storm_of_waits(
+    storms_of: Storms, hub: str
+) -> None:
+    # Without a listener the epolls hub makes no syscall at all in such a loop.
+    (storm,) = storms_of(
+        """
+        listener = eventlet.listen(("127.0.0.1", 0))
+        eventlet.spawn(listener.accept)
+        flag = []
+        eventlet.spawn_after(0.3, flag.append, True)
+        while not flag:
+            eventlet.sleep(0)
+        """,
+        hub=hub,
+    )
+    assert storm.syscall == "epoll_wait = 0"
+    assert set(storm.pattern) == {"epoll_wait = 0"}
+
+
+@needs_strace
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_echo_round_trips_are_no_storm(storms_of: Storms, hub: str) -> None:
+    program = """
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def serve():
+        connection, _ = listener.accept()
+        while data := connection.recv(100):
+            connection.sendall(data)
+    eventlet.spawn(serve)
+    client = eventlet.connect(listener.getsockname())
+    for _ in range(1500):
+        client.sendall(b"ping")
+        assert client.recv(100) == b"ping"
+    client.close()
+    """
+    assert storms_of(program, hub=hub) == []
+
+
+@needs_strace
+def test_reading_many_small_files_is_no_storm(storms_of: Storms) -> None:
+    assert storms_of("for _ in range(3000): open(__file__).read(20)") == []
+
+
+@needs_strace
+def test_creating_and_removing_many_empty_files_is_no_storm(storms_of: Storms) -> None:
+    program = """
+    import os, shutil, tempfile
+    directory = tempfile.mkdtemp()
+    for number in range(500):
+        open(os.path.join(directory, str(number)), "w").close()
+        open(os.path.join(directory, str(number))).read()
+    shutil.rmtree(directory)
+    """
+    assert storms_of(program) == []
+
+
+@needs_strace
+def test_creating_many_sockets_pipes_and_random_bytes_is_no_storm(storms_of: Storms) -> None:
+    program = """
+    import os, socket
+    sockets = [socket.socket() for _ in range(200)]
+    pipes = [os.pipe() for _ in range(200)]
+    for _ in range(200): os.urandom(8)
+    """
+    assert storms_of(program) == []
+
+
+def test_the_shortest_sleeps_in_a_row_are_no_storm() -> None:
+    lines = [
+        f"7 100.{n * 500:06d} clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, {{}}, NULL) = 0 "
+        f"<0.000060>\n"
+        for n in range(250)
+    ]
+    assert find_storms(parse(lines)) == []
+
+
+@needs_strace
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_sleeping_again_and_again_is_no_storm(storms_of: Storms, hub: str) -> None:
+    program = """
+    listener = eventlet.listen(("127.0.0.1", 0))
+    eventlet.spawn(listener.accept)
+    for _ in range(200): eventlet.sleep(0.002)
+    """
+    assert storms_of(program, hub=hub) == []
+
+
+@needs_strace
+def test_reading_again_and_again_at_end_of_file_is_a_storm(storms_of: Storms) -> None:
+    program = """
+    import os, socket
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    for _ in range(2000): os.read(ours.fileno(), 10)
+    """
+    (storm,) = storms_of(program)
+    assert storm.syscall.startswith("read(")
+    assert storm.syscall.endswith(") = 0")
+
+
+def call(
+    number: int,
+    name: str,
+    args: str,
+    result: int | str,
+    *,
+    pid: int = 7,
+    step_us: int = 40,
+    took_us: int = 5,
+    greenthread: str | None = None,
+) -> Syscall:
+    errno = result if isinstance(result, str) else None
+    value = result if isinstance(result, int) else -1
+    return Syscall(
+        number,
+        pid,
+        1_700_000_000_000_000_000 + number * step_us * 1000,
+        name,
+        args,
+        str(result),
+        value,
+        errno,
+        took_us * 1000,
+        greenthread,
+        "returned",
+    )
+
+
+def accepts(count: int, step_us: int = 40) -> list[Syscall]:
+    return [call(n, "accept4", "-1, NULL", "EBADF", step_us=step_us) for n in range(count)]
+
+
+def test_sixty_repeats_are_a_storm_and_fifty_nine_are_not() -> None:
+    (storm,) = find_storms(accepts(60))
+    assert (storm.count, storm.line) == (60, 0)
+    assert find_storms(accepts(59)) == []
+
+
+def test_a_storm_says_all_there_is_to_know_in_one_line() -> None:
+    storm = Storm(
+        "accept4(-1) = -1 EBADF",
+        ("accept4(-1) = -1 EBADF", "epoll_wait = 0"),
+        2916,
+        0.2,
+        7,
+        "3:serve",
+        812,
+    )
+    assert storm.describe() == (
+        "accept4(-1) = -1 EBADF x 2,916 in 0.20 s (with epoll_wait = 0)"
+        " by greenthread 3:serve, strace.txt line 812"
+    )
+
+
+def test_a_storm_of_a_thread_without_greenthreads_names_the_thread() -> None:
+    storm = Storm("read(3) = 0", ("read(3) = 0",), 100, 0.01, 41, None, 5)
+    assert storm.describe("x.txt") == "read(3) = 0 x 100 in 0.01 s by thread 41, x.txt line 5"
+
+
+@pytest.mark.parametrize("name", ["epoll_wait", "epoll_pwait", "poll", "ppoll", "pselect6"])
+def test_any_kind_of_wait_between_the_calls_keeps_the_loop_a_loop(name: str) -> None:
+    events = [
+        event
+        for turn in range(70)
+        for event in (
+            call(2 * turn, "accept4", "-1, NULL", "EBADF", greenthread="3:serve"),
+            call(2 * turn + 1, name if turn % 2 else "select", "5, []", 0, greenthread="0:hub"),
+        )
+    ]
+    (storm,) = find_storms(events)
+    assert storm.syscall == "accept4(-1) = -1 EBADF"
+    assert storm.count == 70
+    assert storm.greenthread == "3:serve"
+
+
+def test_calls_slower_than_a_thousand_a_second_are_no_storm() -> None:
+    assert find_storms(accepts(500, step_us=1100)) == []
+    assert len(find_storms(accepts(500, step_us=900))) == 1
+
+
+def test_a_thread_that_is_blocked_half_of_the_time_is_waiting() -> None:
+    assert find_storms([call(n, "epoll_wait", "5", 0, took_us=30) for n in range(500)]) == []
+    assert len(find_storms([call(n, "epoll_wait", "5", 0, took_us=10) for n in range(500)])) == 1
+
+
+def test_moving_a_byte_in_each_turn_is_progress() -> None:
+    assert find_storms([call(n, "sendto", "5<TCP:[1->2]>, ...", 1) for n in range(500)]) == []
+
+
+def test_memory_futex_stat_signal_and_clock_calls_do_not_break_a_pattern() -> None:
+    noise = ["mmap", "futex", "newfstatat", "rt_sigprocmask", "clock_gettime"]
+    events = [
+        event
+        for number in range(500)
+        for event in (
+            call(number, "accept4", "-1, NULL", "EBADF"),
+            call(number, noise[number * number % 7 % 5], str(number), 0, took_us=0),
+        )
+    ]
+    (storm,) = find_storms(events)
+    assert storm.count == 500
+
+
+@pytest.mark.parametrize("period", range(1, 13))
+def test_a_pattern_of_up_to_twelve_calls_is_found_whole(period: int) -> None:
+    events = [call(n, "ioctl", str(3 + n % period), "ENOTTY") for n in range(period * 100 + 5)]
+    (storm,) = find_storms([call(0, "write", "1, x", 1), *events, call(0, "write", "1, x", 1)])
+    assert len(storm.pattern) == period
+    assert storm.count >= 100
+
+
+def test_a_pattern_of_thirteen_calls_is_not_found_yet() -> None:
+    assert find_storms([call(n, "ioctl", str(3 + n % 13), "ENOTTY") for n in range(2000)]) == []
+
+
+def test_threads_are_looked_at_apart() -> None:
+    ours = accepts(100)
+    theirs = [call(n, "write", "1, x", 5, pid=8) for n in range(100)]
+    mixed = [event for pair in zip(ours, theirs, strict=True) for event in pair]
+    (storm,) = find_storms([*mixed, Exit(0, 7, 0, 0, None, None)])
+    assert (storm.pid, storm.count) == (7, 100)
+
+
+def test_two_runs_of_one_pattern_are_added_up() -> None:
+    other = call(100, "write", "1, x", 1)
+    (storm,) = find_storms([*accepts(100), other, *accepts(100)])
+    assert storm.count == 200
+
+
+def test_the_same_call_on_changing_descriptors_is_no_exact_repetition() -> None:
+    assert find_storms([call(n, "close", str(n), "EBADF") for n in range(5000)]) == []
+
+
+def test_a_hundred_thousand_calls_take_well_under_a_second() -> None:
+    def calls() -> Iterator[Syscall]:
+        for number in range(100_000):
+            yield call(number, "ioctl", str(number * number % 101), "ENOTTY")
+
+    events = list(calls())
+    start = time.process_time()
+    find_storms(events)
+    assert time.process_time() - start < 1

@@ -1,0 +1,366 @@
+"""What is recorded of a test becomes one readable whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from pytest_eventlet_debug.recordings import packets
+from pytest_eventlet_debug.recordings import pcapng
+from pytest_eventlet_debug.recordings.attribution import Attribution
+from pytest_eventlet_debug.recordings.finisher import finish
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
+
+needs_tracers = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("strace"),
+    reason="recording needs Linux, root and strace",
+)
+needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
+
+HTTP = """
+    import eventlet
+    from eventlet import wsgi
+
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+
+    def test_http():
+        listener = eventlet.listen(("127.0.0.1", 0))
+        eventlet.spawn(wsgi.server, listener, application)
+        for _ in range(5):
+            client = eventlet.connect(listener.getsockname())
+            client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            while client.recv(4096):
+                pass
+            client.close()
+"""
+
+ECHO = """
+    import socket
+
+    def test_echo():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            with socket.create_connection(server.getsockname()) as client:
+                served, _ = server.accept()
+                with served:
+                    client.sendall(b"ping")
+                    assert served.recv(9) == b"ping"
+"""
+
+
+def tshark(path: Path, *arguments: str) -> list[list[str]]:
+    done = subprocess.run(
+        ["tshark", "-r", str(path), "-Tfields", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def frame(port: int, payload: bytes) -> bytes:
+    """Return a datagram from that port to the next one."""
+    udp = b"".join(each.to_bytes(2, "big") for each in (port, port + 1, 8 + len(payload), 0))
+    size = (20 + len(udp) + len(payload)).to_bytes(2, "big")
+    ip = b"\x45\0" + size + bytes(5) + b"\x11\0\0" + b"\x7f\0\0\1" * 2
+    return bytes(12) + b"\x08\0" + ip + udp + payload
+
+
+def capture(directory: Path, *frames: bytes) -> None:
+    whole = [pcapng.section("a::b", "us"), pcapng.interface("lo")]
+    whole += [pcapng.packet(1000 + at, each, len(each)) for at, each in enumerate(frames)]
+    (directory / "capture.pcapng").write_bytes(b"".join(whole) + pcapng.statistics(9000, 7, 2))
+    plain = [pcapng.pcap_packet(1000 + at, each, len(each)) for at, each in enumerate(frames)]
+    (directory / "capture.pcap").write_bytes(b"".join([pcapng.pcap_header(), *plain]))
+
+
+def payloads(path: Path) -> list[bytes]:
+    return [each.data[42:] for each in packets.packets(packets.read(path))]
+
+
+@pytest.mark.parametrize(
+    ("shared", "ports", "kept"),
+    [
+        (True, [100], [b"ours", b"ours too"]),
+        (True, [], []),
+        (True, None, [b"ours", b"theirs", b"ours too"]),
+        (False, [100], [b"ours", b"theirs", b"ours too"]),
+    ],
+)
+def test_packets_of_other_programs_are_left_out_where_the_ports_tell(
+    tmp_path: Path, shared: bool, ports: list[int] | None, kept: list[bytes]
+) -> None:
+    capture(tmp_path, frame(100, b"ours"), frame(200, b"theirs"), frame(99, b"ours too"))
+    finish(tmp_path, shared=shared, ports=ports)
+    assert payloads(tmp_path / "capture.pcapng") == payloads(tmp_path / "capture.pcap") == kept
+    blocks = list(packets.read(tmp_path / "capture.pcapng"))
+    assert blocks[0] == packets.Section("a::b", "us")
+    assert blocks[-1] == packets.Statistics(7, 2)
+    left_out = f"{3 - len(kept)} packets of other programs are left out".encode()
+    assert left_out in (tmp_path / "capture.pcapng").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["capture.pcap", "capture.pcapng", "timeline.json"]
+
+
+def test_a_trace_tells_the_ports_by_itself(tmp_path: Path) -> None:
+    capture(tmp_path, frame(100, b"ours"), frame(200, b"theirs"))
+    (tmp_path / "strace.txt").write_text(
+        '7 1.000000 bind(3<UDP:[9]>, NULL, 0) = 0\n7 1.0 write(3<UDP:[127.0.0.1:100]>, "", 0) = 0\n'
+    )
+    finish(tmp_path, shared=True, ports=None)
+    assert payloads(tmp_path / "capture.pcap") == [b"ours"]
+
+
+def test_a_capture_that_breaks_off_keeps_what_is_there(tmp_path: Path) -> None:
+    capture(tmp_path, frame(1, b"a"), frame(1, b"b"))
+    raw = (tmp_path / "capture.pcapng").read_bytes()
+    (tmp_path / "capture.pcapng").write_bytes(raw[: raw.index(frame(1, b"b")) + 9])
+    finish(tmp_path)
+    assert payloads(tmp_path / "capture.pcapng") == [b"a"]
+
+
+@needs_tracers
+@needs_tshark
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_wireshark_shows_calls_and_packets_on_one_clock(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytester.makepyfile(HTTP)
+    done = pytester.runpytest(f"--eventlet-hub={hub}", "--strace", "--pcap")
+    done.assert_outcomes(passed=1)
+    (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
+    facts = json.loads((directory / "test.json").read_text())
+    files = ["capture.pcap", "capture.pcapng", "strace.txt", "timeline.json"]
+    assert facts["artifacts"] == files
+
+    path = directory / "capture.pcapng"
+    fields = ("frame.time_epoch", "_ws.col.Protocol", "frame.comment", "tcp.len", "_ws.col.Info")
+    rows = tshark(path, *(f"-e{name}" for name in fields))
+    times = [float(row[0]) for row in rows]
+    assert times == sorted(times)
+    phases = [row[4] for row in rows if row[4].endswith(("begins", "ended"))]
+    assert [phase.split()[0].rstrip(":") for phase in phases] == [
+        *("setup", "setup", "call", "call", "teardown", "teardown")
+    ]
+    assert any("sendto(" in row[4] and "[" in row[4] for row in rows)
+    data = [row for row in rows if row[3] not in ("", "0")]
+    told = [row for row in data if row[2].startswith("sent by sendto(fd ")]
+    assert len(data) >= 10
+    assert len(told) >= 0.95 * len(data)
+    assert all(", greenthread " in row[2] and ", strace.txt line " in row[2] for row in told)
+    assert all(row[2] for row in rows if row[3])
+
+    with open_log(directory / "strace.txt") as log:
+        calls = Attribution(event for event in parse(log) if type(event) is Syscall)
+    for packet in packets.packets(packets.read(path)):
+        segment = packets.dissect(packet)
+        assert segment is not None
+        call = calls.sender(segment, packet.time_ns)
+        if call is not None:
+            assert call.start_ns <= packet.time_ns
+
+
+@needs_tracers
+def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import socket
+
+        def test_block(eventlet_trace):
+            with eventlet_trace("strace", "pcap"):
+                with socket.create_server(("127.0.0.1", 0)) as server:
+                    socket.create_connection(server.getsockname()).close()
+        """
+    )
+    pytester.runpytest().assert_outcomes(passed=1)
+    (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
+    assert sorted(os.listdir(directory / "block-1")) == [
+        *("capture.pcap", "capture.pcapng", "strace.txt", "timeline.json")
+    ]
+    facts = json.loads((directory / "test.json").read_text())
+    assert "block-1/timeline.json" in facts["artifacts"]
+    whole = (directory / "block-1" / "capture.pcapng").read_bytes()
+    assert b"sent by connect(fd " in whole
+
+
+@needs_tracers
+def test_a_test_that_kills_its_process_is_completed_as_others_are(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        ECHO + "\n\n    def test_end():\n        test_echo()\n"
+        "        import os\n        os.abort()\n"
+    )
+    done = pytester.runpytest(
+        "--eventlet-hub=epolls", "--eventlet-timeout=60", "--strace", "--pcap"
+    )
+    done.assert_outcomes(passed=1, failed=1)
+    for name in ("test_echo", "test_end"):
+        (directory,) = (pytester.path / "eventlet-debug").glob(f"*{name}-*")
+        files = sorted(os.listdir(directory))
+        assert set(files) >= {"capture.pcapng", "strace.txt", "timeline.json"}
+        assert not [file for file in files if file.startswith(".")]
+        assert b"sent by sendto(fd " in (directory / "capture.pcapng").read_bytes()
+
+
+@needs_tracers
+def test_what_is_not_kept_is_not_completed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(ECHO)
+    done = pytester.runpytest("--strace", "--pcap", "--eventlet-keep=failed")
+    done.assert_outcomes(passed=1)
+    assert os.listdir(pytester.path / "eventlet-debug") == ["run.json"]
+
+
+@needs_tracers
+def test_foreign_packets_are_left_out_without_a_trace_too(pytester: pytest.Pytester) -> None:
+    ready = pytester.path / "ready"
+    os.mkfifo(ready)
+    pytester.makepyfile(
+        f"""
+        import socket
+
+        def test_echo():
+            open({str(ready)!r}, "w").close()  # the other program is running
+            open({str(ready)!r}).close()  # and has sent
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                with socket.create_connection(server.getsockname()) as client:
+                    client.sendall(b"our ping")
+        """
+    )
+    text = f"""
+        import socket
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sender.bind(("127.0.0.1", 0))
+        open({str(ready)!r}).close()
+        sender.sendto(b"their ping", sender.getsockname())
+        open({str(ready)!r}, "w").close()
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(text)]):
+        pytester.runpytest("--pcap").assert_outcomes(passed=1)
+    (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
+    for name in ("capture.pcapng", "capture.pcap"):
+        raw = (directory / name).read_bytes()
+        assert b"our ping" in raw
+        assert b"their ping" not in raw
+
+
+TLS = """
+    import socket, ssl, threading
+
+    def test_tls():
+        server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server_side.load_cert_chain("cert.pem", "key.pem")
+        client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client_side.check_hostname = False
+        client_side.verify_mode = ssl.CERT_NONE
+        assert client_side.keylog_filename is None
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def serve():
+                with server_side.wrap_socket(server.accept()[0], server_side=True) as served:
+                    served.recv(100)
+                    served.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\nsecret words")
+            thread = threading.Thread(target=serve)
+            thread.start()
+            with socket.create_connection(server.getsockname()) as raw:
+                with client_side.wrap_socket(raw) as client:
+                    client.sendall(b"GET /inside HTTP/1.0\\r\\n\\r\\n")
+                    while client.recv(100):
+                        pass
+            thread.join()
+"""
+
+
+@needs_tracers
+@needs_tshark
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_tls_of_a_test_is_readable_in_tshark(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(TLS)
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "cert.pem"),
+        ],
+        cwd=pytester.path,
+        check=True,
+        capture_output=True,
+    )
+    pytester.runpytest("--strace", "--pcap").assert_outcomes(passed=1)
+    (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
+    requests = tshark(directory / "capture.pcapng", "-Yhttp.request", "-ehttp.request.uri")
+    port = tshark(directory / "capture.pcapng", "-Ytcp.flags.syn==1", "-etcp.dstport")[0][0]
+    decoded = tshark(
+        directory / "capture.pcapng",
+        *("-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},http"),
+        *("-Yhttp.request", "-ehttp.request.uri"),
+    )
+    assert ["/inside"] in requests + decoded
+    keys = directory / "tls-keys.txt"
+    assert keys.stat().st_mode & 0o777 == 0o600
+    lines = keys.read_text().splitlines()
+    assert len(lines) == len(set(lines)) >= 4
+
+
+@needs_tracers
+def test_warnings_of_ssl_still_name_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import ssl
+        import warnings
+
+        def test_warning():
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                ssl.SSLContext(ssl.PROTOCOL_TLS)
+                ssl.SSLContext(ssl.PROTOCOL_TLSv1)
+            assert caught
+            assert {warning.filename for warning in caught} == {__file__}
+        """
+    )
+    pytester.runpytest("--pcap").assert_outcomes(passed=1)
+
+
+def test_learning_the_ports_of_a_process_shows_nowhere() -> None:
+    text = """
+        import socket
+        from pytest_eventlet_debug.tracers import ports
+        assert ports.used() is None
+        ports.install()
+        ports.begin()
+        server = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(server.getsockname())
+        expected = {server.getsockname()[1], 53}  # it asks for the address
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", 0))
+        udp.sendto(b"", ("127.0.0.1", 9))
+        expected |= {udp.getsockname()[1], 9}
+        import _socket
+        raw = _socket.socket()
+        raw.bind(("127.0.0.1", 0))  # has no weak references in some Pythons
+        socket.socket(socket.AF_UNIX).bind("\\0name")
+        gone = socket.socket()
+        gone.bind(("127.0.0.1", 0))
+        del gone
+        unknown = {raw.getsockname()[1]}
+        assert set(ports.used()) - unknown == expected, (ports.used(), expected)
+        import subprocess
+        subprocess.run(["true"])
+        assert ports.used() is None
+        ports.begin()
+        assert set(ports.used()) - unknown == expected
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(text)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent.parent,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,249 @@
+"""One row after the other: phases, calls, packets, signals, threads."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+from typing import Any
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import pytest
+
+from pytest_eventlet_debug import cli
+from pytest_eventlet_debug.recordings import pcapng
+from pytest_eventlet_debug.recordings import perfetto
+from pytest_eventlet_debug.recordings import timeline_text as text
+from pytest_eventlet_debug.recordings.packets import Packet
+from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.timeline import Row
+from pytest_eventlet_debug.recordings.timeline import Timeline
+from pytest_eventlet_debug.recordings.timeline import Trace
+from pytest_eventlet_debug.recordings.timeline import in_order
+from pytest_eventlet_debug.recordings.timeline import phase_rows
+from pytest_eventlet_debug.recordings.timeline import read_timeline
+
+CLIENT = "5<TCP:[127.0.0.1:1000->127.0.0.1:2000]>"
+TRACE = f"""\
+10 1.000100 access("/.eventlet-debug/phase/1000000000/call/a::b", F_OK) = -1 ENOENT (No) <0.000009>
+10 1.000200 access("/.eventlet-debug/greenlet/2/client", F_OK) = -1 ENOENT (No) <0.000009>
+10 1.000300 write({CLIENT}, "ab", 2) = 2 <0.000010>
+10 1.000400 clone3({{flags=CLONE_VM|CLONE_THREAD}}, 88) = 11 <0.000010>
+11 1.000450 close(-1) = -1 EBADF (Bad file descriptor) <0.000010>
+10 1.000500 vfork( <unfinished ...>
+12 1.000550 execve("/bin/true", ["true"], 0x1) = 0 <0.000010>
+12 1.000600 +++ exited with 3 +++
+10 1.000650 <... vfork resumed>) = 12 <0.000150>
+10 1.000700 --- SIGCHLD {{si_signo=SIGCHLD}} ---
+10 1.000800 access("/.eventlet-debug/greenlet/1/hub", F_OK) = -1 ENOENT (No) <0.000009>
+11 1.000900 accept4(3<TCP:[127.0.0.1:2000]>,  <unfinished ...>
+"""
+
+
+def segment(sequence: int, payload: bytes, flags: int = 0x10) -> bytes:
+    tcp = b"\x03\xe8\x07\xd0" + sequence.to_bytes(4, "big") + bytes(4)
+    tcp += bytes([0x50, flags]) + bytes(6) + payload
+    ip = b"\x45\0" + (20 + len(tcp)).to_bytes(2, "big") + bytes(5) + b"\6\0\0" + b"\x7f\0\0\1" * 2
+    return bytes(12) + b"\x08\0" + ip + tcp
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Return the directory of a test that sent two bytes."""
+    (tmp_path / "strace.txt").write_text(TRACE)
+    packets = [(1_000_320_000, segment(7, b"ab")), (1_000_330_000, bytes(20))]
+    (tmp_path / "capture.pcapng").write_bytes(
+        pcapng.section("a::b", "us")
+        + pcapng.interface("lo")
+        + b"".join(pcapng.packet(time_ns, data, len(data)) for time_ns, data in packets)
+    )
+    facts = {
+        "format": "pytest-eventlet-debug",
+        "nodeid": "a::b",
+        "directory": tmp_path.name,
+        "outcomes": {"setup": "passed", "call": "failed"},
+        "phases": {"setup": [1_000_000_000, 1_000_090_000], "call": [1_000_095_000, 1_002_000_000]},
+    }
+    (tmp_path / "test.json").write_text(json.dumps(facts))
+    (tmp_path / "tasks.txt").write_text("Task-1")
+    os.utime(tmp_path / "tasks.txt", ns=(1_001_000_000, 1_001_000_000))
+    return tmp_path
+
+
+def test_all_that_was_recorded_stands_in_time_order(directory: Path) -> None:
+    assert list(text.lines(read_timeline(directory))) == [
+        "a::b",
+        "    0.000000 phase   setup: passed (0.090 ms)",
+        "    0.000095 phase   call: failed (1.905 ms)",
+        "    0.000200 switch  10 greenthread 2:client runs",
+        f'    0.000300 syscall 10 [2:client] write({CLIENT}, "ab", 2) = 2 <0.000010>',
+        "    0.000320 packet  tcp 127.0.0.1:1000 -> 127.0.0.1:2000 ACK 2 bytes "
+        "<- [2:client] write(fd 5), strace.txt line 3, 20 us before",
+        "    0.000330 packet  20 bytes, not TCP or UDP",
+        "    0.000400 syscall 10 [2:client] clone3({flags=CLONE_VM|CLONE_THREAD}, 88) = 11 "
+        "<0.000010>",
+        "    0.000450 syscall 11 close(-1) = -1 EBADF (Bad file descriptor) <0.000010>",
+        "    0.000500 syscall 10 [2:client] vfork() = 12 <0.000150>",
+        '    0.000550 syscall 12 execve("/bin/true", ["true"], 0x1) = 0 <0.000010>',
+        "    0.000600 thread  12 thread 12 exited with 3",
+        "    0.000700 signal  10 SIGCHLD {si_signo=SIGCHLD}",
+        "    0.000800 switch  10 greenthread 1:hub runs",
+        "    0.000900 syscall 11 accept4(3<TCP:[127.0.0.1:2000]> <unfinished>",
+        "    0.001000 dump    tasks.txt",
+    ]
+
+
+def test_a_thread_belongs_to_the_process_that_made_it(directory: Path) -> None:
+    rows = read_timeline(directory).rows
+    processes = {row.pid: row.process for row in rows if row.process is not None}
+    assert processes == {10: 10, 11: 10, 12: 12}
+
+
+def test_a_long_trace_keeps_its_beginning_and_end() -> None:
+    trace = Trace(limit=4)
+    trace.take(parse(f"7 {second}.000000 getpid() = 7 <0.1>\n" for second in range(10)))
+    assert [row.time_ns // 10**9 for row in trace.rows()] == [0, 1, 8, 9]
+    assert trace.left_out == 6
+
+
+def test_what_is_missing_or_broken_is_mentioned(tmp_path: Path) -> None:
+    assert read_timeline(tmp_path) == Timeline("", [], [])
+    (tmp_path / "capture.pcap").write_bytes(pcapng.pcap_header() + b"abc")
+    (tmp_path / "strace.txt").mkdir()
+    trouble = read_timeline(tmp_path)
+    assert trouble.begin_ns == 0
+    assert [problem.partition(": ")[0] for problem in trouble.problems] == [
+        "strace.txt",
+        "capture.pcap",
+    ]
+    assert "not complete: capture.pcap: The capture breaks off" in "\n".join(text.lines(trouble))
+
+
+@pytest.mark.parametrize(
+    ("facts", "count"),
+    [
+        ({}, 0),
+        ({"phases": None}, 0),
+        ({"phases": {"call": [1]}}, 0),
+        ({"phases": {"call": [1, "2"]}}, 0),
+        ({"phases": {"call": [1, 2]}, "outcomes": 3}, 1),
+    ],
+)
+def test_phases_of_any_test_file_are_read(facts: dict[str, Any], count: int) -> None:
+    assert len(phase_rows(facts)) == count
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 20), max_size=60))
+def test_packets_are_put_in_order(times: list[int]) -> None:
+    source = [Packet(number, time, b"", 0, 1, None) for number, time in enumerate(times)]
+    assert [packet.time_ns for packet in in_order(source)] == sorted(times)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(TRACE.splitlines(keepends=True)), st.text(max_size=40)),
+        max_size=12,
+    )
+)
+def test_no_trace_is_too_strange_to_be_shown(lines: list[str]) -> None:
+    trace = Trace()
+    trace.take(parse(lines))
+    timeline = Timeline("", trace.rows(), [])
+    assert len(list(text.lines(timeline))) == len(timeline.rows)
+    json.dumps(list(perfetto.events(timeline)))
+
+
+def test_a_chrome_trace_has_what_its_format_demands(directory: Path) -> None:
+    with open(directory / "timeline.json", "w") as file:
+        perfetto.write(read_timeline(directory), file)
+    whole = json.loads((directory / "timeline.json").read_text())
+    assert whole["otherData"]["nodeid"] == "a::b"
+    assert whole["otherData"]["begin_unix_ns"] == 1_000_000_000
+    assert_is_a_chrome_trace(whole)
+    named = {
+        (event["name"], event["pid"]): event["args"]["name"]
+        for event in whole["traceEvents"]
+        if event["ph"] == "M"
+    }
+    assert set(named.values()) >= {"test", "process", "packets"}
+    slices = {event["name"]: event for event in whole["traceEvents"] if event["ph"] == "X"}
+    assert (slices["call"]["ts"], slices["call"]["dur"]) == (95.0, 1905.0)
+    assert slices["write"]["args"]["greenthread"] == "2:client"
+    assert slices["2:client"]["dur"] == 600.0
+    assert slices["close (failed)"]["tid"] == 11
+    (start,) = (event for event in whole["traceEvents"] if event["ph"] == "s")
+    (end,) = (event for event in whole["traceEvents"] if event["ph"] == "f")
+    write = slices["write"]
+    assert (start["pid"], start["tid"], start["ts"]) == (write["pid"], write["tid"], write["ts"])
+    packet = slices["tcp 127.0.0.1:1000 -> 127.0.0.1:2000 ACK 2 bytes"]
+    assert (end["pid"], end["tid"], end["ts"]) == (packet["pid"], packet["tid"], packet["ts"])
+
+
+def assert_is_a_chrome_trace(whole: dict[str, Any]) -> None:
+    """Check what the Trace Event Format demands and Perfetto's importer looks at."""
+    assert whole["displayTimeUnit"] in ("ms", "ns")
+    arrows: dict[int, list[str]] = {}
+    for event in whole["traceEvents"]:
+        assert event["ph"] in "XMisf"
+        assert isinstance(event["name"], str)
+        assert type(event["pid"]) is int
+        assert type(event["tid"]) is int
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name")
+            assert isinstance(event["args"]["name"], str)
+            continue
+        assert isinstance(event["ts"], (int, float))
+        if event["ph"] == "X":
+            assert event["dur"] >= 0
+        elif event["ph"] == "i":
+            assert event["s"] in "gpt"
+        else:
+            arrows.setdefault(event["id"], []).append(event["ph"])
+            assert event["ph"] == "s" or event["bp"] == "e"
+    assert all(each == ["s", "f"] for each in arrows.values())
+
+
+def test_the_command_prints_a_test_or_a_whole_run(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["timeline", str(directory), "--only", "phase", "--only=dump"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in printed[1:]] == ["phase", "phase", "dump"]
+    (directory.parent / "run.json").write_text("{}")
+    assert cli.main(["timeline", str(directory.parent)]) == 0
+    assert capsys.readouterr().out.startswith("a::b\n    0.000000 phase   setup")
+
+
+def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["timeline", str(tmp_path)]) == 2
+    assert f"{tmp_path} holds neither run.json nor a recording" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_a_reader_may_stop_early(directory: Path) -> None:
+    command = f"{sys.executable} -m pytest_eventlet_debug.cli timeline {directory} | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("a::b\n", "")
+
+
+def test_reading_a_recording_needs_neither_pytest_nor_eventlet() -> None:
+    code = (
+        "import sys, pytest_eventlet_debug.cli, pytest_eventlet_debug.recordings.finisher\n"
+        "print({'pytest', 'eventlet', 'greenlet', 'psutil'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_a_row_before_the_first_phase_has_a_negative_time() -> None:
+    rows = [Row(999_999_500, "dump", "x"), Row(1_000_000_000, "phase", "setup")]
+    lines = list(text.lines(Timeline("", rows, [])))
+    assert lines[0].split() == ["-0.000000", "dump", "x"]

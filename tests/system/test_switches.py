@@ -1,0 +1,187 @@
+"""switches: one settrace slot, several listeners, names for greenlets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import functools
+import subprocess
+import sys
+from typing import Any
+
+import greenlet
+import pytest
+
+from pytest_eventlet_debug.system import switches
+
+
+@pytest.fixture(autouse=True)
+def _slot() -> Iterator[None]:
+    before = greenlet.gettrace()
+    yield
+    assert greenlet.gettrace() is before
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any, Any]] = []
+
+    def __call__(self, event: str, arguments: tuple[Any, Any]) -> None:
+        self.events.append((event, *arguments))
+
+
+def switch_once() -> Any:
+    other = greenlet.greenlet(lambda: None)
+    other.switch()
+    return other
+
+
+def test_every_subscriber_hears_of_every_switch() -> None:
+    one, two = Listener(), Listener()
+    main = greenlet.getcurrent()
+    assert switches.subscribe(one)
+    assert switches.subscribe(two)
+    other = switch_once()
+    switches.unsubscribe(one)
+    switch_once()
+    switches.unsubscribe(two)
+    assert one.events == [("switch", main, other), ("switch", other, main)]
+    assert len(two.events) == 4
+
+
+def test_the_callback_that_was_there_before_hears_on_and_gets_its_place_back() -> None:
+    former, ours = Listener(), Listener()
+    greenlet.settrace(former)
+    try:
+        switches.subscribe(ours)
+        switch_once()
+        assert len(former.events) == len(ours.events) == 2
+        switches.unsubscribe(ours)
+        assert greenlet.gettrace() is former
+    finally:
+        greenlet.settrace(None)
+
+
+def test_a_callback_that_came_after_us_keeps_the_slot() -> None:
+    ours, later = Listener(), Listener()
+    switches.subscribe(ours)
+    before = greenlet.settrace(later)
+    switches.unsubscribe(ours)
+    assert greenlet.gettrace() is later
+    greenlet.settrace(None)
+    assert before is not None
+
+
+def test_subscribing_again_takes_a_cleared_slot_and_tells_nobody_twice() -> None:
+    ours = Listener()
+    switches.subscribe(ours)
+    greenlet.settrace(None)
+    switches.subscribe(ours)
+    switch_once()
+    switches.unsubscribe(ours)
+    assert len(ours.events) == 2
+
+
+def test_a_callback_that_passes_events_on_to_us_does_not_double_them() -> None:
+    ours = Listener()
+    switches.subscribe(ours)
+    below = greenlet.gettrace()
+    assert below is not None
+
+    def chained(event: str, arguments: tuple[Any, Any]) -> None:
+        below(event, arguments)
+
+    greenlet.settrace(chained)
+    switches.subscribe(ours)
+    switch_once()
+    switches.unsubscribe(ours)
+    greenlet.settrace(None)
+    assert len(ours.events) == 2
+
+
+def test_a_subscriber_that_raises_harms_neither_the_switch_nor_the_others() -> None:
+    calls = []
+
+    def faulty(event: str, arguments: tuple[Any, Any]) -> None:
+        calls.append(event)
+        raise RuntimeError("faulty")
+
+    ours = Listener()
+    switches.subscribe(faulty)
+    switches.subscribe(ours)
+    switch_once()
+    switches.unsubscribe(ours)
+    switches.unsubscribe(faulty)
+    assert calls == ["switch"]
+    assert len(ours.events) == 2
+
+
+def test_greenlet_is_not_imported_for_it() -> None:
+    program = (
+        "import sys; from pytest_eventlet_debug.system import switches; "
+        "print(switches.subscribe(print), 'greenlet' in sys.modules); switches.unsubscribe(print)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False False\n", done.stderr
+
+
+def labels_of(program: str) -> list[str]:
+    """Run *program* with switches recorded; return ``n label`` for each switch."""
+    prologue = (
+        "import eventlet, greenlet, functools\n"
+        "from pytest_eventlet_debug.system import switches\n"
+        "labels = switches.Labels(greenlet.getcurrent())\n"
+        "labels.of(greenlet.getcurrent())\n"
+        "def switched(event, arguments):\n"
+        "    print(*labels.of(arguments[1], arguments[0]))\n"
+        "switches.subscribe(switched)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", prologue + program],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_greenthreads_have_the_name_of_their_function_from_the_first_switch() -> None:
+    lines = labels_of(
+        "def serve(x): eventlet.sleep(0)\n"
+        "def fetch(): pass\n"
+        "threads = eventlet.spawn(serve, 1), eventlet.spawn(functools.partial(fetch))\n"
+        "for thread in threads: thread.wait()\n"
+    )
+    assert lines[:4] == ["2 hub", "3 serve", "2 hub", "4 fetch"]
+    assert set(lines) == {"1 test", "2 hub", "3 serve", "4 fetch"}
+
+
+def test_a_pool_names_its_greenthreads_from_the_first_switch_on() -> None:
+    lines = labels_of(
+        "def work():\n"
+        "    for _ in range(2): eventlet.sleep(0)\n"
+        "pool = eventlet.GreenPool()\n"
+        "pool.spawn_n(work)\n"
+        "pool.waitall()\n"
+    )
+    assert lines[:2] == ["2 hub", "3 work"]
+    assert "3 greenlet" not in lines
+
+
+def test_spawn_n_is_named_from_the_second_switch_on() -> None:
+    lines = labels_of(
+        "def work():\n"
+        "    for _ in range(2): eventlet.sleep(0)\n"
+        "eventlet.spawn_n(work)\n"
+        "for _ in range(9): eventlet.sleep(0)\n"
+    )
+    assert lines[:2] == ["2 hub", "3 greenlet"]
+    assert "3 work" in lines[2:]
+    assert "3 greenlet" not in lines[2:]
+
+
+def test_numbers_are_not_given_twice_when_greenlets_die() -> None:
+    labels = switches.Labels(greenlet.getcurrent())
+    numbers = []
+    for _ in range(100):
+        numbers.append(labels.of(greenlet.greenlet(functools.partial(int)))[0])
+    assert numbers == list(range(1, 101))

@@ -1,0 +1,162 @@
+"""unpatched: what it does never yields to the hub."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+import platform
+import resource
+import subprocess
+import sys
+import textwrap
+
+from programs import TICKER
+import pytest
+
+from pytest_eventlet_debug.system import unpatched
+
+HUBS = ["epolls", "asyncio"]
+
+
+def run_program(program: str, hub: str = "epolls") -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        env={**os.environ, "EVENTLET_HUB": hub},
+        cwd=Path(__file__).parent.parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("hub", HUBS)
+@pytest.mark.parametrize("first", ["eventlet", "unpatched"])
+def test_waiting_and_reading_switches_no_greenthread(hub: str, first: str) -> None:
+    imports = [TICKER, "from pytest_eventlet_debug.system import unpatched"]
+    program = "\n".join(imports if first == "eventlet" else reversed(imports))
+    program += textwrap.dedent("""
+        import posix
+        assert ticks
+        before = ticks
+        read_end, write_end = posix.pipe()
+        assert unpatched.wait_readable([read_end], 0.05) == []
+        unpatched.write_all(write_end, b"one\\ntwo")
+        assert unpatched.wait_readable([read_end], 5) == [read_end]
+        assert unpatched.read_line(read_end) == b"one\\n"
+        assert unpatched.read_exactly(read_end, 3) == b"two"
+        assert unpatched.run(["/bin/sh", "-c", "exit 3"], {}) == 3 << 8
+        assert unpatched.read_file("/proc/self/stat")
+        print(ticks - before)
+    """)
+    assert run_program(program, hub) == "0\n"
+
+
+def test_poll_is_there_although_eventlet_has_removed_it_before_the_import() -> None:
+    program = """
+        import eventlet
+        eventlet.monkey_patch()
+        import select
+        assert not hasattr(select, "poll")
+        from pytest_eventlet_debug.system import unpatched
+        print(unpatched.wait_readable([0], 0.01))
+        assert not hasattr(select, "poll")
+    """
+    assert run_program(program) in ("[]\n", "[0]\n")
+
+
+def test_importing_it_imports_neither_eventlet_nor_pytest() -> None:
+    program = """
+        import sys
+        from pytest_eventlet_debug.system import unpatched
+        print({"eventlet", "greenlet", "pytest", "psutil", "subprocess"} & set(sys.modules))
+    """
+    assert run_program(program) == "set()\n"
+
+
+def test_write_all_waits_for_a_reader_of_a_nonblocking_pipe() -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    data = os.urandom(1 << 20)
+    child = os.fork()
+    if not child:
+        os.close(write_end)
+        os._exit(unpatched.read_exactly(read_end, len(data)) != data)
+    os.close(read_end)
+    unpatched.write_all(write_end, data)
+    os.close(write_end)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_read_exactly_says_how_much_is_missing_when_the_other_end_closes() -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"abc")
+    os.close(write_end)
+    with pytest.raises(EOFError, match="with 2 bytes still to come"):
+        unpatched.read_exactly(read_end, 5)
+    os.close(read_end)
+
+
+def test_read_line_returns_what_there_was_at_the_end() -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"first\nlast")
+    os.close(write_end)
+    lines = [unpatched.read_line(read_end) for _ in range(3)]
+    os.close(read_end)
+    assert lines == [b"first\n", b"last", b""]
+
+
+def test_a_descriptor_moves_up_and_is_closed_by_exec() -> None:
+    read_end, write_end = os.pipe()
+    moved = unpatched.move_up(read_end)
+    os.write(write_end, b"x")
+    assert os.read(moved, 1) == b"x"
+    assert moved >= unpatched.HIGH_DESCRIPTOR
+    assert fcntl.fcntl(moved, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(read_end)
+    os.close(moved)
+    os.close(write_end)
+
+
+def test_a_descriptor_moves_as_high_as_a_low_limit_permits() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    read_end, write_end = os.pipe()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        moved = unpatched.move_up(read_end)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    os.close(moved)
+    os.close(write_end)
+    assert 84 <= moved < 100
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_program_that_ends_is_no_sigchld_but_that_of_another_child_is_kept(others: bool) -> None:
+    program = f"""
+        import os, signal, warnings
+        warnings.simplefilter("ignore")
+        from pytest_eventlet_debug.system import unpatched
+        child = os.fork()
+        if not child:
+            signal.pause()
+        heard = []
+        signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(number))
+        command = f"kill -9 {{child}}" if {others} else "true"
+        status = unpatched.run(["/bin/sh", "-c", command], os.environ)
+        if {others}:
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        print(status, bool(heard), mask)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    """
+    assert run_program(program) == f"0 {others} set()\n"
+
+
+def test_the_system_is_named_as_the_module_platform_names_it() -> None:
+    assert unpatched.platform_name() == platform.platform()

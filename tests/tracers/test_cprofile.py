@@ -1,0 +1,224 @@
+"""cprofile around a test's call."""
+
+from __future__ import annotations
+
+import cProfile
+from pathlib import Path
+import pstats
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from pytest_eventlet_debug.profiling.export import with_summary
+from pytest_eventlet_debug.tracers.cprofile import CProfile
+from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import TracerError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def busy() -> int:
+    return sum(inner(number) for number in range(1000))
+
+
+def inner(number: int) -> int:
+    return number * number
+
+
+def other() -> None:
+    pass
+
+
+def calls(path: Path) -> dict[str, int]:
+    stats = pstats.Stats(str(path))
+    return {name: entry[1] for (_, _, name), entry in stats.stats.items()}  # type: ignore[attr-defined]
+
+
+def test_what_runs_between_start_and_stop_is_counted(tmp_path: Path) -> None:
+    tracer = CProfile()
+    other()
+    tracer.start(Recording("a::b", tmp_path))
+    busy()
+    paths = tracer.stop()
+    other()
+    names = "profile.cprof", "profile.callgrind", "profile.json"
+    assert paths == tuple(tmp_path / name for name in names)
+    counted = calls(paths[0])
+    assert counted["busy"] == 1
+    assert counted["inner"] == 1000
+    assert "other" not in counted
+
+
+def test_callers_are_right_and_what_we_do_ourselves_calls_nothing(tmp_path: Path) -> None:
+    tracer = CProfile()
+    for _ in range(2):
+        tracer.start(Recording("a::b", tmp_path))
+        busy()
+        tracer.pause()
+        tracer.resume()
+        busy()
+        tracer.stop()
+    stats = pstats.Stats(str(tmp_path / "profile.cprof"))
+    callers = {
+        function[2]: {caller[2] for caller in entry[4]}
+        for function, entry in stats.stats.items()  # type: ignore[attr-defined]
+    }
+    assert callers["inner"] == {"<genexpr>"}
+    assert callers["busy"] == set()
+
+
+def test_the_next_recording_begins_empty(tmp_path: Path) -> None:
+    tracer = CProfile()
+    tracer.start(Recording("a::b", tmp_path))
+    other()
+    tracer.stop()
+    tracer.start(Recording("a::c", tmp_path))
+    busy()
+    tracer.stop()
+    assert "other" not in calls(tmp_path / "profile.cprof")
+
+
+def test_a_pause_is_left_out(tmp_path: Path) -> None:
+    tracer = CProfile()
+    tracer.start(Recording("a::b", tmp_path))
+    inner(1)
+    tracer.pause()
+    inner(2)
+    other()
+    tracer.resume()
+    inner(3)
+    tracer.stop()
+    counted = calls(tmp_path / "profile.cprof")
+    assert counted["inner"] == 2
+    assert "other" not in counted
+
+
+def test_the_callgrind_summary_is_the_sum_of_all_self_costs(tmp_path: Path) -> None:
+    tracer = CProfile()
+    tracer.start(Recording("a::b", tmp_path))
+    busy()
+    tracer.stop()
+    stats = pstats.Stats(str(tmp_path / "profile.cprof"))
+    total = sum(entry[2] for entry in stats.stats.values())  # type: ignore[attr-defined]
+    text = (tmp_path / "profile.callgrind").read_text()
+    (summary,) = re.findall(r"^summary: (\d+)$", text, re.MULTILINE)
+    assert int(summary) == pytest.approx(total * 1e9, abs=2000 + len(text))
+
+
+def test_the_summary_counts_self_costs_and_not_those_of_callees() -> None:
+    text = (
+        "event: ns : Nanoseconds\nevents: ns\nsummary: 999\n"
+        "fl=a\nfn=f\n10 30\ncfl=a\ncfn=g\ncalls=2 20\n10 500\n\n"
+        "fl=a\nfn=g\n20 400\n\n"
+    )
+    assert "\nsummary: 430\n" in with_summary(text)
+
+
+@pytest.mark.skipif(not shutil.which("callgrind_annotate"), reason="valgrind is not installed")
+def test_callgrind_annotate_reads_it(tmp_path: Path) -> None:
+    tracer = CProfile()
+    tracer.start(Recording("a::b", tmp_path))
+    busy()
+    tracer.stop()
+    done = subprocess.run(
+        ["callgrind_annotate", str(tmp_path / "profile.callgrind")], capture_output=True, text=True
+    )
+    assert "inner" in done.stdout, done.stderr
+
+
+def test_a_profiler_that_is_active_already_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytest_eventlet_debug.profiling.native", None)
+    tracer = CProfile()
+    theirs = cProfile.Profile()
+    theirs.enable()
+    try:
+        with pytest.raises(TracerError) as caught:
+            tracer.start(Recording("a::b", tmp_path))
+    finally:
+        theirs.disable()
+    assert "\n" not in str(caught.value)
+    assert "cProfile" in str(caught.value) or "Profile object" in str(caught.value)
+    assert tracer.stop() == ()
+    tracer.start(Recording("a::b", tmp_path))
+    assert tracer.stop()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="a thread has one profiler")
+def test_another_profiler_that_is_active_already_does_not_matter(tmp_path: Path) -> None:
+    pytest.importorskip("pytest_eventlet_debug.profiling._native")
+    tracer = CProfile()
+    theirs = cProfile.Profile()
+    theirs.enable()
+    try:
+        tracer.start(Recording("a::b", tmp_path))
+        busy()
+        tracer.stop()
+    finally:
+        theirs.disable()
+    theirs.create_stats()
+    assert "busy" in {name for _, _, name in theirs.stats}
+    assert calls(tmp_path / "profile.cprof")["busy"] == 1
+
+
+def test_a_test_that_profiles_itself_passes(tmp_path: Path) -> None:
+    tracer = CProfile()
+    tracer.start(Recording("a::b", tmp_path))
+    theirs = cProfile.Profile()
+    theirs.enable()
+    inner(1)
+    theirs.disable()
+    busy()
+    if sys.version_info >= (3, 12):
+        tracer.stop()
+    else:
+        with pytest.raises(TracerError, match="the profile is incomplete"):
+            tracer.stop()
+    theirs.create_stats()
+    names = {name for _, _, name in theirs.stats}
+    assert "inner" in names
+    assert "busy" not in names
+    assert (sys.version_info < (3, 12)) or calls(tmp_path / "profile.cprof")["busy"] == 1
+
+
+def test_a_test_that_leaves_its_profiler_on_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytest_eventlet_debug.profiling.native", None)
+    tracer = CProfile()
+    tracer.start(Recording("a::b", tmp_path))
+    theirs = cProfile.Profile()
+    theirs.enable()
+    with pytest.raises(TracerError, match="the profile is incomplete"):
+        tracer.stop()
+    busy()
+    theirs.disable()
+    theirs.create_stats()
+    assert "busy" in {name for _, _, name in theirs.stats}
+
+
+def test_loading_it_does_not_import_pyprof2calltree() -> None:
+    module = "pytest_eventlet_debug.tracers.cprofile"
+    program = f"import sys, {module}; print('pyprof2calltree' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_no_greenlet_of_ours_is_in_the_first_recording(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import eventlet
+
+        def test_it():
+            eventlet.spawn(eventlet.sleep, 0.001).wait()
+        """
+    )
+    pytester.runpytest("--strace", "--cprofile").assert_outcomes(passed=1)
+    (path,) = Path("eventlet-debug").glob("*/timeline.json")
+    names = set(re.findall(r'"(\d+:\w+)"', path.read_text()))
+    assert names == {"1:test", "2:hub", "3:sleep"}

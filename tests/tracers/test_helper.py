@@ -1,0 +1,243 @@
+"""The helper process: beside the test process, never in its way, never left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+from programs import TICKER
+from programs import wait_until_gone
+import psutil
+import pytest
+
+from pytest_eventlet_debug.tracers.helper_client import Helper
+from pytest_eventlet_debug.tracers.protocol import TracerError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the helper needs Linux")
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def program(text: str) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-c", textwrap.dedent(text)]
+
+
+def run_program(text: str, **environment: str) -> str:
+    done = subprocess.run(
+        program(text),
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def helper() -> Iterator[Helper]:
+    helper = Helper.start()
+    yield helper
+    helper.close()
+
+
+def test_it_is_no_child_of_the_test_process_and_has_its_own_session(helper: Helper) -> None:
+    process = psutil.Process(helper.pid)
+    assert process.ppid() != os.getpid()
+    assert process not in psutil.Process().children(recursive=True)
+    assert os.getsid(helper.pid) not in (os.getsid(0), helper.pid)
+
+
+def test_it_holds_none_of_the_users_descriptors(helper: Helper) -> None:
+    targets = {}
+    for name in os.listdir(f"/proc/{helper.pid}/fd"):
+        targets[int(name)] = os.readlink(f"/proc/{helper.pid}/fd/{name}")
+    assert [targets.pop(number) for number in (0, 1, 2)] == ["/dev/null"] * 3
+    kinds = sorted(target.partition(":")[0] for target in targets.values())
+    assert len(kinds) == 2, targets  # its control socket and the test process's pidfd
+    assert "socket" in kinds
+
+
+def test_a_pipeline_ends_with_the_test_process_although_descriptors_were_inheritable() -> None:
+    text = """
+        import os
+        os.set_inheritable(1, True)
+        extra = os.dup(1)
+        os.set_inheritable(extra, True)
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        helper = Helper.start()
+        print(helper.pid, flush=True)
+        os._exit(0)
+    """
+    assert int(run_program(text)) > 0  # communicate() returns at the end of the pipe
+
+
+def test_its_descriptor_is_high_and_closed_by_exec(helper: Helper) -> None:
+    assert helper.fileno() >= 500
+    assert not os.get_inheritable(helper.fileno())
+
+
+def test_it_ends_when_it_is_closed() -> None:
+    helper = Helper.start()
+    helper.close()
+    wait_until_gone(helper.pid)
+    helper.close()
+
+
+def test_it_ends_when_the_test_process_is_killed_although_a_fork_holds_its_socket() -> None:
+    text = """
+        import os, time
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        helper = Helper.start()
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        print(helper.pid, child, flush=True)
+        time.sleep(60)
+    """
+    process = subprocess.Popen(program(text), cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    helper, child = map(int, process.stdout.readline().split())
+    process.kill()
+    process.wait()
+    wait_until_gone(helper)
+    assert psutil.pid_exists(child)
+    os.kill(child, signal.SIGKILL)
+    process.stdout.close()
+
+
+def test_it_survives_control_c(helper: Helper) -> None:
+    os.kill(helper.pid, signal.SIGINT)
+    assert helper.request("hello") == {"pid": helper.pid}
+
+
+def test_a_helper_that_was_killed_is_one_error_and_no_signal() -> None:
+    text = """
+        import os, select, signal
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        from pytest_eventlet_debug.tracers.protocol import TracerError
+        helper = Helper.start()
+        end = os.pidfd_open(helper.pid)
+        os.kill(helper.pid, signal.SIGKILL)
+        select.select([end], [], [])
+        for _ in range(3):
+            try:
+                helper.request("hello")
+            except TracerError as error:
+                print(str(error).replace(str(helper.pid), "N"))
+        helper.close()
+    """
+    lines = run_program(text).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("the tracing helper (process N) is gone: ")
+
+
+def test_a_helper_killed_while_it_works_is_noticed(helper: Helper) -> None:
+    os.kill(helper.pid, signal.SIGSTOP)
+    killer = os.fork()
+    if not killer:
+        status = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/stat")
+        while status.read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.001)
+        os.kill(helper.pid, signal.SIGKILL)
+        os._exit(0)
+    with pytest.raises(TracerError, match="is gone"):
+        helper.request("hello")
+    os.waitpid(killer, 0)
+
+
+def test_a_fork_of_the_test_process_cannot_use_it(helper: Helper) -> None:
+    child = os.fork()
+    if not child:
+        try:
+            helper.request("hello")
+        except TracerError as error:
+            helper.close()
+            os._exit("is a fork of the test process" in str(error))
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 1 << 8
+    assert helper.request("hello") == {"pid": helper.pid}
+
+
+def test_an_answer_that_an_exception_left_behind_is_not_taken_for_the_next(
+    helper: Helper,
+) -> None:
+    class Alarm(Exception):
+        pass
+
+    def ring(number: int, frame: object) -> None:
+        raise Alarm
+
+    former = signal.signal(signal.SIGALRM, ring)
+    os.kill(helper.pid, signal.SIGSTOP)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(Alarm):
+        helper.request("strace-stop")
+    signal.signal(signal.SIGALRM, former)
+    os.kill(helper.pid, signal.SIGCONT)
+    assert helper.request("hello") == {"pid": helper.pid}
+
+
+def test_a_command_that_fails_is_an_error_of_one_line_and_it_lives_on(helper: Helper) -> None:
+    with pytest.raises(TracerError) as caught:
+        helper.request("no-such-command")
+    assert "\n" not in str(caught.value)
+    assert "no-such-command" in str(caught.value)
+    assert helper.request("hello") == {"pid": helper.pid}
+
+
+def test_a_request_that_is_too_long_is_an_error_and_it_lives_on(helper: Helper) -> None:
+    with pytest.raises(TracerError, match="too long"):
+        helper.request("hello", text="x" * 100_000)
+    assert helper.request("hello") == {"pid": helper.pid}
+
+
+@pytest.mark.parametrize("handler", ["SIG_DFL", "SIG_IGN"])
+def test_the_test_has_no_child_to_wait_for(handler: str) -> None:
+    text = f"""
+        import os, signal
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        signal.signal(signal.SIGCHLD, signal.{handler})
+        helper = Helper.start()
+        try:
+            os.wait()
+        except ChildProcessError:
+            print("ECHILD")
+        helper.close()
+    """
+    assert run_program(text) == "ECHILD\n"
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_request_switches_no_greenthread_under_monkey_patching(hub: str) -> None:
+    text = """
+from pytest_eventlet_debug.tracers.helper_client import Helper
+before = ticks
+helper = Helper.start()
+for _ in range(50):
+    helper.request("hello")
+helper.close()
+print(ticks - before)
+"""
+    assert run_program(TICKER + text, EVENTLET_HUB=hub) == "0\n"
+
+
+def test_the_helper_imports_neither_site_packages_nor_anything_slow() -> None:
+    text = """
+        import sys
+        from pytest_eventlet_debug.helper import process as helper_process
+        print({"pytest", "eventlet", "subprocess", "dataclasses", "asyncio"} & set(sys.modules))
+    """
+    text = f"import sys; sys.path.append({str(ROOT)!r})\n" + textwrap.dedent(text)
+    done = subprocess.run([sys.executable, "-ISc", text], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr

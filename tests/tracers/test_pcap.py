@@ -1,0 +1,434 @@
+"""pcap around a test: all of its packets, however short it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import json
+import os
+from pathlib import Path
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+
+from programs import TICKER
+import pytest
+
+from pytest_eventlet_debug.helper import capture
+from pytest_eventlet_debug.tracers.helper_client import Helper
+from pytest_eventlet_debug.tracers.pcap import Pcap
+from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
+
+ROOT = Path(__file__).parent.parent.parent
+
+LINUX = sys.platform == "linux"
+
+pytestmark = pytest.mark.skipif(
+    not LINUX or os.geteuid() != 0, reason="capturing needs Linux and root"
+)
+
+
+@pytest.fixture(scope="module")
+def helper() -> Iterator[Helper]:
+    helper = Helper.start()
+    yield helper
+    helper.close()
+
+
+@pytest.fixture
+def sender() -> Iterator[socket.socket]:
+    """Return a datagram socket that is connected to itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        sender.connect(sender.getsockname())
+        yield sender
+
+
+def say(sender: socket.socket, *words: bytes) -> None:
+    for word in words:
+        sender.send(word)
+        assert sender.recv(len(word)) == word
+
+
+def read_pcap(path: Path) -> list[tuple[int, bytes]]:
+    """Read (time in ns, frame) from a little-endian pcap file with nanoseconds."""
+    raw = path.read_bytes()
+    assert struct.unpack_from("<IHH", raw) == (0xA1B23C4D, 2, 4)
+    packets, at = [], 24
+    while at < len(raw):
+        seconds, nanoseconds, captured, length = struct.unpack_from("<4I", raw, at)
+        assert captured == length
+        packets.append((seconds * 10**9 + nanoseconds, raw[at + 16 : at + 16 + captured]))
+        at += 16 + captured
+    assert at == len(raw)
+    return packets
+
+
+def read_pcapng(path: Path) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """Read packets and, as (type, body), the other blocks of a pcapng file."""
+    raw = path.read_bytes()
+    packets, others, at = [], [], 0
+    while at < len(raw):
+        kind, total = struct.unpack_from("<II", raw, at)
+        assert struct.unpack_from("<I", raw, at + total - 4) == (total,)
+        body = raw[at + 8 : at + total - 4]
+        if kind == 6:
+            _, high, low, captured, _ = struct.unpack_from("<5I", body)
+            packets.append((high << 32 | low, body[20 : 20 + captured]))
+        else:
+            others.append((kind, body))
+        at += total
+    assert at == len(raw)
+    return packets, others
+
+
+def payloads(directory: Path, port: int) -> list[bytes]:
+    """Return the UDP payloads sent to *port*, which both files must agree upon."""
+    packets, _ = read_pcapng(directory / "capture.pcapng")
+    assert packets == read_pcap(directory / "capture.pcap")
+    assert not any(b"pytest-eventlet-debug sentinel" in frame for _, frame in packets)
+    to_port = struct.pack("!H", port)
+    return [frame[42:] for _, frame in packets if frame[36:38] == to_port]
+
+
+def test_no_packet_of_a_test_of_a_millisecond_is_missing(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    pcap = Pcap(helper)
+    port = sender.getsockname()[1]
+    for number in range(50):
+        words = [b"%d-%d" % (number, each) for each in range(20)]
+        say(sender, b"before")
+        pcap.start(Recording("a::b[x]", tmp_path))
+        say(sender, *words)
+        artifacts = pcap.stop()
+        say(sender, b"after")
+        assert artifacts == (tmp_path / "capture.pcapng", tmp_path / "capture.pcap")
+        assert payloads(tmp_path, port) == words
+
+
+def test_the_times_lie_between_the_clock_before_and_after(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    import time
+
+    pcap = Pcap(helper)
+    pcap.start(Recording("a::b[x]", tmp_path))
+    before = time.time_ns()
+    say(sender, b"tick")
+    after = time.time_ns()
+    pcap.stop()
+    ((when, _),) = [each for each in read_pcap(tmp_path / "capture.pcap") if b"tick" in each[1]]
+    assert before <= when <= after
+
+
+def test_the_file_names_its_test_its_interface_and_counts_its_packets(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    pcap = Pcap(helper)
+    pcap.start(Recording("tests/é.py::test[epolls]", tmp_path))
+    say(sender, b"1", b"2", b"3")
+    pcap.stop()
+    packets, others = read_pcapng(tmp_path / "capture.pcapng")
+    (section, head), (interface, link), (statistics, counts) = others
+    assert (section, interface, statistics) == (0x0A0D0D0A, 1, 5)
+    assert "tests/é.py::test[epolls]".encode() in head
+    assert b"lo\0\0" in link
+    received, dropped = struct.unpack_from("<4xQ4xQ", counts, 12)
+    assert received >= len(packets) >= 3
+    assert dropped == 0
+
+
+def test_a_packet_of_64_kib_is_recorded_whole(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    pcap = Pcap(helper)
+    pcap.start(Recording("a::b", tmp_path))
+    words = [os.urandom(65507) for _ in range(8)]
+    say(sender, *words)
+    pcap.stop()
+    assert payloads(tmp_path, sender.getsockname()[1]) == words
+
+
+def test_each_packet_is_there_once_and_tcp_is_complete(helper: Helper, tmp_path: Path) -> None:
+    data = os.urandom(4 << 20)
+    pcap = Pcap(helper)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        pcap.start(Recording("a::b", tmp_path))
+        child = os.fork()
+        if not child:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(data)
+            os._exit(0)
+        connection, _ = server.accept()
+        with connection:
+            received = 0
+            while part := connection.recv(1 << 20):
+                received += len(part)
+        os.waitpid(child, 0)
+        pcap.stop()
+    stream = {}
+    seen = set()
+    for _, frame in read_pcap(tmp_path / "capture.pcap"):
+        if frame[23] == 6 and frame[36:38] == struct.pack("!H", port):
+            header = 34 + (frame[46] >> 4) * 4
+            if frame[header:]:
+                # TCP itself may send a segment again, but under a new IP identification.
+                assert frame[:header] not in seen
+                seen.add(frame[:header])
+                stream[struct.unpack_from("!I", frame, 38)[0]] = frame[header:]
+    first = min(stream, key=lambda sequence: (sequence - min(stream)) % 2**32)
+    if max(stream) - min(stream) > 2**31:  # the sequence numbers wrapped around
+        first = min(sequence for sequence in stream if sequence > 2**31)
+    ordered = sorted(stream, key=lambda sequence: (sequence - first) % 2**32)
+    assert received == len(data)
+    assert b"".join(stream[sequence] for sequence in ordered) == data
+
+
+def test_a_block_can_be_recorded_while_the_test_is(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    whole.mkdir()
+    part.mkdir()
+    outer, inner = Pcap(helper), Pcap(helper)
+    outer.start(Recording("a::b", whole))
+    say(sender, b"1")
+    inner.start(Recording("a::b block", part))
+    say(sender, b"2")
+    inner.stop()
+    say(sender, b"3")
+    outer.stop()
+    port = sender.getsockname()[1]
+    assert payloads(whole, port) == [b"1", b"2", b"3"]
+    assert payloads(part, port) == [b"2"]
+
+
+def test_a_pause_is_a_gap(helper: Helper, sender: socket.socket, tmp_path: Path) -> None:
+    pcap = Pcap(helper)
+    pcap.start(Recording("a::b", tmp_path))
+    say(sender, b"1")
+    pcap.pause()
+    say(sender, b"2")
+    pcap.resume()
+    say(sender, b"3")
+    pcap.stop()
+    assert payloads(tmp_path, sender.getsockname()[1]) == [b"1", b"3"]
+
+
+def test_another_helpers_sentinels_are_not_recorded(helper: Helper, tmp_path: Path) -> None:
+    other_helper = Helper.start()
+    there = tmp_path / "there"
+    there.mkdir()
+    pcap, other = Pcap(helper), Pcap(other_helper)
+    pcap.start(Recording("a::b", tmp_path))
+    other.start(Recording("c::d", there))
+    other.stop()
+    pcap.stop()
+    other_helper.close()
+    assert payloads(tmp_path, 0) == []
+
+
+def test_packets_that_the_kernel_dropped_are_counted_and_reported(
+    sender: socket.socket, tmp_path: Path
+) -> None:
+    helper = Helper.start()
+    pcap = Pcap(helper)
+    pcap.start(Recording("a::b", tmp_path))
+    os.kill(helper.pid, 19)  # SIGSTOP: nobody reads the ring
+    word = bytes(65507)
+    sent = capture.BLOCKS + 100
+    for _ in range(sent):
+        say(sender, word)
+    os.kill(helper.pid, 18)
+    with pytest.raises(TracerError) as caught:
+        pcap.stop()
+    packets, others = read_pcapng(tmp_path / "capture.pcapng")
+    dropped = struct.unpack_from("<Q", others[-1][1], 12 + 16)[0]
+    assert str(caught.value) == f"capture.pcapng lacks {dropped} packets the kernel dropped"
+    assert 0 < dropped <= sent
+    kept = sum(len(frame) == 42 + len(word) for _, frame in packets)
+    assert kept + dropped >= sent
+    pcap.start(Recording("a::b", tmp_path))
+    say(sender, b"again")
+    pcap.stop()
+    assert payloads(tmp_path, sender.getsockname()[1]) == [b"again"]
+    helper.close()
+
+
+def test_a_directory_that_is_gone_is_an_error_and_the_next_test_is_recorded(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    pcap = Pcap(helper)
+    with pytest.raises(TracerError, match="No such file or directory"):
+        pcap.start(Recording("a::b", tmp_path / "gone"))
+    assert pcap.stop() == ()
+    pcap.start(Recording("a::b", tmp_path))
+    say(sender, b"again")
+    pcap.stop()
+    assert payloads(tmp_path, sender.getsockname()[1]) == [b"again"]
+
+
+@pytest.mark.parametrize("nodeid", ["x" * 200_000, "a\0b", "\udc80", "\U0001f40d" * 9000])
+def test_any_node_id_can_be_written(helper: Helper, tmp_path: Path, nodeid: str) -> None:
+    pcap = Pcap(helper)
+    pcap.start(Recording(nodeid, tmp_path))
+    pcap.stop()
+    _, others = read_pcapng(tmp_path / "capture.pcapng")
+    assert len(others) == 3
+
+
+@pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
+def test_tshark_reads_both_files(helper: Helper, sender: socket.socket, tmp_path: Path) -> None:
+    pcap = Pcap(helper)
+    pcap.start(Recording("a::b", tmp_path))
+    say(sender, b"one", b"two")
+    for path in pcap.stop():
+        arguments = ["tshark", "-r", str(path), "-Tjson", "-eudp.payload"]
+        done = subprocess.run(
+            [*arguments, f"-Yudp.port=={sender.getsockname()[1]}"], capture_output=True
+        )
+        layers = [packet["_source"]["layers"] for packet in json.loads(done.stdout)]
+        assert [bytes.fromhex(each["udp.payload"][0]) for each in layers] == [b"one", b"two"]
+
+
+def test_without_the_right_to_capture_the_check_names_the_remedy(tmp_path: Path) -> None:
+    if not shutil.which("setpriv"):
+        pytest.skip("setpriv is not installed")
+    text = """
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        from pytest_eventlet_debug.tracers.pcap import Pcap
+        from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
+        try:
+            Pcap(Helper.start()).check()
+        except TracerUnavailable as error:
+            print(error)
+    """
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-net_raw", sys.executable, "-c", textwrap.dedent(text)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert "CAP_NET_RAW" in done.stdout, done.stderr
+    assert "run as root" in done.stdout
+    assert "setcap cap_net_raw+ep /" in done.stdout
+
+
+def test_the_check_passes_where_capturing_works(helper: Helper) -> None:
+    try:
+        Pcap(helper).check()
+    except TracerUnavailable as error:
+        pytest.fail(str(error))
+
+
+def ready(pcap: Pcap) -> None:
+    try:
+        pcap.check()
+    except TracerUnavailable as error:
+        if "there is no libpcap" in str(error):
+            pytest.skip("libpcap is not installed")
+        raise
+
+
+def test_a_filter_lets_through_what_it_names_and_nothing_else(
+    sender: socket.socket, tmp_path: Path
+) -> None:
+    helper = Helper.start()
+    port = sender.getsockname()[1]
+    pcap = Pcap(helper, expression=f"udp port {port} and udp[8] = 0x61")
+    ready(pcap)
+    for _ in range(3):
+        pcap.start(Recording("a::b", tmp_path))
+        say(sender, b"a1", b"b2", b"a3")
+        pcap.stop()
+        packets = read_pcap(tmp_path / "capture.pcap")
+        assert [frame[42:] for _, frame in packets] == [b"a1", b"a3"]
+    helper.close()
+
+
+def test_a_filter_that_is_none_is_refused_in_libpcaps_words() -> None:
+    helper = Helper.start()
+    with pytest.raises(TracerUnavailable, match=r"^--pcap-filter: 'tpc port 80': .+"):
+        Pcap(helper, expression="tpc port 80").check()
+    helper.close()
+
+
+def test_an_interface_that_is_none_is_refused_with_those_that_are() -> None:
+    helper = Helper.start()
+    with pytest.raises(TracerUnavailable) as caught:
+        Pcap(helper, "eth99").check()
+    assert str(caught.value).startswith("--pcap-interface: 'eth99' cannot be captured on (")
+    assert re.search(r"Interfaces here: (\S+, )*lo[.,]", str(caught.value))
+    helper.close()
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="iproute2 is not installed")
+def test_another_interface_than_lo_is_captured_in_both_directions(tmp_path: Path) -> None:
+    text = r"""
+        import os, socket, subprocess, sys
+        from pathlib import Path
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        from pytest_eventlet_debug.tracers.pcap import Pcap
+        from pytest_eventlet_debug.tracers.protocol import Recording
+
+        def ip(*words):
+            subprocess.run(["ip", *words], check=True)
+
+        ip("link", "add", "left", "type", "veth", "peer", "name", "right")
+        ip("address", "add", "10.9.0.1/24", "dev", "left")
+        ip("link", "set", "left", "up")
+        ip("link", "set", "right", "up")
+        pcap = Pcap(Helper.start(), "left")
+        pcap.start(Recording("a::b", Path(sys.argv[1])))
+        there = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)
+        there.bind(("right", 3))
+        here = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        here.bind(("left", 0))
+        here.send(b"\xff" * 12 + b"\x88\xb5there")
+        there.send(b"\xff" * 12 + b"\x88\xb5back")
+        pcap.stop()
+    """
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", textwrap.dedent(text), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if "Unknown device type" in done.stderr or "not supported" in done.stderr:
+        pytest.skip("this kernel has no veth")
+    assert done.returncode == 0, done.stderr
+    frames = [frame for _, frame in read_pcap(tmp_path / "capture.pcap")]
+    ours = [frame[14:] for frame in frames if frame[12:14] == b"\x88\xb5"]
+    assert ours == [b"there", b"back"]
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_start_and_stop_switch_no_greenthread(tmp_path: Path, hub: str) -> None:
+    text = """
+        import sys
+        from pathlib import Path
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        from pytest_eventlet_debug.tracers.pcap import Pcap
+        from pytest_eventlet_debug.tracers.protocol import Recording
+        before = ticks
+        pcap = Pcap(Helper.start())
+        for _ in range(20):
+            pcap.start(Recording("a::b", Path(sys.argv[1])))
+            pcap.stop()
+        print(ticks - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TICKER + textwrap.dedent(text), str(tmp_path)],
+        env={**os.environ, "EVENTLET_HUB": hub},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "0\n", done.stderr

@@ -1,0 +1,497 @@
+"""strace around a test: complete, labelled, and out of the test's sight."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+from programs import TICKER
+from programs import wait_until_gone
+import psutil
+import pytest
+
+from pytest_eventlet_debug.tracers.strace import keep_marks
+
+pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+
+ROOT = Path(__file__).parent.parent.parent
+
+PROLOGUE = """
+import os, posix, signal, sys, threading
+from pathlib import Path
+from pytest_eventlet_debug.tracers.helper_client import Helper
+from pytest_eventlet_debug.tracers.protocol import Recording, TracerError, TracerUnavailable
+from pytest_eventlet_debug.tracers.strace import Strace
+directory = Path(sys.argv[1])
+recording = Recording("tests/test_x.py::test_y[epolls]", directory)
+helper = Helper.start()
+strace = Strace(helper)
+"""
+
+
+def command(directory: Path, text: str, prologue: str = PROLOGUE) -> list[str]:
+    text = prologue + textwrap.dedent(text)
+    return [sys.executable, "-W", "ignore", "-c", text, str(directory)]
+
+
+def run(
+    directory: Path,
+    text: str,
+    *,
+    prologue: str = PROLOGUE,
+    outer: tuple[str, ...] = (),
+    **environment: str,
+) -> str:
+    done = subprocess.run(
+        [*outer, *command(directory, text, prologue)],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_and_the_last_system_call_are_recorded_every_time(tmp_path: Path) -> None:
+    text = """
+        for number in range(20):
+            strace.start(recording)
+            posix.access("/first", 0)
+            posix.access("/last", 0)
+            (path,) = strace.stop()
+            lines = path.read_text()
+            assert lines.count('access("/first"') == lines.count('access("/last"') == 1, lines
+            assert lines.endswith("\\n")
+        print(path)
+    """
+    assert run(tmp_path, text) == f"{tmp_path / 'strace.txt'}\n"
+
+
+def test_threads_and_children_are_followed(tmp_path: Path) -> None:
+    text = """
+        ready, go = threading.Event(), threading.Event()
+        def early():
+            ready.set()
+            go.wait()
+            posix.access("/early-thread", 0)
+        thread = threading.Thread(target=early)
+        thread.start()
+        ready.wait()
+        strace.start(recording)
+        go.set()
+        thread.join()
+        late = threading.Thread(target=posix.access, args=("/late-thread", 0))
+        late.start()
+        late.join()
+        if not os.fork():
+            posix.access("/child", 0)
+            os._exit(7)
+        os.wait()
+        strace.stop()
+    """
+    run(tmp_path, text)
+    trace = (tmp_path / "strace.txt").read_text()
+    who = {
+        name: line.split()[0]
+        for line in trace.splitlines()
+        for name in re.findall(r'access\("/(early-thread|late-thread|child)"', line)
+    }
+    assert len(set(who.values())) == 3, trace
+    assert "+++ exited with 7 +++" in trace
+
+
+def test_every_line_is_in_the_format_that_the_analysis_reads(tmp_path: Path) -> None:
+    run(tmp_path, "strace.start(recording); os.stat('/'); os.read(os.pipe()[0], 0); strace.stop()")
+    lines = (tmp_path / "strace.txt").read_text().splitlines()
+    assert lines
+    for line in lines:
+        assert re.match(r"\d+ +\d{10}\.\d{6} (\w+\(.*|<\.\.\. .*)$", line), line
+    assert any(re.search(r"read\(\d+<pipe:\[\d+\]>, .*= 0 <0\.\d{6}>$", line) for line in lines)
+
+
+def test_phases_are_marked_with_their_time_and_the_node_id(tmp_path: Path) -> None:
+    text = """
+        strace.start(recording)
+        for phase in ("setup", "call", "teardown"):
+            strace.mark(phase)
+        strace.stop()
+    """
+    run(tmp_path, text)
+    trace = (tmp_path / "strace.txt").read_text()
+    marks = re.findall(
+        r' (\d+\.\d+) access\("/\.eventlet-debug/phase/(\d+)/(\w+)/(.*)", F_OK', trace
+    )
+    assert [mark[2] for mark in marks] == ["setup", "call", "teardown"]
+    for seconds, nanoseconds, _, nodeid in marks:
+        assert nodeid == "tests/test_x.py::test_y[epolls]"
+        assert 0 <= float(seconds) - int(nanoseconds) / 1e9 < 0.5
+
+
+@pytest.mark.parametrize("nodeid", ["x" * 9000, "a\\0b", "\\udc80", "é"])
+def test_any_node_id_can_be_marked(tmp_path: Path, nodeid: str) -> None:
+    text = f"""
+        strace.start(Recording("{nodeid}", directory))
+        strace.mark("call")
+        strace.stop()
+    """
+    run(tmp_path, text)
+    assert 'access("/.eventlet-debug/phase/' in (tmp_path / "strace.txt").read_text()
+
+
+def test_each_switch_of_greenlets_is_labelled_from_the_start_on(tmp_path: Path) -> None:
+    text = """
+        import eventlet, greenlet
+        def serve():
+            posix.access("/in-serve", 0)
+        strace.start(recording)
+        posix.access("/in-test", 0)
+        eventlet.spawn(serve).wait()
+        posix.access("/in-test-again", 0)
+        strace.stop()
+        assert greenlet.gettrace() is None
+    """
+    run(tmp_path, text)
+    trace = (tmp_path / "strace.txt").read_text()
+    looks = re.findall(r'access\("/([^"]*)"', trace)
+    labels = {}
+    label = ""
+    for look in looks:
+        if look.startswith(".eventlet-debug/greenlet/"):
+            label = look.removeprefix(".eventlet-debug/greenlet/")
+        else:
+            labels[look] = label
+    assert labels == {"in-test": "1/test", "in-serve": "3/serve", "in-test-again": "1/test"}
+    assert ".eventlet-debug/greenlet/2/hub" in looks
+
+
+def test_greenlets_imported_after_the_start_are_labelled_from_the_next_phase_on(
+    tmp_path: Path,
+) -> None:
+    text = """
+        strace.start(recording)
+        assert "greenlet" not in sys.modules
+        import greenlet
+        strace.mark("call")
+        greenlet.greenlet(lambda: None).switch()
+        strace.stop()
+    """
+    run(tmp_path, text)
+    trace = (tmp_path / "strace.txt").read_text()
+    marks = re.findall(r'"/\.eventlet-debug/greenlet/([^"]*)"', trace)
+    assert marks == ["1/test", "2/greenlet", "1/test"]
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_start_and_stop_switch_no_greenthread(tmp_path: Path, hub: str, order: str) -> None:
+    prologue = TICKER + PROLOGUE if order == "before" else PROLOGUE + TICKER
+    text = """
+        strace.check()
+        before = ticks
+        for _ in range(5):
+            strace.start(recording)
+            strace.mark("call")
+            strace.pause()
+            strace.resume()
+            strace.stop()
+        print(ticks - before)
+    """
+    assert run(tmp_path, text, prologue=prologue, EVENTLET_HUB=hub) == "0\n"
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_it_can_be_started_and_stopped_inside_the_hub(tmp_path: Path, hub: str) -> None:
+    text = """
+        done = eventlet.event.Event()
+        def in_hub():
+            assert eventlet.getcurrent() is eventlet.hubs.get_hub().greenlet
+            before = ticks
+            strace.start(recording)
+            strace.stop()
+            done.send(ticks - before)
+        eventlet.hubs.get_hub().schedule_call_global(0, in_hub)
+        print(done.wait())
+    """
+    prologue = TICKER + "import eventlet.event, eventlet.hubs\n" + PROLOGUE
+    assert run(tmp_path, text, prologue=prologue, EVENTLET_HUB=hub) == "0\n"
+    assert "greenlet/1/hub" in (tmp_path / "strace.txt").read_text()
+
+
+def test_the_test_gets_no_sigchld_and_has_no_child_to_wait_for(tmp_path: Path) -> None:
+    text = """
+        seen = []
+        signal.signal(signal.SIGCHLD, lambda *arguments: seen.append(arguments))
+        strace.start(recording)
+        try:
+            os.wait()
+        except ChildProcessError:
+            print("ECHILD")
+        strace.stop()
+        print(seen)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        strace.start(recording)
+        print(*strace.stop())
+    """
+    assert run(tmp_path, text) == f"ECHILD\n[]\n{tmp_path / 'strace.txt'}\n"
+
+
+def test_a_pause_is_a_gap_in_one_file(tmp_path: Path) -> None:
+    text = """
+        strace.start(recording)
+        posix.access("/before", 0)
+        strace.pause()
+        posix.access("/debugger", 0)
+        strace.mark("call")
+        strace.resume()
+        posix.access("/after", 0)
+        strace.stop()
+        print(os.listdir(directory))
+    """
+    assert run(tmp_path, text) == "['strace.txt']\n"
+    trace = (tmp_path / "strace.txt").read_text()
+    assert trace.index('"/before"') < trace.index('"/after"')
+    assert "/debugger" not in trace
+
+
+def test_the_cpus_are_given_back_to_the_test_its_threads_and_children(tmp_path: Path) -> None:
+    text = """
+        before = os.sched_getaffinity(0)
+        go = threading.Event()
+        strace.start(recording)
+        during = os.sched_getaffinity(0)
+        thread = threading.Thread(target=go.wait, daemon=True)
+        thread.start()
+        ready, running = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(running, b"x")
+            signal.pause()
+        os.read(ready, 1)
+        strace.stop()
+        assert len(during) == 1
+        assert os.sched_getaffinity(0) == before
+        assert os.sched_getaffinity(thread.native_id) == before
+        assert os.sched_getaffinity(child) == before
+        go.set()
+        os.kill(child, signal.SIGKILL)
+        strace = Strace(helper, pin=False)
+        strace.start(recording)
+        assert os.sched_getaffinity(0) == before
+        strace.stop()
+    """
+    run(tmp_path, text)
+
+
+def test_more_threads_than_fit_into_a_pipe_do_not_freeze_the_test(tmp_path: Path) -> None:
+    text = """
+        strace.start(recording)
+        for _ in range(2150):
+            thread = threading.Thread(target=int)
+            thread.start()
+            thread.join()
+        strace.stop()
+        print("ended")
+    """
+    assert run(tmp_path, text) == "ended\n"
+
+
+def test_a_strace_that_is_killed_is_noticed_and_the_next_test_is_recorded(tmp_path: Path) -> None:
+    text = """
+        def tracer():
+            status = Path("/proc/self/status").read_text()
+            return int(status.partition("TracerPid:")[2].split()[0])
+        strace.start(recording)
+        os.kill(tracer(), signal.SIGKILL)
+        while tracer():
+            pass
+        try:
+            strace.stop()
+        except TracerError as error:
+            print(error)
+        strace.start(recording)
+        posix.access("/again", 0)
+        (path,) = strace.stop()
+        assert '"/again"' in path.read_text()
+    """
+    expected = "strace ended before the test did (SIGKILL); strace.txt is incomplete\n"
+    assert run(tmp_path, text) == expected
+
+
+def test_a_strace_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    text = """
+        strace = Strace(helper, ("-I", "never"))
+        strace.start(recording)
+        try:
+            strace.stop()
+        except TracerError as error:
+            print(error)
+        strace = Strace(helper)
+        strace.start(recording)
+        strace.stop()
+    """
+    assert run(tmp_path, text).startswith(
+        "strace did not end within 5 s of SIGTERM and was killed; strace.txt is incomplete"
+    )
+
+
+@pytest.mark.parametrize("victim", ["test", "helper"])
+def test_nothing_is_left_behind_when_somebody_is_killed(tmp_path: Path, victim: str) -> None:
+    text = """
+        strace.start(recording)
+        if not os.fork():
+            signal.pause()
+        status = Path("/proc/self/status").read_text()
+        print(helper.pid, status.partition("TracerPid:")[2].split()[0], flush=True)
+        sys.stdin.readline()
+        try:
+            strace.stop()
+        except TracerError:
+            print("TracerError", flush=True)
+        signal.pause()
+    """
+    process = subprocess.Popen(
+        command(tmp_path, text), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    helper, tracer = map(int, process.stdout.readline().split())
+    (child,) = psutil.Process(process.pid).children()
+    if victim == "test":
+        process.kill()
+    else:
+        os.kill(helper, signal.SIGKILL)
+        wait_until_gone(helper)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "TracerError\n"
+    wait_until_gone(tracer)
+    wait_until_gone(helper)
+    child.kill()
+    process.kill()
+    process.communicate()
+
+
+def test_a_full_stop_of_the_helper_ends_strace_too(tmp_path: Path) -> None:
+    text = """
+        strace.start(recording)
+        status = Path("/proc/self/status").read_text()
+        tracer = int(status.partition("TracerPid:")[2].split()[0])
+        helper.close()
+        print("TracerPid:\\t0\\n" in Path("/proc/self/status").read_text(), tracer > 0)
+        strace.close()
+    """
+    assert run(tmp_path, text) == "True True\n"
+
+
+def test_the_check_knows_the_version(tmp_path: Path) -> None:
+    version = subprocess.run(["strace", "-V"], capture_output=True, text=True).stdout.split()[3]
+    text = """
+        before = set(os.listdir("/tmp"))
+        strace.check()
+        print(strace.version)
+        print({name for name in set(os.listdir("/tmp")) - before if "eventlet-debug" in name})
+    """
+    assert run(tmp_path, text) == f"{version}\nset()\n"
+
+
+REFUSED = """
+try:
+    Strace(helper, tuple(sys.argv[2:])).check()
+except TracerUnavailable as error:
+    print(error)
+"""
+
+
+def test_the_check_says_that_strace_is_missing(tmp_path: Path) -> None:
+    assert run(tmp_path, REFUSED, PATH="").startswith(
+        "there is no strace on PATH: install it (`apt install strace`"
+    )
+
+
+def test_the_check_names_the_program_that_traces_this_process_already(tmp_path: Path) -> None:
+    outer = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=none")
+    words = run(tmp_path, REFUSED, outer=outer)
+    assert re.match(r"strace cannot trace this process: strace \(process \d+\) traces it", words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--no-such-option"], "unrecognized option '--no-such-option'"),
+        (["-e", "trace=nonsense"], "invalid system call 'nonsense'"),
+        (["-ff"], "-ff, -o and -D among its options lead elsewhere"),
+    ],
+)
+def test_the_check_quotes_what_strace_says_of_bad_options(
+    tmp_path: Path, options: list[str], words: str
+) -> None:
+    done = subprocess.run(
+        [*command(tmp_path, REFUSED), *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert words in done.stdout, done.stderr
+    assert " ".join(options) in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take its rights away")
+def test_the_check_explains_a_process_that_is_not_dumpable(tmp_path: Path) -> None:
+    if not shutil.which("setpriv"):
+        pytest.skip("setpriv is not installed")
+    text = "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n" + REFUSED
+    tmp_path.chmod(0o777)
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    for python in (sys.executable, "/usr/bin/python3"):
+        # setpriv itself may run what nobody may not: ask for a second interpreter.
+        probe = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', '']))"
+        if subprocess.run([*nobody, python, "-c", probe], capture_output=True).returncode == 0:
+            arguments = [*nobody, python, *command(tmp_path, text)[1:]]
+            done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+            assert "this process is not dumpable" in done.stdout, done.stderr
+            return
+    pytest.skip("nobody may not run this Python")
+
+
+def test_extra_options_reach_strace_and_the_marks_pass_its_filter(tmp_path: Path) -> None:
+    text = """
+        strace = Strace(helper, ("-e", "trace=getppid"))
+        strace.start(recording)
+        strace.mark("call")
+        os.getppid()
+        os.getpid()
+        strace.stop()
+    """
+    run(tmp_path, text)
+    calls = re.findall(r"\d+\.\d+ (\w+)\(", (tmp_path / "strace.txt").read_text())
+    assert calls == ["access", "getppid"]
+
+
+MARKS = "?access,?faccessat,?faccessat2"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ((), ()),
+        (("-e", "trace=network"), ("-e", f"trace=network,{MARKS}")),
+        (("-e", "network"), ("-e", f"network,{MARKS}")),
+        (("-etrace=%net",), (f"-etrace=%net,{MARKS}",)),
+        (("--trace=read",), (f"--trace=read,{MARKS}",)),
+        (("--trace", "read"), ("--trace", f"read,{MARKS}")),
+        (("-e", "trace=none"), ("-e", f"trace={MARKS}")),
+        (("-e", "trace=!read"), ("-e", "trace=!read")),
+        (("-e", "trace=all"), ("-e", "trace=all")),
+        (("-e", "signal=none"), ("-e", "signal=none")),
+        (("-e", "inject=read:error=EIO"), ("-e", "inject=read:error=EIO")),
+        (("-v", "-s", "99"), ("-v", "-s", "99")),
+    ],
+)
+def test_a_filter_lets_the_marks_pass(given: tuple[str, ...], kept: tuple[str, ...]) -> None:
+    assert keep_marks(given) == kept
