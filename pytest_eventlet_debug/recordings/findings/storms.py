@@ -7,12 +7,20 @@ are not found yet.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import re
+from typing import ClassVar
 from typing import NamedTuple
 
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Syscall
@@ -58,6 +66,8 @@ _TRANSFERS = _names(
 
 # The result of these is a new object. Its number belongs to the key: opening one more is
 # progress, getting the same one again (opened, failed, closed) is not.
+STRACE_FILE = "strace.txt"
+
 _CREATORS = _names(
     """socket accept accept4 open openat openat2 creat dup fcntl fcntl64 epoll_create
     epoll_create1 eventfd eventfd2 timerfd_create signalfd4 inotify_init1 memfd_create
@@ -113,19 +123,11 @@ def find_storms(events: Iterable[Event]) -> list[Storm]:
 
     :param events: what :func:`~pytest_eventlet_debug.recordings.strace_log.parse` yields.
     """
-    threads: dict[int, _Thread] = {}
-    found: dict[tuple[int, tuple[str, ...]], Storm] = {}
+    detector = Storms(About())
+    handlers = detector.handlers()
     for event in events:
-        if type(event) is Syscall:
-            thread = threads.get(event.pid)
-            if thread is None:
-                thread = threads[event.pid] = _Thread(event.pid, found)
-            thread.add(event)
-        elif type(event) is Exit and event.pid in threads:
-            threads.pop(event.pid).close()
-    for thread in threads.values():
-        thread.close()
-    return sorted(found.values(), key=lambda storm: (-storm.duration, storm.line))
+        handlers[ANY_CALL if type(event) is Syscall else ANY_OTHER](event)  # type: ignore[arg-type]
+    return detector.storms()
 
 
 class _Step(NamedTuple):
@@ -295,3 +297,41 @@ def _from_the_telling_call(turn: list[_Step]) -> list[_Step]:
 
     start = min(range(len(turn)), key=rank)
     return turn[start:] + turn[:start]
+
+
+class Storms:
+    """The detector of storms."""
+
+    kind: ClassVar[str] = "storm"
+
+    def __init__(self, about: About) -> None:
+        self._threads: dict[int, _Thread] = {}
+        self._found: dict[tuple[int, tuple[str, ...]], Storm] = {}
+
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+        return {ANY_CALL: self._call, ANY_OTHER: self._other}
+
+    def _call(self, call: Syscall) -> None:
+        thread = self._threads.get(call.pid)
+        if thread is None:
+            thread = self._threads[call.pid] = _Thread(call.pid, self._found)
+        thread.add(call)
+
+    def _other(self, event: Event) -> None:
+        if type(event) is Exit and event.pid in self._threads:
+            self._threads.pop(event.pid).close()
+
+    def storms(self) -> list[Storm]:
+        """Return the storms, the longest first."""
+        for thread in self._threads.values():
+            thread.close()
+        return sorted(self._found.values(), key=lambda storm: (-storm.duration, storm.line))
+
+    def findings(self) -> Iterable[Finding]:
+        for storm in self.storms():
+            yield Finding(
+                self.kind,
+                storm.describe(),
+                tuple(Evidence(call, STRACE_FILE, storm.line) for call in storm.pattern[:1]),
+                counts={"calls": storm.count, "seconds": storm.duration},
+            )

@@ -1,0 +1,58 @@
+"""Show the events of a trace to every detector, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Detector
+from pytest_eventlet_debug.recordings.findings.registry import DETECTORS
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+
+class Detection:
+    """All detectors, on one trace.
+
+    :param about: the test whose trace it is.
+    """
+
+    def __init__(self, about: About, kinds: Sequence[type[Detector]] = DETECTORS) -> None:
+        self._about = about
+        self._detectors = [kind(about) for kind in kinds]
+        handlers: dict[str, list[Callable[[Any], None]]] = {}
+        for detector in self._detectors:
+            for name, handler in detector.handlers().items():
+                handlers.setdefault(name, []).append(handler)
+        self._any_call = tuple(handlers.pop(ANY_CALL, ()))
+        self._any_other = tuple(handlers.pop(ANY_OTHER, ()))
+        self._by_name = {name: (*self._any_call, *wanted) for name, wanted in handlers.items()}
+
+    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Pass events on, and show them to the detectors."""
+        by_name, any_call = self._by_name.get, self._any_call
+        for event in events:
+            if type(event) is Syscall:
+                for handler in by_name(event.name, any_call):
+                    handler(event)
+            else:
+                for handler in self._any_other:
+                    handler(event)
+            yield event
+
+    def findings(self) -> list[Finding]:
+        """Return what was found, with the test's id and hub, once all events have passed."""
+        return [
+            msgspec.structs.replace(finding, nodeid=self._about.nodeid, hub=self._about.hub)
+            for detector in self._detectors
+            for finding in detector.findings()
+        ]

@@ -1,0 +1,52 @@
+"""What a detector is: something that looks for one kind of finding as a trace passes by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import ClassVar
+from typing import Protocol
+
+import msgspec
+
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+#: In the place of a call's name: every call; every event that is no call.
+ANY_CALL = "*"
+ANY_OTHER = ""
+
+
+class About(msgspec.Struct, frozen=True):
+    """What is known of a test before its trace is read.
+
+    :param nodeid: the test, with its hub.
+    :param hub: the hub's name.
+    :param pid: the test process, or ``None`` where ``test.json`` does not say.
+    :param phases: start and end of each phase that ran, nanoseconds since the epoch.
+    """
+
+    nodeid: str = ""
+    hub: str | None = None
+    pid: int | None = None
+    phases: dict[str, tuple[int, int]] = {}
+
+
+class Detector(Protocol):
+    """Sees each event of one trace once, in the order of the trace, and tells at its end.
+
+    A trace may have millions of events: memory must not grow with it, and only what
+    :meth:`handlers` names is handed over.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, about: About) -> None: ...
+
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+        """Return what to call: by a call's name, :data:`ANY_CALL` or :data:`ANY_OTHER`."""
+
+    def findings(self) -> Iterable[Finding]:
+        """Return what was found, once the trace has ended; the most telling first."""

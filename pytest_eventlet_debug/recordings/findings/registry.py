@@ -1,0 +1,8 @@
+"""Every kind of finding that a trace can show. A new kind is a module and a line here."""
+
+from __future__ import annotations
+
+from pytest_eventlet_debug.recordings.findings.protocol import Detector
+from pytest_eventlet_debug.recordings.findings.storms import Storms
+
+DETECTORS: tuple[type[Detector], ...] = (Storms,)
