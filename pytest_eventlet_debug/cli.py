@@ -11,13 +11,12 @@ import sys
 from typing import get_args
 
 from pytest_eventlet_debug import __version__
-from pytest_eventlet_debug.artifacts import RUN_FILE
-from pytest_eventlet_debug.artifacts import TEST_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import RUN_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import tests
 from pytest_eventlet_debug.recordings import timeline_text as text
-from pytest_eventlet_debug.recordings.timeline import PCAP_FILE
-from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
-from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
 from pytest_eventlet_debug.recordings.timeline import Kind
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.upgrade import comparison
@@ -28,7 +27,7 @@ from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 USAGE_ERROR = 2
 KINDS = get_args(Kind)
 
-_RECORDINGS = (TEST_FILE, STRACE_FILE, PCAPNG_FILE, PCAP_FILE)
+_RECORDINGS = (TEST_FILE, STRACE_FILE, CAPTURE_FILE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,7 +106,7 @@ def _timeline(options: argparse.Namespace) -> int:
     directory: Path = options.directory
     found = [directory]
     if (directory / RUN_FILE).exists():
-        found = [directory / facts["directory"] for facts in tests(directory)]
+        found = [directory / test.directory for test in tests(directory)]
     elif not any((directory / name).exists() for name in _RECORDINGS):
         print(
             f"pytest-eventlet-debug: {directory} holds neither {RUN_FILE} nor a recording; "

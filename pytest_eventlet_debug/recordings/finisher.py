@@ -21,12 +21,15 @@ import json
 import os
 from pathlib import Path
 import sys
-from typing import Any
 from typing import BinaryIO
 
-from pytest_eventlet_debug.artifacts import TEST_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import KEYS_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TIMELINE_FILE
+from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
-from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings.attribution import Attribution
@@ -39,18 +42,13 @@ from pytest_eventlet_debug.recordings.packets import Section
 from pytest_eventlet_debug.recordings.packets import Statistics
 from pytest_eventlet_debug.recordings.packets import dissect
 from pytest_eventlet_debug.recordings.packets import read
-from pytest_eventlet_debug.recordings.timeline import KEYS_FILE
-from pytest_eventlet_debug.recordings.timeline import PCAP_FILE
-from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
-from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import explain
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import lay_out
 from pytest_eventlet_debug.recordings.timeline import phase_rows
+from pytest_eventlet_debug.recordings.timeline import read_test_of
 from pytest_eventlet_debug.recordings.timeline import read_trace
-
-TIMELINE_FILE = "timeline.json"
 
 _NICE = 10
 
@@ -66,9 +64,9 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
         if they are not known.
     :raises OSError: a file cannot be written.
     """
-    for each in (directory, *sorted(directory.glob("block-*"))):
+    for each in recorded(directory):
         trace = read_trace(each)
-        captured = (each / PCAPNG_FILE).exists()
+        captured = (each / CAPTURE_FILE).exists()
         if captured:
             own = {*(ports or ()), *trace.calls.ports}
             known = ports is not None or (each / STRACE_FILE).exists()
@@ -110,19 +108,19 @@ class _Kept:
 
 
 def _finish_capture(directory: Path, trace: Trace, own: Collection[int] | None) -> None:
-    facts = read_json(directory / TEST_FILE) or read_json(directory.parent / TEST_FILE) or {}
+    test = read_test_of(directory)
     kept = _Kept()
-    source = in_order(_own_packets(read(directory / PCAPNG_FILE), own, kept))
+    source = in_order(_own_packets(read(directory / CAPTURE_FILE), own, kept))
     first = next(source, None)  # by then the section and the interface are known
     packets = itertools.chain(() if first is None else (first,), source)
     keys = directory / KEYS_FILE
-    with _replacing(directory / PCAPNG_FILE) as file:
+    with _replacing(directory / CAPTURE_FILE) as file:
         file.write(_header(kept))
         if keys.exists():
             file.write(pcapng.tls_secrets(keys.read_bytes()))
         last_ns = 0
         for time_ns, _, block in heapq.merge(
-            _journal(trace, facts), _explained(packets, trace.calls)
+            _journal(trace, test), _explained(packets, trace.calls)
         ):
             file.write(block)
             last_ns = time_ns
@@ -133,7 +131,7 @@ def _finish_capture(directory: Path, trace: Trace, own: Collection[int] | None) 
         file.seek(0)
         file.write(_header(kept))
     if kept.foreign:
-        _leave_out(directory / PCAP_FILE, own)
+        _leave_out(directory / "capture.pcap", own)
 
 
 def _explained(packets: Iterable[Packet], calls: Attribution) -> Iterator[tuple[int, int, bytes]]:
@@ -143,7 +141,7 @@ def _explained(packets: Iterable[Packet], calls: Attribution) -> Iterator[tuple[
         yield packet.time_ns, 1, block
 
 
-def _journal(trace: Trace, facts: dict[str, Any]) -> list[tuple[int, int, bytes]]:
+def _journal(trace: Trace, test: TestRecord | None) -> list[tuple[int, int, bytes]]:
     """Return system calls and phases as blocks, by time in whole microseconds."""
     entries = []
     rows = trace.rows()
@@ -156,7 +154,7 @@ def _journal(trace: Trace, facts: dict[str, Any]) -> list[tuple[int, int, bytes]
     if trace.left_out:
         text = f"here {trace.left_out} rows of the trace are left out"
         entries.append((rows[len(rows) // 2].time_ns, "strace", text))
-    for row in phase_rows(facts):
+    for row in phase_rows(test):
         entries.append((row.time_ns, "pytest", f"{row.name} begins"))
         entries.append((row.time_ns + (row.duration_ns or 0), "pytest", f"{row.text}, ended"))
     entries.sort(key=lambda entry: entry[0])

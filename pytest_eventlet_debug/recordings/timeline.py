@@ -14,12 +14,14 @@ import contextlib
 import dataclasses
 import heapq
 from pathlib import Path
-from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
-from pytest_eventlet_debug.artifacts import TEST_FILE
-from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifacts import TestRecord
+from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.packets import ACK
@@ -44,12 +46,6 @@ from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 
 Kind = Literal["phase", "syscall", "signal", "thread", "switch", "packet", "dump"]
-
-STRACE_FILE = "strace.txt"
-PCAPNG_FILE = "capture.pcapng"
-PCAP_FILE = "capture.pcap"
-KEYS_FILE = "tls-keys.txt"
-DUMP_FILES = ("tasks.txt", "greenthreads.txt", "hub.txt")
 
 #: Rows of a trace that are kept, half from its beginning and half from its end.
 MAX_ROWS = 200_000
@@ -129,17 +125,21 @@ def read_trace(directory: Path, limit: int = MAX_ROWS) -> Trace:
 def lay_out(directory: Path, trace: Trace) -> Timeline:
     """Lay a trace, the packets and all else in a test's directory on one clock."""
     problems = list(trace.problems)
-    facts = read_json(directory / TEST_FILE) or read_json(directory.parent / TEST_FILE) or {}
-    rows = [*trace.rows(), *phase_rows(facts), *_dump_rows(directory)]
-    for name in (PCAPNG_FILE, PCAP_FILE):
-        if (directory / name).exists():
-            try:
-                rows.extend(packet_rows(in_order(packets(read(directory / name))), trace.calls))
-            except PacketsError as error:
-                problems.append(f"{name}: {error}")
-            break
+    test = read_test_of(directory)
+    rows = [*trace.rows(), *phase_rows(test), *_dump_rows(directory)]
+    path = directory / CAPTURE_FILE
+    if path.exists():
+        try:
+            rows.extend(packet_rows(in_order(packets(read(path))), trace.calls))
+        except PacketsError as error:
+            problems.append(f"{CAPTURE_FILE}: {error}")
     rows.sort(key=_when)
-    return Timeline(str(facts.get("nodeid", "")), rows, problems, trace.left_out)
+    return Timeline(test.nodeid if test else "", rows, problems, trace.left_out)
+
+
+def read_test_of(directory: Path) -> TestRecord | None:
+    """Return what is known of the test whose directory, or block's directory, this is."""
+    return read_test(directory) or read_test(directory.parent)
 
 
 class Trace:
@@ -239,31 +239,23 @@ def _ended(event: Exit) -> str:
     return f"thread {event.pid} exited with {event.status}"
 
 
-def phase_rows(facts: dict[str, Any]) -> list[Row]:
-    """Return the phases of a test.
-
-    :param facts: what its ``test.json`` says.
-    """
+def phase_rows(test: TestRecord | None) -> list[Row]:
+    """Return the phases of a test; none where nothing is known of it."""
     rows = []
-    phases = facts.get("phases")
-    outcomes = facts.get("outcomes")
-    for phase, span in (phases if isinstance(phases, dict) else {}).items():
-        if isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span):
-            outcome = outcomes.get(phase) if isinstance(outcomes, dict) else None
-            text = f"{phase}: {outcome}" if outcome else str(phase)
-            failed = outcome not in (None, "passed", "skipped")
-            duration = max(span[1] - span[0], 0)
-            rows.append(
-                Row(span[0], "phase", text, duration_ns=duration, name=str(phase), failed=failed)
-            )
+    for phase, (begin_ns, end_ns) in (test.phases if test else {}).items():
+        outcome = test.outcomes.get(phase) if test else None
+        text = f"{phase}: {outcome}" if outcome else phase
+        failed = outcome not in (None, "passed", "skipped")
+        duration = max(end_ns - begin_ns, 0)
+        rows.append(Row(begin_ns, "phase", text, duration_ns=duration, name=phase, failed=failed))
     return rows
 
 
 def _dump_rows(directory: Path) -> list[Row]:
     rows = []
-    for name in DUMP_FILES:
-        with contextlib.suppress(OSError):
-            rows.append(Row((directory / name).stat().st_mtime_ns, "dump", name, name=name))
+    with contextlib.suppress(OSError):
+        written_ns = (directory / TASKS_FILE).stat().st_mtime_ns
+        rows.append(Row(written_ns, "dump", TASKS_FILE, name=TASKS_FILE))
     return rows
 
 
