@@ -18,6 +18,7 @@ from pytest_eventlet_debug import cli
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
+from pytest_eventlet_debug.recordings.packets import Dissected
 from pytest_eventlet_debug.recordings.packets import Packet
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.timeline import Row
@@ -125,8 +126,10 @@ def test_what_is_missing_or_broken_is_mentioned(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 20), max_size=60))
 def test_packets_are_put_in_order(times: list[int]) -> None:
-    source = [Packet(number, time, b"", 0, 1, None) for number, time in enumerate(times)]
-    assert [packet.time_ns for packet in in_order(source)] == sorted(times)
+    source = [
+        Dissected(Packet(number, time, b"", 0, 1, None), None) for number, time in enumerate(times)
+    ]
+    assert [found.packet.time_ns for found in in_order(source)] == sorted(times)
 
 
 @settings(max_examples=100, deadline=None)
