@@ -81,15 +81,16 @@ def _plain(line: str) -> str:
 
 
 def read(path: Path) -> int:
-    from pytest_eventlet_debug.recordings import packets
+    from pytest_eventlet_debug.recordings import pcapng
 
-    return sum(1 for _ in packets.packets(packets.read(path)))
+    return sum(1 for _ in pcapng.packets(pcapng.read(path)))
 
 
 def dissect(path: Path) -> int:
     from pytest_eventlet_debug.recordings import packets
+    from pytest_eventlet_debug.recordings import pcapng
 
-    every = packets.packets(packets.read(path))
+    every = pcapng.packets(pcapng.read(path))
     return sum(packets.dissect(packet) is not None for packet in every)
 
 
