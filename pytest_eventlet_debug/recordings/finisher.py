@@ -92,6 +92,17 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
     note_artifacts(directory)
 
 
+def find(directory: Path) -> findings_file.Findings:
+    """Return what a test's trace shows, where it is not completed: its process has just died."""
+    detection = Detection(_about(read_test(directory)))
+    trace = read_trace(directory, watch=detection.watch)
+    return findings_file.Findings(
+        format=findings_file.FORMAT,
+        findings=tuple(detection.findings()),
+        problems=tuple(trace.problems),
+    )
+
+
 def _about(test: TestRecord | None) -> About:
     if test is None:
         return About()

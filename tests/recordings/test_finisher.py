@@ -158,6 +158,13 @@ def test_what_is_found_in_a_trace_and_in_those_of_its_blocks_is_written_beside_i
     assert "findings.json" in json.loads((tmp_path / "test.json").read_text())["artifacts"]
 
 
+def test_a_trace_that_nobody_completed_shows_what_it_holds_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "strace.txt").write_text(STORM)
+    found = finisher.find(tmp_path)
+    assert [each.kind for each in found.findings] == ["storm"]
+    assert os.listdir(tmp_path) == ["strace.txt"]
+
+
 def test_a_trace_that_shows_nothing_says_so(tmp_path: Path) -> None:
     (tmp_path / "strace.txt").write_text("7 1.0 getpid() = 7 <0.1>\n")
     finish(tmp_path)
