@@ -7,13 +7,13 @@ from pathlib import Path
 import platform
 
 from pytest_eventlet_debug.profiling import export
+from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.clock import ClockName
+from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
-from pytest_eventlet_debug.profiling.engine import find_greenlet_engine
-from pytest_eventlet_debug.profiling.engine import make_engine
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
@@ -39,13 +39,11 @@ class CProfile:
         :param engine: ``plain`` for cProfile as it is.
         """
         self._clock: ClockName = clock
-        self._engine_name: EngineName = engine
         self._recording: Recording | None = None
         self._engine: Engine | None = None
         self._running = False
-        if engine == "greenlet":
-            # Its greenlets belong into no recording, and into the first test's least of all.
-            find_greenlet_engine()
+        # Here, for a trial's greenlets belong into no recording, and the first test's least of all.
+        self._make_engine = engine_kind(engine)
 
     @property
     def version(self) -> str:
@@ -65,7 +63,7 @@ class CProfile:
         """
         if self._recording is not None:
             raise TracerError(f"cprofile records {self._recording.nodeid} already")
-        self._engine = make_engine(self._engine_name, self._clock)
+        self._engine = self._make_engine(make_clock(self._clock))
         self._start(self._engine)
         self._recording = recording
 
@@ -99,7 +97,7 @@ class CProfile:
         directory = Path(os.path.abspath(recording.directory))
         paths = tuple(directory / name for name in ARTIFACTS)
         try:
-            self._write(profile, *paths)
+            self._write(engine.name, recording.nodeid, profile, *paths)
         except OSError as error:
             raise TracerError(f"the profile cannot be written: {error}") from error
         if profile.trouble:
@@ -119,12 +117,15 @@ class CProfile:
             raise TracerError(f"cprofile cannot start: {error}") from error
         self._running = True
 
-    def _write(self, profile: Profile, pstats: Path, callgrind: Path, facts: Path) -> None:
+    def _write(
+        self, engine: str, nodeid: str, profile: Profile, pstats: Path, callgrind: Path, facts: Path
+    ) -> None:
         if profile.stats:  # pstats refuses to read a file without entries
             export.write_pstats(profile.stats, pstats)
-            export.write_callgrind(pstats, callgrind)
+            about = {"Test": nodeid, "Engine": engine, "Clock": self._clock}
+            export.write_callgrind(pstats, callgrind, command=f"pytest {nodeid}", about=about)
         figures = {
-            "engine": self._engine_name,
+            "engine": engine,
             "clock": self._clock,
             "seconds": profile.seconds,
             "self_seconds": sum(entry[2] for entry in profile.stats.values()),
