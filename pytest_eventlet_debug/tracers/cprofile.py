@@ -8,8 +8,8 @@ import platform
 
 from pytest_eventlet_debug.profiling import export
 from pytest_eventlet_debug.profiling.choice import engine_kind
+from pytest_eventlet_debug.profiling.choice import make_engine
 from pytest_eventlet_debug.profiling.clock import ClockName
-from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
@@ -24,9 +24,9 @@ ARTIFACTS = ("profile.cprof", "profile.callgrind", "profile.json")
 class CProfile:
     """A profile of the test's call, in the thread that runs it.
 
-    A test that profiles itself passes. On Python 3.12 and newer both see everything. On
-    older versions the test's profiler takes the place of ours, and the recording is
-    reported as incomplete.
+    A test that profiles itself passes, except under the engine ``plain`` on Python 3.12 and
+    newer, where else both see everything. On older versions the test's profiler takes the
+    place of ours, and the recording is reported as incomplete.
     """
 
     name = "cprofile"
@@ -39,11 +39,12 @@ class CProfile:
         :param engine: ``plain`` for cProfile as it is.
         """
         self._clock: ClockName = clock
+        self._engine_name: EngineName = engine
         self._recording: Recording | None = None
         self._engine: Engine | None = None
         self._running = False
-        # Here, for a trial's greenlets belong into no recording, and the first test's least of all.
-        self._make_engine = engine_kind(engine)
+        # A trial's greenlets belong into no recording, and into the first test's least of all.
+        engine_kind(engine)
 
     @property
     def version(self) -> str:
@@ -63,7 +64,7 @@ class CProfile:
         """
         if self._recording is not None:
             raise TracerError(f"cprofile records {self._recording.nodeid} already")
-        self._engine = self._make_engine(make_clock(self._clock))
+        self._engine = make_engine(self._engine_name, self._clock)
         self._start(self._engine)
         self._recording = recording
 
