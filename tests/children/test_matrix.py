@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
-
-BOTH = "--eventlet-hub=epolls,asyncio"
+from runs import BOTH
+from runs import run
 
 HUB_IN_FORCE = """
 def hub_in_force():
@@ -22,12 +22,6 @@ def hub_in_force():
 @pytest.fixture(autouse=True)
 def in_force(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(in_force=HUB_IN_FORCE)
-
-
-@pytest.fixture(autouse=True)
-def no_hub_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EVENTLET_HUB", raising=False)
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
 
 def outcomes(result: pytest.RunResult) -> dict[str, str]:
@@ -43,13 +37,6 @@ def outcomes(result: pytest.RunResult) -> dict[str, str]:
                 assert nodeid not in found, f"{nodeid} twice"
             found[nodeid] = outcome
     return found
-
-
-def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    result = pytester.runpytest(*arguments)
-    shown = result.stdout.str() + result.stderr.str()
-    assert not re.search(r'pytest_eventlet_debug/\S+(", line |:\d+: )', shown)
-    return result
 
 
 ALL_KINDS = """
