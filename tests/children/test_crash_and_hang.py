@@ -123,6 +123,18 @@ def test_a_test_that_ends_its_process_fails_alone(
         result.stdout.fnmatch_lines(["Its stderr:", '*File "*test_x.py", line * in test_b'])
 
 
+def test_a_test_that_writes_into_the_line_to_the_controller_fails_alone(
+    pytester: pytest.Pytester,
+) -> None:
+    # The line has the highest number, out of the way of what tests close.
+    sockets = "int(f) for f in os.listdir(d) if 'socket:' in os.path.realpath(d + f)"
+    make(pytester, f"d = '/proc/self/fd/'; os.write(max({sockets}), b'no message')")
+    result = run(pytester, BOTH, "-v")
+    result.assert_outcomes(passed=5, failed=1)
+    assert "test_b[asyncio] CRASHED" in ended(result)
+    result.stdout.fnmatch_lines(["ended, for what it sent cannot be read: * bytes are announced"])
+
+
 def test_what_the_process_said_last_stands_in_the_report_and_in_junitxml(
     pytester: pytest.Pytester,
 ) -> None:

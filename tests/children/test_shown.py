@@ -47,7 +47,7 @@ def test_the_lines_of_a_run_come_as_verbose_as_asked_for(pytester: pytest.Pytest
         [
             "eventlet *, hubs: epolls, asyncio",
             "*slowest 3 durations*",
-            "*s call*test_x.py::test_*[[]*]",
+            "*s *test_x.py::test_*[[]*]",
             "*short test summary info*",
             "PASSED test_x.py::test_a[[]epolls]",
             "PASSED test_x.py::test_c[[]asyncio]",
