@@ -139,7 +139,7 @@ def headline(comparison: Comparison) -> str:
     partial = sum(module.count for module in comparison.modules)
     if not partial:
         return line
-    return f"{line}; {partial} {'is' if partial == 1 else 'are'} not there on all of them"
+    return f"{line}; {partial} {'is' if partial == 1 else 'are'} on some of them only"
 
 
 def format_differences(comparison: Comparison) -> list[str]:

@@ -350,7 +350,7 @@ def test_tests_of_a_module_that_exists_on_one_hub_only_are_said_once(
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
         [
-            "no tests differ between epolls, asyncio",
+            "no tests differ between epolls, asyncio; 2 are on some of them only",
             "  test_only.py   2 tests on asyncio only, not on epolls",
         ]
     )
@@ -478,7 +478,7 @@ def test_the_marker_limits_a_test_to_hubs_without_counting_as_a_difference(
     }
     result.stdout.fnmatch_lines(
         [
-            "no tests differ between epolls, asyncio",
+            "no tests differ between epolls, asyncio; 3 are on some of them only",
             "SKIPPED*marked for the eventlet hub asyncio, this is epolls",
         ]
     )
