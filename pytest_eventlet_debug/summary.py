@@ -21,6 +21,7 @@ from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.tracers.registry import CPROFILE_VIEW
 from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.tracers.session import ERROR_PROPERTY
 
@@ -66,7 +67,7 @@ class Summary:
             terminalreporter.section("eventlet hubs", "=")
         for line in lines:
             terminalreporter.line(line)
-        if self._settings.cprofile_view:
+        if self._settings.value(CPROFILE_VIEW):
             terminalreporter.line(
                 f"--cprofile-view: {view.open_only(map(Path, self._directories))}"
             )

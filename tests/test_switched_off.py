@@ -25,7 +25,14 @@ REPORT = """
 """
 
 NOTHING_LOADED = "loaded: " + " ".join(
-    ["pytest_eventlet_debug", "pytest_eventlet_debug.options", "pytest_eventlet_debug.plugin"]
+    [
+        "pytest_eventlet_debug",
+        "pytest_eventlet_debug.option_types",
+        "pytest_eventlet_debug.options",
+        "pytest_eventlet_debug.plugin",
+        "pytest_eventlet_debug.tracers",
+        "pytest_eventlet_debug.tracers.registry",
+    ]
 )
 
 

@@ -18,6 +18,7 @@ from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.tracers import registry
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
@@ -265,7 +266,8 @@ class TracerSession:
         """
         self._enter(item)
         directory = self._block_directory(item)
-        paused = self._make_way({tracer.name for tracer in tracers})
+        names = {tracer.name for tracer in tracers}
+        paused = self._make_way({name for name in names if not registry.nests(name)})
         block = [_Running(tracer, frozenset(PHASES), directory) for tracer in tracers]
         self._running += block
         try:
@@ -299,9 +301,7 @@ class TracerSession:
         paused = [
             running
             for running in self._running
-            if running.started
-            and not running.paused
-            and running.tracer.name in names.difference({"pcap"})
+            if running.started and not running.paused and running.tracer.name in names
         ]
         for running in paused:
             self._pause(running)
@@ -315,7 +315,7 @@ class TracerSession:
         self._enter(item)
         self._note(f"{name}: {error}")
         try:
-            # The fourth caller from here is the test.
-            warnings.warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=4)
+            # The sixth caller from here is the test.
+            warnings.warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=6)
         except EventletDebugWarning:
             pass  # -W error, but what does not work here is no fault of the test's

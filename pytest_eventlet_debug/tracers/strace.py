@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import contextlib
 import errno
@@ -13,6 +14,7 @@ import signal
 import sys
 from typing import Any
 
+from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.helper_client import Helper
@@ -21,6 +23,7 @@ from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
+from pytest_eventlet_debug.tracers.registry import STRACE_ARGS
 
 ARTIFACT = "strace.txt"
 
@@ -198,6 +201,15 @@ class Strace:
         if path is None:
             path = self._paths[number, label] = _path(f"greenlet/{number}/{_safe(label)}")
         posix.access(path, 0)
+
+
+def prepare(settings: Settings) -> None:
+    """Do nothing: strace attaches from without."""
+
+
+def make(settings: Settings, start_helper: Callable[[], Helper]) -> Strace:
+    """Return a tracer with the arguments that the options name."""
+    return Strace(start_helper(), settings.value(STRACE_ARGS))
 
 
 def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:
