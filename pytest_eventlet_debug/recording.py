@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug import artifacts
-from pytest_eventlet_debug.run_facts import run_facts
+from pytest_eventlet_debug.run_facts import describe_run
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import network
 from pytest_eventlet_debug.tracers.blocks import find_kinds
@@ -88,8 +88,8 @@ class Recording:
 
         :raises artifacts.ArtifactsError: it cannot be used.
         """
-        facts = run_facts(self._config, self._hub_names, self.tools)
-        artifacts.open_run(self._settings.artifacts, self._run(), facts)
+        record = describe_run(self._config, self._run(), self._hub_names, self.tools)
+        artifacts.open_run(self._settings.artifacts, record)
         self._is_open = True
 
     def start_session(self) -> None:

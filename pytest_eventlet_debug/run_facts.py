@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 import platform
 import time
-from typing import Any
 
 import pytest
 
@@ -17,26 +16,29 @@ from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug.system import unpatched
 
 
-def run_facts(
-    config: pytest.Config, hub_names: Sequence[str], tools: Sequence[str]
-) -> dict[str, Any]:
+def describe_run(
+    config: pytest.Config, run: str, hub_names: Sequence[str], tools: Sequence[str]
+) -> artifacts.RunRecord:
     """Return what is known of a run when it begins.
 
+    :param run: names the run.
     :param tools: the tracers' names and versions.
     """
-    return {
-        "command": [str(argument) for argument in config.invocation_params.args],
-        "rootdir": str(config.rootpath),
-        "hubs": list(hub_names),
-        "started_ns": time.time_ns(),
-        "python": platform.python_version(),
-        "platform": unpatched.platform_name(),
-        "versions": {
+    return artifacts.RunRecord(
+        format=artifacts.FORMAT,
+        run=run,
+        command=[str(argument) for argument in config.invocation_params.args],
+        rootdir=str(config.rootpath),
+        hubs=list(hub_names),
+        started_ns=time.time_ns(),
+        python=platform.python_version(),
+        platform=unpatched.platform_name(),
+        versions={
             "pytest-eventlet-debug": __version__,
             **{name: version(name) for name in ("pytest", "eventlet", "greenlet")},
         },
-        "tools": list(tools),
-    }
+        tools=list(tools),
+    )
 
 
 class RunEnd:
@@ -51,6 +53,7 @@ class RunEnd:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        facts = {"ended_ns": time.time_ns(), "exit_status": int(exitstatus)}
         with contextlib.suppress(OSError):
-            artifacts.close_run(self._directory, self._run, facts)
+            artifacts.close_run(
+                self._directory, self._run, ended_ns=time.time_ns(), exit_status=int(exitstatus)
+            )

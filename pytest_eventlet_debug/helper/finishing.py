@@ -22,9 +22,13 @@ PATIENCE_SECONDS = 5.0
 class Finishing:
     """Orders for the finisher, given one at a time; it is started for the first."""
 
-    def __init__(self, loop: Loop) -> None:
-        """Start nothing yet; events come through *loop*."""
+    def __init__(self, loop: Loop, libraries: str) -> None:
+        """Start nothing yet; events come through *loop*.
+
+        :param libraries: the directory that msgspec is in.
+        """
         self._loop = loop
+        self._libraries = libraries
         self._orders: deque[dict[str, object]] = deque()
         self._problems: list[str] = []
         self._waiting: Answer | None = None
@@ -100,7 +104,7 @@ class Finishing:
     def _start(self) -> None:
         theirs, self._input = os.pipe()
         self._output, their_output = os.pipe()
-        command = finisher_command()
+        command = finisher_command(self._libraries)
         try:
             self._pid = os.posix_spawn(
                 command[0],

@@ -39,14 +39,17 @@ _COMPLETION_SECONDS = 10.0
 class HelperProcess:
     """Serves one test process until that ends."""
 
-    def __init__(self, control: socket.socket, tracee: int) -> None:
-        """Serve the requests that come over *control* about the process *tracee*."""
+    def __init__(self, control: socket.socket, tracee: int, libraries: str) -> None:
+        """Serve the requests that come over *control* about the process *tracee*.
+
+        :param libraries: the directory that msgspec is in, for the finisher.
+        """
         self._control = control
         self._tracee = tracee
         self._loop = Loop()
         self._attachment = Attachment(self._loop, tracee)
         self._capture = Capture(self._loop)
-        self._finishing = Finishing(self._loop)
+        self._finishing = Finishing(self._loop, libraries)
         self._completing = False
         self._commands: dict[str, Callable[..., None]] = {
             "hello": self._hello,
@@ -137,11 +140,12 @@ class HelperProcess:
         answer()
 
 
-def main(control: str, tracee: str) -> None:
+def main(control: str, tracee: str, libraries: str) -> None:
     """Become the helper of the process *tracee*.
 
     :param control: the number of an inherited ``SOCK_SEQPACKET`` socket.
     :param tracee: the test process's id.
+    :param libraries: the directory that msgspec is in.
     """
     control_fd = int(control)
     os.setsid()
@@ -161,7 +165,7 @@ def main(control: str, tracee: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_fd)
     try:
-        HelperProcess(connection, int(tracee)).serve()
+        HelperProcess(connection, int(tracee), libraries).serve()
     finally:
         sys.stdout = sys.stderr = None
         os._exit(0)

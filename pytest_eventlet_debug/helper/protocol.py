@@ -20,24 +20,33 @@ main(*sys.argv[2:])
 #: Stands in the helper's command line, and in that of no other process.
 HELPER_PROGRAM = _PROGRAM.format(module="helper.process")
 
-_FINISHER_PROGRAM = _PROGRAM.format(module="recordings.finisher")
+_FINISHER_PROGRAM = """\
+import sys
+sys.path += sys.argv[1:]
+from pytest_eventlet_debug.recordings.finisher import main
+main()
+"""
 
 
-def helper_command(control: int, tracee: int) -> list[str]:
+def helper_command(control: int, tracee: int, libraries: str) -> list[str]:
     """Return the command line that starts a helper.
 
     :param control: an inheritable ``SOCK_SEQPACKET`` socket.
     :param tracee: the id of the process to serve.
+    :param libraries: the directory that msgspec is in, for the finisher.
     """
-    return _command(HELPER_PROGRAM, str(control), str(tracee))
+    return _command(HELPER_PROGRAM, str(control), str(tracee), libraries)
 
 
-def finisher_command() -> list[str]:
-    """Return the command line that starts a finisher, see :mod:`.recordings.finisher`."""
-    return _command(_FINISHER_PROGRAM)
+def finisher_command(libraries: str) -> list[str]:
+    """Return the command line that starts a finisher, see :mod:`.recordings.finisher`.
+
+    :param libraries: the directory that msgspec is in.
+    """
+    return _command(_FINISHER_PROGRAM, libraries)
 
 
 def _command(program: str, *arguments: str) -> list[str]:
-    """Run a program of this package on the standard library alone: no site-packages."""
+    """Run a program of this package without site-packages."""
     root = str(Path(pytest_eventlet_debug.__file__).resolve().parent.parent)
     return [sys.executable, "-I", "-S", "-c", program, root, *arguments]

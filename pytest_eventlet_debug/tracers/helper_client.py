@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import _socket
 import json
+import os
 import posix
 import struct
 import sys
+
+import msgspec
 
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import helper_command
@@ -22,6 +25,8 @@ from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 #: Seconds to wait for an answer. What the helper does itself has shorter limits.
 ANSWER_SECONDS = 30
+
+_LIBRARIES = os.path.dirname(os.path.dirname(os.path.abspath(msgspec.__file__)))
 
 
 class Helper:
@@ -66,7 +71,8 @@ class Helper:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         posix.set_inheritable(theirs.fileno(), True)
         try:
-            unpatched.run(helper_command(theirs.fileno(), posix.getpid()), unpatched.environment())
+            command = helper_command(theirs.fileno(), posix.getpid(), _LIBRARIES)
+            unpatched.run(command, unpatched.environment())
         finally:
             theirs.close()
         fd = unpatched.move_up(ours.detach())
