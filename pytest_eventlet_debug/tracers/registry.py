@@ -26,7 +26,7 @@ class TracerKind(NamedTuple):
     """What is known of a tracer before its module is imported.
 
     :param name: what ``eventlet_trace`` calls it.
-    :param module: where it is; see :class:`~.tracers.protocol.TracerModule`.
+    :param module: where it is; see :class:`~.tracers.maker.TracerModule`.
     :param options: its switch, and what else it reads. A tracer is asked for by any of its
         options that activates the plugin.
     :param needs_helper: whether it works through the helper process.

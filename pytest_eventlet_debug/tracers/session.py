@@ -25,11 +25,9 @@ from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.warning_types import EventletDebugWarning
-
-#: Names in ``report.user_properties``, for JUnit, pytest-html, xdist and our summary.
-DIRECTORY_PROPERTY = "eventlet_artifacts"
-ERROR_PROPERTY = "eventlet_tracer_error"
 
 
 @dataclasses.dataclass
