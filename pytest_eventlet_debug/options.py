@@ -14,13 +14,13 @@ from typing import Literal
 import pytest
 
 from pytest_eventlet_debug import option_types
+from pytest_eventlet_debug import tracer_registry as registry
 from pytest_eventlet_debug.option_types import Choice
 from pytest_eventlet_debug.option_types import Option
 from pytest_eventlet_debug.option_types import PathOption
 from pytest_eventlet_debug.option_types import Switch
 from pytest_eventlet_debug.option_types import Value
 from pytest_eventlet_debug.option_types import Values
-from pytest_eventlet_debug.tracers import registry
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.tracers.protocol import Phase

@@ -7,12 +7,12 @@ import os
 
 import pytest
 
+from pytest_eventlet_debug import tracer_registry as registry
 from pytest_eventlet_debug.hubs.names import Hub
 from pytest_eventlet_debug.hubs.names import HubNameError
 from pytest_eventlet_debug.hubs.names import select_hubs
 from pytest_eventlet_debug.options import Options
 from pytest_eventlet_debug.options import all_options
-from pytest_eventlet_debug.tracers import registry
 
 
 class Settings(Options):

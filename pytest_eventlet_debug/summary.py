@@ -19,7 +19,7 @@ from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.settings import Settings
-from pytest_eventlet_debug.tracers.registry import CPROFILE_VIEW
+from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
 from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
+from pytest_eventlet_debug import tracer_registry as registry
 from pytest_eventlet_debug.options import Options
-from pytest_eventlet_debug.tracers import registry
 
 # Shows a run's settings without running anything under them.
 SHOW = """

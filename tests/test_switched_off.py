@@ -30,8 +30,7 @@ NOTHING_LOADED = "loaded: " + " ".join(
         "pytest_eventlet_debug.option_types",
         "pytest_eventlet_debug.options",
         "pytest_eventlet_debug.plugin",
-        "pytest_eventlet_debug.tracers",
-        "pytest_eventlet_debug.tracers.registry",
+        "pytest_eventlet_debug.tracer_registry",
     ]
 )
 
@@ -111,7 +110,6 @@ def test_one_hub_named_imports_neither_tracers_nor_what_runs_several_hubs(
     for part in ("recording", "isolation", "profiling", "recordings", "upgrade", "alive"):
         assert not {name for name in loaded if name.split(".")[0] == part}
     assert {name for name in loaded if name.startswith("tracers.")} == {
-        "tracers.registry",
         "tracers.report_properties",
     }
     assert not {"children.controller", "children.process", "psutil", "ctypes"} & loaded

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_eventlet_debug.tracers import registry
+from pytest_eventlet_debug import tracer_registry as registry
+from pytest_eventlet_debug.tracer_registry import TracerKind
 from pytest_eventlet_debug.tracers.maker import TracerMaker
 from pytest_eventlet_debug.tracers.protocol import TracerError
-from pytest_eventlet_debug.tracers.registry import TracerKind
 from pytest_eventlet_debug.tracers.session import TracerSession
 
 

@@ -16,12 +16,12 @@ from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.tracer_registry import CPROFILE_CLOCK
+from pytest_eventlet_debug.tracer_registry import CPROFILE_ENGINE
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
-from pytest_eventlet_debug.tracers.registry import CPROFILE_CLOCK
-from pytest_eventlet_debug.tracers.registry import CPROFILE_ENGINE
 
 ARTIFACTS = ("profile.cprof", "profile.callgrind", "profile.json")
 

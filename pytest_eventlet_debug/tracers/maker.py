@@ -8,10 +8,10 @@ from typing import Protocol
 from typing import cast
 
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.tracer_registry import TracerKind
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
-from pytest_eventlet_debug.tracers.registry import TracerKind
 
 
 class TracerModule(Protocol):

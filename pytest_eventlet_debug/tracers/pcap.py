@@ -15,6 +15,8 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.tracer_registry import PCAP_FILTER
+from pytest_eventlet_debug.tracer_registry import PCAP_INTERFACE
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers import tls_keys
 from pytest_eventlet_debug.tracers.helper_client import Helper
@@ -23,8 +25,6 @@ from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
-from pytest_eventlet_debug.tracers.registry import PCAP_FILTER
-from pytest_eventlet_debug.tracers.registry import PCAP_INTERFACE
 
 INTERFACE = "lo"
 

@@ -12,13 +12,13 @@ import warnings
 
 import pytest
 
+from pytest_eventlet_debug import tracer_registry as registry
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
-from pytest_eventlet_debug.tracers import registry
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase

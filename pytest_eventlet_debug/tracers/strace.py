@@ -19,13 +19,13 @@ from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.tracer_registry import STRACE_ARGS
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
-from pytest_eventlet_debug.tracers.registry import STRACE_ARGS
 
 #: -f threads and children, -ttt unix time, -T time spent, -yy what a descriptor is.
 OPTIONS = ("-f", "-ttt", "-T", "-yy", "-s", "256")

@@ -14,7 +14,7 @@ TOY = """
     import itertools
 
     from pytest_eventlet_debug.option_types import Switch, Value
-    from pytest_eventlet_debug.tracers import registry
+    from pytest_eventlet_debug import tracer_registry as registry
 
     WORDS = Value("--toy-words", "WORDS", "What the toy writes.", str, default="nothing")
     registry.register(
@@ -148,7 +148,7 @@ def test_a_name_that_is_registered_nowhere_is_an_error_that_lists_all(
 def test_the_registry_imports_no_tracer() -> None:
     text = """
 import sys
-from pytest_eventlet_debug.tracers import registry
+from pytest_eventlet_debug import tracer_registry as registry
 modules = {kind.module for kind in registry.kinds()}
 assert len(modules) == 3
 assert not modules & set(sys.modules)
