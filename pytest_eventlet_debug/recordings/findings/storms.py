@@ -153,9 +153,7 @@ class _Caught(NamedTuple):
         if known is not None:
             whose = f"greenthread {known.greenthread}, " if known.greenthread else ""
             parts.append(f"registered by {whose}line {known.line}")
-        if not self.served:
-            parts.append("nobody acts on it")
-        return ", ".join(parts)
+        return ", ".join([*parts, "nobody acts on it"])
 
 
 @dataclasses.dataclass
@@ -196,9 +194,10 @@ class Storm:
 
     def title(self) -> str:
         """Return what happened, with its figures."""
-        caught = "".join(f": {each.describe()}" for each in self.caught[:1])
-        if len(self.caught) > 1:
-            caught += f", and {len(self.caught) - 1} more"
+        unserved = [each.describe() for each in self.caught if not each.served]
+        caught = "".join(f": {each}" for each in unserved[:1])
+        if len(unserved) > 1:
+            caught += f", and {len(unserved) - 1} more"
         if self.kind == "hub busy":
             return (
                 f"the hub polled {self.count:,} times in {self.duration:.2f} s and woke nobody"
@@ -412,14 +411,16 @@ def _whole(name: str, args: str) -> object:
     return number, rest.rpartition(">, ")[2]
 
 
-def _rank(item: tuple[_Key, _Kind]) -> tuple[bool, bool, int, int]:
+def _rank(item: tuple[_Key, _Kind]) -> tuple[bool, bool, bool, int]:
     """Sort the call that says what is wrong to the front."""
     key, kind = item
-    return key[0] == "WAIT", not _failed(key), -kind.count, kind.first.line
+    failed = isinstance(key[2], str)
+    return key[0] == "WAIT", not (_is_trouble(key) or failed), not _is_trouble(key), kind.first.line
 
 
-def _failed(key: _Key) -> bool:
-    return isinstance(key[2], str)
+def _is_trouble(key: _Key) -> bool:
+    """Say whether a call failed otherwise than calls that do not block do as a rule."""
+    return isinstance(key[2], str) and key[2] not in _USUAL_ERRORS
 
 
 def _frequent(kinds: dict[_Key, _Kind]) -> dict[_Key, _Kind]:
@@ -440,7 +441,7 @@ def _name(kinds: list[tuple[_Key, _Kind]], others: set[str | None]) -> str:
 
     :param others: the greenthreads that ran meanwhile and made no call of the run.
     """
-    if any(_failed(key) and key[2] not in _USUAL_ERRORS for key, _ in kinds):
+    if any(_is_trouble(key) for key, _ in kinds):
         return "storm"
     by_hub = all((kind.last.greenthread or "").endswith(_HUB) for _, kind in kinds)
     if not others:
