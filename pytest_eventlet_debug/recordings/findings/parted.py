@@ -14,12 +14,16 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from pathlib import Path
 import re
 from typing import NamedTuple
 
+from pytest_eventlet_debug.recordings.findings.storms import STRACE_FILE
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
 
 #: Steps that are kept of a trace, from its beginning.
 MAX_STEPS = 20_000
@@ -116,6 +120,15 @@ def _joined(first: Step, more: Step) -> Step:
     if len(first.data) >= _SHOWN:
         return first
     return first._replace(data=(first.data + more.data)[:_SHOWN])
+
+
+def read(directory: Path) -> list[Step]:
+    """Return the steps of a recorded test.
+
+    :raises StraceLogError: there is no trace in it that can be read.
+    """
+    with open_log(directory / STRACE_FILE) as log:
+        return steps(parse(log))
 
 
 class _Reader:

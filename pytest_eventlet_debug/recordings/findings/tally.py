@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -23,12 +24,16 @@ from pytest_eventlet_debug.recordings.findings.storms import STRACE_FILE
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
 
 MIN_CALLS = 20
 MIN_RATIO = 4.0
 """Calls on one hub for each on another; a retry more or less is no difference."""
 MIN_SECONDS = 0.3
 MIN_SECONDS_RATIO = 2.0
+MIN_SECONDS_SHARE = 0.7
+"""How much of the longer sleep must show in the time that the test took."""
 
 _COMPARED = frozenset(
     """socket socketpair bind listen accept accept4 connect shutdown getsockname getpeername
@@ -46,11 +51,13 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a test did in its call phase, in figures.
 
     :param calls: how often each system call was made, children included.
-    :param slept: seconds that the hub slept until a timer was due.
+    :param seconds: from the first to the last call.
+    :param slept: seconds of these that the hub slept until a timer was due.
     :param line: of the longest such sleep in the trace; ``None`` without any.
     """
 
     calls: dict[str, int] = {}
+    seconds: float = 0.0
     slept: float = 0.0
     line: int | None = None
 
@@ -62,6 +69,8 @@ class Tallying:
         self._main = about.pid
         self._in_call = False
         self._calls: dict[str, int] = {}
+        self._first_ns = 0
+        self._last_ns = 0
         self._slept_ns = 0
         self._longest_ns = 0
         self._line: int | None = None
@@ -73,6 +82,7 @@ class Tallying:
     def _call(self, call: Syscall) -> None:
         if self._in_call:
             self._calls[call.name] = self._calls.get(call.name, 0) + 1
+            self._last_ns = call.start_ns
 
     def _wait(self, call: Syscall) -> None:
         duration_ns = call.duration_ns
@@ -91,12 +101,15 @@ class Tallying:
     def _other(self, event: Event) -> None:
         if type(event) is Phase:
             self._in_call = event.phase == "call"
+            if self._in_call:
+                self._first_ns = event.time_ns
             if self._main is None:
                 self._main = event.pid
 
     def tally(self) -> Tally:
         """Return the figures, once the trace has ended."""
-        return Tally(self._calls, self._slept_ns / 1e9, self._line)
+        seconds = max(self._last_ns - self._first_ns, 0) / 1e9
+        return Tally(self._calls, seconds, self._slept_ns / 1e9, self._line)
 
 
 def compare(tallies: Mapping[str, Tally]) -> list[Finding]:
@@ -113,15 +126,18 @@ def _slept(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
     most = max(tallies, key=lambda hub: tallies[hub].slept)
     least = min(tallies, key=lambda hub: tallies[hub].slept)
     long, short = tallies[most], tallies[least]
-    if long.slept - short.slept < MIN_SECONDS or long.slept < MIN_SECONDS_RATIO * short.slept:
+    more = long.slept - short.slept
+    if more < MIN_SECONDS or long.slept < MIN_SECONDS_RATIO * short.slept:
         return
+    if long.seconds - short.seconds < MIN_SECONDS_SHARE * more:
+        return  # there it waited as long with events between
     evidence = Evidence("the longest of its sleeps", STRACE_FILE, long.line)
     yield Finding(
         "hub cost",
         f"slept {long.slept:.1f} s on {most}, {short.slept:.1f} s on {least}",
         (evidence,),
         "seen once",
-        {"seconds": long.slept - short.slept},
+        {"seconds": more},
         hub=most,
     )
 
@@ -143,3 +159,23 @@ def _calls(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
             counts={"calls": difference},
             hub=hubs[0],
         )
+
+
+def read(directory: Path) -> Tally:
+    """Return the figures of a recorded test; without a trace they are empty.
+
+    :raises StraceLogError: the trace cannot be read.
+    """
+    tallying = Tallying(About())
+    path = directory / STRACE_FILE
+    if path.exists():
+        handlers = tallying.handlers()
+        with open_log(path) as log:
+            for event in parse(log):
+                if type(event) is not Syscall:
+                    handlers[ANY_OTHER](event)  # type: ignore[arg-type]
+                    continue
+                handlers[ANY_CALL](event)
+                if event.name in _WAITS:
+                    handlers[event.name](event)
+    return tallying.tally()
