@@ -16,11 +16,11 @@ from pytest_eventlet_debug.artifacts import TEST_FILE
 from pytest_eventlet_debug.artifacts import tests
 from pytest_eventlet_debug.recordings import timeline_text as text
 from pytest_eventlet_debug.recordings.findings import parted
+from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.timeline import PCAP_FILE
 from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
 from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
 from pytest_eventlet_debug.recordings.timeline import Kind
-from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade import saved_run

@@ -17,6 +17,9 @@ import re
 from typing import ClassVar
 from typing import NamedTuple
 
+from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -36,14 +39,9 @@ AT_ONCE_NS = 1_000_000
 """A wait that takes less found its events there."""
 _MOST = 20
 
-_WAITS = (
-    *("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6"),
-    *("_newselect", "ppoll_time64", "pselect6_time64"),
-)
-_CALLS = (
-    *("read", "readv", "pread64", "write", "writev", "pwrite64", "send", "sendto", "sendmsg"),
-    *("recv", "recvfrom", "recvmsg", "accept", "accept4", "connect", "flock", "fcntl", "futex"),
-    *("wait4", "waitid", "nanosleep", "clock_nanosleep", "futex_time64", "pause", "splice"),
+_CALLS = SLEEPS | names(
+    """read readv pread64 write writev pwrite64 send sendto sendmsg recv recvfrom recvmsg splice
+    accept accept4 connect flock fcntl futex futex_time64 wait4 waitid"""
 )
 #: Where the descriptors begin that this plugin itself uses.
 _OWN_DESCRIPTORS = 500
@@ -85,7 +83,7 @@ class Blocked:
         return {
             **self._registrations.handlers(),
             **dict.fromkeys(_CALLS, self._call),
-            **dict.fromkeys(_WAITS, self._wait),
+            **dict.fromkeys(POLLS, self._wait),
             ANY_OTHER: self._other,
         }
 
@@ -119,9 +117,10 @@ class Blocked:
             return
         for events, fd in events_of(call):
             known = self._registrations.find(call.pid, fd)
-            if known is not None and known.line < block.line:
-                if known.greenthread not in (None, block.greenthread):
-                    self._readied.append(f"{events} on {known.shown} for {known.greenthread}")
+            if known is None or known.line > block.line:
+                continue
+            if known.greenthread not in (None, block.greenthread):
+                self._readied.append(f"{events} on {known.shown} for {known.greenthread}")
 
     def _other(self, event: Event) -> None:
         if type(event) is Phase:

@@ -15,6 +15,7 @@ from typing import ClassVar
 from typing import NamedTuple
 from typing import TypeVar
 
+from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.processes import Processes
@@ -27,10 +28,10 @@ _MOST = 20
 #: Connections and descriptors whose end is remembered.
 _REMEMBERED = 4096
 
-_USES = frozenset(
+_USES = names(
     """read readv write writev send sendto sendmsg recv recvfrom recvmsg accept accept4 connect
     shutdown getsockname getpeername setsockopt getsockopt listen bind fstat lseek ioctl fcntl
-    close""".split()
+    close"""
 )
 _GONE = frozenset(("ECONNRESET", "EPIPE"))
 

@@ -4,8 +4,9 @@ Two runs never write the same trace: process ids, descriptors, ports and times d
 each hub waits in its own way. So each call becomes a *step*, in which a socket has the
 part that it plays (``listener 1``, ``client 2``, ``connection 1``) instead of a number,
 bytes sent or received in several calls are one step, and the hub's own calls are left
-out. Digits and binary data are not compared, nor what is closed at the end. Compared are the steps on each socket first, then
-their order over all: where each socket had the same steps, only the order differs.
+out. Digits and binary data are not compared, nor what is closed at the end. First come
+the steps on each socket, then their order over all: where each socket had the same steps,
+only the order differs, as it does now and then from run to run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import re
 from typing import NamedTuple
 
+from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.storms import STRACE_FILE
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
@@ -28,14 +30,11 @@ from pytest_eventlet_debug.recordings.strace_log import parse
 #: Steps that are kept of a trace, from its beginning.
 MAX_STEPS = 20_000
 
-_SOCKET_CALLS = frozenset(
-    """bind listen accept accept4 connect shutdown close sendto sendmsg send write writev
-    recvfrom recvmsg recv read readv""".split()
-)
-_SENDS = frozenset("sendto sendmsg send write writev".split())
-_RECEIVES = frozenset("recvfrom recvmsg recv read readv".split())
-_PROCESS_CALLS = frozenset(("execve", "exit_group", "kill"))
-_STARTS = frozenset(("clone", "clone3", "fork", "vfork"))
+_SENDS = names("sendto sendmsg send write writev")
+_RECEIVES = names("recvfrom recvmsg recv read readv")
+_SOCKET_CALLS = _SENDS | _RECEIVES | names("bind listen accept accept4 connect shutdown close")
+_PROCESS_CALLS = names("execve exit_group kill")
+_STARTS = names("clone clone3 fork vfork")
 #: What calls that do not block answer until something is there: when depends on the run.
 _NOT_YET = frozenset(("EAGAIN", "EWOULDBLOCK", "EINPROGRESS", "EALREADY", "EINTR"))
 
@@ -159,7 +158,10 @@ class _Reader:
         handler = self._handlers.get(call.name)
         if handler is None or call.pid != self._main or not self._in_call:
             return None
-        if call.errno in _NOT_YET and call.name != "connect" or call.state not in ("returned", "resumed"):
+        if (call.errno in _NOT_YET and call.name != "connect") or call.state not in (
+            "returned",
+            "resumed",
+        ):
             return None
         return handler(call)
 

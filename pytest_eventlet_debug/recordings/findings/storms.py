@@ -20,6 +20,9 @@ import re
 from typing import ClassVar
 from typing import NamedTuple
 
+from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.processes import Processes
@@ -57,20 +60,12 @@ _MOST_PATTERNS = 256
 _HUB = ":hub"
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_SLEEPS = _names("nanosleep clock_nanosleep clock_nanosleep_time64 pause")
-_WAITS = _SLEEPS | _names(
-    """epoll_wait epoll_pwait epoll_pwait2 epoll_wait_old poll ppoll ppoll_time64 select
-    _newselect pselect6 pselect6_time64"""
-)
+_WAITS = SLEEPS | POLLS
 _BLOCKING = _WAITS | frozenset(("wait4", "waitid", "flock"))
 
 # Bookkeeping of the memory allocator, the interpreter and of signals: it falls between
 # the calls of a loop at irregular places and says nothing about progress.
-_IGNORED = _names(
+_IGNORED = names(
     """mmap mmap2 munmap mremap mprotect madvise brk mlock munlock membarrier
     futex futex_time64 get_robust_list set_robust_list rseq restart_syscall
     stat lstat fstat fstat64 stat64 lstat64 newfstatat fstatat64 statx
@@ -79,7 +74,7 @@ _IGNORED = _names(
     getpid gettid getppid getuid geteuid getgid getegid uname sysinfo getcpu"""
 )
 
-_TRANSFERS = _names(
+_TRANSFERS = names(
     """read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2
     send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64
     sendfile sendfile64 splice tee vmsplice copy_file_range getdents getdents64
@@ -88,14 +83,14 @@ _TRANSFERS = _names(
 
 # The result of these is a new object. Its number belongs to the key: opening one more is
 # progress, getting the same one again (opened, failed, closed) is not.
-_CREATORS = _names(
+_CREATORS = names(
     """socket accept accept4 open openat openat2 creat dup fcntl fcntl64 epoll_create
     epoll_create1 eventfd eventfd2 timerfd_create signalfd4 inotify_init1 memfd_create
     pidfd_open clone clone3 fork vfork wait4"""
 )
 
 # What these name beside their descriptor tells calls apart.
-_WHOLE = _names("connect bind epoll_ctl")
+_WHOLE = names("connect bind epoll_ctl")
 
 # A line that a loop prints about its trouble is no progress.
 _PRINTED = ("1", "2")
@@ -335,7 +330,7 @@ class Storms:
             or calls < MIN_RATE * seconds
             or thread.blocked_ns >= MAX_BLOCKED * seconds * 1e9
             # Short sleeps in a row take less time asleep than strace takes to write them down.
-            or all(kind.first.name in _SLEEPS for kind in kinds.values())
+            or all(kind.first.name in SLEEPS for kind in kinds.values())
         ):
             return
         self._record(pid, thread, first.line, seconds)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
@@ -35,15 +38,12 @@ MIN_SECONDS_RATIO = 2.0
 MIN_SECONDS_SHARE = 0.7
 """How much of the longer sleep must show in the time that the test took."""
 
-_COMPARED = frozenset(
+_COMPARED = names(
     """socket socketpair bind listen accept accept4 connect shutdown getsockname getpeername
     sendto sendmsg recvfrom recvmsg setsockopt getsockopt pipe pipe2 eventfd2
-    fork vfork clone clone3 execve wait4 waitid kill tgkill""".split()
+    fork vfork clone clone3 execve wait4 waitid kill tgkill"""
 )
-_WAITS = frozenset(
-    """epoll_wait epoll_pwait epoll_pwait2 poll ppoll select _newselect pselect6
-    clock_nanosleep nanosleep""".split()
-)
+_WAITS = SLEEPS | POLLS
 _HUB = ":hub"
 
 

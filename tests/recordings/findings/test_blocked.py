@@ -48,9 +48,7 @@ def test_held():
 
 
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
-def test_a_read_that_blocks_while_another_was_to_run_held_the_hub(
-    find: Find, hub: str
-) -> None:
+def test_a_read_that_blocks_while_another_was_to_run_held_the_hub(find: Find, hub: str) -> None:
     found = find(HELD, Blocked, hub)
     (read,) = (each for each in found if " in read(" in each.title)
     assert read.kind == "blocked"

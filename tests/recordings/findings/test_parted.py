@@ -72,9 +72,7 @@ def test_the_socket_the_greenthread_and_both_lines_are_named(record: Record) -> 
     assert '"pong"' in trace[right.line - 1]
     lines = list(describe(parting, ("epolls", "asyncio")))
     assert lines[0] == "they part on connection 1:"
-    assert any(
-        f"line {left.line} " in line and f"line {right.line} " in line for line in lines
-    )
+    assert any(f"line {left.line} " in line and f"line {right.line} " in line for line in lines)
 
 
 def diff(*directories: Path) -> subprocess.CompletedProcess[str]:

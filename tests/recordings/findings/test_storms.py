@@ -414,7 +414,10 @@ def test_what_a_loop_prints_about_its_trouble_is_no_progress() -> None:
     events = [
         event
         for number in range(5000)
-        for event in (call(number, "accept4", "-1", "EBADF"), call(number, "write", '2</dev/null>, "x"', 1))
+        for event in (
+            call(number, "accept4", "-1", "EBADF"),
+            call(number, "write", '2</dev/null>, "x"', 1),
+        )
     ]
     (storm,) = find_storms(events)
     assert storm.pattern == ("accept4(-1) = -1 EBADF",)

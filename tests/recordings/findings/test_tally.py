@@ -75,7 +75,11 @@ def test_echo():
         ({"connect": 79}, {"connect": 20}, []),
         ({"connect": 80}, {"connect": 20}, ["connect 80 on a, 20 on b"]),
         ({"epoll_wait": 9000, "openat": 500, "mmap": 100}, {}, []),
-        ({"recvfrom": 30, "connect": 60}, {}, ["connect 60 on a, 0 on b", "recvfrom 30 on a, 0 on b"]),
+        (
+            {"recvfrom": 30, "connect": 60},
+            {},
+            ["connect 60 on a, 0 on b", "recvfrom 30 on a, 0 on b"],
+        ),
     ],
 )
 def test_only_many_times_the_calls_of_the_other_are_told(
