@@ -271,7 +271,7 @@ def describe(parting: Parting, names: tuple[str, str]) -> Iterator[str]:
     else:
         yield f"they part on {parting.role}:"
     width = 58
-    yield f"    {names[0]:<{width}}  {names[1]}"
+    yield f"    {names[0][:width]:<{width}}  {names[1][:width]}"
     for step in parting.before:
         yield f"    {_shown(step)[:width]:<{width}}  same"
     for number in range(max(len(parting.left), len(parting.right))):
