@@ -38,6 +38,7 @@ MIN_NS = 200_000_000
 AT_ONCE_NS = 1_000_000
 """A wait that takes less found its events there."""
 _MOST = 20
+_REMEMBERED = 4096
 
 _CALLS = SLEEPS | names(
     """read readv pread64 write writev pwrite64 send sendto sendmsg recv recvfrom recvmsg splice
@@ -140,6 +141,8 @@ class Blocked:
                 self._decide()
             elif self._next is None and name != _TEST and self._turns.get(name, 0) > 1:
                 self._next = name
+        if len(self._turns) == _REMEMBERED and name not in self._turns:
+            self._turns.clear()
         self._turns[name] = self._turns.get(name, 0) + 1
 
     def _decide(self) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 import re
 from typing import ClassVar
-from typing import NamedTuple
 from typing import TypeVar
 
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -44,13 +43,6 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-class _End(NamedTuple):
-    """A ``close`` or ``shutdown`` that worked."""
-
-    call: Syscall
-    shown: str
-
-
 class Closed:
     """The detector of descriptors that are used after their end."""
 
@@ -58,8 +50,8 @@ class Closed:
 
     def __init__(self, about: About) -> None:
         self._processes = Processes(about.pid)
-        self._closed: dict[tuple[int | None, int], _End] = {}
-        self._flows: dict[tuple[str, str], _End] = {}
+        self._closed: dict[tuple[int | None, int], Syscall] = {}
+        self._flows: dict[tuple[str, str], Syscall] = {}
         self._listeners: dict[tuple[int | None, str | None], int] = {}
         self._found: dict[tuple[object, ...], Finding] = {}
 
@@ -92,49 +84,57 @@ class Closed:
             self._gone(call, match)
 
     def _end(self, call: Syscall) -> None:
-        match = _DESCRIPTOR.match(call.args)
-        if call.errno is not None or match is None:
+        if call.errno is not None:
             self._call(call)
             return
-        end = _End(call, match[0])
-        flow = _FLOW.match(match[2] or "")
-        if flow is not None:
-            _remember(self._flows, (flow[1], flow[2]), end)
-        if call.name == "close":
-            _remember(self._closed, (self._processes.process(call.pid), int(match[1])), end)
+        args = call.args
+        if "<TCP" in args:
+            match = _DESCRIPTOR.match(args)
+            flow = _FLOW.match(match[2] or "") if match is not None else None
+            if flow is not None:
+                _remember(self._flows, (flow[1], flow[2]), call)
+        number = args.partition("<")[0]
+        if call.name == "close" and number.isdigit():
+            _remember(self._closed, (self._processes.process(call.pid), int(number)), call)
 
     def _bad(self, call: Syscall, fd: int, given: int) -> None:
         end = self._closed.get((self._processes.process(call.pid), fd))
         if end is not None:
-            self._tell(call, f"{call.name}({given}) = -1 EBADF", f"{end.shown} was closed", end)
+            self._tell(call, f"{call.name}({given}) = -1 EBADF", f"{_shown(end)} was closed", end)
 
     def _gone(self, call: Syscall, match: re.Match[str]) -> None:
         flow = _FLOW.match(match[2] or "")
         end = self._flows.get((flow[2], flow[1])) if flow is not None else None
         if end is not None:
-            did = "closed" if end.call.name == "close" else "shut down"
+            did = "closed" if end.name == "close" else "shut down"
             what = f"{call.name}({match[0]}) = -1 {call.errno}"
-            self._tell(call, what, f"its other end {end.shown} was {did}", end)
+            self._tell(call, what, f"its other end {_shown(end)} was {did}", end)
 
-    def _tell(self, call: Syscall, what: str, how: str, end: _End) -> None:
-        if (call.name, end.call.line) in self._found:
+    def _tell(self, call: Syscall, what: str, how: str, end: Syscall) -> None:
+        if (call.name, end.line) in self._found:
             return
-        seconds = (call.start_ns - end.call.start_ns) / 1e9
+        seconds = (call.start_ns - end.start_ns) / 1e9
         user = self._processes.describe(call.pid, call.greenthread)
-        closer = self._processes.describe(end.call.pid, end.call.greenthread)
-        self._found[call.name, end.call.line] = Finding(
+        closer = self._processes.describe(end.pid, end.greenthread)
+        self._found[call.name, end.line] = Finding(
             self.kind,
             f"{what} by {user}: {how} {seconds:.3f} s before by {closer}, "
-            f"{STRACE_FILE} line {end.call.line}",
+            f"{STRACE_FILE} line {end.line}",
             (
                 Evidence(what, STRACE_FILE, call.line),
-                Evidence(f"{end.call.name}({end.shown})", STRACE_FILE, end.call.line),
+                Evidence(f"{end.name}({_shown(end)})", STRACE_FILE, end.line),
             ),
             counts={"seconds": seconds},
         )
 
     def findings(self) -> Iterable[Finding]:
         return self._found.values()
+
+
+def _shown(call: Syscall) -> str:
+    """Return a call's descriptor as strace names it."""
+    match = _DESCRIPTOR.match(call.args)
+    return match[0] if match is not None else call.args
 
 
 def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:

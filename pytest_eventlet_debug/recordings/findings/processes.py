@@ -58,7 +58,7 @@ class Processes:
             return
         parent = self.process(call.pid)
         if "CLONE_THREAD" in call.args:
-            if parent is not None:
+            if parent is not None and parent != self.main:
                 self._process[call.value] = parent
             return
         self._process[call.value] = call.value
