@@ -70,7 +70,7 @@ class Blocked:
     kind: ClassVar[str] = "blocked"
 
     def __init__(self, about: About) -> None:
-        self._main = about.pid
+        self._main: int | None = None
         self._registrations = Registrations()
         self._turns: dict[str, int] = {}
         self._pending: Syscall | None = None
@@ -91,8 +91,10 @@ class Blocked:
     def _call(self, call: Syscall) -> None:
         duration_ns = call.duration_ns
         if duration_ns is None:
-            if call.state in ("unfinished", "detached") and self._counts(call):
+            if call.value is None and self._counts(call):
                 self._unfinished = call
+        elif self._unfinished is not None and call.pid == self._main:
+            self._unfinished = None  # it went on: what strace lost is not the end
         elif duration_ns >= MIN_NS and self._counts(call):
             self._decide()
             self._pending, self._readied, self._next = call, [], None
@@ -126,8 +128,7 @@ class Blocked:
     def _other(self, event: Event) -> None:
         if type(event) is Phase:
             self._in_phase = True
-            if self._main is None:
-                self._main = event.pid
+            self._main = event.pid  # as the trace calls it, whatever its own namespace does
         elif type(event) is Switch and event.pid == self._main:
             self._switched(event)
 

@@ -66,7 +66,7 @@ class Tallying:
     """Counts while a trace passes by; takes part in a detection by its handlers."""
 
     def __init__(self, about: About) -> None:
-        self._main = about.pid
+        self._main: int | None = None
         self._in_call = False
         self._calls: dict[str, int] = {}
         self._first_ns = 0
@@ -103,8 +103,7 @@ class Tallying:
             self._in_call = event.phase == "call"
             if self._in_call:
                 self._first_ns = event.time_ns
-            if self._main is None:
-                self._main = event.pid
+            self._main = event.pid
 
     def tally(self) -> Tally:
         """Return the figures, once the trace has ended."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 import shutil
 
 import pytest
 
 from pytest_eventlet_debug.recordings.findings.blocked import Blocked
+from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
 Find = Callable[..., list[Finding]]
+Record = Callable[..., list[Path]]
 
 PIPE = """
 import os
@@ -107,3 +113,23 @@ def test_thread():
 """
     )
     assert find(program, Blocked) == []
+
+
+def test_a_call_in_which_a_hung_test_is_killed_is_told(record: Record) -> None:
+    program = """
+import os
+
+def test_hung():
+    reader, writer = os.pipe()
+    def fetch():
+        os.read(reader, 1)
+    eventlet.spawn(fetch).wait()
+"""
+    (directory,) = record("import eventlet\n" + program, "epolls", "--eventlet-timeout=4")
+    with open_log(directory / "strace.txt") as log:
+        detection = Detection(About(), [Blocked])
+        for _ in detection.watch(parse(log)):
+            pass
+    (found,) = detection.findings()
+    assert ":fetch was still in read(" in found.title
+    assert found.title.endswith(" when the recording ended, so that no other could run")
