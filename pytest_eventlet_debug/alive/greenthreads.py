@@ -25,6 +25,7 @@ from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import find_cycles
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.spawns import SITE
 from pytest_eventlet_debug.alive.wakers import Wakers
 from pytest_eventlet_debug.alive.watched import Watched
 from pytest_eventlet_debug.system import unpatched
@@ -38,7 +39,8 @@ MAX_SECONDS = 0.5
 LATE_SECONDS = 0.1
 """From when on a timer that is due is told to be overdue."""
 
-_THE_TEST = "the test"
+THE_TEST = "the test"
+"""The name of the greenlet that the test itself runs in."""
 
 # What only calls the function that was asked for: spawning, threads and pools.
 _WRAPPERS = {
@@ -86,6 +88,8 @@ class Greenthread(NamedTuple):
     """Ids of the greenthreads whose end, or whose lock, it waits for."""
     of_test: bool = False
     """Whether the test itself runs in it."""
+    spawned: Frame | None = None
+    """The line that spawned it, where that was watched."""
 
 
 class Thread(NamedTuple):
@@ -136,6 +140,8 @@ def find_greenthreads(
             described = Greenthread(id(greenlet), "?", "suspended", None, (), waits)
         if described is not None:
             found.append(described)
+    if interrupted is not None and "greenlet" not in sys.modules:
+        found.append(look.describe_thread(interrupted))
     return AliveGreenthreads(
         tuple(found),
         tuple(each for each in look.threads() if each.ident not in ignored),
@@ -176,6 +182,8 @@ class Look:
             return ()
         found = {id(each): each for each in self._heap.greenlets}
         found.update((id(each), each) for each in self.wakers.greenlets())
+        # A thread's main greenlet is made as somebody asks for it, after the walk perhaps.
+        found[id(self._current)] = self._current
         return found.values()
 
     def is_infrastructure(self, greenlet: Any) -> bool:
@@ -184,6 +192,13 @@ class Look:
 
     def describe(self, greenlet: Any) -> Greenthread | None:
         """Return what a greenlet does; ``None`` if it has ended or is not of interest."""
+        described = self._describe(greenlet)
+        site = getattr(greenlet, "__dict__", {}).get(SITE)
+        if described is None or site is None:
+            return described
+        return described._replace(spawned=self._frames.at(*site))
+
+    def _describe(self, greenlet: Any) -> Greenthread | None:
         is_current = greenlet is self._current
         if greenlet.dead or self.is_infrastructure(greenlet):
             return None
@@ -207,7 +222,9 @@ class Look:
         name = self._name_of(greenlet, frames)
         stack = tuple(map(self._frames.describe, reversed(self._user_frames(frames))))
         if is_current:
-            held_up = self._waits_in_thread(frames) if self._interrupted is not None else None
+            held_up = None
+            if self._interrupted is not None:
+                held_up = self._waits_in_thread(frames) or self._waits(greenlet, frames)[0]
             return Greenthread(
                 id(greenlet), name, "current", thread, stack, held_up, of_test=of_test
             )
@@ -219,6 +236,15 @@ class Look:
             id(greenlet), name, "suspended", thread, stack, waits, timeout, needed, of_test
         )
 
+    def describe_thread(self, innermost: types.FrameType) -> Greenthread:
+        """Return what this thread does, where greenlet has not been imported."""
+        frames = list(_outwards(innermost))
+        of_test = any(map(_is_test_call, frames))
+        stack = tuple(map(self._frames.describe, reversed(self._user_frames(frames))))
+        name = THE_TEST if of_test else "main thread"
+        waits = self._waits_in_thread(frames)
+        return Greenthread(0, name, "current", None, stack, waits, of_test=of_test)
+
     def _stack_of(self, greenlet: Any) -> list[types.FrameType]:
         """Return the frames of a greenlet that has begun, innermost first."""
         innermost = greenlet.gr_frame
@@ -228,7 +254,7 @@ class Look:
 
     def _name_of(self, greenlet: Any, frames: list[types.FrameType]) -> str:
         if any(map(_is_test_call, frames)):
-            return _THE_TEST
+            return THE_TEST
         return "main greenlet" if greenlet.parent is None else self._name(frames)
 
     def name(self, greenlet: Any) -> str:
@@ -285,7 +311,7 @@ class Look:
             if _is_test_call(frame):
                 outer = place
                 break
-        while outer > 1 and self._is_wrapper(frames[outer - 1].f_code):
+        while outer > 1 and self._only_calls(frames[outer - 1].f_code):
             outer -= 1
         inner = 0
         while inner < outer and self._is_waiting(frames[inner].f_code):
@@ -295,6 +321,10 @@ class Look:
         return [
             frame for frame in frames[inner:outer] if not frame.f_code.co_filename.startswith(_OURS)
         ]
+
+    def _only_calls(self, code: types.CodeType) -> bool:
+        name = code.co_filename
+        return self._is_wrapper(code) or _is_tool(name) or name.startswith("<frozen importlib")
 
     def _is_waiting(self, code: types.CodeType) -> bool:
         place = self._place_of(code)
@@ -343,7 +373,7 @@ class Look:
         if (place, name) == ("event.py", "wait"):
             return self._waits_for_event(frame, outer)
         if place == "semaphore.py" and name == "acquire":
-            return self._waits_for_semaphore(greenlet, frame, outer)
+            return self._waits_for_semaphore(frame, outer)
         if place == "queue.py" and name in ("get", "put", "join"):
             owner = frame.f_locals.get("self")
             queue = getattr(owner, "queue", ())
@@ -386,18 +416,21 @@ class Look:
         return waits._replace(seconds=left)
 
     def _waits_for_semaphore(
-        self, greenlet: Any, frame: types.FrameType, outer: list[types.FrameType]
+        self, frame: types.FrameType, outer: list[types.FrameType]
     ) -> tuple[Waits, list[Any]]:
         owner = frame.f_locals.get("self")
         kind = type(owner).__qualname__
         value = getattr(owner, "counter", "?")
         text = f"{kind}, value {value}, {len(getattr(owner, '_waiters', ()))} waiting"
         holding = self._owner_of_rlock(owner, outer) or self._holders_of(owner)
+        if value != 0:
+            holding = []  # it has been released, and who waits is about to be woken
         if holding:
             names = ", ".join(self.name(each) for each in holding[:3])
             text += f", held by {names}" + (", ..." if len(holding) > 3 else "")
         # Of several who hold it any may release it: no circle is sure.
-        return Waits(f"{kind}, {id(owner)}", text), holding if len(holding) == 1 else []
+        words = f"{kind}, held" if holding else kind
+        return Waits(words, text), holding if len(holding) == 1 else []
 
     def _owner_of_rlock(self, block: Any, outer: list[types.FrameType]) -> list[Any]:
         """Return whose a reentrant lock is of which a semaphore is the inside."""
@@ -542,9 +575,9 @@ def _root(greenlet: Any) -> Any:
 
 
 def _is_test_call(frame: types.FrameType) -> bool:
-    """Say whether a frame is the one in which pytest or unittest calls a test."""
+    """Say whether a frame is the one that calls a test's function or a fixture's."""
     name = frame.f_code.co_name
-    return name == "pytest_pyfunc_call" or (
+    return name in ("pytest_pyfunc_call", "call_fixture_func", "_teardown_yield_fixture") or (
         name == "_callTestMethod" and bool(frame.f_globals.get("__unittest"))
     )
 
@@ -559,8 +592,13 @@ def _outwards(innermost: types.FrameType) -> Iterable[types.FrameType]:
 
 
 def _eventlet_directory() -> str:
-    path = getattr(sys.modules.get("eventlet"), "__file__", None) or ""
-    return os.path.dirname(path) + os.sep if path else ""
+    """Return where eventlet is, also where a test has put a mock in its place."""
+    for name in ("eventlet", "eventlet.hubs", "eventlet.greenio"):
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if type(path) is str:
+            folder = os.path.dirname(path)
+            return (folder if name == "eventlet" else os.path.dirname(folder)) + os.sep
+    return ""
 
 
 def _is_library(filename: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from typing import NamedTuple
 
 from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive.greenthreads import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import walk
@@ -98,6 +99,8 @@ def describe_timer(timer: Timer, look: Look) -> str:
 
 
 def _named(name: str) -> str:
+    if name == THE_TEST:
+        return name
     return f"the {name}" if name in ("main greenlet", "hub") else f"greenthread {name}"
 
 

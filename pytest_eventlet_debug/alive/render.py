@@ -219,7 +219,7 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
     groups = _by_kind(
         alive.greenthreads,
         lambda each: (
-            *(each.name, each.state, each.thread, each.stack),
+            *(each.name, each.state, each.thread, each.stack, each.spawned),
             each.waits.kind if each.waits else None,
             each.timeout is None,
         ),
@@ -264,6 +264,9 @@ def _greenthread(group: list[Greenthread]) -> list[str]:
     lines = [f"  {first.name}  {first.state}{thread}"]
     if len(group) > 1:
         lines[0] += f"  x {len(group):,}"
+    if first.spawned is not None:
+        where = f"{_path(first.spawned.filename)}:{first.spawned.lineno}"
+        lines.append(f"    spawned at {where} in {first.spawned.function}")
     lines += [f"    {line}" for line in _frames(first.stack)]
     waits = _waits([each.waits for each in group])
     if waits:

@@ -226,3 +226,22 @@ def test_a_lost_timer_and_a_late_one_are_told(tmp_path: Path, hub: str) -> None:
     )
     assert "waits on sleep, whose timer is in no hub's heap\n" in text
     assert re.search(r"^    waits on sleep, overdue by 0\.\d s$", text, re.MULTILINE), text
+
+
+def test_greenthreads_have_their_names_where_a_test_mocks_eventlet(tmp_path: Path) -> None:
+    text = shown(
+        tmp_path,
+        """
+        import sys
+        from unittest import mock
+        def waits():
+            eventlet.sleep(60)
+        eventlet.spawn(waits)
+        let_run()
+        for module in (mock.MagicMock(), None):
+            with mock.patch.dict(sys.modules, {"eventlet": module}):
+                show()
+        """,
+    )
+    assert text.count("  waits  suspended\n") == 2
+    assert text.count("    waits on sleep, ") == 2
