@@ -203,6 +203,8 @@ class _Census:
     threads: dict[int, Any]
     children: set[int]
     files: dict[int, str]
+    excused: set[int]
+    """Descriptors of eventlet's own, which are known from then on, whatever becomes of them."""
     loops: list[Any]
     heap: Heap
 
@@ -214,7 +216,7 @@ def _look(follower: Follower, own_descriptors: Collection[int]) -> _Census:
         has_hubs = bool(heap.hubs)
         files = descriptors.open_descriptors()
         # The standard ones are pytest's, which moves them as it captures.
-        for number in {0, 1, 2, *own_descriptors, *_descriptors_of_eventlet(heap)}:
+        for number in {0, 1, 2, *own_descriptors}:
             files.pop(number, None)
         return _Census(
             look,
@@ -225,6 +227,7 @@ def _look(follower: Follower, own_descriptors: Collection[int]) -> _Census:
             _threads(heap),
             _children(),
             files,
+            set(_descriptors_of_eventlet(heap)),
             _loops(heap),
             heap,
         )
@@ -564,6 +567,8 @@ class _Findings:
         told: set[int] = set()
         held: set[int] | None = None
         for number, target in sorted(census.files.items()):
+            if number in census.excused:
+                continue
             if known.files.get(number) == target:
                 nodeid = late.files.get((number, target))
             else:
