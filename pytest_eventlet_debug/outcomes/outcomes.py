@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Literal
 
+from pytest_eventlet_debug.phrasing import tests
+
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed"]
 OutcomeOrAbsent = Literal[
     "passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed", "absent"
@@ -131,6 +133,17 @@ def _outcome(outcomes: Mapping[str, Outcome], test: str) -> OutcomeOrAbsent:
     return outcomes.get(test, "absent")
 
 
+def headline(comparison: Comparison) -> str:
+    """Say in one line what :func:`format_differences` lists."""
+    differing = len(comparison.differences)
+    verb = "test differs" if differing == 1 else "tests differ"
+    line = f"{differing or 'no'} {verb} between {', '.join(comparison.hubs)}"
+    partial = sum(module.count for module in comparison.modules)
+    if not partial:
+        return line
+    return f"{line}; {partial} {'is' if partial == 1 else 'are'} on some of them only"
+
+
 def format_differences(comparison: Comparison) -> list[str]:
     """Return the differences as lines of text, tests first, then whole modules.
 
@@ -146,9 +159,8 @@ def format_differences(comparison: Comparison) -> list[str]:
         for row in rows
     ]
     for module in comparison.modules:
-        tests = "1 test" if module.count == 1 else f"{module.count} tests"
         lines.append(
-            f"{module.module}   {tests} on {', '.join(module.present)} only,"
+            f"{module.module}   {tests(module.count)} on {', '.join(module.present)} only,"
             f" not on {', '.join(module.absent)}"
         )
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+from collections.abc import Callable
 import errno
 import itertools
 import os
@@ -10,7 +11,12 @@ from pathlib import Path
 import posix
 import sys
 
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import KEYS_FILE
+from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.tracer_registry import PCAP_FILTER
+from pytest_eventlet_debug.tracer_registry import PCAP_INTERFACE
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers import tls_keys
 from pytest_eventlet_debug.tracers.helper_client import Helper
@@ -22,11 +28,6 @@ from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 INTERFACE = "lo"
 
-ARTIFACTS = ("capture.pcapng", "capture.pcap")
-
-#: In the format of SSLKEYLOGFILE; only there if the test made a TLS connection.
-KEYS_ARTIFACT = "tls-keys.txt"
-
 #: Of a longer node id the file keeps the beginning; a request to the helper has limits.
 _NODEID_CHARACTERS = 4096
 
@@ -34,7 +35,7 @@ _numbers = itertools.count(1)
 
 
 class Pcap:
-    """The packets on an interface, whole and with nanoseconds, as pcapng and as pcap.
+    """The packets on an interface, whole and with nanoseconds, as pcapng.
 
     The helper reads them from a ring that is open all the time, so a test that lasts a
     millisecond has all of its packets. Several instances may record at once. What other
@@ -107,9 +108,9 @@ class Pcap:
             self._helper.request("pcap-resume", number=self._number, since_ns=unpatched.time_ns())
 
     def stop(self) -> tuple[Path, ...]:
-        """End the recording once all that was sent before is in the files.
+        """End the recording once all that was sent before is in the file.
 
-        :raises TracerError: packets are missing. What could be captured is in the files
+        :raises TracerError: packets are missing. What could be captured is in the file
             all the same, and the number of packets dropped in ``capture.pcapng``.
         """
         recording, self._recording = self._recording, None
@@ -119,10 +120,11 @@ class Pcap:
         keys = tls_keys.end(self._keys)
         try:
             if keys:
-                _write(directory / KEYS_ARTIFACT, keys)
+                _write(directory / KEYS_FILE, keys)
         finally:
             self._helper.request("pcap-stop", number=self._number)
-        names = (*ARTIFACTS, KEYS_ARTIFACT) if keys else ARTIFACTS
+        # The keys, in the format of SSLKEYLOGFILE, are there if the test made a TLS connection.
+        names = (CAPTURE_FILE, KEYS_FILE) if keys else (CAPTURE_FILE,)
         return tuple(directory / name for name in names)
 
     def close(self) -> None:
@@ -142,6 +144,19 @@ def _write(path: Path, data: bytes) -> None:
             posix.close(fd)
     except OSError as error:
         raise TracerError(f"the TLS keys cannot be written: {error}") from error
+
+
+def prepare(settings: Settings) -> None:
+    """Gather TLS keys, and the ports used where nothing else tells whose a packet is."""
+    tls_keys.install()
+    traced = any(kind.name == "strace" for kind in settings.tracers)
+    if not (traced or settings.isolate):
+        ports.install()
+
+
+def make(settings: Settings, start_helper: Callable[[], Helper]) -> Pcap:
+    """Return a tracer of the interface and the packets that the options name."""
+    return Pcap(start_helper(), settings.value(PCAP_INTERFACE), settings.value(PCAP_FILTER))
 
 
 def check(helper: Helper, interface: str = INTERFACE, expression: str | None = None) -> None:
