@@ -19,6 +19,8 @@ exclude_patterns = ["_build"]
 nitpicky = True
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"{project} {release}"
 html_theme_options = {
     "source_repository": "https://github.com/eventlet/pytest-eventlet-debug/",
