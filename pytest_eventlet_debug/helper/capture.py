@@ -17,15 +17,12 @@ import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING
 from typing import BinaryIO
 
 from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug.helper.loop import Answer
+from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.recordings import pcapng
-
-if TYPE_CHECKING:
-    from pytest_eventlet_debug.helper.process import Answer
-    from pytest_eventlet_debug.helper.process import Loop
 
 #: A block holds a packet of 64 KiB and not two, so two fillers close any block.
 BLOCK_BYTES = 1 << 17
@@ -217,7 +214,7 @@ class Capture:
                     port = self._sentinels.getsockname()[1]
                     expression = f"({expression}) or (udp port {port} and host 127.0.0.1)"
                 # ctypes is slow to import, and few want a filter.
-                from pytest_eventlet_debug.tracers.packet_filter import compile_filter
+                from pytest_eventlet_debug.helper.packet_filter import compile_filter
 
                 program = compile_filter(expression, self._linktype)
                 packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.option)

@@ -349,6 +349,19 @@ _ETHERTYPE_AT = 12
 _VLANS = (0x8100, 0x88A8)
 
 
+class Dissected(NamedTuple):
+    """A packet with its headers; ``None`` for what :func:`dissect` does not know."""
+
+    packet: Packet
+    segment: Segment | None
+
+
+def dissected(blocks: Iterable[Block]) -> Iterator[Dissected]:
+    """Yield the packets among the blocks of a file, with their headers."""
+    for packet in packets(blocks):
+        yield Dissected(packet, dissect(packet))
+
+
 def dissect(packet: Packet) -> Segment | None:
     """Read the headers of a packet as far as its TCP or UDP ports.
 

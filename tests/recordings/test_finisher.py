@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import json
 import os
 from pathlib import Path
@@ -9,12 +10,16 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug.recordings import finisher
 from pytest_eventlet_debug.recordings import packets
 from pytest_eventlet_debug.recordings import pcapng
+from pytest_eventlet_debug.recordings import timeline
 from pytest_eventlet_debug.recordings.attribution import Attribution
+from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.finisher import finish
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
@@ -128,6 +133,70 @@ def test_a_capture_that_breaks_off_keeps_what_is_there(tmp_path: Path) -> None:
     assert payloads(tmp_path / "capture.pcapng") == [b"a"]
 
 
+STORM = "".join(
+    f"7 1.{number:04}00 accept4(-1, NULL, NULL, 0) = -1 EBADF (Bad file descriptor) <0.000010>\n"
+    for number in range(200)
+)
+
+
+def test_what_is_found_in_a_trace_and_in_those_of_its_blocks_is_written_beside_it(
+    tmp_path: Path,
+) -> None:
+    facts = {"format": "pytest-eventlet-debug", "nodeid": "a::b[poll]", "hub": "poll"}
+    (tmp_path / "test.json").write_text(json.dumps(facts))
+    (tmp_path / "strace.txt").write_text(STORM)
+    (tmp_path / "block-1").mkdir()
+    (tmp_path / "block-1" / "strace.txt").write_text(STORM)
+    finish(tmp_path)
+    found = findings_file.read(tmp_path)
+    assert found is not None
+    assert [
+        (each.kind, each.nodeid, each.hub, each.block, each.place) for each in found.findings
+    ] == [
+        ("storm", "a::b[poll]", "poll", None, "strace.txt line 1"),
+        ("storm", "a::b[poll]", "poll", "block-1", "block-1/strace.txt line 1"),
+    ]
+    assert "accept4(-1) = -1 EBADF x 2" in found.findings[0].title
+    assert "findings.json" in json.loads((tmp_path / "test.json").read_text())["artifacts"]
+
+
+def test_a_trace_that_shows_nothing_says_so(tmp_path: Path) -> None:
+    (tmp_path / "strace.txt").write_text("7 1.0 getpid() = 7 <0.1>\n")
+    finish(tmp_path)
+    found = findings_file.read(tmp_path)
+    assert found is not None
+    assert (found.findings, found.problems) == ((), ())
+
+
+def test_a_trace_that_cannot_be_read_is_a_problem_of_the_findings(tmp_path: Path) -> None:
+    (tmp_path / "strace.txt").mkdir()
+    finish(tmp_path)
+    found = findings_file.read(tmp_path)
+    assert found is not None
+    assert [problem.partition(": ")[0] for problem in found.problems] == ["strace.txt"]
+
+
+def test_a_trace_is_parsed_and_a_packet_dissected_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture(tmp_path, frame(100, b"one"), frame(100, b"two"))
+    (tmp_path / "strace.txt").write_text("7 1.0 getpid() = 7 <0.1>\n")
+    seen = []
+
+    def count(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def counted(argument: Any) -> Any:
+            seen.append(name)
+            return function(argument)
+
+        return counted
+
+    monkeypatch.setattr(timeline, "parse", count("parse", parse))
+    monkeypatch.setattr(packets, "dissect", count("dissect", packets.dissect))
+    monkeypatch.setattr(finisher, "dissect", packets.dissect)
+    finish(tmp_path, shared=True, ports=[100])
+    assert sorted(seen) == ["dissect", "dissect", "parse"]
+
+
 @needs_tracers
 @needs_tshark
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
@@ -139,7 +208,7 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
     done.assert_outcomes(passed=1)
     (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     facts = json.loads((directory / "test.json").read_text())
-    files = ["capture.pcap", "capture.pcapng", "strace.txt", "timeline.json"]
+    files = ["capture.pcap", "capture.pcapng", "findings.json", "strace.txt", "timeline.json"]
     assert facts["artifacts"] == files
 
     path = directory / "capture.pcapng"
@@ -186,6 +255,7 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
     assert sorted(os.listdir(directory / "block-1")) == [
         *("capture.pcap", "capture.pcapng", "strace.txt", "timeline.json")
     ]
+    assert (directory / "findings.json").exists()
     facts = json.loads((directory / "test.json").read_text())
     assert "block-1/timeline.json" in facts["artifacts"]
     whole = (directory / "block-1" / "capture.pcapng").read_bytes()

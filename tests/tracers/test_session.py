@@ -18,6 +18,7 @@ ALL = ("--strace", "--pcap", "--cprofile")
 FILES = {
     "capture.pcap",
     "capture.pcapng",
+    "findings.json",
     "profile.callgrind",
     "profile.cprof",
     "profile.json",
@@ -520,7 +521,8 @@ def test_a_block_is_recorded_alone_with_and_without_options(
     whole = FILES if options == [*ALL] else {"strace.txt", "timeline.json"} if options else set()
     assert set(facts["artifacts"]) == {
         *whole,
-        *(f"block-1/{name}" for name in FILES),
+        "findings.json",
+        *(f"block-1/{name}" for name in FILES - {"findings.json"}),
         *("block-2/strace.txt", "block-2/timeline.json"),
         *("block-3/strace.txt", "block-3/timeline.json"),
     }
