@@ -17,6 +17,8 @@ release = __version__
 extensions = ["myst_parser", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 nitpicky = True
+# Most literal blocks are what a terminal shows; console and Python blocks name their language.
+highlight_language = "none"
 
 html_theme = "furo"
 html_static_path = ["_static"]
