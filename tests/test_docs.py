@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from pytest_eventlet_debug import cli
 from pytest_eventlet_debug import options
 from pytest_eventlet_debug.settings import read_settings
 
@@ -63,6 +64,19 @@ def test_the_documentation_names_only_targets_of_make_that_there_are() -> None:
     named = {command.words[1] for command in commands() if command.words[0] == "make"}
     assert named
     assert named <= targets
+
+
+def test_our_own_command_takes_every_argument_in_the_documentation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = {words[1:] for _, words in commands() if words[0] == "pytest-eventlet-debug"}
+    assert found
+    for name, *arguments in found:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([name, "--help"])
+        assert stopped.value.code == 0
+        help = capsys.readouterr().out
+        assert all(word in help for word in arguments if word.startswith("-"))
 
 
 def test_every_other_command_in_the_documentation_is_known() -> None:
