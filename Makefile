@@ -39,7 +39,10 @@ test: $(VENV)/.ready tools
 	$(PYTEST) --timeout=300 -n 2 --reruns 2 $(ARGS)
 
 coverage: $(VENV)/.ready tools
-	$(PYTEST) --timeout=300 -n 2 --cov --cov-branch --cov-report=term:skip-covered $(ARGS)
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest --timeout=300 -n 2 $(ARGS)
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report --skip-covered
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
