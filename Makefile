@@ -15,7 +15,7 @@ help:
 	@echo "make demo        run examples/ under two hubs with every tracer on"
 	@echo "make test        run this project's tests (ARGS='...' goes to pytest)"
 	@echo "make coverage    the same, and fail if less of the code is covered than before"
-	@echo "make lint        ruff, mypy --strict and codespell"
+	@echo "make lint        ruff, mypy --strict, import-linter and codespell"
 	@echo "make docs        build the documentation into docs/_build/html"
 	@echo "make linkcheck   check the documentation's links to other sites"
 	@echo "make dist        build, check and try what is published, in dist/"
@@ -48,6 +48,7 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
 
 docs: $(VENV)/.docs
@@ -80,6 +81,6 @@ $(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(VENV)/.ready
 
 clean:
 	rm -rf $(VENV) .tox .eventlet-suite .downstream eventlet-debug upgrade build dist docs/_build \
-		.coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache \
-		*.egg-info pytest_eventlet_debug/profiling/*.so
+		.coverage .coverage.* htmlcov .hypothesis .import_linter_cache .mypy_cache \
+		.pytest_cache .ruff_cache *.egg-info pytest_eventlet_debug/profiling/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

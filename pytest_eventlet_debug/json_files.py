@@ -58,7 +58,7 @@ def read(path: Path, kind: type[_T]) -> _T:
     :raises msgspec.DecodeError: it is no JSON; :class:`msgspec.ValidationError` is raised for
         JSON of another type.
     """
-    return decode(_content(path), kind)
+    return decode(content(path), kind)
 
 
 def decode(raw: bytes, kind: type[_T]) -> _T:
@@ -81,7 +81,11 @@ def decode(raw: bytes, kind: type[_T]) -> _T:
         raise msgspec.DecodeError(str(error)) from None
 
 
-def _content(path: Path) -> bytes:
+def content(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    :raises OSError: as :func:`read` does.
+    """
     # Without O_NONBLOCK a fifo of that name would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.children.controller import Controller
 from pytest_eventlet_debug.hubs.ids import split_hub
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
@@ -19,6 +20,7 @@ from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.profiling import heaviest as profile
 from pytest_eventlet_debug.profiling import view
+from pytest_eventlet_debug.recordings import finisher
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.settings import Settings
@@ -103,7 +105,9 @@ class Summary:
         for directory, nodeid in self._directories.items():
             read = findings_file.read(Path(directory))
             if read is None:
-                continue
+                if not Path(directory, STRACE_FILE).exists():
+                    continue
+                read = finisher.find(Path(directory))
             lines = [f"    {findings_text.line(finding)}" for finding in read.findings]
             if lines:
                 found.append("\n".join([f"  {nodeid}", *lines]))

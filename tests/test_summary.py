@@ -109,6 +109,28 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
     ]
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_a_test_that_kills_its_process_while_it_spins_is_named(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_spins():
+            for _ in range(2000):
+                try:
+                    os.read(-1, 1)
+                except OSError:
+                    pass
+            os.abort()
+        """
+    )
+    result = pytester.runpytest("--eventlet-hub=poll", "--eventlet-timeout=60", "--strace")
+    _, found = summary(result, "findings")
+    assert found.startswith("    storm: read(-1) = -1 EBADF x ")
+
+
 @pytest.mark.parametrize("hubs", ["poll", "poll,epolls"])
 def test_a_test_that_ran_on_another_hub_is_named(pytester: pytest.Pytester, hubs: str) -> None:
     path = pytester.makepyfile(

@@ -42,17 +42,17 @@ from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import About
-from pytest_eventlet_debug.recordings.packets import LINKTYPE_ETHERNET
-from pytest_eventlet_debug.recordings.packets import Block
 from pytest_eventlet_debug.recordings.packets import Dissected
-from pytest_eventlet_debug.recordings.packets import Interface
-from pytest_eventlet_debug.recordings.packets import Packet
-from pytest_eventlet_debug.recordings.packets import PacketsError
-from pytest_eventlet_debug.recordings.packets import Section
 from pytest_eventlet_debug.recordings.packets import Segment
-from pytest_eventlet_debug.recordings.packets import Statistics
 from pytest_eventlet_debug.recordings.packets import dissect
-from pytest_eventlet_debug.recordings.packets import read
+from pytest_eventlet_debug.recordings.pcapng import LINKTYPE_ETHERNET
+from pytest_eventlet_debug.recordings.pcapng import Block
+from pytest_eventlet_debug.recordings.pcapng import Interface
+from pytest_eventlet_debug.recordings.pcapng import Packet
+from pytest_eventlet_debug.recordings.pcapng import PcapngError
+from pytest_eventlet_debug.recordings.pcapng import Section
+from pytest_eventlet_debug.recordings.pcapng import Statistics
+from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import explain
@@ -90,6 +90,17 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
     if any((each / STRACE_FILE).exists() for each in recorded(directory)):
         findings_file.write(directory, findings, problems)
     note_artifacts(directory)
+
+
+def find(directory: Path) -> findings_file.Findings:
+    """Return what a test's trace shows, where it is not completed: its process has just died."""
+    detection = Detection(_about(read_test(directory)))
+    trace = read_trace(directory, watch=detection.watch)
+    return findings_file.Findings(
+        format=findings_file.FORMAT,
+        findings=tuple(detection.findings()),
+        problems=tuple(trace.problems),
+    )
 
 
 def _about(test: TestRecord | None) -> About:
@@ -187,8 +198,6 @@ def _finish_capture(
         # How many were left out stands in the beginning and is known last.
         file.seek(0)
         file.write(_header(kept))
-    if kept.foreign:
-        _leave_out(directory / "capture.pcap", own)
     return rows, kept.problems
 
 
@@ -259,24 +268,12 @@ def _own_packets(
                 kept.interface = block
             elif type(block) is Statistics:
                 kept.statistics = block
-    except PacketsError as error:
+    except PcapngError as error:
         kept.problems.append(f"{CAPTURE_FILE}: {error}")
 
 
 def _is_own(segment: Segment | None, own: Collection[int]) -> bool:
     return segment is None or segment.source.port in own or segment.target.port in own
-
-
-def _leave_out(path: Path, own: Collection[int] | None) -> None:
-    """Write a pcap file anew without the packets of other programs."""
-    kept = _Kept()
-    with contextlib.suppress(FileNotFoundError):
-        source = in_order(_own_packets(read(path), own, kept))
-        first = next(source, None)
-        with _replacing(path) as file:
-            file.write(pcapng.pcap_header(kept.interface.linktype))
-            for packet, _ in itertools.chain(() if first is None else (first,), source):
-                file.write(pcapng.pcap_packet(packet.time_ns, packet.data, packet.length))
 
 
 def main() -> None:

@@ -31,10 +31,10 @@ from pytest_eventlet_debug.recordings.packets import PSH
 from pytest_eventlet_debug.recordings.packets import RST
 from pytest_eventlet_debug.recordings.packets import SYN
 from pytest_eventlet_debug.recordings.packets import Dissected
-from pytest_eventlet_debug.recordings.packets import PacketsError
 from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.packets import dissected
-from pytest_eventlet_debug.recordings.packets import read
+from pytest_eventlet_debug.recordings.pcapng import PcapngError
+from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Phase
@@ -120,7 +120,7 @@ def _read_packets(path: Path, calls: Attribution) -> tuple[list[Row], list[str]]
     try:
         for found in in_order(dissected(read(path))):
             rows.append(packet_row(found, found.packet.number, sender(found, calls)))
-    except PacketsError as error:
+    except PcapngError as error:
         return rows, [f"{path.name}: {error}"]
     return rows, []
 

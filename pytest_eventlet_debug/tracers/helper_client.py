@@ -9,13 +9,12 @@ to find. Its other side is :mod:`pytest_eventlet_debug.helper.process`.
 from __future__ import annotations
 
 import _socket
+import importlib.util
 import json
 import os
 import posix
 import struct
 import sys
-
-import msgspec
 
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import helper_command
@@ -25,8 +24,6 @@ from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 #: Seconds to wait for an answer. What the helper does itself has shorter limits.
 ANSWER_SECONDS = 30
-
-_LIBRARIES = os.path.dirname(os.path.dirname(os.path.abspath(msgspec.__file__)))
 
 
 class Helper:
@@ -71,7 +68,7 @@ class Helper:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         posix.set_inheritable(theirs.fileno(), True)
         try:
-            command = helper_command(theirs.fileno(), posix.getpid(), _LIBRARIES)
+            command = helper_command(theirs.fileno(), posix.getpid(), _libraries())
             unpatched.run(command, unpatched.environment())
         finally:
             theirs.close()
@@ -147,3 +144,11 @@ class Helper:
             except TracerError:
                 pass
         self._connection.close()
+
+
+def _libraries() -> str:
+    """Return the directory that msgspec is in, which the finisher has no site-packages to find."""
+    spec = importlib.util.find_spec("msgspec")
+    if spec is None or spec.origin is None:
+        return ""  # tracing works without; the finisher says what it lacks
+    return os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))

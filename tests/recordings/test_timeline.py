@@ -19,7 +19,7 @@ from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
 from pytest_eventlet_debug.recordings.packets import Dissected
-from pytest_eventlet_debug.recordings.packets import Packet
+from pytest_eventlet_debug.recordings.pcapng import Packet
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Timeline

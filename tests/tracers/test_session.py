@@ -16,7 +16,6 @@ import pytest
 
 ALL = ("--strace", "--pcap", "--cprofile")
 FILES = {
-    "capture.pcap",
     "capture.pcapng",
     "findings.json",
     "profile.callgrind",
