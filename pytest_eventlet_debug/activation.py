@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 import contextlib
 from contextlib import AbstractContextManager
-import dataclasses
 import functools
 from importlib.metadata import version
-import json
 import os
 from pathlib import Path
 import platform
@@ -25,12 +23,16 @@ import pytest
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug import roles
 from pytest_eventlet_debug.children import child
 from pytest_eventlet_debug.children import coverage
+from pytest_eventlet_debug.children import selection
 from pytest_eventlet_debug.children.controller import Controller
 from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.hubs.ids import HubItems
 from pytest_eventlet_debug.hubs.witness import HubWitness
+from pytest_eventlet_debug.roles import Assignment
+from pytest_eventlet_debug.roles import ChildAssignment
 from pytest_eventlet_debug.settings import read_settings
 from pytest_eventlet_debug.summary import Summary
 from pytest_eventlet_debug.system import network as isolation
@@ -50,29 +52,10 @@ from pytest_eventlet_debug.upgrade.check import UpgradeCheck
 from pytest_eventlet_debug.upgrade.recorder import Recorder
 from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 
-#: Carries a :class:`Told` to pytest-xdist's workers.
-WORKER_VARIABLE = "PYTEST_EVENTLET_DEBUG_WORKER"
-
 TRACERS = ("cprofile", "pcap", "strace")
 
 _SESSION = "eventlet-debug-session"
 _SUMMARY = "eventlet-debug-summary"
-
-
-@dataclasses.dataclass(frozen=True)
-class Told:
-    """What a process that runs tests was told by the one that started it.
-
-    :param hub: the hub to run under, or ``None`` for whatever is set.
-    :param hubs: the names of all hubs of the run.
-    :param run: names the run, so that its artifacts are not taken for an older one's.
-    :param rest: a file with the node ids that are left to run, or ``None`` for all.
-    """
-
-    hub: str | None
-    hubs: tuple[str, ...]
-    run: str
-    rest: str | None
 
 
 class Activation:
@@ -84,7 +67,8 @@ class Activation:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._told = _told()
+        self._told = roles.own_assignment()
+        self._child = self._told if isinstance(self._told, ChildAssignment) else None
         self._helper: Helper | None = None
         self._tools: list[str] = []
         self._checked: dict[str, TracerError | None] = {}
@@ -107,12 +91,12 @@ class Activation:
     @property
     def _is_worker(self) -> bool:
         """Whether this is a process of pytest-xdist's, started by one of ours."""
-        return self._told is not None and child.spec is None
+        return self._told is not None and self._child is None
 
     def prepare(self) -> None:
         """Set the stage before the user's code runs: the hub, the helper, coverage."""
         options = self._config.known_args_namespace
-        if child.spec is not None:
+        if self._child is not None:
             coverage.quiet(options)
         if not self._runs_tests:
             if self.settings.isolate:
@@ -163,7 +147,7 @@ class Activation:
         try:
             if self._is_worker:
                 isolation.enter_again()
-            elif child.spec is not None and child.spec.own_pids:
+            elif self._child is not None and self._child.own_pids:
                 isolation.keep_rights(for_workers=distributes)
             else:
                 isolation.enter(for_workers=distributes)
@@ -180,8 +164,8 @@ class Activation:
     def own_command_line(self) -> None:
         """Change the options that would make this process do another one's work."""
         option = self._config.option
-        if child.spec is not None:
-            child.give_up_files(self._config, child.spec)
+        if self._child is not None:
+            child.give_up_files(self._config, self._child)
         elif not self._runs_tests and hasattr(option, "numprocesses"):
             self._distributes = bool(option.numprocesses or option.tx or option.distload)
             option.numprocesses, option.dist, option.tx, option.distload = None, "no", [], False
@@ -192,13 +176,10 @@ class Activation:
         if self._told is None and not worker:
             self._configure_root()
         register = config.pluginmanager.register
-        if child.spec is not None:
-            register(child.Reporter(config, child.spec))
+        if self._child is not None:
+            register(child.Reporter(config, self._child))
         if self._told is not None:
-            if self._told.hub is not None:
-                register(child.LastFailed(self._told.hub, self._hub_names))
-            if self._told.rest is not None:
-                register(child.Rest(self._told.rest))
+            selection.register(config, self._told)
         if not self._runs_tests and not worker:
             controller = Controller(
                 config, self.settings, self._run, self._distributes, self._own_pids
@@ -206,9 +187,13 @@ class Activation:
             register(controller, Controller.NAME)
         elif getattr(config.option, "dist", "no") != "no" and not worker:
             hub = self.hub.name if self.settings.hubs else None
-            rest = self._told.rest if self._told else None
-            told = Told(hub, self._hub_names, self._run, rest)
-            _set_for_the_run(config, WORKER_VARIABLE, json.dumps(dataclasses.asdict(told)))
+            assignment = Assignment(
+                hub=hub,
+                hubs=self._hub_names,
+                run=self._run,
+                remaining=self._told.remaining if self._told else None,
+            )
+            _set_for_the_run(config, roles.WORKER_VARIABLE, roles.encode(assignment))
         else:
             self._configure_runner()
 
@@ -265,8 +250,9 @@ class Activation:
         if self._isolates_late:
             self._isolate(distributes=False)
         if self.settings.hubs:
-            items = HubItems(self.hub, self._hub_names, self.settings.hub_in_ids)
-            register(items)
+            if self.settings.hub_in_ids:
+                register(selection.ArgumentsOfHub(self.hub.name, self._hub_names))
+                register(HubItems(self.hub.name))
             register(HubWitness(self.hub))
         if self.settings.leaks is not None:
             from pytest_eventlet_debug.alive.leaks import LeakWatch  # psutil costs start-up time
@@ -310,7 +296,7 @@ class Activation:
     def _own_descriptors(self) -> set[int]:
         """Return the descriptors that the plugin has open in this process."""
         own = {self._helper.fileno()} if self._helper is not None else set()
-        return own | ({child.spec.descriptor} if child.spec is not None else set())
+        return own | ({self._child.descriptor} if self._child is not None else set())
 
     def _test_directory(self, item: pytest.Item) -> Path:
         return self.session().directory(item)
@@ -425,16 +411,6 @@ class RunEnd:
             artifacts.close_run(
                 self._directory, self._run, ended_ns=time.time_ns(), exit_status=int(exitstatus)
             )
-
-
-def _told() -> Told | None:
-    if child.spec is not None:
-        return Told(child.spec.hub, child.spec.hubs, child.spec.run, child.spec.rest)
-    text = os.environ.pop(WORKER_VARIABLE, None)
-    if text is None:
-        return None
-    fields = json.loads(text)
-    return Told(fields["hub"], tuple(fields["hubs"]), fields["run"], fields["rest"])
 
 
 def _set_for_the_run(config: pytest.Config, name: str, value: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ import pytest
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.children.controller import Controller
-from pytest_eventlet_debug.hubs.ids import split_hub
+from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
 from pytest_eventlet_debug.outcomes.outcomes import format_differences
+from pytest_eventlet_debug.outcomes.outcomes import headline
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.profiling import heaviest as profile
@@ -57,7 +59,7 @@ class Summary:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         sections = {
-            "hub differences": [*self._differences(), *self._others()],
+            "hub differences": [*self._differences(), *self._absent(), *self._others()],
             "findings": list(self._findings()),
             "recordings": [*self._profiles(), *self._failures(), *self._artifacts()],
         }
@@ -80,24 +82,36 @@ class Summary:
         if len(runs) < 2:
             return
         unfinished = {run.name: run.trouble for run in runs if run.trouble or not run.complete}
-        deselected = {split_hub(each, [run.name])[0] for run in runs for each in run.deselected}
+        deselected = {without_hub(each, run.name) for run in runs for each in run.deselected}
         outcomes = {
             run.name: {
                 test: outcome
                 for nodeid, outcome in controller.replay.outcomes[run.name].latest.items()
-                if (test := split_hub(nodeid, [run.name])[0]) not in deselected
+                if (test := without_hub(nodeid, run.name)) not in deselected
             }
             for run in runs
         }
         compared = compare_outcomes(outcomes, excluded=unfinished)
-        differing = len(compared.differences)
         if len(compared.hubs) > 1:
-            verb = "test differs" if differing == 1 else "tests differ"
-            yield f"{differing or 'no'} {verb} between {', '.join(compared.hubs)}"
+            yield headline(compared)
             yield from first(f"  {line}" for line in format_differences(compared))
         for hub, trouble in unfinished.items():
             why = f" ({trouble})" if trouble else ""
             yield f"the run under {hub} is incomplete{why} and not compared"
+
+    def _absent(self) -> Iterator[str]:
+        """Name the tests that were asked for by name and are not there on one of the hubs."""
+        controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
+        if controller is not None and not controller.usage_error:
+            for run in controller.runs:
+                for test, reason in run.absent.items():
+                    why = f": {reason}" if reason else ""
+                    yield f"{self._relative(test)} is not there on {run.name}{why}"
+
+    def _relative(self, test: str) -> str:
+        """Return a test with its path as node ids have it, from pytest's with the whole path."""
+        path, colons, names = test.partition("::")
+        return Path(os.path.relpath(path, self._config.rootpath)).as_posix() + colons + names
 
     def _findings(self) -> Iterator[str]:
         """Show what was found in the recordings; what could not be read is a failure."""

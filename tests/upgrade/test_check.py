@@ -140,6 +140,24 @@ def test_several_hubs_are_one_saved_run(pytester: pytest.Pytester, arguments: li
     assert run.incomplete is None
 
 
+def test_a_module_that_is_skipped_on_one_hub_is_saved_as_skipped_there(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        if os.environ["EVENTLET_HUB"] == "asyncio":
+            pytest.skip("not on asyncio", allow_module_level=True)
+
+        def test_a(): pass
+        """
+    )
+    run = save(pytester, "--eventlet-hub=epolls,asyncio")
+    assert [(each.hub, each.outcome) for each in run.uncollected] == [("asyncio", "skipped")]
+
+
 def test_workers_of_xdist_are_one_saved_run(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_kinds=ALL_KINDS)
     run = save(pytester, "-n2")
