@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 import os
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,7 @@ class Checkout:
         if not self._python.exists():
             venv.create(self._home / "venv", with_pip=True)
         self._pip("install", self.suite.requirement, *self.suite.requires, "pytest", "eventlet")
+        shutil.rmtree(ROOT / "build", ignore_errors=True)  # may hold modules that are gone
         self._pip("install", "--force-reinstall", "--no-deps", str(ROOT))
         self._pip("install", str(ROOT))
         if not list(self._home.glob("*.tar.gz")):
@@ -150,7 +152,8 @@ class Checkout:
         environment.pop("EVENTLET_HUB", None)
         if hub is not None:
             environment["EVENTLET_HUB"] = hub
-        with open(self._home / f"{name}.log", "w") as log:
+        output = self._home / f"{name}.log"
+        with open(output, "w") as log:
             process = subprocess.Popen(
                 command,
                 cwd=tree,
@@ -165,7 +168,10 @@ class Checkout:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        return read(junit) if junit.exists() else None
+                return None
+        if not junit.exists():
+            sys.exit(f"{self.suite.requirement}: no test ran, {output} says why")
+        return read(junit)
 
     def _pip(self, *arguments: str) -> None:
         subprocess.run([self._python, "-m", "pip", "--quiet", *arguments], check=True)
