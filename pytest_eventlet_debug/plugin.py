@@ -81,7 +81,7 @@ def eventlet_hub(pytestconfig: pytest.Config) -> str:
 @pytest.fixture
 def eventlet_artifacts(request: pytest.FixtureRequest) -> Path:
     """The test's own directory among the artifacts; it exists."""
-    return _activate(request.config).session().directory(request.node)
+    return _activate(request.config).directory(request.node)
 
 
 @pytest.fixture

@@ -1,83 +1,23 @@
-"""What a process that runs tests is told at its birth, by the process that starts it.
+"""Who a process is, and who runs its tests.
 
-The process that the user started is the *root*, and has no :class:`Assignment`. It runs the
-tests itself, or is the *controller* of *children*, one for each hub. A child's assignment comes
-from its controller; that of a *worker* of pytest-xdist's from the child or root that started
-it. Each travels in one environment variable, which its reader takes out before any code of the
-user's runs.
+The process that the user started is the *root*. It runs the tests itself, or is the
+*controller* of *children*, one for each hub. Tests of a child, or of the root, may be run by
+*workers* of pytest-xdist's. Children and workers have an
+:class:`~pytest_eventlet_debug.assignment.Assignment`, the root has none.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-from typing import Any
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-import msgspec
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.assignment import Assignment
+    from pytest_eventlet_debug.assignment import ChildAssignment
 
 #: Carries an :class:`Assignment` to pytest-xdist's workers.
 WORKER_VARIABLE = "PYTEST_EVENTLET_DEBUG_WORKER"
-
-#: Carries a :class:`Launch` to a child. ``boot.py`` reads it before it can import this module.
-CHILD_VARIABLE = "PYTEST_EVENTLET_DEBUG_CHILD"
-
-# Taken now: a worker is started after code of the user's, which may have patched it.
-_dumps = json.dumps
-
-_T = TypeVar("_T")
-
-
-class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process that runs tests is told by the one that starts it.
-
-    :param hub: the hub to run under, or ``None`` for whatever is set.
-    :param hubs: the names of all hubs of the run.
-    :param run: names the run, so that its artifacts are not taken for an older one's.
-    :param remaining: a JSON file with the node ids to run, in order, or ``None`` for all that
-        are found.
-    """
-
-    hub: str | None
-    hubs: tuple[str, ...]
-    run: str
-    remaining: str | None = None
-
-
-class ChildAssignment(Assignment, frozen=True, kw_only=True):
-    """What a child is told besides, for its run is a part of its controller's.
-
-    :param maxfail: how many more failures end the run, 0 for no end.
-    :param stepwise_skip: whether ``--stepwise-skip`` still has its failure to ignore.
-    :param interactive: whether the terminal is the child's.
-    :param borrows_terminal: whether there is one to borrow while a debugger is open.
-    :param own_pids: whether it is born with process ids and a network of its own.
-    :param descriptor: the socket that leads to the controller, once there is one.
-    """
-
-    maxfail: int = 0
-    stepwise_skip: bool = False
-    interactive: bool = False
-    borrows_terminal: bool = False
-    own_pids: bool = False
-    descriptor: int = -1
-
-
-class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """How a child becomes the pytest that its controller is, for one hub.
-
-    :param controller: the controller's process id.
-    :param arguments: pytest's command line.
-    :param directory: the working directory.
-    """
-
-    assignment: ChildAssignment
-    controller: int
-    sys_path: list[str]
-    argv: list[str]
-    arguments: list[str]
-    directory: str
-
 
 _own: ChildAssignment | None = None
 
@@ -88,6 +28,11 @@ def take_up(assignment: ChildAssignment) -> None:
     _own = assignment
 
 
+def own_child_assignment() -> ChildAssignment | None:
+    """Return what this process was told if it is a child."""
+    return _own
+
+
 def own_assignment() -> Assignment | None:
     """Return what this process was told, or ``None`` in the one that the user started.
 
@@ -96,18 +41,31 @@ def own_assignment() -> Assignment | None:
     if _own is not None:
         return _own
     text = os.environ.pop(WORKER_VARIABLE, None)
-    return None if text is None else decode(json.loads(text), Assignment)
+    if text is None:
+        return None
+    from pytest_eventlet_debug import assignment  # costs start-up time
+
+    return assignment.decode(text, assignment.Assignment)
 
 
-def encode(told: Assignment | Launch) -> str:
-    """Return the text for an environment variable."""
-    # Not msgspec.json: a path that is no UTF-8 has lone surrogates, which it refuses.
-    return _dumps(msgspec.to_builtins(told))
+def distributes(options: argparse.Namespace, *, is_worker: bool = False) -> bool:
+    """Say whether pytest-xdist has workers run the tests of this process.
 
+    pytest-xdist makes up its mind in ``pytest_cmdline_main``, after the user's first code has
+    run. The answer is the same before and after that; see ``pytest_cmdline_main`` and
+    ``_is_distribution_mode`` of ``xdist.plugin`` (3.8). It can only be wrong before, and only
+    where a plugin or the environment answers ``-n auto`` with no worker, or a plugin changes
+    the options.
 
-def decode(data: Any, kind: type[_T]) -> _T:
-    """Return what :func:`encode` was given, from its parsed JSON.
-
-    :raises msgspec.ValidationError: the text is not of this version of the plugin.
+    :param options: those of the command line.
+    :param is_worker: whether this is a worker, which has the options of who started it.
     """
-    return msgspec.convert(data, kind)
+    if is_worker or getattr(options, "collectonly", False):
+        return False
+    processes = getattr(options, "numprocesses", None)
+    if processes in ("auto", "logical"):
+        return not getattr(options, "usepdb", False)
+    if processes is not None:
+        return bool(processes)
+    modes = getattr(options, "distload", False) or getattr(options, "dist", "no") != "no"
+    return bool(modes and getattr(options, "tx", None))

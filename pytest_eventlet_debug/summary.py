@@ -1,4 +1,7 @@
-"""The terminal summary: what differs between hubs, what was found, where the artifacts are."""
+"""The terminal summary: what differs between hubs, what was found, where the artifacts are.
+
+Each part is imported where there is something to show of it: most runs have few.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,14 @@ import pytest
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.children.controller import Controller
 from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
-from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
-from pytest_eventlet_debug.outcomes.outcomes import format_differences
-from pytest_eventlet_debug.outcomes.outcomes import headline
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
-from pytest_eventlet_debug.profiling import heaviest as profile
-from pytest_eventlet_debug.profiling import view
-from pytest_eventlet_debug.recordings import finisher
-from pytest_eventlet_debug.recordings.findings import file as findings_file
-from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.settings import Settings
-from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
-from pytest_eventlet_debug.tracers.session import ERROR_PROPERTY
+from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
+from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 
 #: Seconds that a test takes for its profile to be shown without -v.
 LONG_SECONDS = 1.0
@@ -68,13 +63,22 @@ class Summary:
                 terminalreporter.section(title, "=")
             for line in lines:
                 terminalreporter.line(line)
-        if self._settings.cprofile_view:
+        if self._settings.value(CPROFILE_VIEW):
+            from pytest_eventlet_debug.profiling import view
+
             terminalreporter.line(
                 f"--cprofile-view: {view.open_only(map(Path, self._directories))}"
             )
 
     def _differences(self) -> Iterator[str]:
         """Say which tests end differently from hub to hub."""
+        if not self._settings.needs_children:
+            return
+        from pytest_eventlet_debug.children.controller import Controller
+        from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
+        from pytest_eventlet_debug.outcomes.outcomes import format_differences
+        from pytest_eventlet_debug.outcomes.outcomes import headline
+
         controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
         if controller is None or controller.usage_error or self._config.option.collectonly:
             return
@@ -101,6 +105,10 @@ class Summary:
 
     def _absent(self) -> Iterator[str]:
         """Name the tests that were asked for by name and are not there on one of the hubs."""
+        if not self._settings.needs_children:
+            return
+        from pytest_eventlet_debug.children.controller import Controller
+
         controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
         if controller is not None and not controller.usage_error:
             for run in controller.runs:
@@ -115,6 +123,12 @@ class Summary:
 
     def _findings(self) -> Iterator[str]:
         """Show what was found in the recordings; what could not be read is a failure."""
+        if not self._directories:
+            return
+        from pytest_eventlet_debug.recordings import finisher
+        from pytest_eventlet_debug.recordings.findings import file as findings_file
+        from pytest_eventlet_debug.recordings.findings import text as findings_text
+
         found = []
         for directory, nodeid in self._directories.items():
             read = findings_file.read(Path(directory))
@@ -140,6 +154,8 @@ class Summary:
         found = ((nodeid, path) for path, nodeid in paths.items() if path.exists())
         one = next(found, None)
         if one is not None:
+            from pytest_eventlet_debug.profiling import heaviest as profile
+
             yield "most time was spent in:"
             yield from first(
                 "\n".join([f"  {nodeid}", *(f"    {line}" for line in profile.describe(path))])

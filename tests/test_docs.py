@@ -12,7 +12,7 @@ import pytest
 
 from pytest_eventlet_debug import cli
 from pytest_eventlet_debug import options
-from pytest_eventlet_debug.settings import read_settings
+from pytest_eventlet_debug.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", *sorted((ROOT / "docs").glob("*.rst")))
@@ -56,7 +56,7 @@ def test_pytest_takes_every_command_line_in_the_documentation(pytester: pytest.P
     for words in found:
         config = pytester.parseconfig("-p", "no:eventlet-debug", *words)
         asked_for = {word.lstrip("-") for word in words} & {"strace", "pcap", "cprofile"}
-        assert set(read_settings(config).tracers) == asked_for
+        assert {kind.name for kind in Settings(config).tracers} == asked_for
 
 
 def test_the_documentation_names_only_targets_of_make_that_there_are() -> None:

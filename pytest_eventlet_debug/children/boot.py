@@ -12,12 +12,14 @@ import sys
 
 
 def main() -> None:
-    told = json.loads(os.environ.pop("PYTEST_EVENTLET_DEBUG_CHILD"))
-    sys.path[:] = told["sys_path"]
+    told = os.environ.pop("PYTEST_EVENTLET_DEBUG_CHILD")
+    sys.path[:] = json.loads(told)["sys_path"]
 
-    from pytest_eventlet_debug import roles  # there, now that sys.path is the controller's
+    # There, now that sys.path is the controller's.
+    from pytest_eventlet_debug.assignment import Launch
+    from pytest_eventlet_debug.assignment import decode
 
-    launch = roles.decode(told, roles.Launch)
+    launch = decode(told, Launch)
     sys.argv[:] = launch.argv
     os.chdir(launch.directory)
     assignment = launch.assignment

@@ -17,9 +17,9 @@ import pytest
 
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug import roles
+from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.selection import Stepwise
-from pytest_eventlet_debug.roles import ChildAssignment
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
 

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from pytest_eventlet_debug import pytest_internals
+from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
 from pytest_eventlet_debug.children import evidence
 from pytest_eventlet_debug.children import messages
@@ -31,7 +32,6 @@ from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.children.selection import absent_everywhere
 from pytest_eventlet_debug.children.selection import select_arguments
 from pytest_eventlet_debug.children.start import start_child
-from pytest_eventlet_debug.roles import ChildAssignment
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched

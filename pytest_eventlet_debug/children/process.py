@@ -17,12 +17,13 @@ from typing import Any
 
 import msgspec
 
-from pytest_eventlet_debug import roles
+from pytest_eventlet_debug.assignment import CHILD_VARIABLE
+from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.assignment import Launch
+from pytest_eventlet_debug.assignment import encode
 from pytest_eventlet_debug.children import boot
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children import proc
-from pytest_eventlet_debug.roles import ChildAssignment
-from pytest_eventlet_debug.roles import Launch
 from pytest_eventlet_debug.system import pids
 from pytest_eventlet_debug.system import unpatched
 
@@ -71,7 +72,7 @@ class ChildProcess:
             sys.executable,
             # What multiprocessing uses to give its children the flags of this interpreter.
             [sys.executable, *subprocess._args_from_interpreter_flags(), boot.__file__],  # type: ignore[attr-defined]
-            {**environment, roles.CHILD_VARIABLE: roles.encode(launch)},
+            {**environment, CHILD_VARIABLE: encode(launch)},
             file_actions=[*self._streams(), (os.POSIX_SPAWN_DUP2, far, far)],
             setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE],
             **group,

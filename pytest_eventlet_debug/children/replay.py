@@ -22,7 +22,7 @@ from pytest_eventlet_debug.outcomes.categories import category_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.system import unpatched
-from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
 
 
 class _Deselected:

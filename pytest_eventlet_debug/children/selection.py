@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pytest_eventlet_debug import pytest_internals
+from pytest_eventlet_debug.assignment import Assignment
 from pytest_eventlet_debug.hubs.ids import add_hub
 from pytest_eventlet_debug.hubs.ids import split_hub
-from pytest_eventlet_debug.roles import Assignment
 
 
 def register(config: pytest.Config, assignment: Assignment) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
 from pytest_eventlet_debug.children.process import ChildProcess
-from pytest_eventlet_debug.roles import ChildAssignment
 from pytest_eventlet_debug.system import unpatched
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.outcomes.categories import category_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
-from pytest_eventlet_debug.roles import ChildAssignment
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.controller import Controller
 from pytest_eventlet_debug.hubs.names import Hub
-from pytest_eventlet_debug.roles import ChildAssignment
 
 EPOLLS = Hub("epolls", "eventlet.hubs.epolls")
 ASYNCIO = Hub("asyncio", "eventlet.hubs.asyncio")
