@@ -21,11 +21,13 @@ Key = tuple[str, str]
 class Attempt:
     """How a test ended when it ran once.
 
+    :param nodeid: with the hub.
     :param cause: of a test that failed, or was skipped.
     :param seconds: setup, call and teardown.
     :param directory: where its recordings are, or ``""``.
     """
 
+    nodeid: str
     outcome: Outcome
     cause: Cause | None = None
     seconds: float = 0.0
@@ -91,6 +93,7 @@ class Gathering:
     def attempt(self, nodeid: str) -> Attempt:
         """Return the attempt of the run that counts."""
         return Attempt(
+            nodeid,
             self._outcomes.latest[nodeid],
             self._causes.get(nodeid),
             self._seconds.get(nodeid, 0.0),
