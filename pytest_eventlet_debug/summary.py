@@ -40,11 +40,14 @@ class Summary:
         self._settings = settings
         self._directories: dict[str, str] = {}
         self._shown: set[str] = set()
+        self._failed: set[str] = set()
         self._errors: dict[str, list[str]] = {}
         self._other_hubs: dict[str, list[str]] = {}
         self._seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed.add(report.nodeid)
         before = self._seconds.get(report.nodeid, 0.0)
         self._seconds[report.nodeid] = before + getattr(report, "duration", 0.0)
         if report.when != "teardown" and not hasattr(report, "eventlet_end"):
@@ -123,18 +126,24 @@ class Summary:
             each
             for directory, nodeid in self._directories.items()
             if directory not in self._shown
-            for each in self._read_findings(directory, nodeid)
+            for each in self._read_findings(directory, nodeid, alone=nodeid not in self._failed)
         ]
         if lines:
             from pytest_eventlet_debug.recordings.findings.text import grouped
 
             yield from first(grouped(lines))
 
-    def _read_findings(self, directory: str, nodeid: str) -> Iterator[tuple[str, str]]:
-        """Yield a test and a line for each finding; what could not be read is a failure."""
+    def _read_findings(
+        self, directory: str, nodeid: str, *, alone: bool = False
+    ) -> Iterator[tuple[str, str]]:
+        """Yield a test and a line for each finding; what could not be read is a failure.
+
+        :param alone: only for what says something of a test that passes.
+        """
         from pytest_eventlet_debug.recordings import finisher
         from pytest_eventlet_debug.recordings.findings import file as findings_file
         from pytest_eventlet_debug.recordings.findings import text as findings_text
+        from pytest_eventlet_debug.recordings.findings.registry import TELLING_ALONE
 
         read = findings_file.read(Path(directory))
         if read is None:
@@ -142,7 +151,8 @@ class Summary:
                 return
             read = finisher.find(Path(directory))
         for finding in read.findings:
-            yield nodeid, findings_text.line(finding)
+            if not alone or finding.kind in TELLING_ALONE:
+                yield nodeid, findings_text.line(finding)
         for problem in read.problems:
             self._errors.setdefault(problem, []).append(nodeid)
 

@@ -57,6 +57,8 @@ class Gathering:
         self._directories: dict[str, str] = {}
         #: What gave no tests, and why: modules that were skipped or could not be imported.
         self.uncollected: dict[Key, tuple[Outcome, Cause]] = {}
+        #: Directories of what was recorded once more, after an unwatched run.
+        self.traced: dict[str, str] = {}
         #: Attempts after the run, in processes of their own.
         self.again: dict[str, list[Attempt]] = {}
 
@@ -99,6 +101,11 @@ class Gathering:
             self._seconds.get(nodeid, 0.0),
             self._directories.get(nodeid, ""),
         )
+
+    def recording(self, nodeid: str) -> str:
+        """Return the directory of what was recorded of a test, at whichever attempt, or ``""``."""
+        found = (each.directory for each in self.attempts(nodeid))
+        return next(filter(None, found), "") or self.traced.get(nodeid, "")
 
     def earlier(self, nodeid: str) -> Sequence[Outcome]:
         """Return how attempts ended that a plugin has repeated."""

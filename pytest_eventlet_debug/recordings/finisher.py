@@ -42,6 +42,8 @@ from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.tally import Tally
+from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.recordings.packets import Dissected
 from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.packets import dissect
@@ -65,6 +67,9 @@ from pytest_eventlet_debug.recordings.timeline import sender
 
 _NICE = 10
 
+#: What findings are made of.
+_FOUND_IN = (STRACE_FILE, CAPTURE_FILE)
+
 _JOURNALLED = frozenset(("syscall", "signal", "thread"))
 
 
@@ -80,16 +85,27 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
+    tally: Tally | None = None
     for each in recorded(directory):
         detection = Detection(_about(test))
         trace = read_trace(each, watch=detection.watch)
         block = None if each == directory else each.name
-        findings += _in_block(detection.findings(), block)
+        wire = Wire(trace.calls)
+        _finish_recordings(each, trace, test, shared, ports, wire)
+        found = [*detection.findings(), *_of(test, wire.findings())]
+        findings += _in_block(found, block)
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
-        _finish_recordings(each, trace, test, shared, ports)
-    if any((each / STRACE_FILE).exists() for each in recorded(directory)):
-        findings_file.write(directory, findings, problems)
+        if block is None and (each / STRACE_FILE).exists():
+            tally = detection.tally()
+    if any((each / name).exists() for each in recorded(directory) for name in _FOUND_IN):
+        findings_file.write(directory, findings, problems, tally)
     note_artifacts(directory)
+
+
+def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Say of findings which test they are about."""
+    for finding in findings:
+        yield finding if test is None else replace(finding, nodeid=test.nodeid, hub=test.hub)
 
 
 def find(directory: Path) -> findings_file.Findings:
@@ -128,6 +144,7 @@ def _finish_recordings(
     test: TestRecord | None,
     shared: bool,
     ports: Collection[int] | None,
+    wire: Wire,
 ) -> None:
     """Complete the capture in one directory, and write the timeline."""
     traced = (directory / STRACE_FILE).exists()
@@ -137,7 +154,8 @@ def _finish_recordings(
     if captured:
         own = {*(ports or ()), *trace.calls.ports}
         known = ports is not None or traced
-        packets, unread = _finish_capture(directory, trace, test, own if shared and known else None)
+        kept = own if shared and known else None
+        packets, unread = _finish_capture(directory, trace, test, kept, wire)
     if traced or captured:
         with _replacing(directory / TIMELINE_FILE) as file:
             with open(file.fileno(), "w", encoding="utf-8", closefd=False) as text:
@@ -174,7 +192,11 @@ class _Kept:
 
 
 def _finish_capture(
-    directory: Path, trace: Trace, test: TestRecord | None, own: Collection[int] | None
+    directory: Path,
+    trace: Trace,
+    test: TestRecord | None,
+    own: Collection[int] | None,
+    wire: Wire,
 ) -> tuple[list[Row], list[str]]:
     """Write a capture anew; return its packets as rows, and what could not be read of it."""
     kept = _Kept()
@@ -187,7 +209,7 @@ def _finish_capture(
         file.write(_header(kept))
         if keys.exists():
             file.write(pcapng.tls_secrets(keys.read_bytes()))
-        explained = _explained(packets, trace.calls, rows)
+        explained = _explained(packets, trace.calls, rows, wire)
         last_ns = 0
         for time_ns, _, block in heapq.merge(_journal(trace, test), explained):
             file.write(block)
@@ -202,11 +224,12 @@ def _finish_capture(
 
 
 def _explained(
-    packets: Iterable[Dissected], calls: Attribution, rows: list[Row]
+    packets: Iterable[Dissected], calls: Attribution, rows: list[Row], wire: Wire
 ) -> Iterator[tuple[int, int, bytes]]:
     """Yield packets as blocks with comments, and add their rows to *rows*."""
     for number, found in enumerate(packets, 1):
         packet = found.packet
+        wire.see(packet, found.segment)
         sent = sender(found, calls)
         rows.append(packet_row(found, number, sent))
         comment = explain(found, sent, calls)

@@ -40,7 +40,9 @@ class Retrace:
         nodeids = self._chosen()
         for nodeid in nodeids[:MOST]:
             hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
-            self.traced.update(self._reruns.run(hub, [nodeid], "on"))
+            for traced in self._reruns.run(hub, [nodeid], "on").values():
+                self.traced[traced.nodeid] = traced
+                self._gathering.traced[traced.nodeid] = traced.directory
         left = len(nodeids) - len(nodeids[:MOST])
         if left:
             self._reruns.say(f"{left} more failed and were not traced")

@@ -13,6 +13,8 @@ from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.outcomes.outcomes import ModuleDifference
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
+from pytest_eventlet_debug.reruns.costs import costs
+from pytest_eventlet_debug.reruns.costs import parting
 from pytest_eventlet_debug.reruns.differences import HubDifferences
 from pytest_eventlet_debug.reruns.judgement import BAD
 from pytest_eventlet_debug.reruns.judgement import Judgement
@@ -46,6 +48,7 @@ def difference_lines(
         yield from _rows(differences, groups.get("differs", []), findings)
     yield from _group(differences, "fails differently", groups, findings)
     yield from _group(differences, "flaky", groups, findings)
+    yield from _costs(differences)
     yield from _modules(comparison.modules, gathering)
     yield from _by_design(by_design)
     for hub, trouble in differences.unfinished.items():
@@ -86,6 +89,7 @@ def _rows(differences: HubDifferences, found: Sequence[str], findings: Findings)
             [
                 f"  {'   '.join(map(str.ljust, row, widths)).rstrip()}",
                 *_reasons(differences.attempts(row[0]), findings),
+                *(f"    {line}" for line in parting(differences.recordings(row[0]))),
             ]
         )
         for row in rows
@@ -105,6 +109,18 @@ def _reasons(attempts: dict[str, list[Attempt]], findings: Findings) -> Iterator
         lines = list(failed.cause.lines()) if failed.cause is not None else []
         for line in [*lines, *findings(failed)][:4]:
             yield f"    {hub}: {line}"
+
+
+def _costs(differences: HubDifferences) -> Iterator[str]:
+    """Yield the tests that end alike on all hubs, and cost more on one of them."""
+    found = []
+    for test in differences.alike:
+        lines = list(costs(differences.recordings(test)))
+        if lines:
+            found.append("\n".join([f"  {test}", *(f"    {line}" for line in lines)]))
+    if found:
+        yield f"{tests(len(found))} {'costs' if len(found) == 1 else 'cost'} more on one hub:"
+        yield from first(found)
 
 
 def _skipped_for_hub(differences: HubDifferences, test: str) -> str | None:
