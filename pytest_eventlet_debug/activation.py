@@ -32,6 +32,7 @@ from pytest_eventlet_debug.children.controller import Controller
 from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.hubs.ids import HubItems
 from pytest_eventlet_debug.hubs.witness import HubWitness
+from pytest_eventlet_debug.report.writing import ReportWriter
 from pytest_eventlet_debug.settings import read_settings
 from pytest_eventlet_debug.summary import Summary
 from pytest_eventlet_debug.system import network as isolation
@@ -244,6 +245,8 @@ class Activation:
         register = self._config.pluginmanager.register
         register(Summary(self._config, self.settings), _SUMMARY)
         register(RunEnd(self.settings.artifacts, self._run))
+        hub_names = self._hub_names or (self.hub.name,)
+        register(ReportWriter(self._config, self.settings, hub_names, self._run))
 
     def _check_tracers(self) -> None:
         """Try each tracer once, so that what is missing is known before the first test."""

@@ -20,6 +20,7 @@ from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
 from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
 from pytest_eventlet_debug.recordings.timeline import Kind
 from pytest_eventlet_debug.recordings.timeline import read_timeline
+from pytest_eventlet_debug.report import commands as report
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade import verdict
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_compare(commands)
     _add_timeline(commands)
+    report.add_report(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)

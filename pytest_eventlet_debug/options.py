@@ -115,6 +115,12 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
         "child processes, descriptors; as a warning or as its failure. Default: off.",
     ),
     (
+        "--eventlet-summary",
+        "FILE",
+        "Write a summary of the run to this file, in Markdown, for the page that GitHub "
+        "($GITHUB_STEP_SUMMARY) or GitLab shows of a job.",
+    ),
+    (
         "--eventlet-save",
         "FILE",
         "Save the run to this file, to compare a later one with: outcomes, durations, and the "
@@ -152,6 +158,7 @@ _VALUES = (
     "eventlet_hub",
     "eventlet_timeout",
     "eventlet_leaks",
+    "eventlet_summary",
     "eventlet_save",
     "eventlet_compare",
 )

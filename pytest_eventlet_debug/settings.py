@@ -44,6 +44,7 @@ class Settings:
     :param leaks: what is done about what tests leave behind, or ``None`` for nothing.
     :param isolate: whether the processes that run tests have a network of their own.
     :param strace_args: words added to strace's command line.
+    :param summary_file: the file for a summary in Markdown, or ``None``.
     :param save: the file to save the run to, or ``None``.
     :param compare: the file with the run to compare with, or ``None``.
     :param compare_fail: whether the exit status tells of regressions alone.
@@ -71,6 +72,7 @@ class Settings:
     pcap_filter: str | None
     dump_asyncio_tasks: bool
     leaks: Leaks | None
+    summary_file: Path | None
     save: Path | None
     compare: Path | None
     compare_fail: bool
@@ -121,6 +123,7 @@ def read_settings(config: pytest.Config, hub: str | None = None) -> Settings:
         pcap_filter=given.text("eventlet_pcap_filter") or None,
         dump_asyncio_tasks=given.switch("eventlet_dump_asyncio_tasks"),
         leaks=_parsed(given, "eventlet_leaks", parse_leaks, None),
+        summary_file=_path(config, given, "eventlet_summary"),
         save=_path(config, given, "eventlet_save"),
         compare=compare,
         compare_fail=compare_fail,

@@ -29,6 +29,7 @@ from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_json
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
+from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.packets import LINKTYPE_ETHERNET
 from pytest_eventlet_debug.recordings.packets import Block
@@ -74,9 +75,11 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
             known = ports is not None or (each / STRACE_FILE).exists()
             _finish_capture(each, trace, own if shared and known else None)
         if captured or (each / STRACE_FILE).exists():
+            timeline = lay_out(each, trace)
             with _replacing(each / TIMELINE_FILE) as file:
                 with open(file.fileno(), "w", encoding="utf-8", closefd=False) as text:
-                    perfetto.write(lay_out(each, trace), text)
+                    perfetto.write(timeline, text)
+            report_part.write(each, timeline)
     note_artifacts(directory)
 
 

@@ -1,0 +1,227 @@
+"""Write the report: ``index.html``, and beside it ``report-data`` with what it loads.
+
+Opening the page reads one small script with the matrix. What belongs to one test is in scripts
+of its own, loaded when that test is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import hashlib
+from importlib import resources
+import os
+from pathlib import Path
+import shutil
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import msgspec
+
+from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug.recordings import report_part
+from pytest_eventlet_debug.recordings.report_part import PART_FILE
+from pytest_eventlet_debug.recordings.report_part import PROFILE_FILE
+from pytest_eventlet_debug.recordings.timeline import DUMP_FILES
+from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
+from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
+from pytest_eventlet_debug.recordings.timeline import read_timeline
+from pytest_eventlet_debug.report.data import Cell
+from pytest_eventlet_debug.report.data import Run
+from pytest_eventlet_debug.report.data import TestFacts
+from pytest_eventlet_debug.report.data import read_findings
+from pytest_eventlet_debug.report.results import Section
+
+PAGE_FILE = "index.html"
+DATA_FOLDER = "report-data"
+
+#: By this line of its head a page is known to be ours, and may be replaced.
+GENERATOR = '<meta name="generator" content="pytest-eventlet-debug">'
+
+#: Characters of a dump that the page shows; the file has all of it.
+MAX_DUMP = 200_000
+
+_RECORDINGS = (STRACE_FILE, PCAPNG_FILE, PROFILE_FILE)
+
+
+class ReportError(Exception):
+    """The report cannot be written there. One line: why, and what would do."""
+
+
+def write_report(runs: Sequence[Run], folder: Path) -> Path:
+    """Write a report on one run or several; return the page.
+
+    In the directory of the run itself the page loads what lies there. Elsewhere the data is
+    copied, and only the links to the recordings lead back.
+
+    :raises ReportError: the folder holds a page that is not ours.
+    :raises OSError: a file cannot be written.
+    """
+    page = folder / PAGE_FILE
+    _check_free(page)
+    data = folder / DATA_FOLDER
+    data.mkdir(parents=True, exist_ok=True)
+    for old in data.glob("test-*.js"):
+        old.unlink()
+    _copy_assets(data)
+    writer = _Writer(runs, folder)
+    matrix = writer.write()
+    (data / "run.js").write_text(report_part.script(matrix), "ascii")
+    page.write_text(_shell(matrix["title"]), "utf-8", "backslashreplace")
+    return page
+
+
+def _check_free(page: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if GENERATOR not in page.read_text("utf-8", "replace")[:1000]:
+            raise ReportError(f"{page} is another program's; name another folder with -o")
+
+
+def _static() -> Path:
+    return Path(str(resources.files(__package__))) / "static"
+
+
+def _copy_assets(data: Path) -> None:
+    for path in _static().rglob("*"):
+        if path.suffix in (".js", ".css"):
+            shutil.copyfile(path, data / path.name)
+
+
+def _shell(title: str) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    vendored = msgspec.json.decode((_static() / "vendor" / "vendored.json").read_bytes())
+    return environment.get_template("index.html.j2").render(
+        title=title, generator=GENERATOR, data=DATA_FOLDER, styles=vendored["styles"]
+    )
+
+
+class _Writer:
+    """Writes the scripts of all tests, and returns the matrix that leads to them."""
+
+    def __init__(self, runs: Sequence[Run], folder: Path) -> None:
+        self._runs = sorted(runs, key=lambda run: run.facts.started_ns)
+        self._folder = folder
+        hubs = dict.fromkeys(hub for run in self._runs for hub in run.hubs)
+        self._columns = [
+            (number, hub)
+            for hub in hubs
+            for number, run in enumerate(self._runs)
+            if hub in run.hubs
+        ]
+
+    def write(self) -> dict[str, Any]:
+        tests = dict.fromkeys(test for run in self._runs for test in run.cells)
+        return {
+            "title": self._title(),
+            "version": __version__,
+            "runs": [self._run(run) for run in self._runs],
+            "columns": [{"run": number, "hub": hub} for number, hub in self._columns],
+            "tests": [self._test(test) for test in tests],
+        }
+
+    def _title(self) -> str:
+        names = dict.fromkeys(Path(run.facts.rootdir).name or "tests" for run in self._runs)
+        return ", ".join(names)
+
+    def _run(self, run: Run) -> dict[str, Any]:
+        facts = msgspec.to_builtins(run.facts)
+        for name in ("started_ns", "ended_ns"):
+            facts[name] = None if facts[name] is None else str(facts[name])
+        return {**facts, "directory": str(run.directory), "label": run.directory.name}
+
+    def _test(self, test: str) -> dict[str, Any]:
+        cells = [self._runs[number].cells.get(test, {}).get(hub) for number, hub in self._columns]
+        details = [
+            self._detail(self._runs[number], cell) if cell is not None else None
+            for (number, _), cell in zip(self._columns, cells, strict=True)
+        ]
+        found: dict[str, Any] = {"id": test, "cells": [cell and _shown(cell) for cell in cells]}
+        if any(details):
+            digest = hashlib.sha256(test.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            found["script"] = f"{DATA_FOLDER}/test-{digest}.js"
+            (self._folder / found["script"]).write_text(report_part.script(details), "ascii")
+        return found
+
+    def _detail(self, run: Run, cell: Cell) -> dict[str, Any] | None:
+        """Return what the page of a test shows of a hub, or ``None`` for no more than a cell."""
+        result = cell.result
+        if not (cell.attempts or result.failure or result.sections):
+            return None
+        return {
+            "nodeid": result.nodeid,
+            "failure": result.failure,
+            "sections": [_section(section) for section in result.sections],
+            "attempts": [self._attempt(run, test) for test in cell.attempts],
+        }
+
+    def _attempt(self, run: Run, test: TestFacts) -> dict[str, Any]:
+        directory = run.directory / test.directory
+        return {
+            "attempt": test.attempt,
+            "directory": self._link(directory),
+            "path": str(directory),
+            "phases": _phases(test.phases),
+            "outcomes": test.outcomes,
+            "errors": test.errors,
+            "files": [name for name in test.artifacts if Path(name).name != PART_FILE],
+            "findings": [msgspec.to_builtins(each) for each in read_findings(directory)],
+            "dumps": dict(_dumps(directory)),
+            "parts": [self._part(each) for each in _recorded(directory)],
+        }
+
+    def _part(self, directory: Path) -> dict[str, str]:
+        """Name the script with a recording's data, which is written now if nobody has."""
+        part = directory / PART_FILE
+        if not part.exists():
+            report_part.write(directory, read_timeline(directory))
+        name = directory.name if directory.name.startswith("block-") else ""
+        if self._folder.resolve() in part.resolve().parents:
+            return {"block": name, "script": self._link(part)}
+        digest = hashlib.sha256(os.fsencode(part.resolve())).hexdigest()[:16]
+        copy = f"{DATA_FOLDER}/test-part-{digest}.js"
+        shutil.copyfile(part, self._folder / copy)
+        return {"block": name, "script": copy}
+
+    def _link(self, path: Path) -> str:
+        return quote(os.path.relpath(path, self._folder))
+
+
+def _shown(cell: Cell) -> dict[str, Any]:
+    """Return what the matrix shows of a test on a hub."""
+    result = cell.result
+    shown: dict[str, Any] = {"outcome": result.outcome, "seconds": result.seconds}
+    if result.reason:
+        shown["reason"] = result.reason
+    if result.earlier:
+        shown["earlier"] = result.earlier
+    if cell.findings:
+        shown["findings"] = [finding.title for finding in cell.findings]
+    return shown
+
+
+def _section(section: Section) -> dict[str, str]:
+    return {"title": section.title, "text": section.text}
+
+
+def _phases(phases: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+    """Return how long each phase took, in seconds."""
+    return {name: (end - start) / 1e9 for name, (start, end) in phases.items()}
+
+
+def _dumps(directory: Path) -> Iterator[tuple[str, str]]:
+    for name in DUMP_FILES:
+        with contextlib.suppress(OSError):
+            with open(directory / name, encoding="utf-8", errors="replace") as file:
+                yield name, file.read(MAX_DUMP)
+
+
+def _recorded(directory: Path) -> Iterator[Path]:
+    """Yield a test's directory and those of its blocks, as far as they hold recordings."""
+    for each in (directory, *sorted(directory.glob("block-*"))):
+        if any((each / name).exists() for name in _RECORDINGS):
+            yield each
