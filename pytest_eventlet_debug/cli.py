@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_compare(commands)
     _add_timeline(commands)
     report.add_report(commands)
+    report.add_open(commands)
+    report.add_list(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
