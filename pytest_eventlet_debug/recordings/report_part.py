@@ -33,13 +33,15 @@ def script(data: Any) -> str:
     return f'eventletReport.receive("{packed}");\n'
 
 
-def write(directory: Path, timeline: Timeline) -> None:
+def write(directory: Path, timeline: Timeline, path: Path | None = None) -> None:
     """Write the part of a test, or of a block of one.
 
+    :param directory: where the recordings are.
+    :param path: the file, by default the one there.
     :raises OSError: it cannot be written.
     """
     data = {**_columns(timeline), "flames": flame_graph.read(directory / PROFILE_FILE)}
-    (directory / PART_FILE).write_text(script(data), "ascii")
+    (path or directory / PART_FILE).write_text(script(data), "ascii")
 
 
 def _columns(timeline: Timeline) -> dict[str, Any]:

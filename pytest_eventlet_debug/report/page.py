@@ -1,4 +1,4 @@
-"""Write the report: ``index.html``, and beside it ``report-data`` with what it loads.
+"""Write the report: ``index.html``, and beside it ``report`` with what it loads.
 
 Opening the page reads one small script with the matrix. What belongs to one test is in scripts
 of its own, loaded when that test is opened.
@@ -36,7 +36,7 @@ from pytest_eventlet_debug.report.data import read_findings
 from pytest_eventlet_debug.report.results import Section
 
 PAGE_FILE = "index.html"
-DATA_FOLDER = "report-data"
+DATA_FOLDER = "report"
 
 #: By this line of its head a page is known to be ours, and may be replaced.
 GENERATOR = '<meta name="generator" content="pytest-eventlet-debug">'
@@ -175,17 +175,19 @@ class _Writer:
         }
 
     def _part(self, directory: Path) -> dict[str, str]:
-        """Name the script with a recording's data, which is written now if nobody has."""
+        """Name the script with a recording's data, which is made now if no finisher has."""
         part = directory / PART_FILE
-        if not part.exists():
-            report_part.write(directory, read_timeline(directory))
         name = directory.name if directory.name.startswith("block-") else ""
-        if self._folder.resolve() in part.resolve().parents:
+        made = part.exists()
+        if made and self._folder.resolve() in part.resolve().parents:
             return {"block": name, "script": self._link(part)}
         digest = hashlib.sha256(os.fsencode(part.resolve())).hexdigest()[:16]
-        copy = f"{DATA_FOLDER}/test-part-{digest}.js"
-        shutil.copyfile(part, self._folder / copy)
-        return {"block": name, "script": copy}
+        here = f"{DATA_FOLDER}/test-part-{digest}.js"
+        if made:
+            shutil.copyfile(part, self._folder / here)
+        else:
+            report_part.write(directory, read_timeline(directory), self._folder / here)
+        return {"block": name, "script": here}
 
     def _link(self, path: Path) -> str:
         return quote(os.path.relpath(path, self._folder))

@@ -101,7 +101,7 @@ def test_list_shows_the_runs_below_a_folder(recorded: Recorded, tmp_path: Path) 
     (line,) = ran.stdout.splitlines()
     assert "  poll, selects  5 passed, 2 skipped, 1 failed  " in line
     assert line.endswith(f"{tmp_path}/job/artifacts/index.html")
-    assert run("list", tmp_path / "job" / "artifacts" / "report-data").returncode == 2
+    assert run("list", tmp_path / "job" / "artifacts" / "report").returncode == 2
 
 
 def test_several_runs_need_a_folder_for_their_report(recorded: Recorded, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ eventletReport.flames = (() => {
   const { element, seconds } = eventletReport.dom;
 
   async function libraries() {
-    await eventletReport.library("report-data/d3.min.js");
-    await eventletReport.library("report-data/d3-flamegraph.umd.min.js");
+    await eventletReport.library("report/d3.min.js");
+    await eventletReport.library("report/d3-flamegraph.umd.min.js");
   }
 
   function show(body, data) {

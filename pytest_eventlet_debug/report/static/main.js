@@ -61,7 +61,7 @@
 
   theme();
   document.addEventListener("keydown", shortcuts);
-  eventletReport.load("report-data/run.js").then((loaded) => {
+  eventletReport.load("report/run.js").then((loaded) => {
     run = loaded;
     window.addEventListener("hashchange", route);
     route();
