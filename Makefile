@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo   run examples/ under two hubs with every tracer on"
 	@echo "make test   run this project's tests (ARGS='...' goes to pytest)"
-	@echo "make lint   ruff and mypy --strict"
+	@echo "make lint   ruff, mypy --strict and import-linter"
 	@echo "make suite  run eventlet's own test suite under two hubs"
 	@echo "make clean  remove what the targets above made"
 
@@ -37,6 +37,7 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 suite: $(VENV)/.ready tools
 	$(VENV)/bin/pip install --quiet aiohttp
@@ -51,6 +52,6 @@ $(VENV)/.ready: pyproject.toml setup.py scripts/setup-venv pytest_eventlet_debug
 
 clean:
 	rm -rf $(VENV) .tox .eventlet-suite eventlet-debug upgrade build dist .coverage .coverage.* \
-		htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info \
+		htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info \
 		pytest_eventlet_debug/profiling/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -54,6 +54,19 @@ def timeline(path: Path) -> int:
     return len(trace.rows()) + trace.left_out
 
 
+def findings(path: Path) -> int:
+    from pytest_eventlet_debug.recordings.findings.detection import Detection
+    from pytest_eventlet_debug.recordings.findings.protocol import About
+    from pytest_eventlet_debug.recordings.strace_log import open_log
+    from pytest_eventlet_debug.recordings.strace_log import parse
+
+    detection = Detection(About())
+    with open_log(path) as log:
+        count = sum(1 for _ in detection.watch(parse(log)))
+    detection.findings()
+    return count
+
+
 def strace_parser(path: Path) -> int:
     from strace_parser.parser import get_parser
 
@@ -81,15 +94,16 @@ def _plain(line: str) -> str:
 
 
 def read(path: Path) -> int:
-    from pytest_eventlet_debug.recordings import packets
+    from pytest_eventlet_debug.recordings import pcapng
 
-    return sum(1 for _ in packets.packets(packets.read(path)))
+    return sum(1 for _ in pcapng.packets(pcapng.read(path)))
 
 
 def dissect(path: Path) -> int:
     from pytest_eventlet_debug.recordings import packets
+    from pytest_eventlet_debug.recordings import pcapng
 
-    every = packets.packets(packets.read(path))
+    every = pcapng.packets(pcapng.read(path))
     return sum(packets.dissect(packet) is not None for packet in every)
 
 
@@ -129,12 +143,13 @@ def tshark(path: Path) -> int:
 
 #: Reader, what it reads, and by what the input is made smaller for it.
 READERS: dict[str, tuple[Callable[[Path], int], str, int]] = {
-    "analysis.strace_log": (strace_log, "lines", 1),
-    "analysis.timeline": (timeline, "lines", 1),
+    "recordings.strace_log": (strace_log, "lines", 1),
+    "recordings.findings": (findings, "lines", 1),
+    "recordings.timeline": (timeline, "lines", 1),
     "stracetools": (stracetools, "lines", 20),
     "strace-parser": (strace_parser, "lines", 2000),
-    "analysis.packets": (read, "packets", 1),
-    "analysis.packets with headers": (dissect, "packets", 1),
+    "recordings.packets": (read, "packets", 1),
+    "recordings.packets with headers": (dissect, "packets", 1),
     "dpkt": (dpkt, "packets", 5),
     "dpkt with headers": (dpkt_dissect, "packets", 10),
     "scapy raw": (scapy, "packets", 5),

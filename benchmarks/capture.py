@@ -24,6 +24,7 @@ import threading
 import time
 
 from pytest_eventlet_debug.recordings import packets
+from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -41,7 +42,7 @@ def say(sender: socket.socket, *words: bytes) -> None:
 
 def found(path: Path, port: int) -> int:
     """Return how many of a run's datagrams are in a capture."""
-    ends = (packets.dissect(packet) for packet in packets.packets(packets.read(path)))
+    ends = (packets.dissect(packet) for packet in pcapng.packets(pcapng.read(path)))
     return sum(
         end is not None and end.source.port == port and end.payload != len(MARK) for end in ends
     )
@@ -78,7 +79,9 @@ def tcpdump(sender: socket.socket, directory: Path) -> tuple[float, float, int]:
         process.send_signal(signal.SIGTERM)
         process.wait()
     stopped = time.perf_counter() - began
-    return started, stopped, PACKETS - found(path, sender.getsockname()[1])
+    command = ["tcpdump", "-n", "-r", str(path), f"src port {sender.getsockname()[1]}"]
+    read = subprocess.run(command, capture_output=True, check=True)
+    return started, stopped, PACKETS - (read.stdout.count(b"\n") - (MARK in path.read_bytes()))
 
 
 def repeat(name: str, runs: int, run: Callable[[], tuple[float, float, int]]) -> None:
@@ -120,7 +123,7 @@ def bulk(directory: Path, pcap: Pcap, mebibytes: int) -> None:
     except TracerError as error:
         said = str(error)
     kept = [
-        packets.dissect(each) for each in packets.packets(packets.read(directory / "capture.pcap"))
+        packets.dissect(each) for each in pcapng.packets(pcapng.read(directory / "capture.pcapng"))
     ]
     got = {each.sequence: each.payload for each in kept if each is not None and each.payload}
     print(

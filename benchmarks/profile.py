@@ -29,9 +29,12 @@ import cProfile  # noqa: E402
 import eventlet  # noqa: E402
 import greenlet  # noqa: E402
 
+from pytest_eventlet_debug.profiling.choice import engine_kind  # noqa: E402
+from pytest_eventlet_debug.profiling.clock import Clock  # noqa: E402
 from pytest_eventlet_debug.profiling.clock import ClockName  # noqa: E402
 from pytest_eventlet_debug.profiling.clock import make_clock  # noqa: E402
-from pytest_eventlet_debug.profiling.engine import greenlet_engines  # noqa: E402
+from pytest_eventlet_debug.profiling.engine import Engine  # noqa: E402
+from pytest_eventlet_debug.profiling.fallback import FallbackEngine  # noqa: E402
 
 try:
     import yappi
@@ -123,8 +126,10 @@ def with_yappi() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def with_ours(clock: ClockName = "run", kind: int = 0) -> Iterator[None]:
-    engine = greenlet_engines()[kind](make_clock(clock))
+def with_ours(
+    clock: ClockName = "run", kind: Callable[[Clock], Engine] | None = None
+) -> Iterator[None]:
+    engine = (kind or engine_kind("greenlet"))(make_clock(clock))
     engine.start()
     yield
     engine.stop()
@@ -150,7 +155,7 @@ PROFILERS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
     "ours": with_ours,
     "ours, wall": lambda: with_ours("wall"),
     "ours, 2 threads": with_a_thread,
-    "ours, no C": lambda: with_ours(kind=-1),
+    "ours, no C": lambda: with_ours(kind=FallbackEngine),
 }
 
 

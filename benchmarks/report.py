@@ -21,10 +21,11 @@ import time
 from playwright.sync_api import Page
 from playwright.sync_api import sync_playwright
 
+from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifacts import FORMAT
-from pytest_eventlet_debug.artifacts import SCHEMA
+from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import directory_name
-from pytest_eventlet_debug.artifacts import write_json
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Timeline
@@ -88,15 +89,15 @@ def make_run(directory: Path) -> str:
         for n, name in enumerate(names)
         for hub in HUBS
     ]
-    header = {"format": FORMAT, "schema": SCHEMA, "run": "benchmark", "hubs": HUBS}
-    write_json(directory / "run.json", header)
+    record = RunRecord(format=FORMAT, run="benchmark", hubs=list(HUBS))
+    json_files.write(directory / "run.json", record)
     results.write(Results(HUBS, tuple(tests)), directory / results.RESULTS_FILE)
     for hub in HUBS:
         nodeid = f"{names[0]}[{hub}]"
         test = directory / directory_name(nodeid)
         test.mkdir()
-        facts = {"format": FORMAT, "schema": SCHEMA, "nodeid": nodeid, "hub": hub}
-        write_json(test / "test.json", {**facts, "artifacts": ["strace.txt"]})
+        record = TestRecord(format=FORMAT, nodeid=nodeid, hub=hub, artifacts=["strace.txt"])
+        json_files.write(test / "test.json", record)
         (test / "strace.txt").write_text("")
         report_part.write(test, Timeline(nodeid, events(), []))
     return names[0]

@@ -20,7 +20,6 @@ from pathlib import Path
 import platform
 import posix
 import time
-from typing import Any
 
 import pytest
 
@@ -382,23 +381,25 @@ class Activation:
         workerinput = getattr(self._config, "workerinput", None)
         if self._told is None and workerinput is not None:
             self._run = workerinput["testrunuid"]
-        artifacts.open_run(self.settings.artifacts, self._run, self._facts())
+        artifacts.open_run(self.settings.artifacts, self._record())
         self._is_open = True
 
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "command": [str(argument) for argument in self._config.invocation_params.args],
-            "rootdir": str(self._config.rootpath),
-            "hubs": list(self._hub_names),
-            "started_ns": time.time_ns(),
-            "python": platform.python_version(),
-            "platform": unpatched.platform_name(),
-            "versions": {
+    def _record(self) -> artifacts.RunRecord:
+        return artifacts.RunRecord(
+            format=artifacts.FORMAT,
+            run=self._run,
+            command=[str(argument) for argument in self._config.invocation_params.args],
+            rootdir=str(self._config.rootpath),
+            hubs=list(self._hub_names),
+            started_ns=time.time_ns(),
+            python=platform.python_version(),
+            platform=unpatched.platform_name(),
+            versions={
                 "pytest-eventlet-debug": __version__,
                 **{name: version(name) for name in ("pytest", "eventlet", "greenlet")},
             },
-            "tools": self._tools,
-        }
+            tools=self._tools,
+        )
 
     def pytest_report_header(self) -> str | None:
         """One line: hubs, tools with their versions, where the artifacts go."""
@@ -428,9 +429,10 @@ class RunEnd:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        facts = {"ended_ns": time.time_ns(), "exit_status": int(exitstatus)}
         with contextlib.suppress(OSError):
-            artifacts.close_run(self._directory, self._run, facts)
+            artifacts.close_run(
+                self._directory, self._run, ended_ns=time.time_ns(), exit_status=int(exitstatus)
+            )
 
 
 def _told() -> Told | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import itertools
 import json
 import os
 from pathlib import Path
@@ -11,13 +12,16 @@ import sys
 from typing import get_args
 
 from pytest_eventlet_debug import __version__
-from pytest_eventlet_debug.artifacts import RUN_FILE
-from pytest_eventlet_debug.artifacts import TEST_FILE
+from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug import phrasing
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import RUN_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import tests
 from pytest_eventlet_debug.recordings import timeline_text as text
-from pytest_eventlet_debug.recordings.timeline import PCAP_FILE
-from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
-from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.recordings.timeline import Kind
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.report import commands as report
@@ -29,7 +33,7 @@ from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 USAGE_ERROR = 2
 KINDS = get_args(Kind)
 
-_RECORDINGS = (TEST_FILE, STRACE_FILE, PCAPNG_FILE, PCAP_FILE)
+_RECORDINGS = (TEST_FILE, STRACE_FILE, CAPTURE_FILE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_compare(commands)
+    _add_findings(commands)
     _add_timeline(commands)
     report.add_report(commands)
     report.add_open(commands)
@@ -87,15 +92,81 @@ def _compare(options: argparse.Namespace) -> int:
     return int(found.worse)
 
 
+def _add_findings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "findings",
+        help="print what was found in the recordings",
+        description="Print what was found in the recordings of a test, or of every test of a "
+        "run, with the lines that show it. Exit status: 0, or 2 if there is no recording.",
+    )
+    _add_directory(parser)
+    parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
+    parser.set_defaults(run=_findings)
+
+
+def _findings(options: argparse.Namespace) -> int:
+    directories = _test_directories(options.directory)
+    if directories is None:
+        return USAGE_ERROR
+    read = {directory: findings_file.read(directory) for directory in directories}
+    found = {directory: each for directory, each in read.items() if each is not None}
+    if options.json:
+        every = [finding for each in found.values() for finding in each.findings]
+        print(json_files.encode(every).decode())
+        return 0
+    for directory, each in found.items():
+        _print_findings(directory, each)
+    if not any(each.findings for each in found.values()):
+        print(f"nothing was found in the traces of {phrasing.tests(len(found))}")
+    return 0
+
+
+def _print_findings(directory: Path, found: findings_file.Findings) -> None:
+    """Print the findings of one test, below its id and its directory."""
+    by_test = itertools.groupby(found.findings, lambda finding: finding.nodeid)
+    for nodeid, findings in by_test:
+        print(_printable(f"{nodeid or directory.name} ({directory})"))
+        for finding in findings:
+            for line in findings_text.with_evidence(finding):
+                print(_printable(f"  {line}"))
+    for problem in found.problems:
+        print(_printable(f"{directory}: not read whole: {problem}"))
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="a test's directory, or that of a run"
+    )
+
+
+def _test_directories(directory: Path) -> list[Path] | None:
+    """Return the directories of tests that a command is about.
+
+    :return: ``None`` if the one that was named is no run's and no test's, which is printed.
+    """
+    if (directory / RUN_FILE).exists():
+        return [directory / test.directory for test in tests(directory)]
+    if any((directory / name).exists() for name in _RECORDINGS):
+        return [directory]
+    print(
+        f"pytest-eventlet-debug: {directory} holds neither {RUN_FILE} nor a recording; "
+        "name a run's directory, such as eventlet-debug, or one below it",
+        file=sys.stderr,
+    )
+    return None
+
+
 def _add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     timeline = commands.add_parser(
         "timeline",
         help="print what happened in a test, in time order",
         description="Print phases, system calls, packets, signals and threads in time order.",
     )
-    timeline.add_argument(
-        "directory", type=Path, metavar="DIR", help="a test's directory, or that of a run"
-    )
+    _add_directory(timeline)
     timeline.add_argument(
         "--only",
         action="append",
@@ -108,16 +179,8 @@ def _add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _timeline(options: argparse.Namespace) -> int:
-    directory: Path = options.directory
-    found = [directory]
-    if (directory / RUN_FILE).exists():
-        found = [directory / facts["directory"] for facts in tests(directory)]
-    elif not any((directory / name).exists() for name in _RECORDINGS):
-        print(
-            f"pytest-eventlet-debug: {directory} holds neither {RUN_FILE} nor a recording; "
-            "name a run's directory, such as eventlet-debug, or one below it",
-            file=sys.stderr,
-        )
+    found = _test_directories(options.directory)
+    if found is None:
         return USAGE_ERROR
     for number, each in enumerate(found):
         if number:

@@ -89,7 +89,7 @@ _OPTIONS: tuple[tuple[str, str | None, str], ...] = (
     (
         "--pcap",
         None,
-        "Capture the packets of each test (capture.pcapng, capture.pcap).",
+        "Capture the packets of each test (capture.pcapng).",
     ),
     (
         "--pcap-interface",

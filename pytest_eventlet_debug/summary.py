@@ -1,4 +1,4 @@
-"""The terminal summary: what differs between hubs, what spins, where the artifacts are."""
+"""The terminal summary: what differs between hubs, what was found, where the artifacts are."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.children.controller import Controller
 from pytest_eventlet_debug.hubs.ids import split_hub
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
 from pytest_eventlet_debug.outcomes.outcomes import format_differences
+from pytest_eventlet_debug.phrasing import first
+from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.profiling import heaviest as profile
 from pytest_eventlet_debug.profiling import view
-from pytest_eventlet_debug.recordings.findings.storms import find_storms
-from pytest_eventlet_debug.recordings.strace_log import StraceLogError
-from pytest_eventlet_debug.recordings.strace_log import open_log
-from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings import finisher
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.tracers.session import ERROR_PROPERTY
-
-#: Lines of each kind that are shown; the rest is counted.
-SHOWN = 50
 
 #: Seconds that a test takes for its profile to be shown without -v.
 LONG_SECONDS = 1.0
@@ -56,16 +56,16 @@ class Summary:
                 self._other_hubs.setdefault(str(value), []).append(report.nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        lines = [*self._differences(), *self._storms(), *self._profiles()]
-        lines += [*self._others(), *self._failures()]
-        if self._directories:
-            count = len(self._directories)
-            tests = "1 test" if count == 1 else f"{count} tests"
-            lines.append(f"artifacts of {tests}: {self._settings.artifacts}")
-        if lines:
-            terminalreporter.section("eventlet hubs", "=")
-        for line in lines:
-            terminalreporter.line(line)
+        sections = {
+            "hub differences": [*self._differences(), *self._others()],
+            "findings": list(self._findings()),
+            "recordings": [*self._profiles(), *self._failures(), *self._artifacts()],
+        }
+        for title, lines in sections.items():
+            if lines:
+                terminalreporter.section(title, "=")
+            for line in lines:
+                terminalreporter.line(line)
         if self._settings.cprofile_view:
             terminalreporter.line(
                 f"--cprofile-view: {view.open_only(map(Path, self._directories))}"
@@ -94,51 +94,48 @@ class Summary:
         if len(compared.hubs) > 1:
             verb = "test differs" if differing == 1 else "tests differ"
             yield f"{differing or 'no'} {verb} between {', '.join(compared.hubs)}"
-            yield from _first(f"  {line}" for line in format_differences(compared))
+            yield from first(f"  {line}" for line in format_differences(compared))
         for hub, trouble in unfinished.items():
             why = f" ({trouble})" if trouble else ""
             yield f"the run under {hub} is incomplete{why} and not compared"
 
-    def _storms(self) -> Iterator[str]:
-        """Name the system calls that were repeated without progress."""
+    def _findings(self) -> Iterator[str]:
+        """Show what was found in the recordings; what could not be read is a failure."""
         found = []
         for directory, nodeid in self._directories.items():
-            path = Path(directory, "strace.txt")
-            if not path.exists():
-                continue
-            try:
-                with open_log(path) as log:
-                    storms = find_storms(parse(log))
-            except (StraceLogError, OSError) as error:
-                self._errors.setdefault(f"strace.txt: {error}", []).append(nodeid)
-            else:
-                found += [f"  {nodeid}\n    {storm.describe()}" for storm in storms]
-        if found:
-            yield "system calls repeated without progress:"
-            yield from _first(iter(found))
+            read = findings_file.read(Path(directory))
+            if read is None:
+                if not Path(directory, STRACE_FILE).exists():
+                    continue
+                read = finisher.find(Path(directory))
+            lines = [f"    {findings_text.line(finding)}" for finding in read.findings]
+            if lines:
+                found.append("\n".join([f"  {nodeid}", *lines]))
+            for problem in read.problems:
+                self._errors.setdefault(problem, []).append(nodeid)
+        yield from first(found)
 
     def _profiles(self) -> Iterator[str]:
         """Name the functions that tests spent their time in: of long tests, or of all."""
         least = 0.0 if self._config.option.verbose > 0 else LONG_SECONDS
         paths = {
-            Path(directory, "profile.cprof"): nodeid
+            Path(directory, PROFILE_FILE): nodeid
             for directory, nodeid in self._directories.items()
             if self._seconds[nodeid] > least
         }
         found = ((nodeid, path) for path, nodeid in paths.items() if path.exists())
-        first = next(found, None)
-        if first is not None:
+        one = next(found, None)
+        if one is not None:
             yield "most time was spent in:"
-            yield from _first(
+            yield from first(
                 "\n".join([f"  {nodeid}", *(f"    {line}" for line in profile.describe(path))])
-                for nodeid, path in itertools.chain([first], found)
+                for nodeid, path in itertools.chain([one], found)
             )
 
     def _others(self) -> Iterator[str]:
         for hub, nodeids in self._other_hubs.items():
-            tests = "1 test" if len(nodeids) == 1 else f"{len(nodeids)} tests"
-            yield f"{tests} ran or ended on the hub {hub}, not on the one in the id:"
-            yield from _first(f"  {nodeid}" for nodeid in nodeids)
+            yield f"{tests(len(nodeids))} ran or ended on the hub {hub}, not on the one in the id:"
+            yield from first(f"  {nodeid}" for nodeid in nodeids)
 
     def _failures(self) -> Iterator[str]:
         for error, nodeids in self._errors.items():
@@ -146,9 +143,6 @@ class Summary:
             more = f" and {len(counts) - 1} more" if len(counts) > 1 else ""
             yield f"{error} ({nodeids[0]}{more})"
 
-
-def _first(lines: Iterator[str]) -> Iterator[str]:
-    yield from itertools.islice(lines, SHOWN)
-    left = sum(1 for _ in lines)
-    if left:
-        yield f"  and {left} more"
+    def _artifacts(self) -> Iterator[str]:
+        if self._directories:
+            yield f"artifacts of {tests(len(self._directories))}: {self._settings.artifacts}"

@@ -9,21 +9,24 @@ import re
 import resource
 import subprocess
 import sys
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
+from pytest_eventlet_debug.artifacts import FORMAT
 from pytest_eventlet_debug.artifacts import ArtifactsError
+from pytest_eventlet_debug.artifacts import RunRecord
 from pytest_eventlet_debug.artifacts import close_run
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import newest_attempt
 from pytest_eventlet_debug.artifacts import note_end
 from pytest_eventlet_debug.artifacts import open_run
 from pytest_eventlet_debug.artifacts import open_test
-from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.artifacts import read_run
+from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import tests as described
-from pytest_eventlet_debug.artifacts import write_json
 
 NODEIDS = [
     "tests/wsgi_test.py::TestHttpd::test_001_server[asyncio]",
@@ -39,17 +42,21 @@ NODEIDS = [
 ]
 
 
+def record(run: str) -> RunRecord:
+    return RunRecord(format=FORMAT, run=run)
+
+
 @pytest.mark.parametrize("nodeid", NODEIDS, ids=range(len(NODEIDS)))
 def test_any_test_has_a_directory_and_its_id_comes_back_whole(nodeid: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    open_run(run, "1", {})
+    open_run(run, record("1"))
     test = open_test(run, nodeid, "poll")
     test.save()
     assert test.directory.parent == run
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[0-9a-f]{8}", test.directory.name)
     assert len(test.directory.name) <= 80 + 9
     (facts,) = described(run)
-    assert facts["nodeid"] == nodeid
+    assert facts.nodeid == nodeid
     assert newest_attempt(run, nodeid) == test.directory
 
 
@@ -69,7 +76,7 @@ def test_a_test_keeps_its_name_from_run_to_run() -> None:
 
 
 def test_each_attempt_has_a_directory_of_its_own(tmp_path: Path) -> None:
-    open_run(tmp_path, "1", {})
+    open_run(tmp_path, record("1"))
     attempts = [open_test(tmp_path, "test_x.py::test_x", None) for _ in range(3)]
     assert [test.attempt for test in attempts] == [1, 2, 3]
     assert len({test.directory for test in attempts}) == 3
@@ -77,7 +84,7 @@ def test_each_attempt_has_a_directory_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_next_run_replaces_what_the_last_one_made_and_nothing_else(tmp_path: Path) -> None:
-    open_run(tmp_path, "1", {})
+    open_run(tmp_path, record("1"))
     test = open_test(tmp_path, "test_x.py::test_x", None)
     test.save()
     (test.directory / "block-1").mkdir()
@@ -94,7 +101,7 @@ def test_the_next_run_replaces_what_the_last_one_made_and_nothing_else(tmp_path:
     test.directory.rename(elsewhere)
     test.directory.symlink_to(elsewhere)
 
-    open_run(tmp_path, "2", {"command": ["x"]})
+    open_run(tmp_path, record("2"))
     assert notes.exists()
     assert theirs.exists()
     assert copy.exists()
@@ -103,14 +110,14 @@ def test_the_next_run_replaces_what_the_last_one_made_and_nothing_else(tmp_path:
 
     test.directory.unlink()
     elsewhere.rename(test.directory)
-    open_run(tmp_path, "3", {})
+    open_run(tmp_path, record("3"))
     assert not test.directory.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("a-copy-to-keep", "notes.txt", "run.json", "theirs")
     ]
-    facts = read_json(tmp_path / "run.json")
-    assert facts is not None
-    assert facts["run"] == "3"
+    opened = read_run(tmp_path)
+    assert opened is not None
+    assert opened.run == "3"
 
 
 @pytest.mark.parametrize("content", ["{}", '{"format": "another"}', "[1]", "\xff", None])
@@ -122,7 +129,7 @@ def test_a_directory_with_files_of_others_is_refused_and_left_alone(
         (tmp_path / "run.json").write_text(content, encoding="latin-1")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ArtifactsError) as caught:
-        open_run(tmp_path, "1", {})
+        open_run(tmp_path, record("1"))
     assert str(caught.value) == (
         f"{tmp_path} holds files but no run.json of pytest-eventlet-debug; "
         "empty it or name another place with --eventlet-artifacts"
@@ -131,13 +138,14 @@ def test_a_directory_with_files_of_others_is_refused_and_left_alone(
 
 
 def test_of_two_processes_that_open_the_same_run_one_clears(tmp_path: Path) -> None:
-    open_run(tmp_path, "1", {})
+    open_run(tmp_path, record("1"))
     open_test(tmp_path, "test_x.py::old", None).save()
     program = (
         "import sys; from pathlib import Path; from pytest_eventlet_debug.artifacts import *\n"
         "run, number = Path(sys.argv[1]), sys.argv[2]\n"
-        "open_run(run, '2', {}); open_test(run, 'test_x.py::' + number, None).save()\n"
-        "close_run(run, '2', {})"
+        "open_run(run, RunRecord(format=FORMAT, run='2'))\n"
+        "open_test(run, 'test_x.py::' + number, None).save()\n"
+        "close_run(run, '2', ended_ns=1, exit_status=0)"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(number)])
@@ -145,53 +153,63 @@ def test_of_two_processes_that_open_the_same_run_one_clears(tmp_path: Path) -> N
     ]
     assert [process.wait() for process in processes] == [0] * 4
     made = [f"test_x.py::{number}" for number in range(4)]
-    assert sorted(facts["nodeid"] for facts in described(tmp_path)) == made
-    facts = read_json(tmp_path / "run.json")
-    assert facts is not None
-    assert sorted(test["nodeid"] for test in facts["tests"]) == made
+    assert sorted(test.nodeid for test in described(tmp_path)) == made
+    opened = read_run(tmp_path)
+    assert opened is not None
+    assert isinstance(opened.tests, list)
+    assert sorted(test.nodeid for test in opened.tests) == made
 
 
 def test_a_run_that_another_one_has_replaced_does_not_close_that(tmp_path: Path) -> None:
-    open_run(tmp_path, "1", {})
-    open_run(tmp_path, "2", {})
-    close_run(tmp_path, "1", {"exit_status": 1})
-    facts = read_json(tmp_path / "run.json")
-    assert facts is not None
-    assert "exit_status" not in facts
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "test.json"
-    write_json(path, {"format": "pytest-eventlet-debug", "n": 1})
-    # What a full disk does, as far as one process can see.
-    program = (
-        "import resource, sys; from pathlib import Path\n"
-        "from pytest_eventlet_debug.artifacts import write_json\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "write_json(Path(sys.argv[1]), {'long': 'x' * 5000})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True
-    )
-    assert "OSError: [Errno 27] File too large" in done.stderr
-    assert read_json(path) == {"format": "pytest-eventlet-debug", "n": 1}
-    assert os.listdir(tmp_path) == ["test.json"]
+    open_run(tmp_path, record("1"))
+    open_run(tmp_path, record("2"))
+    close_run(tmp_path, "1", ended_ns=1, exit_status=1)
+    assert "exit_status" not in json.loads((tmp_path / "run.json").read_text())
 
 
 def test_how_a_test_ended_is_noted_for_the_process_that_could_not(tmp_path: Path) -> None:
-    open_run(tmp_path, "1", {})
+    open_run(tmp_path, record("1"))
     for _ in range(2):
         test = open_test(tmp_path, "test_x.py::test_x", "poll")
         test.save()
     (test.directory / "strace.txt").touch()
     (test.directory / "block-1").mkdir()
-    (test.directory / "block-1" / "capture.pcap").touch()
+    (test.directory / "block-1" / "capture.pcapng").touch()
     assert note_end(tmp_path, "test_x.py::test_x", "crashed") == test.directory
-    first, last = sorted(described(tmp_path), key=lambda facts: int(facts["attempt"]))
-    assert first["outcomes"] == {}
-    assert last["outcomes"] == {"call": "crashed"}
-    assert last["artifacts"] == ["block-1/capture.pcap", "strace.txt"]
-    assert last["nodeid"] == "test_x.py::test_x"
+    first, last = sorted(described(tmp_path), key=lambda test: test.attempt)
+    assert first.outcomes == {}
+    assert last.outcomes == {"call": "crashed"}
+    assert last.artifacts == ["block-1/capture.pcapng", "strace.txt"]
+    assert last.nodeid == "test_x.py::test_x"
+
+
+def test_a_test_file_names_the_process_that_ran_the_test(tmp_path: Path) -> None:
+    open_run(tmp_path, record("1"))
+    test = open_test(tmp_path, "test_x.py::test_x", "poll")
+    test.phases["call"] = (1, 2)
+    test.save()
+    found = read_test(test.directory)
+    assert found is not None
+    assert (found.pid, found.hub, found.phases) == (os.getpid(), "poll", {"call": (1, 2)})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"phases": None}, {"phases": {"call": [1]}}, {"attempt": "1"}, {"outcomes": 3}]
+)
+def test_a_test_file_with_a_field_of_another_type_is_not_ours(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    facts = {"format": "pytest-eventlet-debug", "nodeid": "a::b", **wrong}
+    (tmp_path / "test.json").write_text(json.dumps(facts))
+    assert read_test(tmp_path) is None
+
+
+def test_a_patched_json_module_does_no_harm(tmp_path: Path) -> None:
+    open_run(tmp_path, record("1"))
+    test = open_test(tmp_path, "test_x.py::test_x[\udc80]", "poll")
+    with mock.patch.multiple(json, dumps=None, loads=None, dump=None, load=None):
+        test.save()
+        assert note_end(tmp_path, test.nodeid, "hung") == test.directory
 
 
 def test_nothing_is_noted_for_a_test_that_has_no_directory(tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def summary(result: pytest.RunResult) -> list[str]:
-    """Return the lines of our section of the terminal's summary."""
-    lines = result.stdout.lines
-    start = next((n for n, line in enumerate(lines) if "== eventlet hubs ==" in line), None)
-    if start is None:
-        return []
+TITLES = ("hub differences", "findings", "recordings")
+
+
+def summary(result: pytest.RunResult, *titles: str) -> list[str]:
+    """Return the lines of our sections of the terminal's summary, or of those named."""
     found = []
-    for line in lines[start + 1 :]:
+    ours = False
+    for line in result.stdout.lines:
         if line.startswith("==="):
-            break
-        if line:
+            ours = line.strip("= ") in (titles or TITLES)
+        elif ours and line:
             found.append(line)
     return found
 
@@ -93,21 +93,44 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
     shutil.copy(EXAMPLES / "test_closed_listener.py", pytester.path)
     result = pytester.runpytest("--eventlet-hub=epolls,asyncio", "--strace", "-W", "ignore")
     result.assert_outcomes(passed=1, failed=1)
-    lines = summary(result)
     test = "test_closed_listener.py::test_server_ends_when_its_listener_is_closed"
-    assert lines[0] == "1 test differs between epolls, asyncio"
-    assert " ".join(lines[1].split()) == f"{test} epolls passed asyncio failed"
-    assert lines[2:4] == [
-        "system calls repeated without progress:",
-        f"  {test}[asyncio]",
-    ]
+    differing, which = summary(result, "hub differences")
+    assert differing == "1 test differs between epolls, asyncio"
+    assert " ".join(which.split()) == f"{test} epolls passed asyncio failed"
+    where, found = summary(result, "findings")
+    assert where == f"  {test}[asyncio]"
     assert re.fullmatch(
-        r"    accept4\(-1\) = -1 EBADF x [\d,]+ in [\d.]+ s by greenthread \d+:serve, "
+        r"    storm: accept4\(-1\) = -1 EBADF x [\d,]+ in [\d.]+ s by greenthread \d+:serve, "
         r"strace.txt line \d+",
-        lines[4],
+        found,
     )
     artifacts = pytester.path / "eventlet-debug"
-    assert lines[5:] == [f"artifacts of 2 tests: {artifacts}", f"report: {artifacts}/index.html"]
+    assert summary(result, "recordings") == [
+        f"artifacts of 2 tests: {artifacts}",
+        f"report: {artifacts}/index.html",
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_a_test_that_kills_its_process_while_it_spins_is_named(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_spins():
+            for _ in range(2000):
+                try:
+                    os.read(-1, 1)
+                except OSError:
+                    pass
+            os.abort()
+        """
+    )
+    result = pytester.runpytest("--eventlet-hub=poll", "--eventlet-timeout=60", "--strace")
+    _, found = summary(result, "findings")
+    assert found.startswith("    storm: read(-1) = -1 EBADF x ")
 
 
 @pytest.mark.parametrize("hubs", ["poll", "poll,epolls"])

@@ -14,11 +14,9 @@ import os
 import re
 import shutil
 import signal
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pytest_eventlet_debug.helper.process import Answer
-    from pytest_eventlet_debug.helper.process import Loop
+from pytest_eventlet_debug.helper.loop import Answer
+from pytest_eventlet_debug.helper.loop import Loop
 
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
 ATTACH_SECONDS = 10.0
@@ -26,7 +24,6 @@ ATTACH_SECONDS = 10.0
 #: Seconds between SIGTERM and SIGKILL.
 DETACH_SECONDS = 5.0
 
-_PR_SET_PDEATHSIG = 1
 _ATTACHED = re.compile(rb"strace: Process (\d+) attached(?: with \d+ threads)?")
 _CHATTER = re.compile(rb"strace: Process \d+ (?:attached|detached)\b")
 

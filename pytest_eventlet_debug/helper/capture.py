@@ -17,15 +17,13 @@ import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING
 from typing import BinaryIO
 
 from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.helper.loop import Answer
+from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.recordings import pcapng
-
-if TYPE_CHECKING:
-    from pytest_eventlet_debug.helper.process import Answer
-    from pytest_eventlet_debug.helper.process import Loop
 
 #: A block holds a packet of 64 KiB and not two, so two fillers close any block.
 BLOCK_BYTES = 1 << 17
@@ -111,7 +109,7 @@ class Capture:
         interface: str,
         expression: str | None,
     ) -> None:
-        """Record what arrives from *since_ns* on into files in *directory*."""
+        """Record what arrives from *since_ns* on into a file in *directory*."""
         self._open(interface, expression)
         self._count()
         recording = _Recording(
@@ -131,7 +129,7 @@ class Capture:
         answer()
 
     def stop(self, answer: Answer, *, number: int) -> None:
-        """Take in every packet that was sent so far; answer when the files are complete."""
+        """Take in every packet that was sent so far; answer when the file is complete."""
         if number not in self._recordings:
             answer("the capture does not know this recording")
             return
@@ -217,7 +215,7 @@ class Capture:
                     port = self._sentinels.getsockname()[1]
                     expression = f"({expression}) or (udp port {port} and host 127.0.0.1)"
                 # ctypes is slow to import, and few want a filter.
-                from pytest_eventlet_debug.tracers.packet_filter import compile_filter
+                from pytest_eventlet_debug.helper.packet_filter import compile_filter
 
                 program = compile_filter(expression, self._linktype)
                 packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.option)
@@ -291,14 +289,14 @@ class Capture:
         recording.end(self._received - recording.received_before, dropped)
         problem = recording.problem
         if problem is None and error is not None:
-            problem = f"capture.pcapng may lack its last packets: no sentinel over lo ({error})"
+            problem = f"{CAPTURE_FILE} may lack its last packets: no sentinel over lo ({error})"
         if problem is None and late:
             problem = (
-                "capture.pcapng may lack its last packets: the sentinel did not come "
+                f"{CAPTURE_FILE} may lack its last packets: the sentinel did not come "
                 f"through lo within {SENTINEL_SECONDS:g} s"
             )
         if problem is None and dropped:
-            problem = f"capture.pcapng lacks {dropped} packets the kernel dropped"
+            problem = f"{CAPTURE_FILE} lacks {dropped} packets the kernel dropped"
         answer(problem)
 
     def _count(self) -> None:
@@ -329,7 +327,7 @@ _FOREVER = 1 << 63
 
 
 class _Recording:
-    """The two files of one recording."""
+    """The file of one recording."""
 
     def __init__(
         self,
@@ -348,15 +346,11 @@ class _Recording:
         self.problem: str | None = None
         self._finished = False
         self._blocks: list[bytes] = []
-        self._records: list[bytes] = []
-        self._files: list[BinaryIO] = []
         application = f"pytest-eventlet-debug {__version__}"
         begin = pcapng.section(nodeid, application) + pcapng.interface(interface, linktype)
         self._blocks.append(begin)
-        self._records.append(pcapng.pcap_header(linktype))
-        for name in ("capture.pcapng", "capture.pcap"):
-            path = os.path.join(directory, name)
-            self._files.append(open(path, "wb", buffering=0))  # noqa: SIM115, open for long
+        path = os.path.join(directory, CAPTURE_FILE)
+        self._file: BinaryIO = open(path, "wb", buffering=0)  # noqa: SIM115, open for long
         self.flush()
 
     def take(self, time_ns: int, data: bytes, length: int) -> None:
@@ -365,7 +359,6 @@ class _Recording:
         for first, last in self.spans:
             if first <= time_ns <= last:
                 self._blocks.append(pcapng.packet(time_ns, data, length))
-                self._records.append(pcapng.pcap_packet(time_ns, data, length))
                 return
 
     def finish(self) -> None:
@@ -373,15 +366,14 @@ class _Recording:
         self._finished = True
 
     def flush(self) -> None:
-        for file, parts in zip(self._files, (self._blocks, self._records), strict=True):
-            if parts and self.problem is None:
-                try:
-                    whole = memoryview(b"".join(parts))
-                    while whole:
-                        whole = whole[file.write(whole) :]
-                except OSError as error:
-                    self.problem = f"the capture is incomplete: {error}"
-            parts.clear()
+        if self._blocks and self.problem is None:
+            try:
+                whole = memoryview(b"".join(self._blocks))
+                while whole:
+                    whole = whole[self._file.write(whole) :]
+            except OSError as error:
+                self.problem = f"the capture is incomplete: {error}"
+        self._blocks.clear()
 
     def end(self, received: int, dropped: int) -> None:
         self._blocks.append(pcapng.statistics(time.time_ns(), received, dropped))
@@ -389,5 +381,4 @@ class _Recording:
         self.close()
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
+        self._file.close()

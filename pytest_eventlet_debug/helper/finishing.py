@@ -9,34 +9,26 @@ from collections import deque
 from collections.abc import Callable
 import json
 import os
-from pathlib import Path
 import signal
-import sys
-from typing import TYPE_CHECKING
 
-import pytest_eventlet_debug
-
-if TYPE_CHECKING:
-    from pytest_eventlet_debug.helper.process import Answer
-    from pytest_eventlet_debug.helper.process import Loop
+from pytest_eventlet_debug.helper.loop import Answer
+from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.protocol import finisher_command
 
 #: Seconds after which a waiting test process hears how much is left.
 PATIENCE_SECONDS = 5.0
-
-_PROGRAM = """\
-import sys
-sys.path.append(sys.argv[1])
-from pytest_eventlet_debug.recordings import finisher
-finisher.main()
-"""
 
 
 class Finishing:
     """Orders for the finisher, given one at a time; it is started for the first."""
 
-    def __init__(self, loop: Loop) -> None:
-        """Start nothing yet; events come through *loop*."""
+    def __init__(self, loop: Loop, libraries: str) -> None:
+        """Start nothing yet; events come through *loop*.
+
+        :param libraries: the directory that msgspec is in.
+        """
         self._loop = loop
+        self._libraries = libraries
         self._orders: deque[dict[str, object]] = deque()
         self._problems: list[str] = []
         self._waiting: Answer | None = None
@@ -112,11 +104,11 @@ class Finishing:
     def _start(self) -> None:
         theirs, self._input = os.pipe()
         self._output, their_output = os.pipe()
-        root = str(Path(pytest_eventlet_debug.__file__).resolve().parent.parent)
+        command = finisher_command(self._libraries)
         try:
             self._pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, root],
+                command[0],
+                command,
                 dict(os.environ),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs, 0),

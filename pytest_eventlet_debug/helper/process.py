@@ -1,4 +1,4 @@
-"""The helper process that lives beside a test process: its main loop.
+"""The helper process that lives beside a test process: its commands, its life and its end.
 
 It runs in a fresh interpreter without site-packages, so nothing here may import pytest,
 eventlet or what is slow to import. One thread waits in ``poll()`` for requests, for what
@@ -15,17 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable
 import json
 import os
-import select
 import signal
 import socket
 import sys
-import time
 
 from pytest_eventlet_debug.helper.attachment import Attachment
 from pytest_eventlet_debug.helper.capture import Capture
 from pytest_eventlet_debug.helper.finishing import Finishing
-
-MESSAGE_BYTES = 1 << 16
+from pytest_eventlet_debug.helper.loop import Answer
+from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 
 #: Seconds between looks at the test process where ``pidfd_open`` is missing.
 _LOOK_SECONDS = 1.0
@@ -37,94 +36,20 @@ _LAST_WORDS_SECONDS = 1.0
 _COMPLETION_SECONDS = 10.0
 
 
-class Loop:
-    """Calls a function when a descriptor can be read or when a time has come."""
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._alarms: dict[int, tuple[float, Callable[[], None]]] = {}
-        self._next_alarm = 0
-        self._stopped = False
-
-    def watch(self, fd: int, handler: Callable[[], None]) -> None:
-        """Call *handler* whenever the descriptor *fd* can be read or has ended."""
-        self._handlers[fd] = handler
-        self._poll.register(fd, select.POLLIN)
-
-    def unwatch(self, fd: int) -> None:
-        """Forget the descriptor *fd*; it may be closed then."""
-        if self._handlers.pop(fd, None) is not None:
-            self._poll.unregister(fd)
-
-    def call_later(self, seconds: float, handler: Callable[[], None]) -> int:
-        """Call *handler* once, after *seconds*; return the alarm's number."""
-        self._next_alarm += 1
-        self._alarms[self._next_alarm] = (time.monotonic() + seconds, handler)
-        return self._next_alarm
-
-    def cancel(self, alarm: int | None) -> None:
-        """Forget the alarm of that number, if it is still to come."""
-        if alarm is not None:
-            self._alarms.pop(alarm, None)
-
-    def stop(self) -> None:
-        """Let :meth:`run` return."""
-        self._stopped = True
-
-    def run(self) -> None:
-        """Serve until :meth:`stop`."""
-        while not self._stopped:
-            self.step()
-
-    def step(self) -> None:
-        """Wait for the next thing to happen and handle what is due."""
-        timeout = None
-        if self._alarms:
-            first = min(when for when, _ in self._alarms.values())
-            timeout = max(0.0, first - time.monotonic()) * 1000
-        for fd, _ in self._poll.poll(timeout):
-            handler = self._handlers.get(fd)
-            if handler is not None:
-                handler()
-        now = time.monotonic()
-        for number, (when, handler) in sorted(self._alarms.items()):
-            if when <= now and self._alarms.pop(number, None) is not None:
-                handler()
-
-
-class Answer:
-    """The answer that is due to one request; only the first one given is sent."""
-
-    def __init__(self, control: socket.socket, sequence: int) -> None:
-        self._control = control
-        self._sequence = sequence
-        self._given = False
-
-    def __call__(self, error: str | None = None, **values: object) -> None:
-        """Send *values*, or the one-line *error*."""
-        if self._given:
-            return
-        self._given = True
-        if error is not None:
-            error = " ".join(error.split())[:4000]
-        try:
-            self._control.send(json.dumps([self._sequence, error, values]).encode("ascii"))
-        except OSError:
-            pass  # the test process has gone; the loop hears of it
-
-
 class HelperProcess:
     """Serves one test process until that ends."""
 
-    def __init__(self, control: socket.socket, tracee: int) -> None:
-        """Serve the requests that come over *control* about the process *tracee*."""
+    def __init__(self, control: socket.socket, tracee: int, libraries: str) -> None:
+        """Serve the requests that come over *control* about the process *tracee*.
+
+        :param libraries: the directory that msgspec is in, for the finisher.
+        """
         self._control = control
         self._tracee = tracee
         self._loop = Loop()
         self._attachment = Attachment(self._loop, tracee)
         self._capture = Capture(self._loop)
-        self._finishing = Finishing(self._loop)
+        self._finishing = Finishing(self._loop, libraries)
         self._completing = False
         self._commands: dict[str, Callable[..., None]] = {
             "hello": self._hello,
@@ -215,12 +140,14 @@ class HelperProcess:
         answer()
 
 
-def main(control_fd: int, tracee: int) -> None:
+def main(control: str, tracee: str, libraries: str) -> None:
     """Become the helper of the process *tracee*.
 
-    :param control_fd: an inherited ``SOCK_SEQPACKET`` socket.
+    :param control: the number of an inherited ``SOCK_SEQPACKET`` socket.
     :param tracee: the test process's id.
+    :param libraries: the directory that msgspec is in.
     """
+    control_fd = int(control)
     os.setsid()
     if os.fork():
         os._exit(0)  # whoever started us waits for this process, not for the helper
@@ -236,9 +163,9 @@ def main(control_fd: int, tracee: int) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         # Ctrl-C and its kin are for the tests; we end when they have.
         signal.signal(number, signal.SIG_IGN)
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_fd)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_fd)
     try:
-        HelperProcess(control, tracee).serve()
+        HelperProcess(connection, int(tracee), libraries).serve()
     finally:
         sys.stdout = sys.stderr = None
         os._exit(0)

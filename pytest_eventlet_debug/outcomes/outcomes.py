@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Literal
 
+from pytest_eventlet_debug.phrasing import tests
+
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed"]
 OutcomeOrAbsent = Literal[
     "passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed", "absent"
@@ -146,9 +148,8 @@ def format_differences(comparison: Comparison) -> list[str]:
         for row in rows
     ]
     for module in comparison.modules:
-        tests = "1 test" if module.count == 1 else f"{module.count} tests"
         lines.append(
-            f"{module.module}   {tests} on {', '.join(module.present)} only,"
+            f"{module.module}   {tests(module.count)} on {', '.join(module.present)} only,"
             f" not on {', '.join(module.absent)}"
         )
     return lines

@@ -2,8 +2,8 @@
 
    What _lsprof.c of CPython counts and in which terms, with two differences: there are many
    stacks, of which one runs, and a stack's clock can stand still while it does not. The
-   counts are common to all stacks that have the same root. monitoring.py and setprofile.py
-   do the same by means of the standard library, for machines that have not built this. */
+   counts are common to all stacks that have the same root. fallback.py
+   does the same in Python, for machines that have not built this. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

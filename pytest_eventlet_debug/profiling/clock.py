@@ -1,18 +1,13 @@
-"""Clocks for a profile, among them one that stands still while a greenlet is away.
+"""The clocks that a profile is measured by.
 
-When a clock is a Python function, signal handlers run inside it, where ``_lsprof`` swallows
-what they raise: Ctrl-C and timeouts would be lost. So a clock here is made of C callables
-alone.
+Each is a C callable. In a Python function signal handlers would run, and ``_lsprof`` swallows
+what they raise: Ctrl-C and timeouts would be lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 import dataclasses
-import gc
-import itertools
-import operator
 import time
 from typing import Literal
 
@@ -48,30 +43,3 @@ def make_clock(name: ClockName) -> Clock:
     if name == "cpu":
         return Clock(_thread_time, number=time.CLOCK_THREAD_CPUTIME_ID)
     return Clock(_perf_counter, name == "run", number=time.CLOCK_MONOTONIC)
-
-
-def less(now: Callable[[], float]) -> tuple[Callable[[], float], list[float]]:
-    """Return a C callable for ``now() - cell[0]``, and *cell*, a list of one number."""
-    numbers, cell = _changeable_constant()
-    times = itertools.starmap(now, itertools.repeat(()))
-    return map(operator.sub, times, numbers).__next__, cell
-
-
-def _changeable_constant() -> tuple[Iterator[float], list[float]]:
-    """Return an iterator that yields ``cell[0]`` forever, and *cell*.
-
-    ``itertools.cycle`` goes round in a list that it keeps to itself, and no call is needed
-    to take a number from there.
-    """
-    numbers = itertools.cycle((0.0,))
-    next(numbers)
-    next(numbers)  # the end of the tuple has been seen; only the list is left
-    kept = gc.get_referents(numbers)
-    if len(kept) == 1 and type(kept[0]) is list and kept[0] == [0.0]:
-        cell: list[float] = kept[0]
-        cell[0] = 1.0
-        if next(numbers) == 1.0:
-            cell[0] = 0.0
-            return numbers, cell
-    cell = [0.0]
-    return map(cell.__getitem__, itertools.repeat(0)), cell

@@ -20,16 +20,20 @@ def write_pstats(stats: Stats, path: Path) -> None:
     path.write_bytes(marshal.dumps(stats))
 
 
-def write_callgrind(pstats_path: Path, path: Path) -> None:
+def write_callgrind(pstats_path: Path, path: Path, command: str, about: dict[str, str]) -> None:
     """Convert a file of pstats for KCachegrind and callgrind_annotate.
 
+    :param command: what was profiled; viewers head their windows and listings with it.
+    :param about: more to say of it, as names and values.
     :raises OSError: it cannot be written.
     """
     import pyprof2calltree  # only those who profile pay for it
 
     text = io.StringIO()
     pyprof2calltree.convert(str(pstats_path), text)
-    path.write_text(with_summary(text.getvalue()), "utf-8", "backslashreplace")
+    header = {"cmd": command, **{f"desc: {name}": value for name, value in about.items()}}
+    lines = "".join(f"{name}: {' '.join(value.split())}\n" for name, value in header.items())
+    path.write_text(lines + with_summary(text.getvalue()), "utf-8", "backslashreplace")
 
 
 def write_facts(facts: dict[str, Any], path: Path) -> None:

@@ -1,36 +1,50 @@
-"""What the engines that tell greenlets apart have in common."""
+"""An engine that keeps the calls of greenlets apart, whoever counts them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import sys
 from typing import Any
+from typing import Protocol
 
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.engine import Profile
-from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.stats import ALL
 from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
 from pytest_eventlet_debug.profiling.stats import root_of
+from pytest_eventlet_debug.profiling.stats import under
 from pytest_eventlet_debug.system import switches
-
-#: Why a profile is incomplete where another profiler came.
-TAKEN = "the test put a profiler of its own in the place of ours"
 
 _LOST = "greenlets were switched without our notice: an exception arose in our callback, " + (
     "or the test called greenlet.settrace()"
 )
 
 
-def require_free_thread() -> None:
-    """Make sure that nobody has this thread's place for a profiler.
+class CallStacks(Protocol):
+    """The open calls of each greenlet of a thread, and the counts of those that ended.
 
-    :raises ProfilingError: somebody has.
+    There is one in C, ``_native.CallStacks``, and one in Python. Each serves for one stretch.
     """
-    present: object = sys.getprofile()
-    if present is not None:
-        raise ProfilingError(f"{present!r} profiles already")
+
+    @property
+    def seconds(self) -> float:
+        """Time from ``begin`` to ``end``."""
+
+    @property
+    def switching(self) -> float:
+        """Seconds of it that were spent in ``switched``."""
+
+    def begin(self, greenlet: object, /) -> None:
+        """Count the calls of this thread, in which *greenlet* runs now."""
+
+    def end(self) -> None:
+        """Count no more. Calls that are open count as calls, up to now."""
+
+    def switched(self, event: str, arguments: tuple[Any, Any], /) -> None:
+        """Take a switch of greenlets; for ``greenlet.settrace()``."""
+
+    def parts(self) -> list[tuple[list[tuple[Any, ...]], Function | None, int]]:
+        """Return the arguments of a :class:`Part` for each root."""
 
 
 def root(greenlet: Any, origin: Any) -> Function | None:
@@ -43,7 +57,9 @@ def root(greenlet: Any, origin: Any) -> Function | None:
 
 
 class GreenletEngine:
-    """Profile by *clock* from each ``start`` to the next ``stop``; see :class:`Engine`."""
+    """Profile by a clock from each ``start`` to the next ``stop``; see :class:`Engine`."""
+
+    name = ""
 
     def __init__(self, clock: Clock) -> None:
         """Measure by *clock*; nothing is started yet."""
@@ -52,7 +68,7 @@ class GreenletEngine:
         self._seconds = 0.0
         self._switching = 0.0
         self._trouble = ""
-        self._end: Callable[[], None] | None = None
+        self._stacks: CallStacks | None = None
 
     def start(self) -> None:
         """Profile the present thread from now on.
@@ -61,27 +77,39 @@ class GreenletEngine:
         """
         import greenlet  # not for those who only load the plugin
 
-        self._end = self._begin(greenlet.getcurrent())
+        self._stacks = self._listen()
+        switches.subscribe(self._stacks.switched, first=True)
+        self._stacks.begin(greenlet.getcurrent())
 
-    def _begin(self, current: object) -> Callable[[], None]:
-        """Begin in the greenlet that runs; return what ends it and adds to the counts.
+    def _listen(self) -> CallStacks:
+        """Return stacks that will be told of every call as soon as they have begun.
 
         :raises ProfilingError: see :meth:`start`.
         """
         raise NotImplementedError
 
-    def _unsubscribe(self, callback: switches.Callback) -> None:
-        """Follow switches no more, and note if that was so before."""
-        if not switches.subscribed(callback):
-            self._trouble = _LOST
-        switches.unsubscribe(callback)
+    def _let_go(self, stacks: Any) -> str:
+        """Undo :meth:`_listen`; return why the counts are incomplete, or ``""``."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """Profile no more."""
-        end, self._end = self._end, None
-        if end is not None:
-            end()
+        stacks, self._stacks = self._stacks, None
+        if stacks is None:
+            return
+        stacks.end()
+        trouble = self._let_go(stacks)
+        if not switches.subscribed(stacks.switched):
+            trouble = trouble or _LOST
+        switches.unsubscribe(stacks.switched)
+        self._trouble = self._trouble or trouble
+        self._seconds += stacks.seconds
+        self._switching += stacks.switching
+        self._parts += [Part(*part) for part in stacks.parts()]
 
     def profile(self) -> Profile:
         """Return what was seen."""
-        return Profile(merge(self._parts), self._seconds, self._switching, self._trouble)
+        stats = merge(self._parts)
+        return Profile(
+            under(ALL, 1, stats) if stats else {}, self._seconds, self._switching, self._trouble
+        )

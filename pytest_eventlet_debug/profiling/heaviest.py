@@ -8,11 +8,18 @@ from pathlib import Path
 import pstats
 from typing import Any
 
-#: How many functions are named.
+from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.profiling.stats import shortened
+
+#: How many functions are named at most.
 HEAVIEST = 3
 
+#: The share of all time that makes a function worth naming.
+LEAST = 0.05
+
 #: In these C functions a thread waits for something from outside the process.
-IDLE = (
+WAITING = (
     "<method 'poll' of 'select.epoll' objects>",
     "<method 'poll' of 'select.poll' objects>",
     "<method 'control' of 'select.kqueue' objects>",
@@ -24,6 +31,14 @@ IDLE = (
 AWAY = (
     "<method 'switch' of 'greenlet.greenlet' objects>",
     "<method 'throw' of 'greenlet.greenlet' objects>",
+)
+
+_HUBS = os.path.join("eventlet", "hubs") + os.sep
+
+#: The loops that wait for work when there is none: what they call straight may wait.
+_LOOPS = (
+    (os.path.join("hubs", "hub.py"), "run"),
+    (os.path.join("asyncio", "base_events.py"), "_run_once"),
 )
 
 
@@ -40,29 +55,59 @@ def describe(path: Path) -> Iterator[str]:
     yield from lines(stats)
 
 
-def lines(stats: dict[Any, Any]) -> Iterator[str]:
+def lines(stats: Stats) -> Iterator[str]:
     """Do the same for ``pstats.Stats.stats``.
 
-    The shares are of all the time in it. Waiting, for the outside or for other greenlets,
-    is left out of the functions named.
+    The shares are of all the time in it. The hub's waiting is one line; any other waiting
+    for the outside has blocked the hub, and is named with who called it. Waiting for other
+    greenlets is left out.
     """
-    own = {function: entry[2] for function, entry in stats.items()}
-    total = sum(own.values()) or 1.0
-    idle = sum(seconds for (_, _, name), seconds in own.items() if name in IDLE)
-    busy = [
-        (seconds, function)
-        for function, seconds in own.items()
-        if function[2] not in IDLE and function[2] not in AWAY
-    ]
-    for seconds, function in sorted(busy, key=lambda each: (-each[0], each[1]))[:HEAVIEST]:
-        calls = stats[function][1]
-        times = "1 call" if calls == 1 else f"{calls:,} calls"
-        yield f"{seconds / total:4.0%} {seconds:7.3f} s  {_name(function)}, {times}"
-    yield f"{idle / total:4.0%} {idle:7.3f} s  idle"
+    total = sum(entry[2] for entry in stats.values()) or 1.0
+    busy, idle = [], 0.0
+    for function, (_, calls, own, _, _) in stats.items():
+        if function[2] in WAITING:
+            blocked = list(_blocked(function, stats))
+            idle += own - sum(seconds for seconds, _ in blocked)
+            busy += blocked
+        elif function[2] not in AWAY:
+            busy.append((own, f"{_name(function)}, {_times(calls)}"))
+    worth = sorted((each for each in busy if each[0] >= LEAST * total), reverse=True)
+    for seconds, text in worth[:HEAVIEST]:
+        yield f"{seconds / total:4.0%} {seconds:7.3f} s  {text}"
+    if idle >= LEAST * total or not worth:
+        yield f"{idle / total:4.0%} {idle:7.3f} s  idle: the hub waited"
 
 
-def _name(function: tuple[str, int, str]) -> str:
+def _blocked(function: Function, stats: Stats) -> Iterator[tuple[float, str]]:
+    """Yield the seconds that a function waited for others than the hub, and a text for each."""
+    for caller, (calls, _, own, _) in stats[function][4].items():
+        seconds = own * (1.0 - _share_of_hub(caller, stats))
+        if seconds > 0.0:
+            where = f"{_name(function)} called by {_name(caller)}"
+            yield seconds, f"{where}, {_times(calls)}: blocked the hub"
+
+
+def _share_of_hub(function: Function, stats: Stats) -> float:
+    """Return the share of a function's time in which it waited for the hub, of 1."""
+    filename, _, name = function
+    if _HUBS in filename and name in ("wait", "do_poll"):
+        return 1.0
+    callers = stats[function][4] if function in stats else {}
+    whole = sum(edge[3] for edge in callers.values())
+    by_loop = sum(edge[3] for caller, edge in callers.items() if _is_loop(caller))
+    return by_loop / whole if whole else 0.0
+
+
+def _is_loop(function: Function) -> bool:
+    return any(function[0].endswith(file) and function[2] == name for file, name in _LOOPS)
+
+
+def _times(calls: int) -> str:
+    return "1 call" if calls == 1 else f"{calls:,} calls"
+
+
+def _name(function: Function) -> str:
     filename, line, name = function
     if filename == "~":
         return name.strip("<>")
-    return f"{name} ({os.path.join(*Path(filename).parts[-2:])}:{line})"
+    return f"{name} ({shortened(filename)}:{line})"

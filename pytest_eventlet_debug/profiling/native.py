@@ -1,23 +1,20 @@
 """The engine that counts in C, where that was built when the plugin was installed.
 
-It is exact like the two in Python, which serve where there was no compiler, and costs about
-what cProfile does: all greenlets count in the same tables, a clock that stands still is a
-subtraction, and a switch exchanges one pointer.
+It costs about what cProfile does: all greenlets count in the same tables, a clock that
+stands still is a subtraction, and a switch exchanges one pointer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-import functools
 import sys
 
 from pytest_eventlet_debug.profiling._native import CallStacks
-from pytest_eventlet_debug.profiling.greenlet_engine import TAKEN
+from pytest_eventlet_debug.profiling.engine import TAKEN
+from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.engine import require_free_thread
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
-from pytest_eventlet_debug.profiling.greenlet_engine import require_free_thread
 from pytest_eventlet_debug.profiling.greenlet_engine import root
-from pytest_eventlet_debug.profiling.stats import Part
-from pytest_eventlet_debug.system import switches
 
 _SHORT_OF_MEMORY = "memory ran out, and calls were lost"
 
@@ -25,47 +22,64 @@ _SHORT_OF_MEMORY = "memory ran out, and calls were lost"
 class NativeEngine(GreenletEngine):
     """Have each call told to one object, and each switch."""
 
-    def _begin(self, current: object) -> Callable[[], None]:
-        if sys.version_info < (3, 12):
-            require_free_thread()
+    name = "native"
+    _unsubscribe: Callable[[], None]
+
+    def _listen(self) -> CallStacks:
         clock = self._clock
         source = clock.now if clock.number is None else clock.number
         stacks = CallStacks(source, clock.stands_still, root)
-        stop = _tell(stacks)
-        switches.subscribe(stacks.switched, first=True)
-        stacks.begin(current)
-        return functools.partial(self._finish, stacks, stop)
+        self._unsubscribe = _subscribe(stacks)
+        return stacks
 
-    def _finish(self, stacks: CallStacks, stop: Callable[[], None]) -> None:
-        stacks.end()
-        stop()
-        self._unsubscribe(stacks.switched)
-        self._seconds += stacks.seconds
-        self._switching += stacks.switching
-        self._parts += [Part(*part) for part in stacks.parts()]
+    def _let_go(self, stacks: CallStacks) -> str:
+        self._unsubscribe()
         if stacks.taken:
-            self._trouble = TAKEN
-        elif stacks.short_of_memory:
-            self._trouble = _SHORT_OF_MEMORY
+            return TAKEN
+        return _SHORT_OF_MEMORY if stacks.short_of_memory else ""
 
 
 if sys.version_info >= (3, 12):
-    from pytest_eventlet_debug.profiling import tool_id
+    _monitoring = sys.monitoring
 
-    def _tell(stacks: CallStacks) -> Callable[[], None]:
-        """Have all calls told to *stacks*; return what ends that."""
-        monitoring = sys.monitoring
-        started, left, returned = [stacks.started] * 3, [stacks.left] * 3, [stacks.returned] * 2
-        tool = tool_id.take([*started, *left, stacks.called, *returned])
-        monitoring.set_events(tool, sum(tool_id.ASKED))
+    #: The tool ids that sys.monitoring leaves without a meaning. cProfile always takes id 2,
+    #: which stays free for the code under test.
+    _UNNAMED_IDS = (4, 3)
 
-        def stop() -> None:
-            monitoring.set_events(tool, 0)
-            tool_id.give_back(tool)
+    def _subscribe(stacks: CallStacks) -> Callable[[], None]:
+        """Have all calls told to *stacks*; return what ends that.
 
-        return stop
+        :raises ProfilingError: all tool ids are in use.
+        """
+        events = _monitoring.events
+        callbacks: dict[int, Callable[..., object]] = {
+            **dict.fromkeys((events.PY_START, events.PY_RESUME, events.PY_THROW), stacks.started),
+            **dict.fromkeys((events.PY_RETURN, events.PY_YIELD, events.PY_UNWIND), stacks.left),
+            **dict.fromkeys((events.C_RETURN, events.C_RAISE), stacks.returned),
+            events.CALL: stacks.called,
+        }
+        tool = next((each for each in _UNNAMED_IDS if _monitoring.get_tool(each) is None), None)
+        if tool is None:
+            raise ProfilingError(f"the tool ids {_UNNAMED_IDS} of sys.monitoring are in use")
+        _monitoring.use_tool_id(tool, "pytest-eventlet-debug")
+        for event, callback in callbacks.items():
+            _monitoring.register_callback(tool, event, callback)
+        _monitoring.set_events(tool, sum(callbacks))
+
+        def unsubscribe() -> None:
+            _monitoring.set_events(tool, 0)
+            for event in callbacks:
+                _monitoring.register_callback(tool, event, None)
+            _monitoring.free_tool_id(tool)
+
+        return unsubscribe
 
 else:
 
-    def _tell(stacks: CallStacks) -> Callable[[], None]:
-        return lambda: None  # begin() and end() see to the thread's profiler
+    def _subscribe(stacks: CallStacks) -> Callable[[], None]:
+        """Do nothing: ``begin()`` and ``end()`` see to the thread's profiler.
+
+        :raises ProfilingError: somebody else profiles this thread.
+        """
+        require_free_thread()
+        return lambda: None

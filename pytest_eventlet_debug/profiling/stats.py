@@ -1,4 +1,4 @@
-"""Counts of several Profilers become one set of statistics, as ``pstats`` knows it."""
+"""Counts of several stacks become one set of statistics, as ``pstats`` knows it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ Entry = tuple[int, int, float, float, dict[Function, Edge]]
 
 Stats = dict[Function, Entry]
 
+#: What stands above all greenlets, so that viewers open on the whole.
+ALL: Function = ("~", 0, "<all greenlets>")
+
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The counts of one Profiler.
+    """The counts of stacks that have one root.
 
     :param entries: what ``_lsprof.Profiler.getstats()`` returns: a function, its calls, those of
         them that are recursive, cumulative seconds, self seconds, and the same of what it
@@ -39,83 +42,115 @@ class Part:
 
 
 def root_of(function: Any) -> Function:
-    """Return what stands in a profile for all greenthreads spawned with *function*."""
+    """Return what stands in a profile for all greenthreads spawned with *function*.
+
+    File and line are in the name alone. As those of the root they would have annotated
+    source show eventlet's trampoline as called in *function*, which it calls.
+    """
     function = getattr(function, "func", function)  # functools.partial
     function = getattr(function, "__func__", function)
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     code = getattr(function, "__code__", None)
-    label = f"<greenthread {name}>"
-    return ("~", 0, label) if code is None else (code.co_filename, code.co_firstlineno, label)
+    place = "" if code is None else f" ({shortened(code.co_filename)}:{code.co_firstlineno})"
+    return ("~", 0, f"<greenthread {name}{place}>")
+
+
+def shortened(filename: str) -> str:
+    """Return the end of a path: a file and the folder that it is in."""
+    return os.path.join(*filename.split(os.sep)[-2:])
 
 
 def merge(parts: Iterable[Part]) -> Stats:
-    """Add up the counts of several Profilers.
+    """Add up counts. What this plugin's own functions did is left out.
 
     Where a part has a root, that becomes the caller of whatever no one called: it has no
-    time of its own, and all of the part's time is below it. What this plugin's own
-    functions did is left out.
+    time of its own, and all of the part's time is below it.
     """
-    total = _Total()
+    total: Stats = {}
     for part in parts:
-        total.add(part)
-    return total.stats()
+        stats = _stats_of(part)
+        if part.root is not None and stats:
+            stats = under(part.root, part.greenlets, _apart(stats, part.root))
+        for function, entry in stats.items():
+            total[function] = _sum(total[function], entry) if function in total else entry
+    return total
 
 
-class _Total:
-    def __init__(self) -> None:
-        # Primitive calls, calls, self and cumulative seconds; then the same of callers,
-        # in the order that pstats has there: calls first.
-        self._entries: dict[Function, list[float]] = {}
-        self._callers: dict[Function, dict[Function, list[float]]] = {}
+def under(root: Function, calls: int, stats: Stats) -> Stats:
+    """Return *stats* with one more function, the caller of whatever no one called.
 
-    def add(self, part: Part) -> None:
-        called: dict[Function, list[float]] = {}
-        labels: dict[int, Function] = {}
-        entries = list(part.entries)
-        for code, *_, calls in entries:
-            caller = _label(code, labels)
-            for callee_code, count, recursive, total, own in calls or ():
-                callee = _label(callee_code, labels)
-                edge = [count, count - recursive, own, total]
-                _add(called.setdefault(callee, [0, 0, 0.0, 0.0]), edge)
-                self._add_edge(caller, callee, edge)
-        inside = 0.0
-        for code, count, recursive, total, own, _ in entries:
-            function = _label(code, labels)
-            counts = [count - recursive, count, own, total]
-            _add(self._entries.setdefault(function, [0, 0, 0.0, 0.0]), counts)
-            inside += own
-            if part.root is not None:
-                calls, _, called_own, called_total = called.get(function, (0, 0, 0.0, 0.0))
-                left = count - calls
-                if left > 0:
-                    own, total = own - called_own, total - called_total
-                    self._add_edge(
-                        part.root, function, [left, left, max(own, 0.0), max(total, 0.0)]
-                    )
-        if part.root is not None and entries:
-            counts = [part.greenlets, part.greenlets, 0.0, inside]
-            _add(self._entries.setdefault(part.root, [0, 0, 0.0, 0.0]), counts)
-
-    def _add_edge(self, caller: Function, callee: Function, edge: list[float]) -> None:
-        _add(self._callers.setdefault(callee, {}).setdefault(caller, [0, 0, 0.0, 0.0]), edge)
-
-    def stats(self) -> Stats:
-        kept = {name: counts for name, counts in self._entries.items() if not _ours(name)}
-        stats: Stats = {}
-        for function, (primitive, calls, own, total) in kept.items():
-            callers = {
-                caller: (int(edge[0]), int(edge[1]), edge[2], edge[3])
-                for caller, edge in self._callers.get(function, {}).items()
-                if caller in kept
-            }
-            stats[function] = (int(primitive), int(calls), own, total, callers)
-        return stats
+    :param calls: how often *root* was called itself.
+    """
+    inside = sum(own for _, _, own, _, _ in stats.values())
+    result: Stats = {root: (calls, calls, 0.0, inside, {})}
+    for function, (primitive, count, own, total, callers) in stats.items():
+        uncalled = _uncalled(function, stats[function])
+        more = {} if uncalled is None else {root: uncalled}
+        result[function] = (primitive, count, own, total, {**callers, **more})
+    return result
 
 
-def _add(to: list[float], counts: list[float]) -> None:
-    for index, count in enumerate(counts):
-        to[index] += count
+def _uncalled(function: Function, entry: Entry) -> Edge | None:
+    """Return the counts of the calls of a function that no other is known to have made."""
+    primitive, calls, own, total, callers = entry
+    calls -= sum(edge[0] for edge in callers.values())
+    if calls <= 0:
+        return None
+    own -= sum(edge[2] for edge in callers.values())
+    # What no one called is never recursive; if that is all that is not, the time is theirs.
+    if calls < primitive:
+        total -= sum(edge[3] for caller, edge in callers.items() if caller != function)
+    return calls, calls, max(own, 0.0), max(total, own, 0.0)
+
+
+def _apart(stats: Stats, root: Function) -> Stats:
+    """Give what a root calls, a trampoline of eventlet's, a name for this root alone.
+
+    Under one name every root would seem to call, through it, what any greenthread calls.
+    """
+    spawned = root[2].removeprefix("<greenthread ").removesuffix(">")
+    names = {
+        function: (*function[:2], f"{function[2]} [{spawned}]")
+        for function, entry in stats.items()
+        if not entry[4]
+    }
+    return {
+        names.get(function, function): (
+            *entry[:4],
+            {names.get(caller, caller): edge for caller, edge in entry[4].items()},
+        )
+        for function, entry in stats.items()
+    }
+
+
+def _stats_of(part: Part) -> Stats:
+    """Return the counts of one part, with callers in the place of what was called."""
+    labels: dict[int, Function] = {}
+    stats: Stats = {}
+    edges: list[tuple[Function, Function, Edge]] = []
+    for code, calls, recursive, total, own, called in part.entries:
+        function = _label(code, labels)
+        entry: Entry = (calls - recursive, calls, own, total, {})
+        stats[function] = _sum(stats[function], entry) if function in stats else entry
+        for callee, count, again, below, self_time in called or ():
+            edge = (count, count - again, self_time, below)
+            edges.append((function, _label(callee, labels), edge))
+    for caller, function, edge in edges:
+        if not _is_ours(caller):
+            callers = stats[function][4]
+            callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
+    return {function: entry for function, entry in stats.items() if not _is_ours(function)}
+
+
+def _sum(one: Entry, other: Entry) -> Entry:
+    callers = dict(one[4])
+    for caller, edge in other[4].items():
+        callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3], callers
+
+
+def _sum_edges(one: Edge, other: Edge) -> Edge:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
 
 
 def _label(code: Any, known: dict[int, Function]) -> Function:
@@ -125,5 +160,5 @@ def _label(code: Any, known: dict[int, Function]) -> Function:
     return label
 
 
-def _ours(function: Function) -> bool:
-    return function[0].startswith(_OURS) and not function[2].startswith("<greenthread ")
+def _is_ours(function: Function) -> bool:
+    return function[0].startswith(_OURS)

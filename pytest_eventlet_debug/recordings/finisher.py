@@ -1,11 +1,13 @@
 """Complete what was recorded of a test, once all of it is on the disk.
 
 A capture becomes readable beside its trace: comments on the packets, TLS keys, system
-calls and phases as rows between them, packets of other programs left out; and the
-timeline is written. This takes time in which the next test can run, so the helper has it
-done by a process of its own, the *finisher*, at low priority: :func:`main`.
+calls and phases as rows between them, packets of other programs left out. The trace is
+read once, past the detectors of findings, and gives ``findings.json`` and the timeline.
+This takes time in which the next test can run, so the helper has it done by a process of
+its own, the *finisher*, at low priority: :func:`main`.
 
-It runs in a fresh interpreter without site-packages, as the helper does.
+It runs in a fresh interpreter without site-packages, as the helper does, but with the
+directory that msgspec is in.
 """
 
 from __future__ import annotations
@@ -21,37 +23,46 @@ import json
 import os
 from pathlib import Path
 import sys
-from typing import Any
 from typing import BinaryIO
 
-from pytest_eventlet_debug.artifacts import TEST_FILE
+from msgspec.structs import replace
+
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import KEYS_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TIMELINE_FILE
+from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
-from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
-from pytest_eventlet_debug.recordings.packets import LINKTYPE_ETHERNET
-from pytest_eventlet_debug.recordings.packets import Block
-from pytest_eventlet_debug.recordings.packets import Interface
-from pytest_eventlet_debug.recordings.packets import Packet
-from pytest_eventlet_debug.recordings.packets import PacketsError
-from pytest_eventlet_debug.recordings.packets import Section
-from pytest_eventlet_debug.recordings.packets import Statistics
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings.detection import Detection
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.packets import Dissected
+from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.packets import dissect
-from pytest_eventlet_debug.recordings.packets import read
-from pytest_eventlet_debug.recordings.timeline import KEYS_FILE
-from pytest_eventlet_debug.recordings.timeline import PCAP_FILE
-from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
-from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
+from pytest_eventlet_debug.recordings.pcapng import LINKTYPE_ETHERNET
+from pytest_eventlet_debug.recordings.pcapng import Block
+from pytest_eventlet_debug.recordings.pcapng import Interface
+from pytest_eventlet_debug.recordings.pcapng import Packet
+from pytest_eventlet_debug.recordings.pcapng import PcapngError
+from pytest_eventlet_debug.recordings.pcapng import Section
+from pytest_eventlet_debug.recordings.pcapng import Statistics
+from pytest_eventlet_debug.recordings.pcapng import read
+from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import explain
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import lay_out
+from pytest_eventlet_debug.recordings.timeline import packet_row
 from pytest_eventlet_debug.recordings.timeline import phase_rows
 from pytest_eventlet_debug.recordings.timeline import read_trace
-
-TIMELINE_FILE = "timeline.json"
+from pytest_eventlet_debug.recordings.timeline import sender
 
 _NICE = 10
 
@@ -67,20 +78,73 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
         if they are not known.
     :raises OSError: a file cannot be written.
     """
-    for each in (directory, *sorted(directory.glob("block-*"))):
-        trace = read_trace(each)
-        captured = (each / PCAPNG_FILE).exists()
-        if captured:
-            own = {*(ports or ()), *trace.calls.ports}
-            known = ports is not None or (each / STRACE_FILE).exists()
-            _finish_capture(each, trace, own if shared and known else None)
-        if captured or (each / STRACE_FILE).exists():
-            timeline = lay_out(each, trace)
-            with _replacing(each / TIMELINE_FILE) as file:
-                with open(file.fileno(), "w", encoding="utf-8", closefd=False) as text:
-                    perfetto.write(timeline, text)
-            report_part.write(each, timeline)
+    test = read_test(directory)
+    findings: list[Finding] = []
+    problems: list[str] = []
+    for each in recorded(directory):
+        detection = Detection(_about(test))
+        trace = read_trace(each, watch=detection.watch)
+        block = None if each == directory else each.name
+        findings += _in_block(detection.findings(), block)
+        problems += [f"{block}/{line}" if block else line for line in trace.problems]
+        _finish_recordings(each, trace, test, shared, ports)
+    if any((each / STRACE_FILE).exists() for each in recorded(directory)):
+        findings_file.write(directory, findings, problems)
     note_artifacts(directory)
+
+
+def find(directory: Path) -> findings_file.Findings:
+    """Return what a test's trace shows, where it is not completed: its process has just died."""
+    detection = Detection(_about(read_test(directory)))
+    trace = read_trace(directory, watch=detection.watch)
+    return findings_file.Findings(
+        format=findings_file.FORMAT,
+        findings=tuple(detection.findings()),
+        problems=tuple(trace.problems),
+    )
+
+
+def _about(test: TestRecord | None) -> About:
+    if test is None:
+        return About()
+    return About(test.nodeid, test.hub, test.pid, test.phases)
+
+
+def _in_block(findings: Iterable[Finding], block: str | None) -> Iterator[Finding]:
+    """Say of findings that they are of a block's recordings, which are in its directory."""
+    for finding in findings:
+        if block is None:
+            yield finding
+            continue
+        evidence = tuple(
+            replace(each, file=f"{block}/{each.file}") if each.file is not None else each
+            for each in finding.evidence
+        )
+        yield replace(finding, block=block, evidence=evidence)
+
+
+def _finish_recordings(
+    directory: Path,
+    trace: Trace,
+    test: TestRecord | None,
+    shared: bool,
+    ports: Collection[int] | None,
+) -> None:
+    """Complete the capture in one directory; write the timeline and what the report shows."""
+    traced = (directory / STRACE_FILE).exists()
+    captured = (directory / CAPTURE_FILE).exists()
+    packets: list[Row] = []
+    unread: list[str] = []
+    if captured:
+        own = {*(ports or ()), *trace.calls.ports}
+        known = ports is not None or traced
+        packets, unread = _finish_capture(directory, trace, test, own if shared and known else None)
+    if traced or captured:
+        timeline = lay_out(directory, test, trace, packets, unread)
+        with _replacing(directory / TIMELINE_FILE) as file:
+            with open(file.fileno(), "w", encoding="utf-8", closefd=False) as text:
+                perfetto.write(timeline, text)
+        report_part.write(directory, timeline)
 
 
 @contextlib.contextmanager
@@ -109,24 +173,26 @@ class _Kept:
     interface: Interface = _NO_INTERFACE
     statistics: Statistics | None = None
     foreign: int = 0
-    problem: str | None = None
+    problems: list[str] = dataclasses.field(default_factory=list)
 
 
-def _finish_capture(directory: Path, trace: Trace, own: Collection[int] | None) -> None:
-    facts = read_json(directory / TEST_FILE) or read_json(directory.parent / TEST_FILE) or {}
+def _finish_capture(
+    directory: Path, trace: Trace, test: TestRecord | None, own: Collection[int] | None
+) -> tuple[list[Row], list[str]]:
+    """Write a capture anew; return its packets as rows, and what could not be read of it."""
     kept = _Kept()
-    source = in_order(_own_packets(read(directory / PCAPNG_FILE), own, kept))
+    source = in_order(_own_packets(read(directory / CAPTURE_FILE), own, kept))
     first = next(source, None)  # by then the section and the interface are known
     packets = itertools.chain(() if first is None else (first,), source)
     keys = directory / KEYS_FILE
-    with _replacing(directory / PCAPNG_FILE) as file:
+    rows: list[Row] = []
+    with _replacing(directory / CAPTURE_FILE) as file:
         file.write(_header(kept))
         if keys.exists():
             file.write(pcapng.tls_secrets(keys.read_bytes()))
+        explained = _explained(packets, trace.calls, rows)
         last_ns = 0
-        for time_ns, _, block in heapq.merge(
-            _journal(trace, facts), _explained(packets, trace.calls)
-        ):
+        for time_ns, _, block in heapq.merge(_journal(trace, test), explained):
             file.write(block)
             last_ns = time_ns
         if kept.statistics is not None:
@@ -135,18 +201,23 @@ def _finish_capture(directory: Path, trace: Trace, own: Collection[int] | None) 
         # How many were left out stands in the beginning and is known last.
         file.seek(0)
         file.write(_header(kept))
-    if kept.foreign:
-        _leave_out(directory / PCAP_FILE, own)
+    return rows, kept.problems
 
 
-def _explained(packets: Iterable[Packet], calls: Attribution) -> Iterator[tuple[int, int, bytes]]:
-    for packet in packets:
-        comment = explain(packet, calls)
+def _explained(
+    packets: Iterable[Dissected], calls: Attribution, rows: list[Row]
+) -> Iterator[tuple[int, int, bytes]]:
+    """Yield packets as blocks with comments, and add their rows to *rows*."""
+    for number, found in enumerate(packets, 1):
+        packet = found.packet
+        sent = sender(found, calls)
+        rows.append(packet_row(found, number, sent))
+        comment = explain(found, sent, calls)
         block = pcapng.packet(packet.time_ns, packet.data, packet.length, comment)
         yield packet.time_ns, 1, block
 
 
-def _journal(trace: Trace, facts: dict[str, Any]) -> list[tuple[int, int, bytes]]:
+def _journal(trace: Trace, test: TestRecord | None) -> list[tuple[int, int, bytes]]:
     """Return system calls and phases as blocks, by time in whole microseconds."""
     entries = []
     rows = trace.rows()
@@ -159,7 +230,7 @@ def _journal(trace: Trace, facts: dict[str, Any]) -> list[tuple[int, int, bytes]
     if trace.left_out:
         text = f"here {trace.left_out} rows of the trace are left out"
         entries.append((rows[len(rows) // 2].time_ns, "strace", text))
-    for row in phase_rows(facts):
+    for row in phase_rows(test):
         entries.append((row.time_ns, "pytest", f"{row.name} begins"))
         entries.append((row.time_ns + (row.duration_ns or 0), "pytest", f"{row.text}, ended"))
     entries.sort(key=lambda entry: entry[0])
@@ -184,13 +255,14 @@ def _header(kept: _Kept) -> bytes:
 
 def _own_packets(
     blocks: Iterable[Block], own: Collection[int] | None, kept: _Kept
-) -> Iterator[Packet]:
+) -> Iterator[Dissected]:
     """Yield the packets that are not other programs', and note all the rest in *kept*."""
     try:
         for block in blocks:
             if type(block) is Packet:
-                if own is None or _is_own(block, own):
-                    yield block
+                segment = dissect(block)
+                if own is None or _is_own(segment, own):
+                    yield Dissected(block, segment)
                 else:
                     kept.foreign += 1
             elif type(block) is Section:
@@ -199,25 +271,12 @@ def _own_packets(
                 kept.interface = block
             elif type(block) is Statistics:
                 kept.statistics = block
-    except PacketsError as error:
-        kept.problem = str(error)
+    except PcapngError as error:
+        kept.problems.append(f"{CAPTURE_FILE}: {error}")
 
 
-def _is_own(packet: Packet, own: Collection[int]) -> bool:
-    segment = dissect(packet)
+def _is_own(segment: Segment | None, own: Collection[int]) -> bool:
     return segment is None or segment.source.port in own or segment.target.port in own
-
-
-def _leave_out(path: Path, own: Collection[int] | None) -> None:
-    """Write a pcap file anew without the packets of other programs."""
-    kept = _Kept()
-    with contextlib.suppress(FileNotFoundError):
-        source = in_order(_own_packets(read(path), own, kept))
-        first = next(source, None)
-        with _replacing(path) as file:
-            file.write(pcapng.pcap_header(kept.interface.linktype))
-            for packet in itertools.chain(() if first is None else (first,), source):
-                file.write(pcapng.pcap_packet(packet.time_ns, packet.data, packet.length))
 
 
 def main() -> None:

@@ -21,6 +21,9 @@ MIN_SHARE = 0.001
 MAX_DEPTH = 80
 MAX_FRAMES = 5_000
 
+#: What stands above all roots in a profile.
+WHOLE: Function = ("~", 0, "<all greenlets>")
+
 #: The graph of what no greenthread root is above: the test's own greenlet and the hub's.
 OTHERS = "test and hub"
 
@@ -42,23 +45,26 @@ def read(path: Path) -> list[dict[str, Any]]:
 def build(stats: dict[Function, tuple[Any, ...]]) -> list[dict[str, Any]]:
     """Return the graphs of a profile: one for each greenthread root, and one for all else."""
     calls: dict[Function, list[tuple[Function, float]]] = {}
+    roots = []
     for function, (_, _, _, _, callers) in stats.items():
-        for caller, (_, _, _, seconds) in callers.items():
-            if caller != function:
-                calls.setdefault(caller, []).append((function, seconds))
+        others = [caller for caller in callers if caller not in (function, WHOLE)]
+        for caller in others:
+            calls.setdefault(caller, []).append((function, callers[caller][3]))
+        if not others and function != WHOLE:
+            roots.append(function)
     for callees in calls.values():
         callees.sort(key=lambda callee: -callee[1])
     graph = _Graph({function: entry[3] for function, entry in stats.items()}, calls)
-    roots = [function for function, entry in stats.items() if not set(entry[4]) - {function}]
     # A root may have called functions that are left out of profiles, and these called other
     # roots. So only the time counts that it spent itself or in what is known to be below it.
     times = {
         root: stats[root][2] + sum(spent for _, spent in calls.get(root, ())) for root in roots
     }
     greenthreads = [root for root in roots if root[2].startswith("<greenthread ")]
-    others = [(root, times[root]) for root in roots if root not in greenthreads]
     graphs = [graph.frame(root, times[root]) for root in greenthreads]
-    graphs.append(graph.together(OTHERS, others))
+    graphs.append(
+        graph.together(OTHERS, [(root, times[root]) for root in roots if root not in greenthreads])
+    )
     return sorted((each for each in graphs if each["value"]), key=lambda each: -each["value"])
 
 

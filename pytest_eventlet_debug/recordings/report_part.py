@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 import zlib
 
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.recordings import flame_graph
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Timeline
 
 PART_FILE = "report.js"
-PROFILE_FILE = "profile.cprof"
 
 #: Half as long as the best takes, for a file that is a fifth larger.
 _LEVEL = 4

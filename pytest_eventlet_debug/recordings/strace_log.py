@@ -5,11 +5,7 @@ The format is strace(1)'s own; the forms that the manual does not list (``<detac
 ``strace.c`` and ``syscall.c``. A call that another thread interrupts takes two lines
 there and is one event here.
 
-Two kinds of harmless syscall are our own, written by the tracers to tell what the test
-was doing (the path never exists)::
-
-    access("/.eventlet-debug/phase/<unix ns>/<phase>/<node id>", F_OK)
-    access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
+Two kinds of harmless syscall are our own: :mod:`~pytest_eventlet_debug.recordings.marks`.
 """
 
 from __future__ import annotations
@@ -23,6 +19,8 @@ from typing import Literal
 from typing import NamedTuple
 from typing import TextIO
 from typing import TypeAlias
+
+from pytest_eventlet_debug.recordings import marks
 
 State = Literal["returned", "unfinished", "detached", "truncated", "resumed"]
 
@@ -142,10 +140,10 @@ _EXIT = re.compile(
 )
 _TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)\Z", re.ASCII)
 
-_ACCESS = frozenset({"access", "faccessat", "faccessat2"})
+_ACCESS = frozenset(marks.CALLS)
 _MARKER = re.compile(
-    r'(?:AT_FDCWD(?:<[^"]*>)?, )?"/\.eventlet-debug/'
-    r"(?:phase/(\d{1,20})/([^/\"]+)/|greenlet/(\d{1,20})/)"
+    rf'(?:AT_FDCWD(?:<[^"]*>)?, )?"{re.escape(marks.PREFIX)}'
+    rf"(?:{marks.PHASE}/(\d{{1,20}})/([^/\"]+)/|{marks.GREENLET}/(\d{{1,20}})/)"
     r'((?:[^"\\]|\\.)*)"',
     re.ASCII,
 )

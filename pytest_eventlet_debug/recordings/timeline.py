@@ -8,18 +8,21 @@ order is that of their times.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
 import heapq
 from pathlib import Path
-from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
-from pytest_eventlet_debug.artifacts import TEST_FILE
-from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifacts import TestRecord
+from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.packets import ACK
@@ -27,12 +30,11 @@ from pytest_eventlet_debug.recordings.packets import FIN
 from pytest_eventlet_debug.recordings.packets import PSH
 from pytest_eventlet_debug.recordings.packets import RST
 from pytest_eventlet_debug.recordings.packets import SYN
-from pytest_eventlet_debug.recordings.packets import Packet
-from pytest_eventlet_debug.recordings.packets import PacketsError
+from pytest_eventlet_debug.recordings.packets import Dissected
 from pytest_eventlet_debug.recordings.packets import Segment
-from pytest_eventlet_debug.recordings.packets import dissect
-from pytest_eventlet_debug.recordings.packets import packets
-from pytest_eventlet_debug.recordings.packets import read
+from pytest_eventlet_debug.recordings.packets import dissected
+from pytest_eventlet_debug.recordings.pcapng import PcapngError
+from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Phase
@@ -44,12 +46,6 @@ from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 
 Kind = Literal["phase", "syscall", "signal", "thread", "switch", "packet", "dump"]
-
-STRACE_FILE = "strace.txt"
-PCAPNG_FILE = "capture.pcapng"
-PCAP_FILE = "capture.pcap"
-KEYS_FILE = "tls-keys.txt"
-DUMP_FILES = ("tasks.txt", "greenthreads.txt", "hub.txt")
 
 #: Rows of a trace that are kept, half from its beginning and half from its end.
 MAX_ROWS = 200_000
@@ -110,36 +106,61 @@ def read_timeline(directory: Path, limit: int = MAX_ROWS) -> Timeline:
 
     :param limit: how many rows of the trace are kept, at least 2.
     """
-    return lay_out(directory, read_trace(directory, limit))
+    test = read_test(directory) or read_test(directory.parent)  # it may be a block's
+    trace = read_trace(directory, limit)
+    captured, problems = _read_packets(directory / CAPTURE_FILE, trace.calls)
+    return lay_out(directory, test, trace, captured, problems)
 
 
-def read_trace(directory: Path, limit: int = MAX_ROWS) -> Trace:
-    """Read the trace in a test's directory, as :func:`read_timeline` does; it may be none."""
+def _read_packets(path: Path, calls: Attribution) -> tuple[list[Row], list[str]]:
+    """Return the rows of a capture, and what could not be read of it."""
+    rows: list[Row] = []
+    if not path.exists():
+        return rows, []
+    try:
+        for found in in_order(dissected(read(path))):
+            rows.append(packet_row(found, found.packet.number, sender(found, calls)))
+    except PcapngError as error:
+        return rows, [f"{path.name}: {error}"]
+    return rows, []
+
+
+def read_trace(
+    directory: Path,
+    limit: int = MAX_ROWS,
+    watch: Callable[[Iterable[Event]], Iterable[Event]] = iter,
+) -> Trace:
+    """Read the trace in a test's directory, as :func:`read_timeline` does; it may be none.
+
+    :param watch: passes the events on, to see them on their way.
+    """
     trace = Trace(limit)
     path = directory / STRACE_FILE
     if path.exists():
         try:
             with open_log(path) as log:
-                trace.take(parse(log))
+                trace.take(watch(parse(log)))
         except StraceLogError as error:
             trace.problems.append(f"{STRACE_FILE}: {error}")
     return trace
 
 
-def lay_out(directory: Path, trace: Trace) -> Timeline:
-    """Lay a trace, the packets and all else in a test's directory on one clock."""
-    problems = list(trace.problems)
-    facts = read_json(directory / TEST_FILE) or read_json(directory.parent / TEST_FILE) or {}
-    rows = [*trace.rows(), *phase_rows(facts), *_dump_rows(directory)]
-    for name in (PCAPNG_FILE, PCAP_FILE):
-        if (directory / name).exists():
-            try:
-                rows.extend(packet_rows(in_order(packets(read(directory / name))), trace.calls))
-            except PacketsError as error:
-                problems.append(f"{name}: {error}")
-            break
+def lay_out(
+    directory: Path,
+    test: TestRecord | None,
+    trace: Trace,
+    packets: Iterable[Row] = (),
+    problems: Iterable[str] = (),
+) -> Timeline:
+    """Lay a trace, packets and all else that is known of a test on one clock.
+
+    :param directory: the test's or a block's, where the dumps are.
+    :param problems: what could not be read, besides the trace's own.
+    """
+    rows = [*trace.rows(), *phase_rows(test), *_dump_rows(directory), *packets]
     rows.sort(key=_when)
-    return Timeline(str(facts.get("nodeid", "")), rows, problems, trace.left_out)
+    nodeid = test.nodeid if test else ""
+    return Timeline(nodeid, rows, [*trace.problems, *problems], trace.left_out)
 
 
 class Trace:
@@ -239,39 +260,31 @@ def _ended(event: Exit) -> str:
     return f"thread {event.pid} exited with {event.status}"
 
 
-def phase_rows(facts: dict[str, Any]) -> list[Row]:
-    """Return the phases of a test.
-
-    :param facts: what its ``test.json`` says.
-    """
+def phase_rows(test: TestRecord | None) -> list[Row]:
+    """Return the phases of a test; none where nothing is known of it."""
     rows = []
-    phases = facts.get("phases")
-    outcomes = facts.get("outcomes")
-    for phase, span in (phases if isinstance(phases, dict) else {}).items():
-        if isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span):
-            outcome = outcomes.get(phase) if isinstance(outcomes, dict) else None
-            text = f"{phase}: {outcome}" if outcome else str(phase)
-            failed = outcome not in (None, "passed", "skipped")
-            duration = max(span[1] - span[0], 0)
-            rows.append(
-                Row(span[0], "phase", text, duration_ns=duration, name=str(phase), failed=failed)
-            )
+    for phase, (begin_ns, end_ns) in (test.phases if test else {}).items():
+        outcome = test.outcomes.get(phase) if test else None
+        text = f"{phase}: {outcome}" if outcome else phase
+        failed = outcome not in (None, "passed", "skipped")
+        duration = max(end_ns - begin_ns, 0)
+        rows.append(Row(begin_ns, "phase", text, duration_ns=duration, name=phase, failed=failed))
     return rows
 
 
 def _dump_rows(directory: Path) -> list[Row]:
     rows = []
-    for name in DUMP_FILES:
-        with contextlib.suppress(OSError):
-            rows.append(Row((directory / name).stat().st_mtime_ns, "dump", name, name=name))
+    with contextlib.suppress(OSError):
+        written_ns = (directory / TASKS_FILE).stat().st_mtime_ns
+        rows.append(Row(written_ns, "dump", TASKS_FILE, name=TASKS_FILE))
     return rows
 
 
-def in_order(source: Iterable[Packet]) -> Iterator[Packet]:
+def in_order(source: Iterable[Dissected]) -> Iterator[Dissected]:
     """Yield packets by time where some are out of order by a few places."""
-    waiting: list[tuple[int, int, Packet]] = []
-    for packet in source:
-        entry = (packet.time_ns, packet.number, packet)
+    waiting: list[tuple[int, int, Dissected]] = []
+    for found in source:
+        entry = (found.packet.time_ns, found.packet.number, found)
         if len(waiting) < _WINDOW:
             heapq.heappush(waiting, entry)
         else:
@@ -280,32 +293,36 @@ def in_order(source: Iterable[Packet]) -> Iterator[Packet]:
         yield heapq.heappop(waiting)[2]
 
 
-def packet_rows(source: Iterable[Packet], calls: Attribution) -> Iterator[Row]:
-    """Yield a row for each packet.
+def sender(found: Dissected, calls: Attribution) -> Call | None:
+    """Return the call that sent a packet. Packets are to be asked for in time order."""
+    if found.segment is None:
+        return None
+    return calls.sender(found.segment, found.packet.time_ns)
 
-    :param source: in time order.
-    :param calls: the socket calls of the same test.
+
+def packet_row(found: Dissected, number: int, sent: Call | None) -> Row:
+    """Return the row of a packet.
+
+    :param number: its place in its file, from 1.
+    :param sent: the call that sent it.
     """
-    for packet in source:
-        segment = dissect(packet)
-        if segment is None:
-            text = f"{packet.length} bytes, not TCP or UDP"
-            yield Row(packet.time_ns, "packet", text, line=packet.number)
-            continue
-        call = calls.sender(segment, packet.time_ns)
-        yield Row(
-            packet.time_ns,
-            "packet",
-            describe(segment),
-            call.pid if call is not None else None,
-            None,
-            call.greenthread if call is not None else None,
-            None,
-            packet.number,
-            segment.protocol,
-            bool(segment.flags & RST),
-            call,
-        )
+    packet, segment = found
+    if segment is None:
+        text = f"{packet.length} bytes, not TCP or UDP"
+        return Row(packet.time_ns, "packet", text, line=number)
+    return Row(
+        packet.time_ns,
+        "packet",
+        describe(segment),
+        sent.pid if sent is not None else None,
+        None,
+        sent.greenthread if sent is not None else None,
+        None,
+        number,
+        segment.protocol,
+        bool(segment.flags & RST),
+        sent,
+    )
 
 
 def describe(segment: Segment) -> str:
@@ -317,15 +334,15 @@ def describe(segment: Segment) -> str:
     return " ".join([*words, *flags, *size])
 
 
-def explain(packet: Packet, calls: Attribution) -> str | None:
+def explain(found: Dissected, sent: Call | None, calls: Attribution) -> str | None:
     """Say which calls sent and received a packet, for a comment on it.
 
     :return: ``None`` if the trace knows nothing of it.
     """
-    segment = dissect(packet)
+    packet, segment = found
     if segment is None:
         return None
-    sent, received = calls.sender(segment, packet.time_ns), calls.receiver(segment)
+    received = calls.receiver(segment)
     parts = []
     if sent is not None:
         later = (packet.time_ns - sent.start_ns) / 1000

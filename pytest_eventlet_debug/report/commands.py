@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 import sys
 
-from pytest_eventlet_debug.artifacts import RUN_FILE
-from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.artifact_names import RUN_FILE
+from pytest_eventlet_debug.artifacts import read_run as read_record
 from pytest_eventlet_debug.options import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.report import opening
@@ -124,7 +124,7 @@ def _list(options: argparse.Namespace) -> int:
         read_run(path.parent)
         for pattern in (RUN_FILE, f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
         for path in options.directory.glob(pattern)
-        if read_json(path) is not None
+        if read_record(path.parent) is not None
     ]
     if not found:
         return _refuse(f"there is no run of ours in {options.directory} or just below it")

@@ -2,58 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from pytest_eventlet_debug.artifacts import RUN_FILE
-from pytest_eventlet_debug.artifacts import read_json
-from pytest_eventlet_debug.artifacts import tests
+from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.artifact_names import RUN_FILE
+from pytest_eventlet_debug.artifacts import ListedTest
+from pytest_eventlet_debug.artifacts import RunRecord
 from pytest_eventlet_debug.hubs.ids import split_hub
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
+from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.results import RESULTS_FILE
 from pytest_eventlet_debug.report.results import Result
 
-FINDINGS_FILE = "findings.json"
-
 
 class RunDataError(Exception):
     """A directory has no run in it. One line: which one, and what would do."""
-
-
-class RunFacts(msgspec.Struct, frozen=True):
-    """What ``run.json`` says of a run; times are nanoseconds since the epoch."""
-
-    run: str
-    command: tuple[str, ...] = ()
-    rootdir: str = ""
-    hubs: tuple[str, ...] = ()
-    started_ns: int = 0
-    ended_ns: int | None = None
-    exit_status: int | None = None
-    python: str = ""
-    platform: str = ""
-    versions: dict[str, str] = {}
-    tools: tuple[str, ...] = ()
-
-
-class TestFacts(msgspec.Struct, frozen=True):
-    """What ``test.json`` says of an attempt of a test, with the name of its directory."""
-
-    __test__ = False
-
-    nodeid: str
-    directory: str
-    hub: str | None = None
-    attempt: int = 1
-    outcomes: dict[str, str] = {}
-    phases: dict[str, tuple[int, int]] = {}
-    artifacts: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
 
 
 class Cell(msgspec.Struct):
@@ -63,7 +31,7 @@ class Cell(msgspec.Struct):
     """
 
     result: Result
-    attempts: list[TestFacts] = []
+    attempts: list[ListedTest] = []
     findings: list[Finding] = []
 
 
@@ -74,7 +42,7 @@ class Run(msgspec.Struct, frozen=True):
     """
 
     directory: Path
-    facts: RunFacts
+    facts: RunRecord
     hubs: tuple[str, ...]
     cells: dict[str, dict[str, Cell]]
 
@@ -84,19 +52,18 @@ def read_run(directory: Path) -> Run:
 
     :raises RunDataError: it has no ``run.json`` of ours.
     """
-    facts = read_json(directory / RUN_FILE)
-    if facts is None:
+    record = artifacts.read_run(directory)
+    if record is None:
         raise RunDataError(
             f"{directory} holds no {RUN_FILE}; name a run's directory, such as eventlet-debug"
         )
-    run = msgspec.convert(facts, RunFacts)
     recorded = results.read(directory / RESULTS_FILE)
-    hubs = dict.fromkeys(recorded.hubs if recorded else run.hubs)
+    hubs = dict.fromkeys(recorded.hubs if recorded else record.hubs)
     cells: dict[str, dict[str, Cell]] = {}
     for result in recorded.tests if recorded else ():
         cells.setdefault(result.test, {})[result.hub] = Cell(result)
-    for facts_of_test in _tests(directory):
-        _add(cells, facts_of_test, tuple(hubs))
+    for test in artifacts.tests(directory):
+        _add(cells, test, tuple(hubs))
     hubs.update(dict.fromkeys(hub for row in cells.values() for hub in row))
     for row in cells.values():
         for cell in row.values():
@@ -106,15 +73,10 @@ def read_run(directory: Path) -> Run:
                 for test in cell.attempts
                 for finding in read_findings(directory / test.directory)
             ]
-    return Run(directory, run, tuple(hubs), cells)
+    return Run(directory, record, tuple(hubs), cells)
 
 
-def _tests(directory: Path) -> Iterator[TestFacts]:
-    for facts in tests(directory):
-        yield msgspec.convert(facts, TestFacts)
-
-
-def _add(cells: dict[str, dict[str, Cell]], facts: TestFacts, hubs: tuple[str, ...]) -> None:
+def _add(cells: dict[str, dict[str, Cell]], facts: ListedTest, hubs: tuple[str, ...]) -> None:
     """Give an attempt its cell, a new one if no report told of the test."""
     test, named = split_hub(facts.nodeid, hubs)
     hub = named or facts.hub or (hubs[0] if hubs else "")
@@ -126,18 +88,16 @@ def _add(cells: dict[str, dict[str, Cell]], facts: TestFacts, hubs: tuple[str, .
     row[hub].attempts.append(facts)
 
 
-def _outcome(facts: TestFacts) -> Outcome:
+def _outcome(facts: ListedTest) -> Outcome:
     known = [outcome for outcome in OUTCOMES if outcome in facts.outcomes.values()]
     return max(known, key=OUTCOMES.index, default="passed")
 
 
-def _seconds(facts: TestFacts) -> float:
+def _seconds(facts: ListedTest) -> float:
     return sum(end - start for start, end in facts.phases.values()) / 1e9
 
 
-def read_findings(directory: Path) -> list[Finding]:
+def read_findings(directory: Path) -> tuple[Finding, ...]:
     """Return the findings in a test's directory; none if there is no such file."""
-    try:
-        return msgspec.json.decode((directory / FINDINGS_FILE).read_bytes(), type=list[Finding])
-    except (OSError, msgspec.DecodeError):
-        return []
+    found = findings_file.read(directory)
+    return () if found is None else found.findings

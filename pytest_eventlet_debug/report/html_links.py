@@ -8,15 +8,19 @@ from urllib.parse import quote
 
 import pytest
 
+from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.report.page import PAGE_FILE
 from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
 
 # What a reader may open, and what the link says.
 _NAMES = {
-    "strace.txt": "strace",
-    "capture.pcapng": "packets",
-    "profile.callgrind": "profile",
-    "tasks.txt": "tasks",
+    STRACE_FILE: "strace",
+    CAPTURE_FILE: "packets",
+    CALLGRIND_FILE: "profile",
+    TASKS_FILE: "tasks",
 }
 
 

@@ -14,15 +14,14 @@ from typing import NamedTuple
 from urllib.parse import quote
 import webbrowser
 
-from pytest_eventlet_debug.recordings.report_part import PROFILE_FILE
-from pytest_eventlet_debug.recordings.timeline import DUMP_FILES
-from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
-from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.report.data import Run
-from pytest_eventlet_debug.report.data import TestFacts
 from pytest_eventlet_debug.report.page import PAGE_FILE
-
-CALLGRIND_FILE = "profile.callgrind"
 
 #: Wireshark's columns with one for our comments, which say who sent and received a packet.
 COLUMNS = (
@@ -73,8 +72,8 @@ def views() -> dict[str, View]:
         "strace": View((Tool(pager, STRACE_FILE),), "--strace", "less"),
         "packets": View(
             (
-                Tool(("wireshark", "-o", COLUMNS, "-r"), PCAPNG_FILE),
-                Tool(("tshark", "-o", COLUMNS, "-r"), PCAPNG_FILE),
+                Tool(("wireshark", "-o", COLUMNS, "-r"), CAPTURE_FILE),
+                Tool(("tshark", "-o", COLUMNS, "-r"), CAPTURE_FILE),
             ),
             "--pcap",
             "wireshark",
@@ -89,9 +88,7 @@ def views() -> dict[str, View]:
             "--cprofile",
             "kcachegrind",
         ),
-        "tasks": View(
-            tuple(Tool(pager, name) for name in DUMP_FILES), "--dump-asyncio-tasks", "less"
-        ),
+        "tasks": View((Tool(pager, TASKS_FILE),), "--dump-asyncio-tasks", "less"),
     }
 
 
@@ -99,7 +96,7 @@ def views() -> dict[str, View]:
 NAMES = ("strace", "packets", "profile", "tasks", "timeline", "report")
 
 
-def find(run: Run, part: str) -> TestFacts:
+def find(run: Run, part: str) -> ListedTest:
     """Return the recorded test that a part of an id means.
 
     Of one test's hubs and attempts the last that failed is taken, else the last.
@@ -121,7 +118,7 @@ def find(run: Run, part: str) -> TestFacts:
     return (failed or attempts)[-1]
 
 
-def _recorded(run: Run) -> Iterator[tuple[str, TestFacts]]:
+def _recorded(run: Run) -> Iterator[tuple[str, ListedTest]]:
     for test, row in run.cells.items():
         for cell in row.values():
             for attempt in cell.attempts:
@@ -143,8 +140,7 @@ def command(directory: Path, name: str) -> list[str]:
         raise OpenError(f"{directory} has no {view.tools[0].file}; {view.recorded_by} records it")
     for tool in usable:
         if shutil.which(tool.command[0]) is not None:
-            files = [each.file for each in usable if each.command == tool.command]
-            return [*tool.command, *(str(directory / file) for file in files)]
+            return [*tool.command, str(directory / tool.file)]
     programs = " or ".join(dict.fromkeys(tool.command[0] for tool in usable))
     raise OpenError(
         f"there is no {programs} on PATH (on Debian and Ubuntu: sudo apt-get install "
@@ -163,7 +159,7 @@ def show(argv: Sequence[str], *, paged: bool) -> int:
         return subprocess.call(_pager(), stdin=source.stdout)
 
 
-def address(run: Run, test: TestFacts) -> str:
+def address(run: Run, test: ListedTest) -> str:
     """Return where a browser finds a test in the report.
 
     :raises OpenError: the run has no report.

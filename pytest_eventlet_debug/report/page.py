@@ -22,16 +22,17 @@ import jinja2
 import msgspec
 
 from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifacts import ListedTest
+from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.report_part import PART_FILE
-from pytest_eventlet_debug.recordings.report_part import PROFILE_FILE
-from pytest_eventlet_debug.recordings.timeline import DUMP_FILES
-from pytest_eventlet_debug.recordings.timeline import PCAPNG_FILE
-from pytest_eventlet_debug.recordings.timeline import STRACE_FILE
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
-from pytest_eventlet_debug.report.data import TestFacts
 from pytest_eventlet_debug.report.data import read_findings
 from pytest_eventlet_debug.report.results import Section
 
@@ -44,7 +45,7 @@ GENERATOR = '<meta name="generator" content="pytest-eventlet-debug">'
 #: Characters of a dump that the page shows; the file has all of it.
 MAX_DUMP = 200_000
 
-_RECORDINGS = (STRACE_FILE, PCAPNG_FILE, PROFILE_FILE)
+_RECORDINGS = (STRACE_FILE, CAPTURE_FILE, PROFILE_FILE)
 
 
 class ReportError(Exception):
@@ -130,8 +131,10 @@ class _Writer:
 
     def _run(self, run: Run) -> dict[str, Any]:
         facts = msgspec.to_builtins(run.facts)
-        for name in ("started_ns", "ended_ns"):
-            facts[name] = None if facts[name] is None else str(facts[name])
+        facts.pop("tests", None)
+        for name in ("started_ns", "ended_ns"):  # more than a JavaScript number can hold
+            if name in facts:
+                facts[name] = str(facts[name])
         return {**facts, "directory": str(run.directory), "label": run.directory.name}
 
     def _test(self, test: str) -> dict[str, Any]:
@@ -159,7 +162,7 @@ class _Writer:
             "attempts": [self._attempt(run, test) for test in cell.attempts],
         }
 
-    def _attempt(self, run: Run, test: TestFacts) -> dict[str, Any]:
+    def _attempt(self, run: Run, test: ListedTest) -> dict[str, Any]:
         directory = run.directory / test.directory
         return {
             "attempt": test.attempt,
@@ -216,14 +219,13 @@ def _phases(phases: Mapping[str, tuple[int, int]]) -> dict[str, float]:
 
 
 def _dumps(directory: Path) -> Iterator[tuple[str, str]]:
-    for name in DUMP_FILES:
-        with contextlib.suppress(OSError):
-            with open(directory / name, encoding="utf-8", errors="replace") as file:
-                yield name, file.read(MAX_DUMP)
+    with contextlib.suppress(OSError):
+        with open(directory / TASKS_FILE, encoding="utf-8", errors="replace") as file:
+            yield TASKS_FILE, file.read(MAX_DUMP)
 
 
 def _recorded(directory: Path) -> Iterator[Path]:
     """Yield a test's directory and those of its blocks, as far as they hold recordings."""
-    for each in (directory, *sorted(directory.glob("block-*"))):
+    for each in recorded(directory):
         if any((each / name).exists() for name in _RECORDINGS):
             yield each

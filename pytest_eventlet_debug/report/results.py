@@ -7,12 +7,18 @@ and of those that did not pass also what pytest said and what they printed.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 
 RESULTS_FILE = "results.json"
+
+Format = Literal["pytest-eventlet-debug results"]
+FORMAT: Format = "pytest-eventlet-debug results"
+SCHEMA = 1
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -55,6 +61,8 @@ class Results(msgspec.Struct, frozen=True):
 
     hubs: tuple[str, ...]
     tests: tuple[Result, ...]
+    format: Format = FORMAT
+    schema: int = SCHEMA
 
 
 def write(results: Results, path: Path) -> None:
@@ -62,12 +70,12 @@ def write(results: Results, path: Path) -> None:
 
     :raises OSError: the file cannot be written.
     """
-    path.write_bytes(msgspec.json.encode(results))
+    json_files.write(path, results)
 
 
 def read(path: Path) -> Results | None:
     """Return the results in a file, or ``None`` where there are none of ours."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Results)
+        return json_files.read(path, Results)
     except (OSError, msgspec.DecodeError):
         return None

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_eventlet_debug.artifacts import RUN_FILE
-from pytest_eventlet_debug.artifacts import read_json
+from pytest_eventlet_debug.artifacts import read_run as read_record
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.gathering import Gathering
 from pytest_eventlet_debug.report.results import RESULTS_FILE
@@ -41,8 +40,8 @@ class ReportWriter:
         gathered = self._gathering.results()
         if not gathered.tests:
             return  # --collect-only, or a usage error
-        facts = read_json(self._directory / RUN_FILE)
-        recorded = facts is not None and facts.get("run") == self._run
+        record = read_record(self._directory)
+        recorded = record is not None and record.run == self._run
         if recorded:
             with self._noting("the report is not written"):
                 self._lines.append(f"report: {_write_report(gathered, self._directory)}")

@@ -88,21 +88,6 @@ def read_exactly(fd: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def read_line(fd: int) -> bytes:
-    """Read from the descriptor *fd* up to and with the next newline, and not further.
-
-    It reads byte by byte, so that nothing behind the newline is taken. At the end of the
-    file it returns what there was, perhaps nothing.
-    """
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        byte = _read_blocking(fd, 1)
-        if not byte:
-            break
-        line += byte
-    return bytes(line)
-
-
 def read_file(path: str) -> bytes:
     """Return the whole content of the file at *path*, such as one under ``/proc``.
 

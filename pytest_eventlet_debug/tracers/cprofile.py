@@ -7,13 +7,13 @@ from pathlib import Path
 import platform
 
 from pytest_eventlet_debug.profiling import export
+from pytest_eventlet_debug.profiling.choice import engine_kind
+from pytest_eventlet_debug.profiling.choice import make_engine
 from pytest_eventlet_debug.profiling.clock import ClockName
 from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
-from pytest_eventlet_debug.profiling.engine import find_greenlet_engine
-from pytest_eventlet_debug.profiling.engine import make_engine
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
@@ -24,9 +24,9 @@ ARTIFACTS = ("profile.cprof", "profile.callgrind", "profile.json")
 class CProfile:
     """A profile of the test's call, in the thread that runs it.
 
-    A test that profiles itself passes. On Python 3.12 and newer both see everything. On
-    older versions the test's profiler takes the place of ours, and the recording is
-    reported as incomplete.
+    A test that profiles itself passes, except under the engine ``plain`` on Python 3.12 and
+    newer, where else both see everything. On older versions the test's profiler takes the
+    place of ours, and the recording is reported as incomplete.
     """
 
     name = "cprofile"
@@ -43,9 +43,8 @@ class CProfile:
         self._recording: Recording | None = None
         self._engine: Engine | None = None
         self._running = False
-        if engine == "greenlet":
-            # Its greenlets belong into no recording, and into the first test's least of all.
-            find_greenlet_engine()
+        # A trial's greenlets belong into no recording, and into the first test's least of all.
+        engine_kind(engine)
 
     @property
     def version(self) -> str:
@@ -99,7 +98,7 @@ class CProfile:
         directory = Path(os.path.abspath(recording.directory))
         paths = tuple(directory / name for name in ARTIFACTS)
         try:
-            self._write(profile, *paths)
+            self._write(engine.name, recording.nodeid, profile, *paths)
         except OSError as error:
             raise TracerError(f"the profile cannot be written: {error}") from error
         if profile.trouble:
@@ -119,12 +118,15 @@ class CProfile:
             raise TracerError(f"cprofile cannot start: {error}") from error
         self._running = True
 
-    def _write(self, profile: Profile, pstats: Path, callgrind: Path, facts: Path) -> None:
+    def _write(
+        self, engine: str, nodeid: str, profile: Profile, pstats: Path, callgrind: Path, facts: Path
+    ) -> None:
         if profile.stats:  # pstats refuses to read a file without entries
             export.write_pstats(profile.stats, pstats)
-            export.write_callgrind(pstats, callgrind)
+            about = {"Test": nodeid, "Engine": engine, "Clock": self._clock}
+            export.write_callgrind(pstats, callgrind, command=f"pytest {nodeid}", about=about)
         figures = {
-            "engine": self._engine_name,
+            "engine": engine,
             "clock": self._clock,
             "seconds": profile.seconds,
             "self_seconds": sum(entry[2] for entry in profile.stats.values()),

@@ -9,30 +9,21 @@ to find. Its other side is :mod:`pytest_eventlet_debug.helper.process`.
 from __future__ import annotations
 
 import _socket
+import importlib.util
 import json
-from pathlib import Path
+import os
 import posix
 import struct
 import sys
 
-import pytest_eventlet_debug
+from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
+from pytest_eventlet_debug.helper.protocol import helper_command
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 #: Seconds to wait for an answer. What the helper does itself has shorter limits.
 ANSWER_SECONDS = 30
-
-#: Bytes of the longest message in either direction.
-MESSAGE_BYTES = 1 << 16
-
-#: Stands in the helper's command line, and in that of no other process.
-PROGRAM = """\
-import sys
-sys.path.append(sys.argv[1])
-from pytest_eventlet_debug.helper import process
-process.main(int(sys.argv[2]), int(sys.argv[3]))
-"""
 
 
 class Helper:
@@ -77,16 +68,8 @@ class Helper:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         posix.set_inheritable(theirs.fileno(), True)
         try:
-            unpatched.run(
-                [
-                    sys.executable,
-                    *("-I", "-S", "-c", PROGRAM),
-                    str(Path(pytest_eventlet_debug.__file__).resolve().parent.parent),
-                    str(theirs.fileno()),
-                    str(posix.getpid()),
-                ],
-                unpatched.environment(),
-            )
+            command = helper_command(theirs.fileno(), posix.getpid(), _libraries())
+            unpatched.run(command, unpatched.environment())
         finally:
             theirs.close()
         fd = unpatched.move_up(ours.detach())
@@ -116,7 +99,7 @@ class Helper:
     def request(self, command: str, **arguments: object) -> dict[str, object]:
         """Ask the helper for one thing and return its answer.
 
-        :param command: the name of one of the commands in ``helper_process``.
+        :param command: one that :class:`~.helper.process.HelperProcess` knows.
         :param arguments: what JSON can hold.
         :raises TracerError: the helper says no, has died, or does not answer within
             :data:`ANSWER_SECONDS`; also in a fork of the process that started it.
@@ -161,3 +144,11 @@ class Helper:
             except TracerError:
                 pass
         self._connection.close()
+
+
+def _libraries() -> str:
+    """Return the directory that msgspec is in, which the finisher has no site-packages to find."""
+    spec = importlib.util.find_spec("msgspec")
+    if spec is None or spec.origin is None:
+        return ""  # tracing works without; the finisher says what it lacks
+    return os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))

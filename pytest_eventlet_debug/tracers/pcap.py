@@ -10,6 +10,8 @@ from pathlib import Path
 import posix
 import sys
 
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers import tls_keys
@@ -22,11 +24,6 @@ from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 INTERFACE = "lo"
 
-ARTIFACTS = ("capture.pcapng", "capture.pcap")
-
-#: In the format of SSLKEYLOGFILE; only there if the test made a TLS connection.
-KEYS_ARTIFACT = "tls-keys.txt"
-
 #: Of a longer node id the file keeps the beginning; a request to the helper has limits.
 _NODEID_CHARACTERS = 4096
 
@@ -34,7 +31,7 @@ _numbers = itertools.count(1)
 
 
 class Pcap:
-    """The packets on an interface, whole and with nanoseconds, as pcapng and as pcap.
+    """The packets on an interface, whole and with nanoseconds, as pcapng.
 
     The helper reads them from a ring that is open all the time, so a test that lasts a
     millisecond has all of its packets. Several instances may record at once. What other
@@ -107,9 +104,9 @@ class Pcap:
             self._helper.request("pcap-resume", number=self._number, since_ns=unpatched.time_ns())
 
     def stop(self) -> tuple[Path, ...]:
-        """End the recording once all that was sent before is in the files.
+        """End the recording once all that was sent before is in the file.
 
-        :raises TracerError: packets are missing. What could be captured is in the files
+        :raises TracerError: packets are missing. What could be captured is in the file
             all the same, and the number of packets dropped in ``capture.pcapng``.
         """
         recording, self._recording = self._recording, None
@@ -119,10 +116,11 @@ class Pcap:
         keys = tls_keys.end(self._keys)
         try:
             if keys:
-                _write(directory / KEYS_ARTIFACT, keys)
+                _write(directory / KEYS_FILE, keys)
         finally:
             self._helper.request("pcap-stop", number=self._number)
-        names = (*ARTIFACTS, KEYS_ARTIFACT) if keys else ARTIFACTS
+        # The keys, in the format of SSLKEYLOGFILE, are there if the test made a TLS connection.
+        names = (CAPTURE_FILE, KEYS_FILE) if keys else (CAPTURE_FILE,)
         return tuple(directory / name for name in names)
 
     def close(self) -> None:

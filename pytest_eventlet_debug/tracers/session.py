@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 
-from pytest_eventlet_debug.artifacts import TEST_FILE
+from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test

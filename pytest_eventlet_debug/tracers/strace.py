@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import Any
 
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.helper_client import Helper
@@ -22,16 +24,8 @@ from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
-ARTIFACT = "strace.txt"
-
 #: -f threads and children, -ttt unix time, -T time spent, -yy what a descriptor is.
 OPTIONS = ("-f", "-ttt", "-T", "-yy", "-s", "256")
-
-#: Paths of this prefix exist nowhere: a look at one is a mark in the trace.
-MARK_PREFIX = "/.eventlet-debug"
-
-#: Linux's PATH_MAX is 4096 bytes with the final NUL.
-_PATH_BYTES = 4095
 
 _PR_GET_DUMPABLE = 3
 _PR_SET_PTRACER = 0x59616D61
@@ -50,11 +44,9 @@ _OTHER_QUALIFIERS = frozenset(
 class Strace:
     """``strace -f -ttt -T -yy -s 256``, attached by the helper for each test.
 
-    The trace has marks in it, calls to ``access`` for a path that does not exist:
-    ``/.eventlet-debug/phase/<unix ns>/<phase>/<node id>`` where a phase begins, and
-    ``/.eventlet-debug/greenlet/<n>/<label>`` wherever greenlet *n* of the test begins to
-    run in the thread that started the recording; see
-    :class:`pytest_eventlet_debug.system.switches.Labels`.
+    The trace has :mod:`~pytest_eventlet_debug.recordings.marks` in it where a phase begins,
+    and wherever greenlet *n* of the test begins to run in the thread that started the
+    recording; see :class:`pytest_eventlet_debug.system.switches.Labels`.
     """
 
     name = "strace"
@@ -117,7 +109,7 @@ class Strace:
         """Put the beginning of *phase* into the trace."""
         if self._recording is None or not self._tracing:
             return
-        _look(f"phase/{unpatched.time_ns()}/{phase}/{self._recording.nodeid}")
+        posix.access(marks.phase(unpatched.time_ns(), phase, self._recording.nodeid), 0)
         self._label()
 
     def pause(self) -> None:
@@ -196,7 +188,7 @@ class Strace:
         number, label = labels.of(target, origin)
         path = self._paths.get((number, label))
         if path is None:
-            path = self._paths[number, label] = _path(f"greenlet/{number}/{_safe(label)}")
+            path = self._paths[number, label] = marks.greenlet(number, label)
         posix.access(path, 0)
 
 
@@ -280,25 +272,12 @@ def _with_access(expression: str) -> str:
         qualifier, calls = "", expression
     if calls.startswith("!") or calls == "all":
         return expression
-    marks = "?access,?faccessat,?faccessat2"
-    return f"{qualifier}{equals}" + (marks if calls == "none" else f"{calls},{marks}")
+    kept = ",".join(f"?{call}" for call in marks.CALLS)
+    return f"{qualifier}{equals}" + (kept if calls == "none" else f"{calls},{kept}")
 
 
 def _artifact(recording: Recording) -> Path:
-    return Path(os.path.abspath(recording.directory)) / ARTIFACT
-
-
-def _look(rest: str) -> None:
-    posix.access(_path(rest), 0)
-
-
-def _path(rest: str) -> bytes:
-    path = f"{MARK_PREFIX}/{rest}".encode("utf-8", "surrogateescape")
-    return path.replace(b"\0", b"?")[:_PATH_BYTES]
-
-
-def _safe(label: str) -> str:
-    return label.replace("/", "_")[:80]
+    return Path(os.path.abspath(recording.directory)) / STRACE_FILE
 
 
 def _find() -> str:

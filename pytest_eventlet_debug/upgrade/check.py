@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_eventlet_debug.artifacts import write_json
+from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.upgrade import comparison
@@ -150,7 +150,7 @@ class UpgradeCheck:
         if self._settings.save is None:
             return
         try:
-            write_json(self._settings.save, run.as_json())
+            json_files.write(self._settings.save, run.as_json())
         except OSError as error:
             why = error.strerror or error
             self._lines = [f"the run could not be saved to {self._settings.save} ({why})"]

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
-import itertools
 import time
 from typing import Any
 
+from pytest_eventlet_debug import phrasing
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade.comparison import Change
 from pytest_eventlet_debug.upgrade.comparison import Kind
@@ -18,9 +18,6 @@ from pytest_eventlet_debug.upgrade.comparison import Upgrade
 from pytest_eventlet_debug.upgrade.comparison import Vanished
 from pytest_eventlet_debug.upgrade.comparison import Verdict
 from pytest_eventlet_debug.upgrade.saved_run import SavedRun
-
-#: Lines of each kind that are shown; the rest is counted.
-SHOWN = 50
 
 # A pace is worth a line from here on.
 _PACE = 1.5
@@ -50,7 +47,9 @@ def format_verdict(verdict: Verdict, old: SavedRun, path: object) -> list[str]:
     lines = [headline(verdict), f"compared with {path} of {when}: {_counts(verdict)}"]
     lines += verdict.notes
     if verdict.unreached:
-        lines.append(f"not run now, and not judged: {_tests(verdict.unreached)} of that run")
+        lines.append(
+            f"not run now, and not judged: {phrasing.tests(verdict.unreached)} of that run"
+        )
     lines += _section("regressions, passed before", verdict.of("regression"), _changed)
     lines += _vanished(verdict.vanished)
     for kind, heading in _HEADINGS[:2]:
@@ -60,9 +59,9 @@ def format_verdict(verdict: Verdict, old: SavedRun, path: object) -> list[str]:
         lines += _section(heading, verdict.of(kind), _changed)
     new = verdict.of("new")
     failing = [change for change in new if change.now in comparison.BAD]
-    lines += _section(f"new: {_tests(len(new))}, of which fail", failing, _changed)
+    lines += _section(f"new: {phrasing.tests(len(new))}, of which fail", failing, _changed)
     if new and not failing:
-        lines.append(f"new: {_tests(len(new))}, none fails")
+        lines.append(f"new: {phrasing.tests(len(new))}, none fails")
     lines += _upgrades(verdict)
     return lines
 
@@ -77,7 +76,7 @@ def headline(verdict: Verdict) -> str:
     if broken:
         passed = sum(each.passed for each in verdict.broken)
         verb = "module does not import" if broken == 1 else "modules do not import"
-        parts.append(f"{broken} {verb} any more ({_tests(passed)} that passed)")
+        parts.append(f"{broken} {verb} any more ({phrasing.tests(passed)} that passed)")
     if parts:
         return f"got worse: {', '.join(parts)}"
     doubts = [
@@ -109,7 +108,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def _counts(verdict: Verdict) -> str:
-    counts = [f"{_tests(verdict.compared)} compared", f"{verdict.same} as before"]
+    counts = [f"{phrasing.tests(verdict.compared)} compared", f"{verdict.same} as before"]
     for kind, word in _COUNTED:
         number = len(verdict.of(kind))
         if number:
@@ -129,10 +128,9 @@ def _section(
     for change in changes:
         key = (change.test, change.before, change.now, change.failure)
         groups.setdefault(key, []).append(change)
-    for group in itertools.islice(groups.values(), SHOWN):
-        yield from show(group)
-    if len(groups) > SHOWN:
-        yield f"  and {len(groups) - SHOWN} more"
+    shown = ("\n".join(show(group)) for group in groups.values())
+    for each in phrasing.first(shown):
+        yield from each.splitlines()
 
 
 def _changed(group: list[Change]) -> Iterator[str]:
@@ -155,7 +153,7 @@ def _vanished(vanished: Sequence[Vanished]) -> Iterator[str]:
         first = group[0].uncollected
         hubs = ", ".join(each.uncollected.hub for each in group)
         why = "does not import any more" if first.outcome == "error" else "is skipped as a whole"
-        tests = _tests(sum(each.count for each in group))
+        tests = phrasing.tests(sum(each.count for each in group))
         passed = sum(each.passed for each in group)
         yield f"{first.node} ({hubs}) {why}: {tests} gone, {passed} passed before"
         origin = f"   (from {group[0].origin})" if group[0].origin else ""
@@ -172,10 +170,10 @@ def _slower(verdict: Verdict) -> Iterator[str]:
         f"slower, by {comparison.SLOWER_SECONDS:g} s and {times:.1f} times or more "
         f"beyond the median test:"
     )
-    for each in verdict.slower[:SHOWN]:
-        yield f"  {each.test} ({each.hub})   {each.before:.2f} s -> {each.now:.2f} s"
-    if len(verdict.slower) > SHOWN:
-        yield f"  and {len(verdict.slower) - SHOWN} more"
+    yield from phrasing.first(
+        f"  {each.test} ({each.hub})   {each.before:.2f} s -> {each.now:.2f} s"
+        for each in verdict.slower
+    )
 
 
 def _upgrades(verdict: Verdict) -> Iterator[str]:
@@ -197,7 +195,3 @@ def _versions(upgrade: Upgrade) -> str:
     if upgrade.now is None:
         return f"{upgrade.before} removed"
     return f"{upgrade.before} -> {upgrade.now}"
-
-
-def _tests(count: int) -> str:
-    return "1 test" if count == 1 else f"{count} tests"

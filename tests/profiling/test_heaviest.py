@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug.profiling.heaviest import AWAY
-from pytest_eventlet_debug.profiling.heaviest import IDLE
+from pytest_eventlet_debug.profiling.heaviest import WAITING
 from pytest_eventlet_debug.profiling.heaviest import describe
 from pytest_eventlet_debug.profiling.heaviest import lines
+from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.profiling.view import open_only
 
-STATS = {
+POLL, SLEEP = ("~", 0, WAITING[0]), ("~", 0, "<built-in method time.sleep>")
+DO_POLL = ("/lib/eventlet/hubs/epolls.py", 30, "do_poll")
+
+STATS: Stats = {
     ("/a/b/c.py", 3, "slow"): (1, 1200, 3.0, 3.0, {}),
     ("/a/b/c.py", 9, "quick"): (1, 1, 0.5, 5.0, {}),
     ("~", 0, "<built-in method len>"): (1, 1, 1.5, 1.5, {}),
     ("/a/b/c.py", 20, "least"): (1, 1, 0.0, 5.0, {}),
-    ("~", 0, IDLE[0]): (9, 9, 5.0, 5.0, {}),
+    POLL: (9, 9, 5.0, 5.0, {DO_POLL: (9, 9, 5.0, 5.0)}),
 }
 
 
@@ -27,8 +31,44 @@ def test_three_functions_are_named_and_the_idle_share() -> None:
         " 30%   3.000 s  slow (b/c.py:3), 1,200 calls",
         " 15%   1.500 s  built-in method len, 1 call",
         "  5%   0.500 s  quick (b/c.py:9), 1 call",
-        " 50%   5.000 s  idle",
+        " 50%   5.000 s  idle: the hub waited",
     ]
+
+
+def test_a_test_that_hardly_does_more_than_wait_is_one_line() -> None:
+    waiting = {**STATS, POLL: (9, 9, 200.0, 200.0, {DO_POLL: (9, 9, 200.0, 200.0)})}
+    assert list(lines(waiting)) == [" 98% 200.000 s  idle: the hub waited"]
+
+
+def test_a_test_that_never_waits_has_no_line_about_it() -> None:
+    f = ("/a/b/c.py", 3, "f")
+    assert list(lines({f: (1, 1, 1.0, 1.0, {})})) == ["100%   1.000 s  f (b/c.py:3), 1 call"]
+
+
+def test_a_sleep_is_idle_if_the_hub_called_it_and_else_blocks_the_hub() -> None:
+    wait, f = ("/lib/eventlet/hubs/poll.py", 70, "wait"), ("/a/b/c.py", 3, "f")
+    callers = {wait: (7, 7, 3.0, 3.0), f: (1, 1, 1.0, 1.0)}
+    assert list(lines({SLEEP: (8, 8, 4.0, 4.0, callers)})) == [
+        " 25%   1.000 s  built-in method time.sleep called by f (b/c.py:3), 1 call: "
+        "blocked the hub",
+        " 75%   3.000 s  idle: the hub waited",
+    ]
+
+
+def test_a_selector_is_idle_for_the_loop_and_blocks_it_for_others() -> None:
+    select = ("/lib/selectors.py", 450, "select")
+    loop, communicate = ("/lib/asyncio/base_events.py", 1, "_run_once"), ("/lib/sub.py", 2, "wait")
+    found = list(
+        lines(
+            {
+                POLL: (4, 4, 4.0, 4.0, {select: (4, 4, 4.0, 4.0)}),
+                select: (4, 4, 0.0, 4.0, {loop: (3, 3, 0.0, 3.0), communicate: (1, 1, 0.0, 1.0)}),
+            }
+        )
+    )
+    assert [line.split()[0] for line in found] == ["25%", "75%"]
+    assert "blocked the hub" in found[0]
+    assert found[1].endswith("idle: the hub waited")
 
 
 def test_waiting_for_other_greenlets_is_no_heavy_function() -> None:
@@ -36,7 +76,30 @@ def test_waiting_for_other_greenlets_is_no_heavy_function() -> None:
 
 
 def test_a_profile_of_no_time_is_no_error() -> None:
-    assert list(lines({})) == ["  0%   0.000 s  idle"]
+    assert list(lines({})) == ["  0%   0.000 s  idle: the hub waited"]
+
+
+@pytest.mark.parametrize("hub", ["epolls", "poll", "selects", "asyncio"])
+def test_the_summary_tells_what_blocked_the_hub_from_its_waiting(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import time
+        import eventlet
+
+        def fetch():
+            time.sleep(0.6)
+
+        def test_it():
+            for thread in [eventlet.spawn(fetch), eventlet.spawn(eventlet.sleep, 1.5)]:
+                thread.wait()
+        """
+    )
+    result = pytester.runpytest("--cprofile", f"--eventlet-hub={hub}")
+    result.stdout.re_match_lines([r" +\d+% +\d\.\d+ s  idle: the hub waited$"])
+    blocked = r"built-in method time.sleep called by fetch \(\S*test_it.py:4\), 1 call: blocked"
+    result.stdout.re_match_lines([rf" +\d+% +0\.[67]\d+ s  {blocked} the hub$"])
 
 
 def test_a_file_cut_short_is_one_line(tmp_path: Path) -> None:

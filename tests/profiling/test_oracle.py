@@ -10,19 +10,20 @@ from oracle import differences
 from oracle import found
 import pytest
 
+from pytest_eventlet_debug.profiling.choice import native_engine
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Engine
-from pytest_eventlet_debug.profiling.engine import greenlet_engines
+from pytest_eventlet_debug.profiling.fallback import FallbackEngine
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
 
 PROGRAMS = 300
 
-ENGINES = greenlet_engines()
+ENGINES = [kind for kind in (native_engine(), FallbackEngine) if kind is not None]
 
 
-@pytest.mark.parametrize("make", ENGINES)
+@pytest.mark.parametrize("make", ENGINES, ids=lambda kind: kind.name)
 def test_all_numbers_of_random_greenlet_programs_are_right(
     make: Callable[[Clock], Engine],
 ) -> None:
@@ -46,7 +47,7 @@ def test_all_numbers_of_random_greenlet_programs_are_right(
     print(f"{checked} entries and edges")
 
 
-@pytest.mark.parametrize("make", ENGINES)
+@pytest.mark.parametrize("make", ENGINES, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("clock", ["run", "wall"])
 def test_calls_and_callers_are_right_by_the_real_clocks(
     make: Callable[[Clock], Engine], clock: str

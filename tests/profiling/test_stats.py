@@ -6,10 +6,11 @@ import functools
 from typing import Any
 from typing import NamedTuple
 
-from pytest_eventlet_debug.profiling import stats
+from pytest_eventlet_debug.profiling.stats import ALL
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import merge
 from pytest_eventlet_debug.profiling.stats import root_of
+from pytest_eventlet_debug.profiling.stats import under
 
 
 class Called(NamedTuple):
@@ -40,8 +41,8 @@ def test_counts_of_the_same_function_are_added() -> None:
 
 
 def test_a_root_calls_what_nobody_called() -> None:
-    main, f = ("~", 0, "main"), ("~", 0, "f")
-    root = ("x.py", 7, "<greenthread f>")
+    main, f = ("~", 0, "main [f (x.py:7)]"), ("~", 0, "f")
+    root = ("~", 0, "<greenthread f (x.py:7)>")
     entries = [
         Call("main", 2, 0, 9.0, 1.0, [Called("f", 2, 0, 8.0, 8.0)]),
         Call("f", 3, 0, 10.0, 10.0),
@@ -73,7 +74,46 @@ class Worker:
 
 def test_a_root_is_named_by_the_function_that_was_spawned() -> None:
     file, line, name = root_of(functools.partial(Worker().run))
-    assert (file, name) == (__file__, "<greenthread Worker.run>")
-    assert line > 0
+    assert (file, line) == ("~", 0)  # it shares no line with the function in annotated source
+    where = Worker.run.__code__.co_firstlineno
+    assert name == f"<greenthread Worker.run (profiling/test_stats.py:{where})>"
     assert root_of(len) == ("~", 0, "<greenthread len>")
-    assert not stats._ours(root_of(merge))
+
+
+def test_what_two_roots_call_stays_apart() -> None:
+    """Else a viewer would show each of them to call, through it, what the other calls."""
+    trampoline = Worker().run.__func__.__code__
+    parts = [
+        Part(
+            [
+                Call(trampoline, 1, 0, 1.0, 0.0, [Called(n, 1, 0, 1.0, 1.0)]),
+                Call(n, 1, 0, 1.0, 1.0),
+            ],
+            ("~", 0, f"<greenthread {n}>"),
+            1,
+        )
+        for n in ("f", "g")
+    ]
+    found = merge(parts)
+    callers = {function[2]: [caller[2] for caller in entry[4]] for function, entry in found.items()}
+    assert callers["f"] == ["run [f]"]
+    assert callers["run [f]"] == ["<greenthread f>"]
+    assert callers["g"] == ["run [g]"]
+
+
+def test_one_root_stands_above_all_that_no_one_called() -> None:
+    f, g = ("~", 0, "f"), ("~", 0, "g")
+    parts = [
+        Part(
+            [
+                Call(
+                    "f", 5, 4, 7.0, 3.0, [Called("f", 4, 1, 6.0, 2.0), Called("g", 1, 0, 4.0, 4.0)]
+                ),
+                Call("g", 3, 0, 6.0, 6.0),
+            ]
+        )
+    ]
+    whole = under(ALL, 1, merge(parts))
+    assert whole[ALL] == (1, 1, 0.0, 9.0, {})
+    assert whole[f][4][ALL] == (1, 1, 1.0, 7.0)  # f called itself, below that one call
+    assert whole[g][4] == {f: (1, 1, 4.0, 4.0), ALL: (2, 2, 2.0, 2.0)}

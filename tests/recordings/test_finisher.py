@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import json
 import os
 from pathlib import Path
@@ -9,12 +10,16 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug.recordings import finisher
 from pytest_eventlet_debug.recordings import packets
 from pytest_eventlet_debug.recordings import pcapng
+from pytest_eventlet_debug.recordings import timeline
 from pytest_eventlet_debug.recordings.attribution import Attribution
+from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.finisher import finish
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
@@ -80,12 +85,10 @@ def capture(directory: Path, *frames: bytes) -> None:
     whole = [pcapng.section("a::b", "us"), pcapng.interface("lo")]
     whole += [pcapng.packet(1000 + at, each, len(each)) for at, each in enumerate(frames)]
     (directory / "capture.pcapng").write_bytes(b"".join(whole) + pcapng.statistics(9000, 7, 2))
-    plain = [pcapng.pcap_packet(1000 + at, each, len(each)) for at, each in enumerate(frames)]
-    (directory / "capture.pcap").write_bytes(b"".join([pcapng.pcap_header(), *plain]))
 
 
 def payloads(path: Path) -> list[bytes]:
-    return [each.data[42:] for each in packets.packets(packets.read(path))]
+    return [each.data[42:] for each in pcapng.packets(pcapng.read(path))]
 
 
 @pytest.mark.parametrize(
@@ -102,15 +105,13 @@ def test_packets_of_other_programs_are_left_out_where_the_ports_tell(
 ) -> None:
     capture(tmp_path, frame(100, b"ours"), frame(200, b"theirs"), frame(99, b"ours too"))
     finish(tmp_path, shared=shared, ports=ports)
-    assert payloads(tmp_path / "capture.pcapng") == payloads(tmp_path / "capture.pcap") == kept
-    blocks = list(packets.read(tmp_path / "capture.pcapng"))
-    assert blocks[0] == packets.Section("a::b", "us")
-    assert blocks[-1] == packets.Statistics(7, 2)
+    assert payloads(tmp_path / "capture.pcapng") == kept
+    blocks = list(pcapng.read(tmp_path / "capture.pcapng"))
+    assert blocks[0] == pcapng.Section("a::b", "us")
+    assert blocks[-1] == pcapng.Statistics(7, 2)
     left_out = f"{3 - len(kept)} packets of other programs are left out".encode()
     assert left_out in (tmp_path / "capture.pcapng").read_bytes()
-    assert sorted(os.listdir(tmp_path)) == [
-        *("capture.pcap", "capture.pcapng", "report.js", "timeline.json")
-    ]
+    assert sorted(os.listdir(tmp_path)) == ["capture.pcapng", "report.js", "timeline.json"]
 
 
 def test_a_trace_tells_the_ports_by_itself(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_trace_tells_the_ports_by_itself(tmp_path: Path) -> None:
         '7 1.000000 bind(3<UDP:[9]>, NULL, 0) = 0\n7 1.0 write(3<UDP:[127.0.0.1:100]>, "", 0) = 0\n'
     )
     finish(tmp_path, shared=True, ports=None)
-    assert payloads(tmp_path / "capture.pcap") == [b"ours"]
+    assert payloads(tmp_path / "capture.pcapng") == [b"ours"]
 
 
 def test_a_capture_that_breaks_off_keeps_what_is_there(tmp_path: Path) -> None:
@@ -128,6 +129,77 @@ def test_a_capture_that_breaks_off_keeps_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "capture.pcapng").write_bytes(raw[: raw.index(frame(1, b"b")) + 9])
     finish(tmp_path)
     assert payloads(tmp_path / "capture.pcapng") == [b"a"]
+
+
+STORM = "".join(
+    f"7 1.{number:04}00 accept4(-1, NULL, NULL, 0) = -1 EBADF (Bad file descriptor) <0.000010>\n"
+    for number in range(200)
+)
+
+
+def test_what_is_found_in_a_trace_and_in_those_of_its_blocks_is_written_beside_it(
+    tmp_path: Path,
+) -> None:
+    facts = {"format": "pytest-eventlet-debug", "nodeid": "a::b[poll]", "hub": "poll"}
+    (tmp_path / "test.json").write_text(json.dumps(facts))
+    (tmp_path / "strace.txt").write_text(STORM)
+    (tmp_path / "block-1").mkdir()
+    (tmp_path / "block-1" / "strace.txt").write_text(STORM)
+    finish(tmp_path)
+    found = findings_file.read(tmp_path)
+    assert found is not None
+    assert [
+        (each.kind, each.nodeid, each.hub, each.block, each.place) for each in found.findings
+    ] == [
+        ("storm", "a::b[poll]", "poll", None, "strace.txt line 1"),
+        ("storm", "a::b[poll]", "poll", "block-1", "block-1/strace.txt line 1"),
+    ]
+    assert "accept4(-1) = -1 EBADF x 2" in found.findings[0].title
+    assert "findings.json" in json.loads((tmp_path / "test.json").read_text())["artifacts"]
+
+
+def test_a_trace_that_nobody_completed_shows_what_it_holds_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "strace.txt").write_text(STORM)
+    found = finisher.find(tmp_path)
+    assert [each.kind for each in found.findings] == ["storm"]
+    assert os.listdir(tmp_path) == ["strace.txt"]
+
+
+def test_a_trace_that_shows_nothing_says_so(tmp_path: Path) -> None:
+    (tmp_path / "strace.txt").write_text("7 1.0 getpid() = 7 <0.1>\n")
+    finish(tmp_path)
+    found = findings_file.read(tmp_path)
+    assert found is not None
+    assert (found.findings, found.problems) == ((), ())
+
+
+def test_a_trace_that_cannot_be_read_is_a_problem_of_the_findings(tmp_path: Path) -> None:
+    (tmp_path / "strace.txt").mkdir()
+    finish(tmp_path)
+    found = findings_file.read(tmp_path)
+    assert found is not None
+    assert [problem.partition(": ")[0] for problem in found.problems] == ["strace.txt"]
+
+
+def test_a_trace_is_parsed_and_a_packet_dissected_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture(tmp_path, frame(100, b"one"), frame(100, b"two"))
+    (tmp_path / "strace.txt").write_text("7 1.0 getpid() = 7 <0.1>\n")
+    seen = []
+
+    def count(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def counted(argument: Any) -> Any:
+            seen.append(name)
+            return function(argument)
+
+        return counted
+
+    monkeypatch.setattr(timeline, "parse", count("parse", parse))
+    monkeypatch.setattr(packets, "dissect", count("dissect", packets.dissect))
+    monkeypatch.setattr(finisher, "dissect", packets.dissect)
+    finish(tmp_path, shared=True, ports=[100])
+    assert sorted(seen) == ["dissect", "dissect", "parse"]
 
 
 @needs_tracers
@@ -141,7 +213,7 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
     done.assert_outcomes(passed=1)
     (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     facts = json.loads((directory / "test.json").read_text())
-    files = ["capture.pcap", "capture.pcapng", "report.js", "strace.txt", "timeline.json"]
+    files = ["capture.pcapng", "findings.json", "report.js", "strace.txt", "timeline.json"]
     assert facts["artifacts"] == files
 
     path = directory / "capture.pcapng"
@@ -163,7 +235,7 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
 
     with open_log(directory / "strace.txt") as log:
         calls = Attribution(event for event in parse(log) if type(event) is Syscall)
-    for packet in packets.packets(packets.read(path)):
+    for packet in pcapng.packets(pcapng.read(path)):
         segment = packets.dissect(packet)
         assert segment is not None
         call = calls.sender(segment, packet.time_ns)
@@ -186,8 +258,9 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
     pytester.runpytest().assert_outcomes(passed=1)
     (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     assert sorted(os.listdir(directory / "block-1")) == [
-        *("capture.pcap", "capture.pcapng", "report.js", "strace.txt", "timeline.json")
+        *("capture.pcapng", "report.js", "strace.txt", "timeline.json")
     ]
+    assert (directory / "findings.json").exists()
     facts = json.loads((directory / "test.json").read_text())
     assert "block-1/timeline.json" in facts["artifacts"]
     whole = (directory / "block-1" / "capture.pcapng").read_bytes()
@@ -249,10 +322,9 @@ def test_foreign_packets_are_left_out_without_a_trace_too(pytester: pytest.Pytes
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(text)]):
         pytester.runpytest("--pcap").assert_outcomes(passed=1)
     (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
-    for name in ("capture.pcapng", "capture.pcap"):
-        raw = (directory / name).read_bytes()
-        assert b"our ping" in raw
-        assert b"their ping" not in raw
+    raw = (directory / "capture.pcapng").read_bytes()
+    assert b"our ping" in raw
+    assert b"their ping" not in raw
 
 
 TLS = """

@@ -11,7 +11,7 @@ from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import flame_graph
 
 RUN = ("/suite/test_it.py", 1, "test_it")
-SERVE = ("/suite/test_it.py", 5, "<greenthread serve>")
+SERVE = ("~", 0, "<greenthread serve (suite/test_it.py:5)>")
 READ = ("/lib/eventlet/greenio/base.py", 9, "read")
 RECV = ("~", 0, "<method 'recv'>")
 
@@ -33,8 +33,9 @@ def shape(frame: dict[str, Any]) -> tuple[str, int, list[Any]]:
 
 def test_a_callees_time_is_shared_among_its_callers_as_they_used_it() -> None:
     stats: Stats = {
-        RUN: entry(1.0, 4.0, {}),
-        SERVE: entry(0.0, 1.0, {}),
+        flame_graph.WHOLE: entry(0.0, 5.0, {}),
+        RUN: entry(1.0, 4.0, {flame_graph.WHOLE: edge(4.0)}),
+        SERVE: entry(0.0, 1.0, {flame_graph.WHOLE: edge(1.0)}),
         READ: entry(0.0, 4.0, {RUN: edge(3.0), SERVE: edge(1.0)}),
         RECV: entry(4.0, 4.0, {READ: edge(4.0)}),
     }
@@ -52,7 +53,7 @@ def test_a_callees_time_is_shared_among_its_callers_as_they_used_it() -> None:
         ],
     )
     assert shape(serve) == (
-        "<greenthread serve> (/suite/test_it.py:5)",
+        "<greenthread serve (suite/test_it.py:5)>",
         1_000_000,
         [(read, 1_000_000, [("<method 'recv'>", 1_000_000, [])])],
     )

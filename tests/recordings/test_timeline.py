@@ -18,13 +18,13 @@ from pytest_eventlet_debug import cli
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
-from pytest_eventlet_debug.recordings.packets import Packet
+from pytest_eventlet_debug.recordings.packets import Dissected
+from pytest_eventlet_debug.recordings.pcapng import Packet
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Timeline
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import in_order
-from pytest_eventlet_debug.recordings.timeline import phase_rows
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 
 CLIENT = "5<TCP:[127.0.0.1:1000->127.0.0.1:2000]>"
@@ -112,36 +112,24 @@ def test_a_long_trace_keeps_its_beginning_and_end() -> None:
 
 def test_what_is_missing_or_broken_is_mentioned(tmp_path: Path) -> None:
     assert read_timeline(tmp_path) == Timeline("", [], [])
-    (tmp_path / "capture.pcap").write_bytes(pcapng.pcap_header() + b"abc")
+    (tmp_path / "capture.pcapng").write_bytes(pcapng.section("", "") + b"abc")
     (tmp_path / "strace.txt").mkdir()
     trouble = read_timeline(tmp_path)
     assert trouble.begin_ns == 0
     assert [problem.partition(": ")[0] for problem in trouble.problems] == [
         "strace.txt",
-        "capture.pcap",
+        "capture.pcapng",
     ]
-    assert "not complete: capture.pcap: The capture breaks off" in "\n".join(text.lines(trouble))
-
-
-@pytest.mark.parametrize(
-    ("facts", "count"),
-    [
-        ({}, 0),
-        ({"phases": None}, 0),
-        ({"phases": {"call": [1]}}, 0),
-        ({"phases": {"call": [1, "2"]}}, 0),
-        ({"phases": {"call": [1, 2]}, "outcomes": 3}, 1),
-    ],
-)
-def test_phases_of_any_test_file_are_read(facts: dict[str, Any], count: int) -> None:
-    assert len(phase_rows(facts)) == count
+    assert "not complete: capture.pcapng: The capture breaks off" in "\n".join(text.lines(trouble))
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 20), max_size=60))
 def test_packets_are_put_in_order(times: list[int]) -> None:
-    source = [Packet(number, time, b"", 0, 1, None) for number, time in enumerate(times)]
-    assert [packet.time_ns for packet in in_order(source)] == sorted(times)
+    source = [
+        Dissected(Packet(number, time, b"", 0, 1, None), None) for number, time in enumerate(times)
+    ]
+    assert [found.packet.time_ns for found in in_order(source)] == sorted(times)
 
 
 @settings(max_examples=100, deadline=None)

@@ -11,12 +11,12 @@ from hostile_run import SUITE
 from hostile_run import Recorded
 from hostile_run import line_of
 from hostile_run import report
-import msgspec
 from playwright.sync_api import Browser
 from playwright.sync_api import Page
 from playwright.sync_api import sync_playwright
 import pytest
 
+from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 
@@ -53,7 +53,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     test = run.of("differs-selects")
     evidence = Evidence("connect(", "strace.txt", line_of(test / "strace.txt", "connect("))
     finding = Finding("storm", "<script>window.attacked=1</script>", (evidence,))
-    (test / "findings.json").write_bytes(msgspec.json.encode([finding]))
+    findings_file.write(test, [finding])
     report(run.directory)
     return run
 

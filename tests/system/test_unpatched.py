@@ -43,9 +43,8 @@ def test_waiting_and_reading_switches_no_greenthread(hub: str, first: str) -> No
         before = ticks
         read_end, write_end = posix.pipe()
         assert unpatched.wait_readable([read_end], 0.05) == []
-        unpatched.write_all(write_end, b"one\\ntwo")
+        unpatched.write_all(write_end, b"two")
         assert unpatched.wait_readable([read_end], 5) == [read_end]
-        assert unpatched.read_line(read_end) == b"one\\n"
         assert unpatched.read_exactly(read_end, 3) == b"two"
         assert unpatched.run(["/bin/sh", "-c", "exit 3"], {}) == 3 << 8
         assert unpatched.read_file("/proc/self/stat")
@@ -97,15 +96,6 @@ def test_read_exactly_says_how_much_is_missing_when_the_other_end_closes() -> No
     with pytest.raises(EOFError, match="with 2 bytes still to come"):
         unpatched.read_exactly(read_end, 5)
     os.close(read_end)
-
-
-def test_read_line_returns_what_there_was_at_the_end() -> None:
-    read_end, write_end = os.pipe()
-    os.write(write_end, b"first\nlast")
-    os.close(write_end)
-    lines = [unpatched.read_line(read_end) for _ in range(3)]
-    os.close(read_end)
-    assert lines == [b"first\n", b"last", b""]
 
 
 def test_a_descriptor_moves_up_and_is_closed_by_exec() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import json
 from pathlib import Path
 import pstats
 import re
@@ -67,7 +68,7 @@ def test_callers_are_right_and_what_we_do_ourselves_calls_nothing(tmp_path: Path
         for function, entry in stats.stats.items()  # type: ignore[attr-defined]
     }
     assert callers["inner"] == {"<genexpr>"}
-    assert callers["busy"] == set()
+    assert callers["busy"] == {"<all greenlets>"}
 
 
 def test_the_next_recording_begins_empty(tmp_path: Path) -> None:
@@ -115,6 +116,21 @@ def test_the_summary_counts_self_costs_and_not_those_of_callees() -> None:
         "fl=a\nfn=g\n20 400\n\n"
     )
     assert "\nsummary: 430\n" in with_summary(text)
+
+
+def test_the_files_say_of_what_they_are_and_which_engine_counted(tmp_path: Path) -> None:
+    tracer = CProfile("wall", "plain")
+    tracer.start(Recording("a.py::test_b[x y]", tmp_path))
+    busy()
+    tracer.stop()
+    header = (tmp_path / "profile.callgrind").read_text().partition("\nevent")[0]
+    assert header.splitlines() == [
+        "cmd: pytest a.py::test_b[x y]",
+        "desc: Test: a.py::test_b[x y]",
+        "desc: Engine: plain",
+        "desc: Clock: wall",
+    ]
+    assert json.loads((tmp_path / "profile.json").read_text())["engine"] == "plain"
 
 
 @pytest.mark.skipif(not shutil.which("callgrind_annotate"), reason="valgrind is not installed")

@@ -16,8 +16,8 @@ import pytest
 
 ALL = ("--strace", "--pcap", "--cprofile")
 FILES = {
-    "capture.pcap",
     "capture.pcapng",
+    "findings.json",
     "profile.callgrind",
     "profile.cprof",
     "profile.json",
@@ -523,7 +523,8 @@ def test_a_block_is_recorded_alone_with_and_without_options(
     whole = FILES if options == [*ALL] else TRACED if options else set()
     assert set(facts["artifacts"]) == {
         *whole,
-        *(f"block-1/{name}" for name in FILES),
+        "findings.json",
+        *(f"block-1/{name}" for name in FILES - {"findings.json"}),
         *(f"block-2/{name}" for name in TRACED),
         *(f"block-3/{name}" for name in TRACED),
     }

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
+from pytest_eventlet_debug.phrasing import SHOWN
 from pytest_eventlet_debug.upgrade.comparison import BAD
 from pytest_eventlet_debug.upgrade.comparison import GOOD
 from pytest_eventlet_debug.upgrade.comparison import Kind
@@ -23,7 +24,6 @@ from pytest_eventlet_debug.upgrade.saved_run import SavedRun
 from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 from pytest_eventlet_debug.upgrade.saved_run import SavedTest
 from pytest_eventlet_debug.upgrade.saved_run import Uncollected
-from pytest_eventlet_debug.upgrade.verdict import SHOWN
 from pytest_eventlet_debug.upgrade.verdict import as_json
 from pytest_eventlet_debug.upgrade.verdict import format_verdict
 from pytest_eventlet_debug.upgrade.verdict import headline

@@ -16,6 +16,7 @@ import re
 from typing import ClassVar
 from typing import NamedTuple
 
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
@@ -66,8 +67,6 @@ _TRANSFERS = _names(
 
 # The result of these is a new object. Its number belongs to the key: opening one more is
 # progress, getting the same one again (opened, failed, closed) is not.
-STRACE_FILE = "strace.txt"
-
 _CREATORS = _names(
     """socket accept accept4 open openat openat2 creat dup fcntl fcntl64 epoll_create
     epoll_create1 eventfd eventfd2 timerfd_create signalfd4 inotify_init1 memfd_create
@@ -97,11 +96,8 @@ class Storm:
     line: int
     """Number of the storm's first line in the log."""
 
-    def describe(self, log: str = "strace.txt") -> str:
-        """Return the storm in one line.
-
-        :param log: the name of the log, for the line number to refer to.
-        """
+    def describe(self) -> str:
+        """Return the storm in one line, without its place."""
         others = list(dict.fromkeys(call for call in self.pattern if call != self.syscall))
         shown = ", ".join(others[:4])
         if len(others) > 4:
@@ -111,7 +107,6 @@ class Storm:
             + (f" (with {shown})" if shown else "")
             + (f" by greenthread {self.greenthread}" if self.greenthread else "")
             + ("" if self.greenthread else f" by thread {self.pid}")
-            + f", {log} line {self.line}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether an engine works in this interpreter: some rest on what is not documented."""
+"""Whether an engine works in this interpreter: that in C rests on what is not documented."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.stats import ALL
 
 _found: dict[Callable[[Clock], Engine], str] = {}
 
@@ -56,7 +57,7 @@ def _callers(engine: Engine) -> dict[str, dict[str, int]]:
         engine.stop()
     found = engine.profile().stats
     return {
-        function[2]: {caller[2]: edge[0] for caller, edge in entry[4].items()}
+        function[2]: {caller[2]: edge[0] for caller, edge in entry[4].items() if caller != ALL}
         for function, entry in found.items()
         if function[0] == "<trial>"
     }

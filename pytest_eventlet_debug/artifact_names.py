@@ -1,0 +1,28 @@
+"""What the files of a run and of its tests are called.
+
+Standard library alone, for the helper uses these names, too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: In the run's directory.
+RUN_FILE: Final = "run.json"
+
+#: In the directory of each test; the recordings in those of its blocks, too.
+TEST_FILE: Final = "test.json"
+STRACE_FILE: Final = "strace.txt"
+CAPTURE_FILE: Final = "capture.pcapng"
+KEYS_FILE: Final = "tls-keys.txt"
+PROFILE_FILE: Final = "profile.cprof"
+CALLGRIND_FILE: Final = "profile.callgrind"
+PROFILE_FACTS_FILE: Final = "profile.json"
+TIMELINE_FILE: Final = "timeline.json"
+FINDINGS_FILE: Final = "findings.json"
+
+#: What was alive as a test failed.
+TASKS_FILE: Final = "tasks.txt"
+
+#: Directories of blocks that a test recorded with ``eventlet_trace``.
+BLOCKS: Final = "block-*"

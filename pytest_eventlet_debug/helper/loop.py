@@ -1,0 +1,86 @@
+"""How the helper waits for several things at once, and answers when one of them has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+import select
+import socket
+import time
+
+
+class Loop:
+    """Calls a function when a descriptor can be read or when a time has come."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._alarms: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._next_alarm = 0
+        self._stopped = False
+
+    def watch(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call *handler* whenever the descriptor *fd* can be read or has ended."""
+        self._handlers[fd] = handler
+        self._poll.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget the descriptor *fd*; it may be closed then."""
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def call_later(self, seconds: float, handler: Callable[[], None]) -> int:
+        """Call *handler* once, after *seconds*; return the alarm's number."""
+        self._next_alarm += 1
+        self._alarms[self._next_alarm] = (time.monotonic() + seconds, handler)
+        return self._next_alarm
+
+    def cancel(self, alarm: int | None) -> None:
+        """Forget the alarm of that number, if it is still to come."""
+        if alarm is not None:
+            self._alarms.pop(alarm, None)
+
+    def stop(self) -> None:
+        """Let :meth:`run` return."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Serve until :meth:`stop`."""
+        while not self._stopped:
+            self.step()
+
+    def step(self) -> None:
+        """Wait for the next thing to happen and handle what is due."""
+        timeout = None
+        if self._alarms:
+            first = min(when for when, _ in self._alarms.values())
+            timeout = max(0.0, first - time.monotonic()) * 1000
+        for fd, _ in self._poll.poll(timeout):
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler()
+        now = time.monotonic()
+        for number, (when, handler) in sorted(self._alarms.items()):
+            if when <= now and self._alarms.pop(number, None) is not None:
+                handler()
+
+
+class Answer:
+    """The answer that is due to one request; only the first one given is sent."""
+
+    def __init__(self, control: socket.socket, sequence: int) -> None:
+        self._control = control
+        self._sequence = sequence
+        self._given = False
+
+    def __call__(self, error: str | None = None, **values: object) -> None:
+        """Send *values*, or the one-line *error*."""
+        if self._given:
+            return
+        self._given = True
+        if error is not None:
+            error = " ".join(error.split())[:4000]
+        try:
+            self._control.send(json.dumps([self._sequence, error, values]).encode("ascii"))
+        except OSError:
+            pass  # the test process has gone; the loop hears of it

@@ -1,0 +1,194 @@
+"""Tracebacks that a failing test printed: its own, or those of programs that it started.
+
+Many tests run a program and fail with no more than "it did not print 'pass'". What went wrong
+stands in what was captured, as the interpreter wrote it; see ``traceback.print_exception``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import dataclasses
+import re
+
+#: Characters of an exception's line that are kept.
+MESSAGE_CHARACTERS = 300
+
+#: The longest cycle of frames that is looked for in a recursion.
+_CYCLE = 8
+
+_HEAD = re.compile(r"^(.*?)Traceback \(most recent call last\):\s*$")
+_FRAME = re.compile(r'^  File "([^"\n]+)", line (\d+)(?:, in (.+?))?\s*$')
+_REPEATED = re.compile(r"^  \[Previous line repeated (\d+) more times?\]")
+_EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
+_CHAINED = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+_LIBRARIES = re.compile(r"/(?:site|dist)-packages/|/lib(?:64)?/python3(?:\.\d+)?/|^<frozen ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A line of a traceback."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Traceback:
+    """One exception as it was printed.
+
+    :param error: its type and message, in one line.
+    :param frames: the outermost first; a cycle of a recursion once.
+    :param cycle: the frames that a recursion repeats, or none.
+    :param repeats: how often they are repeated.
+    """
+
+    error: str
+    frames: tuple[Frame, ...]
+    cycle: tuple[Frame, ...] = ()
+    repeats: int = 0
+
+    @property
+    def raised(self) -> Frame | None:
+        """The innermost frame."""
+        return self.frames[-1] if self.frames else None
+
+    @property
+    def users(self) -> Frame | None:
+        """The innermost frame that is neither the standard library's nor an installed package's."""
+        own = (frame for frame in reversed(self.frames) if not is_library(frame.file))
+        return next(own, None)
+
+    def describe(self) -> str:
+        """Say it in one line: the error, where it arose, and what a recursion goes through."""
+        place = self.users or self.raised
+        where = f" ({place})" if place is not None else ""
+        if self.cycle:
+            steps = " -> ".join(
+                f"{frame.function} ({frame.file}:{frame.line})" for frame in self.cycle
+            )
+            return f"{self.error}: {steps}, repeated {self.repeats} times"
+        return self.error + where
+
+
+def is_library(file: str) -> bool:
+    """Say whether a file is the standard library's or an installed package's."""
+    return _LIBRARIES.search(file) is not None
+
+
+def first_printed(texts: Iterable[str]) -> Traceback | None:
+    """Return the first complete traceback in what a test printed; of a chain the last one.
+
+    :param texts: what was captured, in the order in which to look.
+    """
+    for text in texts:
+        chain = next(chains(text), None)
+        if chain:
+            return chain[-1]
+    return None
+
+
+def chains(text: str) -> Iterator[list[Traceback]]:
+    """Yield the tracebacks of a text, those that are chained together.
+
+    One that breaks off before its exception's line is left out.
+    """
+    lines = text.splitlines()
+    chain: list[Traceback] = []
+    number = 0
+    while number < len(lines):
+        head = _HEAD.match(lines[number])
+        if head is None:
+            number += 1
+            continue
+        # A logger or a parent process may put the same words before each line.
+        found, number = _read(lines, number + 1, _prefix(head[1], lines, number + 1))
+        if found is None:
+            continue
+        chain.append(found)
+        if not _goes_on(lines, number):
+            yield chain
+            chain = []
+    if chain:
+        yield chain
+
+
+def _prefix(before: str, lines: list[str], number: int) -> str:
+    """Return what stands before each line: the same as before the head, or only an indentation."""
+    following = lines[number] if number < len(lines) else ""
+    if following.startswith(before):
+        return before
+    return before if not before.strip() else ""
+
+
+def _goes_on(lines: list[str], number: int) -> bool:
+    """Say whether the next words tell that another traceback belongs to this one."""
+    words = (line for line in lines[number : number + 4] if line.strip())
+    return next(words, "").strip().endswith(_CHAINED)
+
+
+def _read(lines: list[str], number: int, prefix: str) -> tuple[Traceback | None, int]:
+    """Read the frames and the exception that follow a head."""
+    frames: list[Frame] = []
+    folded = 0
+    while number < len(lines):
+        line = lines[number].removeprefix(prefix)
+        number += 1
+        frame = _FRAME.match(line)
+        repeated = _REPEATED.match(line)
+        if frame is not None:
+            frames.append(Frame(frame[1], int(frame[2]), frame[3] or "<module>"))
+        elif repeated is not None:
+            folded += int(repeated[1])
+        elif line.startswith("  ") or not line.strip():
+            continue  # source, or the marks below it
+        else:
+            exception = _EXCEPTION.match(line)
+            if exception is None:
+                return None, number
+            return _traceback(line.strip(), frames, folded), number
+    return None, number
+
+
+def _traceback(error: str, frames: list[Frame], folded: int) -> Traceback:
+    error = error if len(error) <= MESSAGE_CHARACTERS else f"{error[: MESSAGE_CHARACTERS - 3]}..."
+    kept, cycle, repeats = _folded(frames, folded)
+    if not error.startswith("RecursionError"):
+        return Traceback(error, tuple(kept))
+    return Traceback(error, tuple(kept), tuple(cycle), repeats)
+
+
+def _folded(frames: list[Frame], folded: int) -> tuple[list[Frame], list[Frame], int]:
+    """Return the frames with a cycle once, the cycle, and how often it stands there.
+
+    :param folded: repetitions that the interpreter itself has left out, of one frame.
+    """
+    for length in range(1, _CYCLE + 1):
+        # A recursion ends at whichever frame met the limit, not at the end of a cycle.
+        for skipped in range(length * 2):
+            end = len(frames) - skipped
+            repeats = _repeats(frames, end, length)
+            if repeats >= 3 or (folded and length == 1 and repeats >= 2):
+                start = end - repeats * length
+                cycle = frames[start : start + length]
+                kept = frames[: start + length] + frames[end:]
+                return kept, cycle, repeats + folded
+    return frames, [], 0
+
+
+def _repeats(frames: list[Frame], end: int, length: int) -> int:
+    """Count how often the frames before *end* repeat, looking backwards."""
+    count = 1
+    while (
+        end - (count + 1) * length >= 0
+        and frames[end - (count + 1) * length : end - count * length] == frames[end - length : end]
+    ):
+        count += 1
+    return count if end >= length else 0

@@ -1,0 +1,24 @@
+"""How numbers of tests and long lists are put, wherever text is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import itertools
+
+#: Lines of each kind that are shown; the rest is counted.
+SHOWN = 50
+
+
+def tests(count: int) -> str:
+    """Return ``1 test``, ``2 tests``."""
+    return "1 test" if count == 1 else f"{count} tests"
+
+
+def first(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the first lines, and how many more there are."""
+    source = iter(lines)
+    yield from itertools.islice(source, SHOWN)
+    left = sum(1 for _ in source)
+    if left:
+        yield f"  and {left} more"

@@ -1,0 +1,50 @@
+"""``findings.json``: what was found out about a test, in its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
+from pytest_eventlet_debug.recordings.findings.model import Finding
+
+Format = Literal["pytest-eventlet-debug findings"]
+FORMAT: Format = "pytest-eventlet-debug findings"
+SCHEMA = 1
+
+
+class Findings(msgspec.Struct, kw_only=True, frozen=True):
+    """What a ``findings.json`` holds.
+
+    :param findings: of a test and its blocks, the most telling of each kind first.
+    :param problems: what could not be read, a line each; findings may be missing then.
+    """
+
+    format: Format
+    schema: int = SCHEMA
+    findings: tuple[Finding, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def read(directory: Path) -> Findings | None:
+    """Return what was found out about a test; ``None`` where nothing is written of it.
+
+    :param directory: the test's.
+    """
+    try:
+        return json_files.read(directory / FINDINGS_FILE, Findings)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def write(directory: Path, findings: Sequence[Finding], problems: Sequence[str] = ()) -> None:
+    """Write what was found out about a test into its directory.
+
+    :raises OSError: the file cannot be written.
+    """
+    found = Findings(format=FORMAT, findings=tuple(findings), problems=tuple(problems))
+    json_files.write(directory / FINDINGS_FILE, found)

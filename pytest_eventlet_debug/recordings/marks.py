@@ -1,0 +1,45 @@
+"""Marks in a trace: looks at paths that do not exist, which say what the test is doing.
+
+The tracer makes them and the reader of traces takes them for what they mean::
+
+    access("/.eventlet-debug/phase/<unix ns>/<phase>/<node id>", F_OK)
+    access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
+
+Standard library alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Paths of this prefix exist nowhere.
+PREFIX: Final = "/.eventlet-debug/"
+
+PHASE: Final = "phase"
+GREENLET: Final = "greenlet"
+
+#: The calls that C libraries make of access(3).
+CALLS: Final = ("access", "faccessat", "faccessat2")
+
+#: Linux's PATH_MAX is 4096 bytes with the final NUL.
+_PATH_BYTES = 4095
+
+_LABEL_CHARACTERS = 80
+
+
+def phase(time_ns: int, name: str, nodeid: str) -> bytes:
+    """Return the path that marks the beginning of a phase.
+
+    :param time_ns: nanoseconds since the epoch.
+    """
+    return _path(f"{PHASE}/{time_ns}/{name}/{nodeid}")
+
+
+def greenlet(number: int, label: str) -> bytes:
+    """Return the path that marks that a greenlet runs from now on."""
+    return _path(f"{GREENLET}/{number}/{label.replace('/', '_')[:_LABEL_CHARACTERS]}")
+
+
+def _path(rest: str) -> bytes:
+    path = f"{PREFIX}{rest}".encode("utf-8", "surrogateescape")
+    return path.replace(b"\0", b"?")[:_PATH_BYTES]

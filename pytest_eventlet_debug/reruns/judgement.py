@@ -1,0 +1,78 @@
+"""Whether a test depends on its hub, from how it ended each time it ran: a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+from typing import Literal
+
+from pytest_eventlet_debug.outcomes.outcomes import Outcome
+
+Kind = Literal["same", "differs", "flaky", "fails differently"]
+
+_BAD = frozenset({"failed", "error", "hung", "crashed"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How one attempt of a test ended.
+
+    :param error: the type of the exception, such as ``KeyError``; ``""`` where there is none.
+    """
+
+    outcome: Outcome
+    error: str = ""
+
+    @property
+    def bad(self) -> bool:
+        """Whether the attempt failed, in whichever way."""
+        return self.outcome in _BAD
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What all the attempts of a test say of it.
+
+    :param kind: ``flaky`` where attempts on one hub do not end alike; ``fails differently``
+        where it fails on several hubs, on each in its own way every time.
+    :param text: how often it failed where, in one line.
+    """
+
+    kind: Kind
+    text: str
+
+
+def judge(attempts: Mapping[str, Sequence[Ending]]) -> Judgement:
+    """Judge a test.
+
+    :param attempts: for each hub, in the order to show, at least one attempt.
+    """
+    return Judgement(_kind(attempts), _text(attempts))
+
+
+def _kind(attempts: Mapping[str, Sequence[Ending]]) -> Kind:
+    if any(len({each.bad for each in endings}) > 1 for endings in attempts.values()):
+        return "flaky"
+    outcomes = [{each.outcome for each in endings} for endings in attempts.values()]
+    if all(endings[0].bad for endings in attempts.values()):
+        ways = [{(each.outcome, each.error) for each in e} for e in attempts.values()]
+        # Two hubs that can fail in the same way are not told apart by having failed otherwise.
+        apart = any(not a & b for a in ways for b in ways)
+        return "fails differently" if apart else "same"
+    return "differs" if any(each != outcomes[0] for each in outcomes) else "same"
+
+
+def _text(attempts: Mapping[str, Sequence[Ending]]) -> str:
+    return ", ".join(f"{hub} {_counts(endings)}" for hub, endings in attempts.items())
+
+
+def _counts(endings: Sequence[Ending]) -> str:
+    """Say how attempts on one hub ended: ``failed 2 of 3 (KeyError)``, or ``passed``."""
+    worst = [each for each in endings if each.bad]
+    if not worst:
+        return endings[0].outcome if len(endings) == 1 else f"failed 0 of {len(endings)}"
+    word = worst[0].outcome if len({each.outcome for each in worst}) == 1 else "failed"
+    errors = ", ".join(dict.fromkeys(each.error for each in worst if each.error))
+    times = "" if len(endings) == 1 else f" {len(worst)} of {len(endings)}"
+    return f"{word}{times}" + (f" ({errors})" if errors else "")

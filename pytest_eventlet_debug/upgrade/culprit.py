@@ -1,0 +1,242 @@
+"""Find which of the distributions that changed between two runs make its tests fail.
+
+The tests that got worse run again, with some of the changed distributions as they were before and
+the others as they are after. What a run wants in another version than is installed here is put
+in a directory of its own, once, and comes first on ``PYTHONPATH``: nothing installed is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import os
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+
+from pytest_eventlet_debug.hubs.ids import add_hub
+from pytest_eventlet_debug.reruns.smallest import smallest
+from pytest_eventlet_debug.upgrade import comparison
+from pytest_eventlet_debug.upgrade import saved_run
+from pytest_eventlet_debug.upgrade.comparison import Upgrade
+from pytest_eventlet_debug.upgrade.saved_run import Key
+from pytest_eventlet_debug.upgrade.saved_run import SavedRun
+from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
+
+#: What ``distributions`` says of a checkout: no index has it.
+_CHECKOUT = re.compile(r" \(commit ")
+
+
+class CulpritError(Exception):
+    """The search cannot begin or go on. One line: why, and what would help."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Culprits:
+    """What a search has found.
+
+    :param smallest: the names of the distributions that together make all of ``tests`` fail.
+    :param alone: for each of them the tests that fail if it alone is upgraded.
+    :param tests: the tests that got worse and fail again with everything upgraded.
+    :param lost: those that pass with everything upgraded, so that nothing can be said of them.
+    :param runs: how often tests were run.
+    """
+
+    smallest: tuple[str, ...]
+    alone: Mapping[str, tuple[Key, ...]]
+    tests: tuple[Key, ...]
+    lost: tuple[Key, ...]
+    runs: int
+
+
+#: Runs tests with some distributions upgraded and says which of them fail.
+Run = Callable[[Sequence[str]], set[Key]]
+
+
+def suspects(old: SavedRun, new: SavedRun) -> list[Upgrade]:
+    """Return the distributions that changed and can be had in both versions, likely ones first.
+
+    :raises CulpritError: there is none, or nothing got worse.
+    """
+    verdict = comparison.compare(old, new)
+    if not verdict.of("regression"):
+        raise CulpritError("no test that passed before fails now: there is nothing to explain")
+    found = [
+        each
+        for each in verdict.upgrades
+        if each.before is not None
+        and not _CHECKOUT.search(each.before)
+        and not (each.now is not None and _CHECKOUT.search(each.now))
+    ]
+    if not found:
+        raise CulpritError("no distribution changed that an index could have in both versions")
+    return found
+
+
+def search(names: Sequence[str], regressions: Iterable[Key], run: Run) -> Culprits:
+    """Find the smallest set of upgrades that makes the tests fail.
+
+    :param names: the distributions that changed, the most likely ones first.
+    :param regressions: the tests that got worse.
+    :raises CulpritError: upgrades do not explain it.
+    """
+    wanted = set(regressions)
+    runs = 0
+
+    def failing(upgraded: Sequence[str]) -> set[Key]:
+        nonlocal runs
+        runs += 1
+        return run(upgraded) & wanted
+
+    after = failing(names)
+    if not after:
+        raise CulpritError(
+            "the tests pass with every distribution upgraded: they are flaky, or something else "
+            "changed (the tests, the machine)"
+        )
+    before = failing(())
+    explained = after - before
+    if not explained:
+        raise CulpritError(
+            "the tests fail with every distribution as it was before, too: no upgrade is to blame"
+        )
+    found = smallest(names, lambda part: explained <= failing(part))
+    alone = {name: failing([name]) & explained for name in found} if len(found) > 1 else {}
+    return Culprits(
+        tuple(found),
+        {name: tuple(sorted(tests)) for name, tests in alone.items()},
+        tuple(sorted(explained)),
+        tuple(sorted(wanted - explained)),
+        runs,
+    )
+
+
+class Overlay:
+    """Runs tests with changed distributions in chosen versions, from an empty directory.
+
+    :param directory: holds the distributions that are not installed as a run wants them.
+    :param old: the run before the upgrades.
+    :param new: the run after them.
+    :param arguments: more of pytest's command line.
+    """
+
+    def __init__(
+        self, directory: Path, old: SavedRun, new: SavedRun, arguments: Sequence[str] = ()
+    ) -> None:
+        self._directory = directory
+        self._old = old
+        self._new = new
+        self._arguments = list(arguments)
+        self._installed = _installed_versions()
+        self._changed = [each.name for each in suspects(old, new)]
+        self._tests = [
+            (change.test, change.hub) for change in comparison.compare(old, new).of("regression")
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """The distributions that changed."""
+        return self._changed
+
+    @property
+    def tests(self) -> list[Key]:
+        """The tests that got worse."""
+        return self._tests
+
+    def run(self, upgraded: Sequence[str]) -> set[Key]:
+        """Run the tests that got worse; return those that fail.
+
+        :raises CulpritError: a version cannot be had, or the tests cannot be run.
+        """
+        saved = self._directory / "run.json"
+        saved.unlink(missing_ok=True)
+        ran = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-q", f"--eventlet-save={saved}"),
+                f"--eventlet-hub={','.join(self._hubs())}",
+                *self._arguments,
+                *(add_hub(test, hub) for test, hub in self._tests),
+            ],
+            env={**os.environ, "PYTHONPATH": self._path(upgraded)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        try:
+            run = saved_run.read(saved)
+        except SavedRunError:
+            last = (ran.stdout + ran.stderr).strip().splitlines()[-1:]
+            raise CulpritError(
+                f"pytest could not run the tests with {_named(upgraded)} upgraded: {''.join(last)}"
+            ) from None
+        ended = {each.key: each.outcome for each in run.tests}
+        # What is not there at all fails too: its module may not even import.
+        return {key for key in self._tests if ended.get(key, "failed") in comparison.BAD}
+
+    def _hubs(self) -> list[str]:
+        return list(dict.fromkeys(hub for _, hub in self._tests))
+
+    def _path(self, upgraded: Sequence[str]) -> str:
+        folders = []
+        for name in self._changed:
+            run = self._new if name in upgraded else self._old
+            known = run.distributions.get(name)
+            if known is not None and known.version != self._installed.get(name):
+                folders.append(str(self._fetch(name, known.version)))
+        before = os.environ.get("PYTHONPATH")
+        return os.pathsep.join([*folders, *([before] if before else [])])
+
+    def _fetch(self, name: str, version: str) -> Path:
+        """Return a folder that holds a distribution alone, without what it requires."""
+        folder = self._directory / f"{name}-{version}"
+        if folder.exists():
+            return folder
+        draft = folder.with_suffix(".part")
+        shutil.rmtree(draft, ignore_errors=True)
+        command = [*_installer(), "--no-deps", "--target", str(draft), f"{name}=={version}"]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            last = ran.stderr.strip().splitlines()[-1:]
+            raise CulpritError(f"{name} {version} cannot be installed: {''.join(last)}")
+        draft.rename(folder)
+        return folder
+
+
+def _installer() -> list[str]:
+    uv = shutil.which("uv")
+    if uv is not None:
+        return [uv, "pip", "install", "--quiet", "--python", sys.executable]
+    return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+
+def _installed_versions() -> dict[str, str]:
+    from pytest_eventlet_debug.upgrade.distributions import Installed  # reads every distribution
+
+    return {name: each.version for name, each in Installed().distributions.items()}
+
+
+def describe(found: Culprits, upgrades: Iterable[Upgrade]) -> list[str]:
+    """Return what a search has found as lines of text."""
+    versions = {each.name: f"{each.before} -> {each.now or 'removed'}" for each in upgrades}
+    tests = "1 test" if len(found.tests) == 1 else f"{len(found.tests)} tests"
+    lines = [f"what makes {tests} fail ({found.runs} runs):"]
+    for name in found.smallest:
+        lines.append(f"  {name}  {versions[name]}")
+        if len(found.smallest) > 1:
+            alone = found.alone[name]
+            lines += [f"    alone it fails {test} ({hub})" for test, hub in alone]
+    if len(found.smallest) > 1 and not any(found.alone.values()):
+        lines.append("  only together")
+    for test, hub in found.lost:
+        lines.append(f"not explained by an upgrade: {test} ({hub})")
+    return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"

@@ -1,0 +1,133 @@
+"""Which upgrade makes tests fail: real distributions, installed by pip, on real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from pytest_eventlet_debug.upgrade import culprit
+from pytest_eventlet_debug.upgrade import saved_run
+from pytest_eventlet_debug.upgrade.culprit import CulpritError
+from pytest_eventlet_debug.upgrade.culprit import Culprits
+from pytest_eventlet_debug.upgrade.culprit import search
+from pytest_eventlet_debug.upgrade.saved_run import Key
+
+ONE, TWO = ("t.py::test_one", "poll"), ("t.py::test_two", "poll")
+
+
+def runner(*causes: tuple[Key, set[str]]) -> culprit.Run:
+    """Return a run in which each test fails once all of its causes are upgraded."""
+
+    def run(upgraded: Sequence[str]) -> set[Key]:
+        return {test for test, names in causes if names <= set(upgraded)}
+
+    return run
+
+
+def test_one_of_many_upgrades_is_found() -> None:
+    names = [f"d{number}" for number in range(20)]
+    found = search(names, [ONE], runner((ONE, {"d7"})))
+    assert found.smallest == ("d7",)
+    assert found.tests == (ONE,)
+    assert found.runs < 15
+
+
+def test_two_that_fail_a_test_each_are_told_apart() -> None:
+    found = search("abcd", [ONE, TWO], runner((ONE, {"a"}), (TWO, {"c"})))
+    assert found.smallest == ("a", "c")
+    assert found.alone == {"a": (ONE,), "c": (TWO,)}
+
+
+def test_two_that_only_together_fail_a_test_are_both_named() -> None:
+    found = search("abcd", [ONE], runner((ONE, {"a", "d"})))
+    assert found.smallest == ("a", "d")
+    lines = culprit.describe(found, upgrades("a", "d"))
+    assert lines[-1] == "  only together"
+
+
+def upgrades(*names: str) -> list[culprit.Upgrade]:
+    return [culprit.Upgrade(name, "1", "2", 0, 0) for name in names]
+
+
+def test_a_test_that_passes_after_all_is_set_apart() -> None:
+    found = search("ab", [ONE, TWO], runner((ONE, {"a"})))
+    assert found == Culprits(("a",), {}, (ONE,), (TWO,), found.runs)
+    assert culprit.describe(found, upgrades("a", "b")) == [
+        f"what makes 1 test fail ({found.runs} runs):",
+        "  a  1 -> 2",
+        "not explained by an upgrade: t.py::test_two (poll)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("causes", "words"),
+    [([], "they are flaky, or something else"), ([(ONE, set())], "no upgrade is to blame")],
+)
+def test_where_no_upgrade_is_to_blame_that_is_said(
+    causes: list[tuple[Key, set[str]]], words: str
+) -> None:
+    with pytest.raises(CulpritError, match=words):
+        search("ab", [ONE], runner(*causes))
+
+
+def make_wheel(folder: Path, name: str, version: str, source: str) -> None:
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", source)
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def packages(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels: two distributions in two versions each, of which one breaks a test."""
+    folder = pytester.mkdir("wheels")
+    for version in ("1", "2"):
+        make_wheel(folder, "cul_innocent", version, f"version = {version}")
+        make_wheel(folder, "cul_guilty", version, f"answer = {42 if version == '1' else 43}")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no uv, it reads other variables
+    pytester.makepyfile(
+        test_answers="""
+        import cul_guilty, cul_innocent
+        def test_answer(): assert cul_guilty.answer == 42
+        def test_version(): assert cul_innocent.version
+        """
+    )
+    return folder
+
+
+def install(folder: Path, version: str) -> str:
+    target = folder / f"environment-{version}"
+    packages = [f"{name}=={version}" for name in ("cul_guilty", "cul_innocent")]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--target", str(target), *packages],
+        check=True,
+    )
+    return str(target)
+
+
+def test_the_guilty_of_two_real_upgrades_is_found_without_changing_what_is_installed(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, packages: Path
+) -> None:
+    for version, name in (("1", "before"), ("2", "after")):
+        monkeypatch.setenv("PYTHONPATH", install(packages, version))
+        pytester.runpytest("--eventlet-hub=poll", f"--eventlet-save={name}.json")
+    old = saved_run.read(pytester.path / "before.json")
+    new = saved_run.read(pytester.path / "after.json")
+    overlay = culprit.Overlay(pytester.mkdir("overlay"), old, new, ["-p", "no:cacheprovider"])
+    assert sorted(overlay.names) == ["cul-guilty", "cul-innocent"]
+    found = search(overlay.names, overlay.tests, overlay.run)
+    assert found.smallest == ("cul-guilty",)
+    assert found.tests == (("test_answers.py::test_answer", "poll"),)
