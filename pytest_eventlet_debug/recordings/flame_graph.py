@@ -102,16 +102,16 @@ class _Graph:
         """
         self.left -= 1
         least = MIN_SHARE * seconds if least is None else least
+        path = (*above, function)
+        callees = [callee for callee in self.calls.get(function, ()) if callee[0] not in path]
         # Of a root all that it called is below it, of another function this caller's share.
         share = seconds / self.seconds[function] if above and self.seconds[function] else 1.0
-        path = (*above, function)
+        # What generators and recursions do counts for several callers; no frame is that wide.
+        share = min(share, seconds / (sum(spent for _, spent in callees) or 1.0))
         children = [
             self.frame(callee, spent * share, path, least)
-            for callee, spent in self.calls.get(function, ())
-            if callee not in path  # a recursion's time is in its first call
-            and spent * share >= least
-            and len(path) < MAX_DEPTH
-            and self.left > 0
+            for callee, spent in callees
+            if spent * share >= least and len(path) < MAX_DEPTH and self.left > 0
         ]
         found: dict[str, Any] = {"name": label(function), "value": round(seconds * 1e6)}
         if children:

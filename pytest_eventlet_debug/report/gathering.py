@@ -44,6 +44,7 @@ class Gathering:
         self._hub_in_ids = settings.hub_in_ids
         self._outcomes = Outcomes()
         self._gathered: dict[str, _Gathered] = {}
+        self._uncollected: dict[tuple[str, str], Result] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         category = category_of(self._config, report)
@@ -58,9 +59,28 @@ class Gathering:
         if not report.passed:
             _take_failure(gathered, report)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a module that could not be imported, or was skipped, in the place of its tests."""
+        if report.passed:
+            return
+        named = dict(report.sections).get("eventlet hub")
+        hub = named if named in self._hubs else self._hubs[0]
+        gathered = _Gathered()
+        _take_failure(gathered, report)
+        self._uncollected[report.nodeid, hub] = Result(
+            test=report.nodeid,
+            hub=hub,
+            nodeid=report.nodeid,
+            outcome="error" if report.failed else "skipped",
+            seconds=0.0,
+            reason=gathered.reason,
+            failure=_shortened("\n".join(gathered.failures)),
+        )
+
     def results(self) -> Results:
         """Return how the tests have ended so far, in the order in which they began."""
-        return Results(self._hubs, tuple(map(self._result, self._outcomes.latest)))
+        tests = map(self._result, self._outcomes.latest)
+        return Results(self._hubs, (*self._uncollected.values(), *tests))
 
     def _result(self, nodeid: str) -> Result:
         test, hub = split_hub(nodeid, self._hubs) if self._hub_in_ids else (nodeid, None)
@@ -80,7 +100,7 @@ class Gathering:
         )
 
 
-def _take_failure(gathered: _Gathered, report: pytest.TestReport) -> None:
+def _take_failure(gathered: _Gathered, report: pytest.TestReport | pytest.CollectReport) -> None:
     if isinstance(report.longrepr, tuple):  # a skip: path, line, reason
         gathered.reason = gathered.reason or failure_text.one_line(report.longrepr[2])
         return

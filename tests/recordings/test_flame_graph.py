@@ -80,6 +80,18 @@ def test_a_recursion_ends() -> None:
     assert "children" not in recv
 
 
+def test_no_frame_is_narrower_than_those_above_it() -> None:
+    # A generator's time counts for whoever resumed it, and for its caller's caller again.
+    stats: Stats = {
+        RUN: entry(0.0, 2.0, {}),
+        READ: entry(1.0, 2.0, {RUN: edge(2.0)}),
+        RECV: entry(4.0, 4.0, {READ: edge(4.0)}),
+    }
+    (graph,) = flame_graph.build(stats)
+    (read,) = graph["children"][0]["children"]
+    assert [child["value"] for child in read["children"]] == [read["value"]]
+
+
 def test_frames_that_cannot_be_seen_are_left_out() -> None:
     stats: Stats = {
         RUN: entry(1.0, 1.0, {}),

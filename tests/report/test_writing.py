@@ -104,3 +104,21 @@ def test_a_run_without_results_is_read_from_its_tests(pytester: pytest.Pytester)
         test.partition("::")[2]: row["poll"].result.outcome for test, row in run.cells.items()
     }
     assert outcomes == {"test_passes": "passed", "test_fails": "failed", "test_is_flaky": "passed"}
+
+
+def test_a_module_that_cannot_be_imported_stands_in_the_place_of_its_tests(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_good="def test_it(): pass",
+        test_broken="""
+            from eventlet.hubs import get_hub
+            assert "selects" not in type(get_hub()).__module__, "not here"
+            def test_that_is_not_reached(): pass
+        """,
+    )
+    pytester.runpytest("--eventlet-hub=poll,selects", "--cprofile")
+    row = read_run(pytester.path / "eventlet-debug").cells["test_broken.py"]
+    assert list(row) == ["selects"]
+    assert row["selects"].result.outcome == "error"
+    assert row["selects"].result.reason == "AssertionError: not here"

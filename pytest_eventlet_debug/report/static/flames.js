@@ -3,6 +3,7 @@
 // The profile as flame graphs, one for each greenthread root.
 eventletReport.flames = (() => {
   const { element, seconds } = eventletReport.dom;
+  const PADDING = 6; // pixels, as in the style sheet
 
   async function libraries() {
     await eventletReport.library("report/d3.min.js");
@@ -46,7 +47,7 @@ eventletReport.flames = (() => {
   function makeChart(holder, details) {
     const text = (node) => `${node.data.name}: ${seconds(node.data.value / 1e6)}`;
     return flamegraph.default()
-      .width(holder.clientWidth)
+      .width(holder.clientWidth - 2 * PADDING)
       .cellHeight(18)
       .minFrameSize(1)
       .transitionDuration(matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 200)
