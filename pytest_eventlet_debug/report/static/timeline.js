@@ -2,8 +2,8 @@
 
 // A test's recordings on one clock: greenthreads as lanes, with calls and packets on them.
 //
-// Drawn here, on a canvas: vis-timeline has an element in the page for each event, of which
-// 100,000 are too many, and flame-chart-js has neither scrolling lanes nor points in time.
+// Drawn here, on a canvas: vis-timeline has an element in the page for each event, and is at less
+// than a frame a second with 10,000; flame-chart-js has neither scrolling lanes nor points in time.
 eventletReport.timeline = (() => {
   const { element, plural } = eventletReport.dom;
 
