@@ -244,13 +244,16 @@ class Activation:
         register = self._config.pluginmanager.register
         register(Summary(self._config, self.settings), _SUMMARY)
         register(RunEnd(self.settings.artifacts, self._run))
-        hub_names = self._hub_names or (self.hub.name,)
-        register(ReportWriter(self._config, self.settings, hub_names, self._run))
+        register(ReportWriter(self._config, self.settings, self._report_hubs, self._run))
         html = self._config.getoption("htmlpath", None)
         if html:
             from pytest_eventlet_debug.report.html_links import HtmlLinks  # Jinja2 takes time
 
             register(HtmlLinks(html, self.settings.artifacts))
+
+    def _report_hubs(self) -> tuple[str, ...]:
+        # Asked for at the end: to find out the default hub imports eventlet.
+        return self._hub_names or (self.hub.name,)
 
     def _check_tracers(self) -> None:
         """Try each tracer once, so that what is missing is known before the first test."""

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_eventlet_debug.hubs.ids import split_hub
 from pytest_eventlet_debug.outcomes.categories import category_of
+from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.report.results import Results
@@ -30,21 +31,21 @@ class _Gathered:
     sections: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+_Uncollected = tuple[Outcome, _Gathered]
+
+
 class Gathering:
     """Note each test's outcome, duration and failure, in the process that the user started.
 
     A plugin object. Reports of children and of pytest-xdist's workers come by here, too.
-
-    :param hubs: the names of the hubs that the tests run under.
     """
 
-    def __init__(self, config: pytest.Config, settings: Settings, hubs: Sequence[str]) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
-        self._hubs = tuple(hubs)
         self._hub_in_ids = settings.hub_in_ids
         self._outcomes = Outcomes()
         self._gathered: dict[str, _Gathered] = {}
-        self._uncollected: dict[tuple[str, str], Result] = {}
+        self._uncollected: dict[tuple[str, str | None], _Uncollected] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         category = category_of(self._config, report)
@@ -63,41 +64,62 @@ class Gathering:
         """Note a module that could not be imported, or was skipped, in the place of its tests."""
         if report.passed:
             return
-        named = dict(report.sections).get("eventlet hub")
-        hub = named if named in self._hubs else self._hubs[0]
         gathered = _Gathered()
         _take_failure(gathered, report)
-        self._uncollected[report.nodeid, hub] = Result(
-            test=report.nodeid,
-            hub=hub,
-            nodeid=report.nodeid,
-            outcome="error" if report.failed else "skipped",
-            seconds=0.0,
-            reason=gathered.reason,
-            failure=_shortened("\n".join(gathered.failures)),
+        hub = dict(report.sections).get("eventlet hub")  # the controller says so
+        outcome: Outcome = "error" if report.failed else "skipped"
+        self._uncollected[report.nodeid, hub] = outcome, gathered
+
+    @property
+    def any(self) -> bool:
+        """Whether any test has ended, or a module could not be collected."""
+        return bool(self._outcomes.latest or self._uncollected)
+
+    def results(self, hubs: tuple[str, ...]) -> Results:
+        """Return how the tests have ended so far, in the order in which they began.
+
+        :param hubs: the names of the hubs that they ran under.
+        """
+        uncollected = [
+            _result(nodeid, nodeid, hub if hub in hubs else hubs[0], outcome, gathered)
+            for (nodeid, hub), (outcome, gathered) in self._uncollected.items()
+        ]
+        tests = [self._result_of(nodeid, hubs) for nodeid in self._outcomes.latest]
+        return Results(hubs, (*uncollected, *tests))
+
+    def _result_of(self, nodeid: str, hubs: tuple[str, ...]) -> Result:
+        test, hub = split_hub(nodeid, hubs) if self._hub_in_ids else (nodeid, None)
+        return _result(
+            nodeid,
+            test,
+            hub or hubs[0],
+            self._outcomes.latest[nodeid],
+            self._gathered[nodeid],
+            self._outcomes.attempts.get(nodeid, ()),
         )
 
-    def results(self) -> Results:
-        """Return how the tests have ended so far, in the order in which they began."""
-        tests = map(self._result, self._outcomes.latest)
-        return Results(self._hubs, (*self._uncollected.values(), *tests))
 
-    def _result(self, nodeid: str) -> Result:
-        test, hub = split_hub(nodeid, self._hubs) if self._hub_in_ids else (nodeid, None)
-        gathered = self._gathered[nodeid]
-        return Result(
-            test=test,
-            hub=hub or self._hubs[0],
-            nodeid=nodeid,
-            outcome=self._outcomes.latest[nodeid],
-            seconds=round(gathered.seconds, 6),
-            earlier=tuple(self._outcomes.attempts.get(nodeid, ())),
-            reason=gathered.reason,
-            failure=_shortened("\n".join(gathered.failures)),
-            sections=tuple(
-                Section(title, _shortened(text)) for title, text in gathered.sections.items()
-            ),
-        )
+def _result(
+    nodeid: str,
+    test: str,
+    hub: str,
+    outcome: Outcome,
+    gathered: _Gathered,
+    earlier: Sequence[Outcome] = (),
+) -> Result:
+    return Result(
+        test=test,
+        hub=hub,
+        nodeid=nodeid,
+        outcome=outcome,
+        seconds=round(gathered.seconds, 6),
+        earlier=tuple(earlier),
+        reason=gathered.reason,
+        failure=_shortened("\n".join(gathered.failures)),
+        sections=tuple(
+            Section(title, _shortened(text)) for title, text in gathered.sections.items()
+        ),
+    )
 
 
 def _take_failure(gathered: _Gathered, report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -168,7 +168,7 @@ def address(run: Run, test: ListedTest) -> str:
     if not page.exists():
         raise OpenError(f"{page} does not exist; pytest-eventlet-debug report writes it")
     name = next(name for name, each in _recorded(run) if each is test)
-    return f"{page.as_uri()}#/test/{quote(name, safe='')}"
+    return f"{page.as_uri()}#/test/{quote(name, safe='', errors='replace')}"
 
 
 def browse(url: str) -> None:

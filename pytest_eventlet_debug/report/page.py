@@ -58,27 +58,44 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
     In the directory of the run itself the page loads what lies there. Elsewhere the data is
     copied, and only the links to the recordings lead back.
 
-    :raises ReportError: the folder holds a page that is not ours.
+    :raises ReportError: the folder holds a page that is not ours, or links.
     :raises OSError: a file cannot be written.
     """
-    page = folder / PAGE_FILE
-    _check_free(page)
-    data = folder / DATA_FOLDER
-    data.mkdir(parents=True, exist_ok=True)
-    for old in data.glob("test-*.js"):
-        old.unlink()
+    page, data = folder / PAGE_FILE, folder / DATA_FOLDER
+    if _check_ours(page, data):
+        for old in data.glob("test-*.js"):
+            old.unlink()
+    # What tests sent and received is nobody else's business.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # First of all, so that what is there is known as ours if this is interrupted.
+    title = _title(runs)
+    page.write_text(_shell(title), "utf-8", "backslashreplace")
+    data.mkdir(mode=0o700, exist_ok=True)
     _copy_assets(data)
-    writer = _Writer(runs, folder)
-    matrix = writer.write()
+    matrix = {"title": title, **_Writer(runs, folder).write()}
     (data / "run.js").write_text(report_part.script(matrix), "ascii")
-    page.write_text(_shell(matrix["title"]), "utf-8", "backslashreplace")
     return page
 
 
-def _check_free(page: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
+def _title(runs: Sequence[Run]) -> str:
+    names = dict.fromkeys(Path(run.facts.rootdir).name or "tests" for run in runs)
+    return ", ".join(names)
+
+
+def _check_ours(page: Path, data: Path) -> bool:
+    """Return whether a report of ours is there already.
+
+    :raises ReportError: something else is, which writing would replace.
+    """
+    for path in (page, data):
+        if path.is_symlink():
+            raise ReportError(f"{path} is a link; remove it or name another folder with -o")
+    if page.exists():
         if GENERATOR not in page.read_text("utf-8", "replace")[:1000]:
             raise ReportError(f"{page} is another program's; name another folder with -o")
+    elif data.exists():
+        raise ReportError(f"{data} is not of a report; name another folder with -o")
+    return page.exists()
 
 
 def _static() -> Path:
@@ -118,16 +135,11 @@ class _Writer:
     def write(self) -> dict[str, Any]:
         tests = dict.fromkeys(test for run in self._runs for test in run.cells)
         return {
-            "title": self._title(),
             "version": __version__,
             "runs": [self._run(run) for run in self._runs],
             "columns": [{"run": number, "hub": hub} for number, hub in self._columns],
             "tests": [self._test(test) for test in tests],
         }
-
-    def _title(self) -> str:
-        names = dict.fromkeys(Path(run.facts.rootdir).name or "tests" for run in self._runs)
-        return ", ".join(names)
 
     def _run(self, run: Run) -> dict[str, Any]:
         facts = msgspec.to_builtins(run.facts)
@@ -181,7 +193,7 @@ class _Writer:
         """Name the script with a recording's data, which is made now if no finisher has."""
         part = directory / PART_FILE
         name = directory.name if directory.name.startswith("block-") else ""
-        made = part.exists()
+        made = report_part.is_part(part)
         if made and self._folder.resolve() in part.resolve().parents:
             return {"block": name, "script": self._link(part)}
         digest = hashlib.sha256(os.fsencode(part.resolve())).hexdigest()[:16]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
 import contextlib
 from pathlib import Path
 
@@ -20,15 +20,20 @@ from pytest_eventlet_debug.settings import Settings
 class ReportWriter:
     """Writes what people look at once all that a run records is there; a plugin object.
 
-    :param hubs: the names of the hubs that the tests run under.
+    :param hubs: returns the names of the hubs that the tests run under.
     :param run: names the run. There is no report where nothing of it is recorded.
     """
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, hubs: Sequence[str], run: str
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        hubs: Callable[[], tuple[str, ...]],
+        run: str,
     ) -> None:
         self._run = run
-        self._gathering = Gathering(config, settings, hubs)
+        self._hubs = hubs
+        self._gathering = Gathering(config, settings)
         self._directory = settings.artifacts
         self._summary = settings.summary_file
         self._lines: list[str] = []
@@ -37,9 +42,9 @@ class ReportWriter:
     # After RunEnd, which completes what the report is made from.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        gathered = self._gathering.results()
-        if not gathered.tests:
+        if not self._gathering.any:
             return  # --collect-only, or a usage error
+        gathered = self._gathering.results(self._hubs())
         record = read_record(self._directory)
         recorded = record is not None and record.run == self._run
         if recorded:

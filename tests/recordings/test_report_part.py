@@ -27,6 +27,15 @@ def test_a_script_holds_nothing_but_one_call_whatever_the_data_is() -> None:
     assert unpack(report_part.script(hostile)) == hostile
 
 
+def test_a_file_that_a_test_wrote_under_that_name_is_no_part(tmp_path: Path) -> None:
+    path = tmp_path / report_part.PART_FILE
+    assert not report_part.is_part(path)
+    path.write_text(report_part.script(1))
+    assert report_part.is_part(path)
+    path.write_text(report_part.script(1) + "alert(1)")
+    assert not report_part.is_part(path)
+
+
 def test_rows_are_stored_by_column_in_microseconds(tmp_path: Path) -> None:
     begin = 1_700_000_000_000_000_000
     cause = Call(17, begin, 100, "sendto", 5, "2:serve")

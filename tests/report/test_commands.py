@@ -118,6 +118,17 @@ def test_a_page_of_another_program_is_not_replaced(recorded: Recorded, tmp_path:
     assert (tmp_path / "index.html").read_text() == "<html>mine</html>"
 
 
+def test_links_and_folders_of_others_are_not_written_to(recorded: Recorded, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "report").symlink_to(tmp_path)
+    (tmp_path / "theirs" / "report").mkdir(parents=True)
+    for folder, why in (("linked", "is a link"), ("theirs", "is not of a report")):
+        before = sorted(tmp_path.rglob("*"))
+        ran = report(recorded.directory, "-o", tmp_path / folder)
+        assert (ran.returncode, why in ran.stderr) == (2, True)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_libraries_are_the_files_that_were_vendored() -> None:
     script = Path(__file__).parents[2] / "scripts" / "vendor-report-libraries"
     checked = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
