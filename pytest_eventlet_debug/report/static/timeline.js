@@ -198,8 +198,9 @@ eventletReport.timeline = (() => {
       context.fillStyle = colours.text;
       context.fillText(shortened(lane.label, 22), 8, y + LANE / 2);
       const right = left + (width - LABELS) * scale;
-      // What a pixel holds already is not drawn again: 100,000 rows cost no more than what is seen.
-      let drawnTo = -1, drawnGroup = "";
+      // A pixel is drawn once, and once more for what must not be missed: 100,000 rows cost no more
+      // than what can be seen.
+      const drawnTo = { failed: -1, packet: -1, any: -1 };
       for (let at = firstAt(lane, data, left - lane.longest); at < lane.rows.length; at++) {
         const i = lane.rows[at];
         const time = data.t[i];
@@ -208,10 +209,10 @@ eventletReport.timeline = (() => {
         const group = lane.groups[at];
         const from = Math.max(LABELS + (time - left) / scale, LABELS);
         const to = Math.min(LABELS + (time + length - left) / scale, width);
-        if (to < LABELS || (to <= drawnTo && group === drawnGroup && i !== this.selected)) continue;
+        const kind = group in drawnTo ? group : "any";
+        if (to < LABELS || (to <= drawnTo[kind] && i !== this.selected)) continue;
         this.drawEvent(i, group, from, Math.max(to - from, 1), y);
-        drawnTo = Math.ceil(Math.max(to, from + 1));
-        drawnGroup = group;
+        drawnTo[kind] = Math.ceil(Math.max(to, from + 1));
       }
     }
 
