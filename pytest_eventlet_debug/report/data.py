@@ -58,6 +58,8 @@ def read_run(directory: Path) -> Run:
             f"{directory} holds no {RUN_FILE}; name a run's directory, such as eventlet-debug"
         )
     recorded = results.read(directory / RESULTS_FILE)
+    if recorded is not None and recorded.run != record.run:
+        recorded = None  # of the run before: this one has not ended, or was killed
     hubs = dict.fromkeys(recorded.hubs if recorded else record.hubs)
     cells: dict[str, dict[str, Cell]] = {}
     for result in recorded.tests if recorded else ():
@@ -79,9 +81,9 @@ def read_run(directory: Path) -> Run:
 def _add(cells: dict[str, dict[str, Cell]], facts: ListedTest, hubs: tuple[str, ...]) -> None:
     """Give an attempt its cell, a new one if no report told of the test."""
     test, named = split_hub(facts.nodeid, hubs)
+    if facts.nodeid in cells:  # a parameter that is called as a hub
+        test, named = facts.nodeid, None
     hub = named or facts.hub or (hubs[0] if hubs else "")
-    if facts.nodeid in cells and named is None:
-        test = facts.nodeid
     row = cells.setdefault(test, {})
     if hub not in row:
         row[hub] = Cell(Result(test, hub, facts.nodeid, _outcome(facts), _seconds(facts)))

@@ -75,9 +75,10 @@ class Gathering:
         """Whether any test has ended, or a module could not be collected."""
         return bool(self._outcomes.latest or self._uncollected)
 
-    def results(self, hubs: tuple[str, ...]) -> Results:
+    def results(self, run: str, hubs: tuple[str, ...]) -> Results:
         """Return how the tests have ended so far, in the order in which they began.
 
+        :param run: names the run.
         :param hubs: the names of the hubs that they ran under.
         """
         uncollected = [
@@ -85,7 +86,7 @@ class Gathering:
             for (nodeid, hub), (outcome, gathered) in self._uncollected.items()
         ]
         tests = [self._result_of(nodeid, hubs) for nodeid in self._outcomes.latest]
-        return Results(hubs, (*uncollected, *tests))
+        return Results(run, hubs, (*uncollected, *tests))
 
     def _result_of(self, nodeid: str, hubs: tuple[str, ...]) -> Result:
         test, hub = split_hub(nodeid, hubs) if self._hub_in_ids else (nodeid, None)

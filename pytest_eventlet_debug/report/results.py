@@ -56,9 +56,11 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
 class Results(msgspec.Struct, frozen=True):
     """How all tests of a run ended.
 
+    :param run: names the run, as in ``run.json``; a file of another run says nothing of this one.
     :param hubs: in the order in which the user named them.
     """
 
+    run: str
     hubs: tuple[str, ...]
     tests: tuple[Result, ...]
     format: Format = FORMAT

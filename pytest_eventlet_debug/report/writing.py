@@ -44,7 +44,7 @@ class ReportWriter:
     def pytest_sessionfinish(self) -> None:
         if not self._gathering.any:
             return  # --collect-only, or a usage error
-        gathered = self._gathering.results(self._hubs())
+        gathered = self._gathering.results(self._run, self._hubs())
         record = read_record(self._directory)
         recorded = record is not None and record.run == self._run
         if recorded:

@@ -106,6 +106,16 @@ def test_a_run_without_results_is_read_from_its_tests(pytester: pytest.Pytester)
     assert outcomes == {"test_passes": "passed", "test_fails": "failed", "test_is_flaky": "passed"}
 
 
+def test_results_of_the_run_before_say_nothing_of_one_that_was_killed(
+    pytester: pytest.Pytester,
+) -> None:
+    recorded(pytester, "--eventlet-hub=poll", "--cprofile")
+    pytester.makepyfile("import os\ndef test_it(): os._exit(1)")
+    pytester.runpytest("--eventlet-hub=poll", "--cprofile")
+    run = read_run(pytester.path / "eventlet-debug")
+    assert [test.partition("::")[2] for test in run.cells] == ["test_it"]
+
+
 def test_a_module_that_cannot_be_imported_stands_in_the_place_of_its_tests(
     pytester: pytest.Pytester,
 ) -> None:
