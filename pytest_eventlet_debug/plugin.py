@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("eventlet_hub") is not None]
     if marked:
-        from pytest_eventlet_debug.hubs.ids import apply_marker  # only where it is used
+        from pytest_eventlet_debug.hubs.marker import apply_marker  # only where it is used
 
         apply_marker(marked, _activate(config).hub)
 
@@ -81,7 +81,7 @@ def eventlet_hub(pytestconfig: pytest.Config) -> str:
 @pytest.fixture
 def eventlet_artifacts(request: pytest.FixtureRequest) -> Path:
     """The test's own directory among the artifacts; it exists."""
-    return _activate(request.config).session().directory(request.node)
+    return _activate(request.config).directory(request.node)
 
 
 @pytest.fixture

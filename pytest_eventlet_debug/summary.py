@@ -1,31 +1,28 @@
-"""The terminal summary: what differs between hubs, what was found, where the artifacts are."""
+"""The terminal summary: what differs between hubs, what was found, where the artifacts are.
+
+Each part is imported where there is something to show of it: most runs have few.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 import itertools
+import os
 from pathlib import Path
 
 import pytest
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.children.controller import Controller
-from pytest_eventlet_debug.hubs.ids import split_hub
+from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
-from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
-from pytest_eventlet_debug.outcomes.outcomes import format_differences
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
-from pytest_eventlet_debug.profiling import heaviest as profile
-from pytest_eventlet_debug.profiling import view
-from pytest_eventlet_debug.recordings import finisher
-from pytest_eventlet_debug.recordings.findings import file as findings_file
-from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.settings import Settings
-from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
-from pytest_eventlet_debug.tracers.session import ERROR_PROPERTY
+from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
+from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 
 #: Seconds that a test takes for its profile to be shown without -v.
 LONG_SECONDS = 1.0
@@ -57,7 +54,7 @@ class Summary:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         sections = {
-            "hub differences": [*self._differences(), *self._others()],
+            "hub differences": [*self._differences(), *self._absent(), *self._others()],
             "findings": list(self._findings()),
             "recordings": [*self._profiles(), *self._failures(), *self._artifacts()],
         }
@@ -66,13 +63,22 @@ class Summary:
                 terminalreporter.section(title, "=")
             for line in lines:
                 terminalreporter.line(line)
-        if self._settings.cprofile_view:
+        if self._settings.value(CPROFILE_VIEW):
+            from pytest_eventlet_debug.profiling import view
+
             terminalreporter.line(
                 f"--cprofile-view: {view.open_only(map(Path, self._directories))}"
             )
 
     def _differences(self) -> Iterator[str]:
         """Say which tests end differently from hub to hub."""
+        if not self._settings.needs_children:
+            return
+        from pytest_eventlet_debug.children.controller import Controller
+        from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
+        from pytest_eventlet_debug.outcomes.outcomes import format_differences
+        from pytest_eventlet_debug.outcomes.outcomes import headline
+
         controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
         if controller is None or controller.usage_error or self._config.option.collectonly:
             return
@@ -80,27 +86,49 @@ class Summary:
         if len(runs) < 2:
             return
         unfinished = {run.name: run.trouble for run in runs if run.trouble or not run.complete}
-        deselected = {split_hub(each, [run.name])[0] for run in runs for each in run.deselected}
+        deselected = {without_hub(each, run.name) for run in runs for each in run.deselected}
         outcomes = {
             run.name: {
                 test: outcome
                 for nodeid, outcome in controller.replay.outcomes[run.name].latest.items()
-                if (test := split_hub(nodeid, [run.name])[0]) not in deselected
+                if (test := without_hub(nodeid, run.name)) not in deselected
             }
             for run in runs
         }
         compared = compare_outcomes(outcomes, excluded=unfinished)
-        differing = len(compared.differences)
         if len(compared.hubs) > 1:
-            verb = "test differs" if differing == 1 else "tests differ"
-            yield f"{differing or 'no'} {verb} between {', '.join(compared.hubs)}"
+            yield headline(compared)
             yield from first(f"  {line}" for line in format_differences(compared))
         for hub, trouble in unfinished.items():
             why = f" ({trouble})" if trouble else ""
             yield f"the run under {hub} is incomplete{why} and not compared"
 
+    def _absent(self) -> Iterator[str]:
+        """Name the tests that were asked for by name and are not there on one of the hubs."""
+        if not self._settings.needs_children:
+            return
+        from pytest_eventlet_debug.children.controller import Controller
+
+        controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
+        if controller is not None and not controller.usage_error:
+            for run in controller.runs:
+                for test, reason in run.absent.items():
+                    why = f": {reason}" if reason else ""
+                    yield f"{self._relative(test)} is not there on {run.name}{why}"
+
+    def _relative(self, test: str) -> str:
+        """Return a test with its path as node ids have it, from pytest's with the whole path."""
+        path, colons, names = test.partition("::")
+        return Path(os.path.relpath(path, self._config.rootpath)).as_posix() + colons + names
+
     def _findings(self) -> Iterator[str]:
         """Show what was found in the recordings; what could not be read is a failure."""
+        if not self._directories:
+            return
+        from pytest_eventlet_debug.recordings import finisher
+        from pytest_eventlet_debug.recordings.findings import file as findings_file
+        from pytest_eventlet_debug.recordings.findings import text as findings_text
+
         found = []
         for directory, nodeid in self._directories.items():
             read = findings_file.read(Path(directory))
@@ -126,6 +154,8 @@ class Summary:
         found = ((nodeid, path) for path, nodeid in paths.items() if path.exists())
         one = next(found, None)
         if one is not None:
+            from pytest_eventlet_debug.profiling import heaviest as profile
+
             yield "most time was spent in:"
             yield from first(
                 "\n".join([f"  {nodeid}", *(f"    {line}" for line in profile.describe(path))])

@@ -8,28 +8,23 @@ import re
 
 import pytest
 
-from pytest_eventlet_debug.settings import parse_clock
-from pytest_eventlet_debug.settings import parse_count
-from pytest_eventlet_debug.settings import parse_engine
-from pytest_eventlet_debug.settings import parse_jobs
-from pytest_eventlet_debug.settings import parse_keep
-from pytest_eventlet_debug.settings import parse_leaks
-from pytest_eventlet_debug.settings import parse_phases
-from pytest_eventlet_debug.settings import parse_seconds
-from pytest_eventlet_debug.settings import parse_words
+from pytest_eventlet_debug import tracer_registry as registry
+from pytest_eventlet_debug.options import Options
 
 # Shows a run's settings without running anything under them.
 SHOW = """
-    from pytest_eventlet_debug.settings import read_settings
+    from pytest_eventlet_debug.options import all_options
+    from pytest_eventlet_debug.settings import Settings
 
     def pytest_report_header(config):
-        settings = read_settings(config)
-        return [f"<{name}={getattr(settings, name)!r}>" for name in (
-            "jobs", "timeout", "artifacts", "keep", "strace", "strace_args", "cprofile", "pcap",
-            "dump_asyncio_tasks", "leaks", "hub_in_ids", "cprofile_clock", "cprofile_engine",
-            "cprofile_view",
-        )] + [f"<hubs={[hub.name for hub in settings.hubs]}>",
-              f"<phases={sorted(settings.phases or ())}>"]
+        settings = Settings(config)
+        values = {option.dest: settings.value(option) for option in all_options()}
+        return [f"<{name}={value!r}>" for name, value in values.items()] + [
+            f"<hubs={[hub.name for hub in settings.hubs]}>",
+            f"<hub_in_ids={settings.hub_in_ids}>",
+            f"<tracers={[kind.name for kind in settings.tracers]}>",
+            f"<phases={sorted(settings.phases or ())}>",
+        ]
 """
 
 
@@ -46,24 +41,24 @@ def usage_error(pytester: pytest.Pytester, *arguments: str) -> str:
 
 @pytest.mark.parametrize(("text", "jobs"), [("1", 1), ("16", 16), ("auto", os.cpu_count())])
 def test_jobs_are_a_number_or_auto(text: str, jobs: int) -> None:
-    assert parse_jobs(text) == jobs
+    assert Options.jobs.parse(text) == jobs
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "", " ", "two", "٣", "AUTO", "+1"])
 def test_other_jobs_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be auto or a whole number from 1"):
-        parse_jobs(text)
+        Options.jobs.parse(text)
 
 
 @pytest.mark.parametrize(("text", "count"), [("0", 0), ("1", 1), ("16", 16)])
 def test_a_count_is_a_whole_number_and_may_be_none(text: str, count: int) -> None:
-    assert parse_count(text) == count
+    assert Options.compare_reruns.parse(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "two", "٣", "+1"])
 def test_other_counts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a whole number"):
-        parse_count(text)
+        Options.compare_reruns.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -73,35 +68,35 @@ def test_other_counts_are_refused(text: str) -> None:
 def test_a_timeout_is_a_number_of_seconds_and_zero_is_none(
     text: str, seconds: float | None
 ) -> None:
-    assert parse_seconds(text) == seconds
+    assert Options.timeout.parse(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["-1", "", "inf", "nan", "1e999", "60s", "1:00"])
 def test_other_timeouts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a number of seconds"):
-        parse_seconds(text)
+        Options.timeout.parse(text)
 
 
 @pytest.mark.parametrize("text", ["all", "failed"])
 def test_all_or_failed_tests_keep_their_artifacts(text: str) -> None:
-    assert parse_keep(text) == text
+    assert Options.keep.parse(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "none", "ALL", "all,failed"])
 def test_other_tests_to_keep_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be all or failed"):
-        parse_keep(text)
+        Options.keep.parse(text)
 
 
 @pytest.mark.parametrize("text", ["warn", "fail"])
 def test_leaks_are_warned_of_or_fail(text: str) -> None:
-    assert parse_leaks(text) == text
+    assert Options.leaks.parse(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "off", "WARN", "warn,fail"])
 def test_other_words_about_leaks_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be warn or fail"):
-        parse_leaks(text)
+        Options.leaks.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -114,35 +109,35 @@ def test_other_words_about_leaks_are_refused(text: str) -> None:
     ],
 )
 def test_phases_are_a_comma_list_in_any_order(text: str, phases: set[str]) -> None:
-    assert parse_phases(text) == phases
+    assert Options.phases.parse(text) == phases
 
 
 @pytest.mark.parametrize("text", ["", "call,", "run", "call teardown", "Call", "call,run"])
 def test_other_phases_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a comma list of setup, call, teardown"):
-        parse_phases(text)
+        Options.phases.parse(text)
 
 
 @pytest.mark.parametrize("text", ["run", "wall", "cpu"])
 def test_a_profile_has_one_of_three_clocks(text: str) -> None:
-    assert parse_clock(text) == text
+    assert registry.CPROFILE_CLOCK.parse(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "RUN", "time", "run,cpu"])
 def test_other_clocks_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be run, wall or cpu"):
-        parse_clock(text)
+        registry.CPROFILE_CLOCK.parse(text)
 
 
 @pytest.mark.parametrize("text", ["greenlet", "plain"])
 def test_a_profile_has_one_of_two_engines(text: str) -> None:
-    assert parse_engine(text) == text
+    assert registry.CPROFILE_ENGINE.parse(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "yappi", "greenlet "])
 def test_other_engines_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be greenlet or plain"):
-        parse_engine(text)
+        registry.CPROFILE_ENGINE.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -154,12 +149,12 @@ def test_other_engines_are_refused(text: str) -> None:
     ],
 )
 def test_words_are_split_as_a_shell_does(text: str, words: tuple[str, ...]) -> None:
-    assert parse_words(text) == words
+    assert registry.STRACE_ARGS.parse(text) == words
 
 
 def test_an_open_quotation_mark_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be split into words"):
-        parse_words("-P '/tmp")
+        registry.STRACE_ARGS.parse("-P '/tmp")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +170,7 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (["--cprofile", "--eventlet-phases=x"], "--eventlet-phases", "'x' must be a comma list"),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
         (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
-        (["-o", "eventlet_hub="], "eventlet_hub in the ini file", "a hub's name is empty"),
+        (["-o", "eventlet_hub=,"], "eventlet_hub in the ini file", "a hub's name is empty"),
         (
             ["--cprofile", "-o", "eventlet_jobs=x"],
             "eventlet_jobs in the ini file",
@@ -248,12 +243,18 @@ def test_every_ini_value_counts_and_the_command_line_counts_before_it(
         """
     )
     shown = pytester.runpytest("--collect-only").stdout.str()
-    assert f"<artifacts={pytester.path / 'from-ini'!r}>" in shown
+    assert f"<eventlet_artifacts={pytester.path / 'from-ini'!r}>" in shown
     for expected in (
-        *("<hubs=['poll']>", "<hub_in_ids=True>", "<jobs=2>", "<timeout=7.0>", "<keep='failed'>"),
-        *("<phases=['setup']>", "<strace=True>", "<strace_args=('-e', 'trace=network')>"),
-        *("<cprofile_clock='cpu'>", "<cprofile_engine='plain'>", "<cprofile_view=False>"),
-        *("<cprofile=True>", "<pcap=True>", "<dump_asyncio_tasks=True>"),
+        *("<hubs=['poll']>", "<hub_in_ids=True>", "<eventlet_jobs=2>", "<eventlet_timeout=7.0>"),
+        *(
+            "<eventlet_keep='failed'>",
+            "<phases=['setup']>",
+            "<tracers=['pcap', 'cprofile', 'strace']>",
+        ),
+        *("<eventlet_strace=True>", "<eventlet_strace_args=('-e', 'trace=network')>"),
+        *("<eventlet_cprofile_clock='cpu'>", "<eventlet_cprofile_engine='plain'>"),
+        *("<eventlet_cprofile_view=False>", "<eventlet_cprofile=True>", "<eventlet_pcap=True>"),
+        "<eventlet_dump_asyncio_tasks=True>",
     ):
         assert expected in shown
 
@@ -264,10 +265,10 @@ def test_every_ini_value_counts_and_the_command_line_counts_before_it(
         *("--eventlet-jobs=3", "--eventlet-timeout=8", "--eventlet-artifacts=given"),
         *("--eventlet-keep=all", "--eventlet-phases=call", "--strace-args=-v"),
     ).stdout.str()
-    assert f"<artifacts={elsewhere / 'given'!r}>" in shown
+    assert f"<eventlet_artifacts={elsewhere / 'given'!r}>" in shown
     for expected in (
-        *("<hubs=['selects', 'poll']>", "<jobs=3>", "<timeout=8.0>", "<keep='all'>"),
-        *("<phases=['call']>", "<strace_args=('-v',)>"),
+        *("<hubs=['selects', 'poll']>", "<eventlet_jobs=3>", "<eventlet_timeout=8.0>"),
+        *("<eventlet_keep='all'>", "<phases=['call']>", "<eventlet_strace_args=('-v',)>"),
     ):
         assert expected in shown
 
@@ -281,6 +282,20 @@ def test_an_ini_value_of_false_leaves_a_switch_off(pytester: pytest.Pytester) ->
     assert not Path("eventlet-debug").exists()
 
 
+@pytest.mark.parametrize("name", ["hub", "leaks", "timeout", "save"])
+def test_an_empty_value_ignores_the_ini_files_for_one_run(
+    pytester: pytest.Pytester, name: str
+) -> None:
+    value = {"hub": "poll,selects", "leaks": "fail", "timeout": "60", "save": "a"}
+    pytester.makeini(f"[pytest]\neventlet_{name} = {value[name]}")
+    pytester.makepyfile("def test_passes(): pass")
+    assert "hubs: " in pytester.runpytest().stdout.str()
+    result = pytester.runpytest("-v", "-o", f"eventlet_{name}=")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*::test_passes PASSED*"])
+    assert "hubs: " not in result.stdout.str()
+
+
 def test_no_option_swallows_the_path_behind_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_a="def test_a(): pass", test_b="def test_b(): pass")
     for switch in ("--strace", "--cprofile", "--cprofile-view", "--pcap", "--dump-asyncio-tasks"):
@@ -290,7 +305,7 @@ def test_no_option_swallows_the_path_behind_it(pytester: pytest.Pytester) -> Non
 
 def test_every_option_stands_in_one_group_of_the_help(pytester: pytest.Pytester) -> None:
     lines = pytester.runpytest("--help").stdout.lines
-    start = lines.index("one test under several eventlet hubs, and traced:")
+    start = lines.index("eventlet-debug:")
     end = next(n for n in range(start + 1, len(lines)) if not lines[n].startswith(" "))
     ours = "--eventlet-|--strace|--cprofile|--pcap|--dump-asyncio"
     flags = [line.split()[0].partition("=")[0] for line in lines if re.match(f"  ({ours})", line)]

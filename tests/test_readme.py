@@ -36,9 +36,7 @@ def words(text: str) -> str:
 
 def in_help(pytester: pytest.Pytester) -> list[Row]:
     text = pytester.runpytest("--help").stdout.str()
-    group = re.split(
-        r"\n(?=\S)", text.partition("\none test under several eventlet hubs, and traced:\n")[2]
-    )[0]
+    group = re.split(r"\n(?=\S)", text.partition("\neventlet-debug:\n")[2])[0]
     inis = re.findall(r"^  (eventlet_\w+) \((?:string|bool)\):", text, re.MULTILINE)
     entries = re.split(r"^  (?=--)", group, flags=re.MULTILINE)[1:]
     rows = []

@@ -25,7 +25,13 @@ REPORT = """
 """
 
 NOTHING_LOADED = "loaded: " + " ".join(
-    ["pytest_eventlet_debug", "pytest_eventlet_debug.options", "pytest_eventlet_debug.plugin"]
+    [
+        "pytest_eventlet_debug",
+        "pytest_eventlet_debug.option_types",
+        "pytest_eventlet_debug.options",
+        "pytest_eventlet_debug.plugin",
+        "pytest_eventlet_debug.tracer_registry",
+    ]
 )
 
 
@@ -92,3 +98,18 @@ def test_the_fixture_of_the_hubs_name_works_without_any_option(
     result = pytester.runpytest("-v")
     result.stdout.fnmatch_lines(["*::test_name PASSED*"])
     assert not Path("eventlet-debug").exists()
+
+
+def test_one_hub_named_imports_neither_tracers_nor_what_runs_several_hubs(
+    pytester: pytest.Pytester,
+) -> None:
+    shown = pytester.runpytest("-s", "--eventlet-hub=poll").stdout
+    (line,) = (line for line in shown.lines if line.startswith("loaded: "))
+    loaded = {name.removeprefix("pytest_eventlet_debug.") for name in line.split()}
+    assert "activation" in loaded
+    for part in ("recording", "isolation", "profiling", "recordings", "upgrade", "alive"):
+        assert not {name for name in loaded if name.split(".")[0] == part}
+    assert {name for name in loaded if name.startswith("tracers.")} == {
+        "tracers.report_properties",
+    }
+    assert not {"children.controller", "children.process", "psutil", "ctypes"} & loaded

@@ -12,25 +12,30 @@ import sys
 
 
 def main() -> None:
-    description = json.loads(os.environ.pop("PYTEST_EVENTLET_DEBUG_CHILD"))
-    sys.path[:] = description.pop("sys_path")
-    sys.argv[:] = description.pop("argv")
-    os.chdir(description.pop("directory"))
-    arguments = description.pop("arguments")
-    controller = description.pop("controller")
-    if description["own_pids"]:
-        _isolate(controller, own_group=not description["interactive"])
+    told = os.environ.pop("PYTEST_EVENTLET_DEBUG_CHILD")
+    sys.path[:] = json.loads(told)["sys_path"]
+
+    # There, now that sys.path is the controller's.
+    from pytest_eventlet_debug.assignment import Launch
+    from pytest_eventlet_debug.assignment import decode
+
+    launch = decode(told, Launch)
+    sys.argv[:] = launch.argv
+    os.chdir(launch.directory)
+    assignment = launch.assignment
+    if assignment.own_pids:
+        _isolate(launch.controller, own_group=not assignment.interactive)
     else:
         from pytest_eventlet_debug.system import unpatched
 
-        unpatched.end_with(controller)
+        unpatched.end_with(launch.controller)
 
     import pytest
 
     from pytest_eventlet_debug.children import child
 
-    child.become(child.Spec(**description))
-    sys.exit(pytest.main(arguments))
+    child.become(assignment)
+    sys.exit(pytest.main(launch.arguments))
 
 
 def _isolate(controller: int, own_group: bool) -> None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import faulthandler
 import io
-import json
 from pathlib import Path
 import posix
 import signal
 from typing import Any
 import warnings
 
-from _pytest.config import create_terminal_writer
+import msgspec
 import pytest
 
-from pytest_eventlet_debug.children import messages as wire
-from pytest_eventlet_debug.hubs.ids import split_hub
+from pytest_eventlet_debug import pytest_internals
+from pytest_eventlet_debug import roles
+from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
 
@@ -32,63 +31,29 @@ _CONTROLLERS_FILES = ("xmlpath", "htmlpath", "report_log", "pastebin", "json_rep
 _CONTROLLERS_CACHE = ("cache/lastfailed", "cache/stepwise", "cache/nodeids")
 
 
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """What a controller tells its child at birth.
-
-    :param descriptor: the socket that leads to the controller.
-    :param hub: the hub to run under, or ``None`` for whatever is set.
-    :param hubs: the names of all hubs of the run.
-    :param run: names the run, for its artifacts.
-    :param rest: a JSON file with the node ids that are left to run, in order, or ``None``
-        for all that are found.
-    :param maxfail: how many more failures end the run, 0 for no end.
-    :param stepwise_skip: whether ``--stepwise-skip`` still has its failure to ignore.
-    :param interactive: whether the terminal is the child's.
-    :param terminal: whether there is one to borrow while a debugger is open.
-    :param own_pids: whether this process was born with process ids and a network of its own.
-    """
-
-    descriptor: int
-    hub: str | None
-    hubs: tuple[str, ...]
-    run: str
-    rest: str | None
-    maxfail: int
-    stepwise_skip: bool
-    interactive: bool
-    terminal: bool
-    own_pids: bool
-
-
-spec: Spec | None = None
-
-
-def become(given: Spec) -> None:
-    """Take up a controller's line, before any code of the user's runs."""
-    global spec
-    spec = dataclasses.replace(
-        given, descriptor=unpatched.move_up(given.descriptor), hubs=tuple(given.hubs)
-    )
-    if not given.interactive:
+def become(assignment: ChildAssignment) -> None:
+    """Take up a controller's assignment, before any code of the user's runs."""
+    descriptor = unpatched.move_up(assignment.descriptor)
+    roles.take_up(msgspec.structs.replace(assignment, descriptor=descriptor))
+    if not assignment.interactive:
         # pytest is about to capture descriptor 2.
         stderr = unpatched.move_up(posix.dup(2))
         faulthandler.register(STACKS_SIGNAL, stderr, all_threads=True, chain=False)
 
 
-def give_up_files(config: pytest.Config, spec: Spec) -> None:
+def give_up_files(config: pytest.Config, assignment: ChildAssignment) -> None:
     """Leave to the controller what only one process may do: files, maxfail, the cache."""
     for option in _CONTROLLERS_FILES:
         if getattr(config.option, option, None):
             setattr(config.option, option, None)
     config.option.cacheclear = False
-    config.option.maxfail = spec.maxfail
+    config.option.maxfail = assignment.maxfail
     if getattr(config.option, "stepwise_skip", False):
-        config.option.stepwise, config.option.stepwise_skip = True, spec.stepwise_skip
+        config.option.stepwise, config.option.stepwise_skip = True, assignment.stepwise_skip
     if config.option.basetemp:
         base = Path(config.option.basetemp)
         base.mkdir(parents=True, exist_ok=True)  # pytest makes the last part alone
-        config.option.basetemp = str(base / str(spec.hub))
+        config.option.basetemp = str(base / str(assignment.hub))
 
 
 class _MutedTerminal:
@@ -115,33 +80,33 @@ class _Text(io.TextIOBase):
 class Reporter:
     """Sends every hook call that reports need to the controller, and obeys its stop."""
 
-    def __init__(self, config: pytest.Config, spec: Spec) -> None:
+    def __init__(self, config: pytest.Config, assignment: ChildAssignment) -> None:
         self._config = config
-        self._spec = spec
+        self._assignment = assignment
         self._pid = unpatched.getpid()
         self._terminal: Any = None
         self._session: pytest.Session | None = None
-        self._distributes = False
+        self._collected_by_workers = False
         self._stopped = False
         self._loan = tty.Loan()
 
-    def _send(self, kind: str, content: object = None) -> None:
+    def _send(self, message: messages.Message) -> None:
         # A test that forks and returns into pytest must not speak for this process.
         if unpatched.getpid() == self._pid:
             with contextlib.suppress(OSError):
-                unpatched.write_all(self._spec.descriptor, wire.encode(kind, content))
-                if self._spec.interactive or kind in wire.AWAITED:
+                unpatched.write_all(self._assignment.descriptor, messages.encode(message))
+                if self._assignment.interactive or isinstance(message, messages.AWAITED):
                     self._wait_until_shown()
 
     def send_text(self, text: str) -> None:
         """Let the controller print what somebody writes to the terminal."""
-        self._send("text", text)
+        self._send(messages.Text(text))
 
     def _wait_until_shown(self) -> None:
         """Wait for the controller, so that it and this process print in turn."""
-        while (answer := posix.read(self._spec.descriptor, 1)) == wire.STOP:
+        while (answer := posix.read(self._assignment.descriptor, 1)) == messages.STOP:
             self._stopped = True
-        assert answer in (wire.SHOWN, b"")
+        assert answer in (messages.SHOWN, b"")
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -149,9 +114,9 @@ class Reporter:
         self._terminal = manager.getplugin("terminalreporter")
         if self._terminal is not None:
             manager.unregister(self._terminal)
-            if not self._spec.interactive:
+            if not self._assignment.interactive:
                 text: Any = _Text(self)
-                self._terminal._tw = create_terminal_writer(config, text)
+                pytest_internals.redirect_terminal(config, self._terminal, text)
             manager.register(_MutedTerminal(self._terminal), "terminalreporter")
         cache = getattr(config, "cache", None)
         if cache is not None:
@@ -167,43 +132,34 @@ class Reporter:
         lines: list[str] = []
         for each in reversed(said):
             lines += [each] if isinstance(each, str) else each
-        listing = self._listing(session.items) if self._config.option.collectonly else None
+        listing = None
+        if self._config.option.collectonly and self._terminal is not None:
+            listing = pytest_internals.list_items(self._config, self._terminal, session.items)
         self._send_collected([item.nodeid for item in session.items], lines, listing)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        if not self._distributes:
-            self._distributes = True
+        if not self._collected_by_workers:  # each worker says the same
+            self._collected_by_workers = True
             self._send_collected(list(ids), [], None)
 
-    def _send_collected(self, ids: list[str], lines: list[str], listing: str | None) -> None:
+    def _send_collected(self, nodeids: list[str], lines: list[str], listing: str | None) -> None:
         count = Stepwise(self._config).count
-        self._send("collected", {"ids": ids, "count": count, "lines": lines, "listing": listing})
-
-    def _listing(self, items: list[pytest.Item]) -> str | None:
-        if self._terminal is None:
-            return None
-        text = io.StringIO()
-        writer, self._terminal._tw = self._terminal._tw, create_terminal_writer(self._config, text)
-        try:
-            self._terminal._printcollecteditems(items)
-        finally:
-            self._terminal._tw = writer
-        return text.getvalue()
+        self._send(messages.Collected(nodeids, count, lines, listing))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        self._send("logstart", [nodeid, location])
+        self._send(messages.LogStart(nodeid, _location(location)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # Where the terminal asks for a status, pytest fails a test for its subtests.
         self._config.hook.pytest_report_teststatus(report=report, config=self._config)
-        self._send("report", self._serialize(report))
+        self._send(messages.LogReport(report.nodeid, self._serialize(report)))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if not report.passed:
-            self._send("collectreport", self._serialize(report))
+            self._send(messages.CollectReport(self._serialize(report)))
 
     def _serialize(self, report: pytest.TestReport | pytest.CollectReport) -> dict[str, Any]:
         data: dict[str, Any] = self._config.hook.pytest_report_to_serializable(
@@ -214,9 +170,8 @@ class Reporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        self._send("logfinish", [nodeid, location])
-
-        if self._stopped or unpatched.wait_readable([self._spec.descriptor], 0):
+        self._send(messages.LogFinish(nodeid, _location(location)))
+        if self._stopped or unpatched.wait_readable([self._assignment.descriptor], 0):
             self._stop("the controller has stopped the run")
 
     def _stop(self, reason: str) -> None:
@@ -229,10 +184,10 @@ class Reporter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
-        self._send("start", _captured_files(self._config))
+        self._send(messages.SessionStart(pytest_internals.captured_files(self._config)))
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        self._send("deselected", [item.nodeid for item in items])
+        self._send(messages.Deselected([item.nodeid for item in items]))
 
     def pytest_warning_recorded(
         self,
@@ -243,50 +198,38 @@ class Reporter:
     ) -> None:
         # The controller has the warnings of its own configuration.
         if when != "config":
-            warning = wire.encode_warning(warning_message)
-            self._send("warning", [warning, when, nodeid, location])
+            self._send(messages.warning_recorded(warning_message, when, nodeid, location))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_enter_pdb(self) -> None:
-        self._send("debugger", True)
-        if self._spec.terminal:
+        self._send(messages.Debugger(opens=True))
+        if self._assignment.borrows_terminal:
             self._loan.take()
 
     @pytest.hookimpl(trylast=True)
     def pytest_leave_pdb(self) -> None:
         self._loan.give_back()
-        self._send("debugger", False)
+        self._send(messages.Debugger(opens=False))
 
     def pytest_internalerror(self, excrepr: object) -> None:
-        self._send("internalerror", str(excrepr))
+        self._send(messages.InternalError(str(excrepr)))
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         if isinstance(excinfo.value, pytest.exit.Exception):
-            self._send("exit", [excinfo.value.msg, excinfo.value.returncode])
+            self._send(messages.Exit(str(excinfo.value.msg), excinfo.value.returncode))
         elif not isinstance(excinfo.value, pytest.Session.Interrupted):
             shown = excinfo.getrepr(style="short")
             crash = shown.reprcrash
             place = f"{crash.path}:{crash.lineno}" if crash else "?"
-            self._send("interrupted", [place, str(shown)])
+            self._send(messages.Interrupted(place, str(shown)))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         session = self._session
-        stop = [str(session.shouldstop or ""), str(session.shouldfail or "")] if session else []
-        self._send("finish", [int(exitstatus), *stop])
-
-
-def _captured_files(config: pytest.Config) -> list[int] | None:
-    """Return the descriptors of the files that pytest captures descriptors 1 and 2 into."""
-    capture: Any = config.pluginmanager.getplugin("capturemanager")
-    streams = getattr(capture, "_global_capturing", None)
-    files: list[Any] = [
-        getattr(getattr(streams, stream, None), "tmpfile", None) for stream in ("out", "err")
-    ]
-    try:
-        return [file.fileno() for file in files]
-    except (AttributeError, OSError, ValueError):  # --capture=sys, no
-        return None
+        shouldstop, shouldfail = ("", "")
+        if session is not None:
+            shouldstop, shouldfail = str(session.shouldstop or ""), str(session.shouldfail or "")
+        self._send(messages.SessionFinish(int(exitstatus), shouldstop, shouldfail))
 
 
 def _without(save: Any, keys: tuple[str, ...]) -> Any:
@@ -297,91 +240,7 @@ def _without(save: Any, keys: tuple[str, ...]) -> Any:
     return guarded
 
 
-class Rest:
-    """Run what an earlier process, which died, has left: the same tests in the same order.
-
-    :param path: a JSON file with their node ids.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-
-    # Outermost: --lf or --stepwise choose what they chose the first time, and then this.
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(
-        self, items: list[pytest.Item]
-    ) -> Generator[None, object, object]:
-        result = yield
-        found: dict[str, list[pytest.Item]] = {}
-        for item in reversed(items):
-            found.setdefault(item.nodeid, []).append(item)
-        left = json.loads(self._path.read_text())
-        items[:] = [found[nodeid].pop() for nodeid in left if found.get(nodeid)]
-        return result
-
-
-class LastFailed:
-    """Keep ``--lf`` and ``--stepwise`` right where the failures to repeat are another hub's."""
-
-    def __init__(self, hub: str, hubs: Sequence[str]) -> None:
-        self._hub = hub
-        self._order = {each: place for place, each in enumerate(hubs)}
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
-    ) -> Generator[None, object, object]:
-        stepwise = Stepwise(config)
-        stepwise.recall(self._hub)
-        result = yield
-        if self._failures_are_elsewhere(config) or self._goes_on_later(stepwise.last_failed):
-            config.hook.pytest_deselected(items=list(items))
-            items[:] = []
-        return result
-
-    def _failures_are_elsewhere(self, config: pytest.Config) -> bool:
-        cache = getattr(config, "cache", None)
-        if cache is None or not config.option.lf:
-            return False
-        failed = {split_hub(each, self._order)[1] for each in cache.get("cache/lastfailed", {})}
-        return bool(failed) and None not in failed and self._hub not in failed
-
-    def _goes_on_later(self, last_failed: str | None) -> bool:
-        hub = split_hub(last_failed, self._order)[1] if last_failed else None
-        return hub is not None and self._order[hub] > self._order[self._hub]
-
-
-class Stepwise:
-    """What ``--stepwise`` remembers, for pytest has one number of tests and each hub its own.
-
-    All of it is nothing as long as the option is not given.
-    """
-
-    KEY = "eventlet-debug/stepwise"
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._cache: Any = getattr(config, "cache", None)
-        plugin: Any = config.pluginmanager.getplugin("stepwiseplugin")
-        self._info: Any = getattr(plugin, "cached_info", None)
-
-    def recall(self, hub: str) -> None:
-        """Set how many tests there were under a hub the last time."""
-        if self._info is not None:
-            self._info.last_test_count = self._cache.get(self.KEY, {}).get(hub)
-
-    @property
-    def last_failed(self) -> str | None:
-        """The id of the test to go on from."""
-        failed = getattr(self._info, "last_failed", None)
-        return str(failed) if failed is not None else None
-
-    @property
-    def count(self) -> int | None:
-        """How many tests there are now, once they are collected."""
-        count: int | None = getattr(self._info, "last_test_count", None)
-        return count
-
-    def save(self, counts: Mapping[str, int]) -> None:
-        """Remember how many tests there are under some hubs."""
-        if self._info is not None and counts:
-            self._cache.set(self.KEY, {**self._cache.get(self.KEY, {}), **counts})
+def _location(location: tuple[str, Any, str]) -> messages.Location:
+    """Return a test's place as messages have it; an item of a conftest's may give any line."""
+    path, line, name = location
+    return path, line if isinstance(line, int) else None, name

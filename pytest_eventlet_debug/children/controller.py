@@ -6,10 +6,10 @@ every other plugin here the replayed reports look like those of a run of its own
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import json
 import os
 from pathlib import Path
 import posix
@@ -20,14 +20,18 @@ from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug import pytest_internals
+from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
 from pytest_eventlet_debug.children import evidence
-from pytest_eventlet_debug.children import messages as wire
-from pytest_eventlet_debug.children.child import Stepwise
+from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.children.replay import Replay
-from pytest_eventlet_debug.hubs.ids import select_arguments
+from pytest_eventlet_debug.children.selection import Stepwise
+from pytest_eventlet_debug.children.selection import absent_everywhere
+from pytest_eventlet_debug.children.selection import select_arguments
+from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
@@ -43,8 +47,9 @@ class Controller:
 
     :param settings: what the user asked for.
     :param run: names the run, for its artifacts.
-    :param distributes: whether pytest-xdist runs the tests of each child.
+    :param has_workers: whether pytest-xdist runs the tests of each child.
     :param own_pids: whether each child has process ids of its own.
+    :param start: starts a child.
     """
 
     NAME = "eventlet-debug-controller"
@@ -54,17 +59,21 @@ class Controller:
         config: pytest.Config,
         settings: Settings,
         run: str,
-        distributes: bool,
+        has_workers: bool,
         own_pids: bool,
+        start: Callable[..., ChildProcess] = start_child,
     ) -> None:
         self._config = config
         self._run = run
         self._settings = settings
         self._interactive = _wants_terminal(config)
-        self.runs = [HubRun(hub, distributed=distributes) for hub in settings.hubs or (None,)]
-        self._distributes = distributes
+        self.runs = [HubRun(hub, has_workers=has_workers) for hub in settings.hubs or (None,)]
         self._own_pids = own_pids
+        self._start_child = start
+        # Two children cannot have the terminal at the same time.
         self._jobs = 1 if self._interactive else min(settings.jobs, len(self.runs))
+        # Tests that run side by side, of workers or hubs, would mix their lines.
+        self._whole_tests = self._jobs > 1 or has_workers
         self._directory = Path(tempfile.mkdtemp(prefix="pytest-eventlet-debug-"))
         self.usage_error: str | None = None
         self._has_terminal = False
@@ -75,10 +84,9 @@ class Controller:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         if self._config.option.basetemp:
             # The children's are within it, and do not make it.
-            self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+            pytest_internals.make_basetemp(self._config)
         self._has_terminal = self._is_on_terminal()
-        whole_tests = self._jobs > 1 or self._distributes
-        self.replay = Replay(session, self.runs, self._settings.artifacts, whole_tests)
+        self.replay = Replay(session, self.runs, self._settings.artifacts, self._whole_tests)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> bool:
@@ -86,9 +94,8 @@ class Controller:
 
     @pytest.hookimpl
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        terminal: Any = self._config.pluginmanager.getplugin("terminalreporter")
-        if terminal is not None and (self._jobs > 1 or self._distributes):
-            terminal.showfspath = False
+        if self._whole_tests:
+            pytest_internals.name_no_files(self._config)
         with self._terminal_lent(), self._signals_minded():
             try:
                 self._run_all()
@@ -101,6 +108,7 @@ class Controller:
     def _raise_verdict(self, session: pytest.Session) -> None:
         """End as a run of one process would: by the exception that pytest expects."""
         replay = self.replay
+        self.usage_error = self.usage_error or self._nothing_found()
         if self.usage_error is not None:
             raise pytest.UsageError(self.usage_error)
         if replay.exit is not None:
@@ -115,6 +123,14 @@ class Controller:
             errors = "error" if replay.collect_errors == 1 else "errors"
             raise session.Interrupted(f"{replay.collect_errors} {errors} during collection")
 
+    def _nothing_found(self) -> str | None:
+        """Say which node ids of the command line no hub has, as pytest says it of one run."""
+        runs = [run for run in self.runs if run.wanted and run.ids is not None]
+        if self.replay.stopping or self.replay.collect_errors:
+            return None  # what would be found elsewhere is not known, or not the reason
+        missing = absent_everywhere({run.name: run.absent for run in runs}, self._config)
+        return "\n".join(f"not found: {nodeid}" for nodeid in missing) or None
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         counts = {run.name: run.stepwise_count for run in self.runs}
@@ -125,10 +141,10 @@ class Controller:
     @pytest.hookimpl(trylast=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Say where a test was interrupted, not where this process waited for it."""
-        terminal: Any = self._config.pluginmanager.getplugin("terminalreporter")
-        if hasattr(terminal, "_keyboardinterrupt_memo") and excinfo.type is KeyboardInterrupt:
+        if excinfo.type is KeyboardInterrupt:
             unknown = evidence.Interruption("the tests' processes were ended")
-            terminal._keyboardinterrupt_memo = self.replay.interrupted or unknown
+            place = self.replay.interrupted or unknown
+            pytest_internals.set_interruption(self._config, place)
 
     def pytest_unconfigure(self) -> None:
         self._kill_all()
@@ -147,15 +163,15 @@ class Controller:
     def _run_all(self) -> None:
         waiting = [run for run in self.runs if self._has_tests(run)]
         active: list[HubRun] = []
-        told_to_stop = False
+        is_ending = False
         while waiting or active:
             while waiting and len(active) < self._jobs and not self._stopping:
                 active.append(waiting.pop(0))
                 self._start(active[-1])
             if not active:
                 return
-            if self._stopping and not told_to_stop:
-                told_to_stop = True
+            if self._stopping and not is_ending:
+                is_ending = True
                 for run in active:
                     if run.process is not None:
                         run.process.stop_after_test()
@@ -175,34 +191,22 @@ class Controller:
         return run.wanted
 
     def _start(self, run: HubRun) -> None:
-        label = f"{len(run.name)}-{run.name.replace('/', '_')}-{run.children}"
-        rest = self._directory / f"{label}.rest.json"
-        rest.write_text(json.dumps(run.rest))
-        environment = unpatched.environment(**coverage.environment(self._config, rest))
-        if run.hub:
-            environment["EVENTLET_HUB"] = run.hub.name
         maxfail = self._config.option.maxfail
-        stepwise: Any = self._config.pluginmanager.getplugin("stepwiseplugin")
-        run.begin(
-            ChildProcess(
-                {
-                    "hub": run.hub.name if run.hub else None,
-                    "hubs": [each.name for each in self.runs if each.hub],
-                    "run": self._run,
-                    "rest": str(rest) if run.done else None,
-                    "maxfail": maxfail and max(maxfail - self.replay.failures, 1),
-                    "terminal": self._has_terminal and not self._interactive,
-                    "stepwise_skip": bool(getattr(stepwise, "skip", False)),
-                },
-                [str(argument) for argument in self._config.invocation_params.args],
-                environment=environment,
-                working_directory=self._config.invocation_params.dir,
-                stdout=self._directory / f"{label}.out",
-                stderr=self._directory / f"{label}.err",
-                interactive=self._interactive,
-                own_pids=self._own_pids,
-            )
+        assignment = ChildAssignment(
+            hub=run.hub.name if run.hub else None,
+            hubs=tuple(each.name for each in self.runs if each.hub),
+            run=self._run,
+            # The failures of all hubs count; of a child that runs there is at least one to come.
+            maxfail=max(maxfail - self.replay.failures, 1) if maxfail else 0,
+            stepwise_skip=pytest_internals.stepwise_skips(self._config),
+            interactive=self._interactive,
+            borrows_terminal=self._has_terminal and not self._interactive,
+            own_pids=self._own_pids,
         )
+        # The length keeps apart names that differ in "/" and "_" alone.
+        label = f"{len(run.name)}-{run.name.replace('/', '_')}-{run.children}"
+        remaining = run.remaining if run.done else None
+        run.begin(self._start_child(self._config, assignment, self._directory, label, remaining))
 
     def _listen(self, active: list[HubRun]) -> None:
         """Wait a moment for what the children say, and see to those that ended or hang."""
@@ -219,7 +223,7 @@ class Controller:
         for run in active:
             assert run.process is not None
             if run.process.ended():
-                while self._hear(run):
+                while self._hear(run):  # its last words are still in the socket
                     pass
                 self._ended(run, run.process)
             else:
@@ -230,17 +234,18 @@ class Controller:
         assert run.process is not None
         if not unpatched.wait_readable([run.process.descriptor], 0):
             return False
-        messages = run.process.read()
-        if messages is None:
+        heard = run.process.read()
+        if heard is None:
             # The line ends just before the process does; do not spin until then.
             unpatched.wait_readable([], 0 if run.process.ended() else 0.005)
             return False
         run.hear()
-        for message in messages:
-            if message.kind == "debugger":
-                self._mind_terminal(opens=message.content)
+        for message in heard:
+            if isinstance(message, messages.Debugger):
+                self._mind_terminal(opens=message.opens)
             self.replay.receive(run, message)
-            if self._interactive or message.kind in wire.AWAITED:
+            # Such a child waits, for its tests print to the same terminal as the replay.
+            if self._interactive or isinstance(message, messages.AWAITED):
                 self.replay.flush()
                 run.process.go_on()
         return True
@@ -258,6 +263,7 @@ class Controller:
             tty.reclaim()
         process.close()
         run.process = None
+        # The status alone is no proof: a test may have ended the process with it.
         usage_error = pytest.ExitCode.USAGE_ERROR
         refused = process.output.strip() if not run.begun else run.exit_status == usage_error
         if process.exit_status == usage_error and refused:
@@ -274,6 +280,7 @@ class Controller:
 
     def _mind_silence(self, run: HubRun, process: ChildProcess) -> None:
         timeout = self._settings.timeout
+        # Looked at once more before it is blamed.
         if self._hear(run):
             return  # it was this process that did not listen, for it looked at another child
         if timeout is not None and run.silent >= timeout:
@@ -324,28 +331,17 @@ class Controller:
 
     def _is_on_terminal(self) -> bool:
         """Say whether the user types into this process's stdin."""
-        with self._stdin_uncaptured():
+        with pytest_internals.stdin_uncaptured(self._config):
             return os.isatty(0)
 
     @contextlib.contextmanager
     def _terminal_lent(self) -> Iterator[None]:
         """Give interactive children the real terminal."""
-        with self._stdin_uncaptured() if self._interactive else contextlib.nullcontext():
+        if self._interactive:
+            with pytest_internals.stdin_uncaptured(self._config):
+                yield
+        else:
             yield
-
-    @contextlib.contextmanager
-    def _stdin_uncaptured(self) -> Iterator[None]:
-        """Have the real stdin, as pytest's output always is between tests."""
-        capture = self._config.pluginmanager.getplugin("capturemanager")
-        if capture is None:
-            yield
-            return
-        capture.suspend_global_capture(in_=True)
-        try:
-            yield
-        finally:
-            capture.resume_global_capture()
-            capture.suspend_global_capture()
 
     @contextlib.contextmanager
     def _signals_minded(self) -> Iterator[None]:

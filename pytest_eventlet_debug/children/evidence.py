@@ -11,18 +11,17 @@ import re
 import shutil
 import signal
 
-from _pytest._code.code import ReprFileLocation
-from _pytest._code.code import TerminalRepr
-from _pytest._io import TerminalWriter
-
 from pytest_eventlet_debug.artifacts import newest_attempt
+from pytest_eventlet_debug.children.proc import descendants
+from pytest_eventlet_debug.children.proc import tail
 from pytest_eventlet_debug.children.process import ChildProcess
-from pytest_eventlet_debug.children.process import descendants
-from pytest_eventlet_debug.children.process import tail
+from pytest_eventlet_debug.pytest_internals import ReprFileLocation
+from pytest_eventlet_debug.pytest_internals import TerminalRepr
+from pytest_eventlet_debug.pytest_internals import TerminalWriter
 from pytest_eventlet_debug.system import unpatched
 
 _CALLS = 12
-_LOOKS = 10
+_SAMPLES = 10
 
 _FRAMES_OF_THE_RUNNER = re.compile(r'^  File ".*/(_pytest|pluggy|pytest_eventlet_debug)/')
 
@@ -98,7 +97,7 @@ def gather(
 
 
 def activity(pid: int, seconds: float = 0.5) -> str:
-    """Say whether a process and its descendants burn CPU or wait, looked at for *seconds*.
+    """Say whether a process and its descendants burn CPU or wait, sampled for *seconds*.
 
     It is their state that counts: on a busy machine a loop gets little of a CPU.
     """
@@ -107,13 +106,13 @@ def activity(pid: int, seconds: float = 0.5) -> str:
     started = unpatched.monotonic()
     before = _cpu_seconds(pid)
     running = 0
-    for _ in range(_LOOKS):
-        unpatched.wait_readable([], seconds / _LOOKS)
+    for _ in range(_SAMPLES):
+        unpatched.wait_readable([], seconds / _SAMPLES)
         running += any(_status(each) == psutil.STATUS_RUNNING for each in (pid, *descendants(pid)))
     after = _cpu_seconds(pid)
     elapsed = unpatched.monotonic() - started
     burnt = sum(after[each] - before.get(each, 0.0) for each in after) / elapsed
-    burning = burnt > 0.5 or running > _LOOKS / 2
+    burning = burnt > 0.5 or running > _SAMPLES / 2
     if len(after) > 1:
         what = f"{len(after)} processes {'burn CPU' if burning else 'wait'}"
     else:

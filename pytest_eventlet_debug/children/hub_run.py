@@ -6,12 +6,11 @@ from collections import Counter
 import dataclasses
 from typing import Literal
 
-from pytest_eventlet_debug.children import messages as wire
+from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.hubs.names import Hub
 from pytest_eventlet_debug.system import unpatched
 
-Location = tuple[str, "int | None", str]
 End = Literal["crashed", "hung"]
 
 #: Seconds of silence that are worth a line, and that nobody minds in a passing run.
@@ -22,10 +21,10 @@ NOTICE_SECONDS = 60.0
 class RunningTest:
     """A test that a child has begun: where it stands and which phases it has reported."""
 
-    location: Location
+    location: messages.Location
     phases: set[str] = dataclasses.field(default_factory=set)
     started: float = dataclasses.field(default_factory=unpatched.monotonic)
-    held: list[wire.Message] = dataclasses.field(default_factory=list)
+    held: list[messages.Message] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -40,7 +39,9 @@ class HubRun:
     :param begun: whether the last child's session has begun.
     :param exit_status: what the last child said its session ended with.
     :param wanted: whether any test named on the command line is one of this hub's.
-    :param distributed: whether pytest-xdist runs the tests, which tells of none deselected.
+    :param has_workers: whether pytest-xdist runs the tests, which reports none as deselected.
+    :param absent: the ids that the user named and this hub does not have, by their names
+        without a hub, and the reasons where the module skips itself.
     :param trouble: why not all tests ran, in words, where it is known.
     """
 
@@ -55,7 +56,8 @@ class HubRun:
     deselected: set[str] = dataclasses.field(default_factory=set)
     exit_status: int | None = None
     wanted: bool = True
-    distributed: bool = False
+    has_workers: bool = False
+    absent: dict[str, str] = dataclasses.field(default_factory=dict)
     trouble: str = ""
     debugging: bool = False
     heard: float = 0.0
@@ -70,24 +72,25 @@ class HubRun:
     @property
     def complete(self) -> bool:
         """Whether all its tests ran."""
-        return self.ids is not None and not self.rest
+        return self.ids is not None and not self.remaining
 
     @property
     def left_out(self) -> bool:
-        """Whether the user's choice of tests, such as ``-k``, has left this hub none."""
-        return self.ids == [] and (bool(self.deselected) or self.distributed)
+        """Whether the user's choice of tests, such as ``-k``, leaves this hub none."""
+        return self.ids == [] and (bool(self.deselected) or self.has_workers)
 
     @property
-    def rest(self) -> list[str]:
+    def remaining(self) -> list[str]:
         """The ids of the tests that are still to run, in order."""
+        # Counted, not looked up: --keep-duplicates and pytest-repeat run an id several times.
         done = Counter(self.done)
-        rest = []
+        remaining = []
         for nodeid in self.ids or ():
             if done[nodeid] > 0:
                 done[nodeid] -= 1
             else:
-                rest.append(nodeid)
-        return rest
+                remaining.append(nodeid)
+        return remaining
 
     @property
     def silent(self) -> float:
@@ -118,5 +121,8 @@ class HubRun:
 
     @property
     def may_go_on(self) -> bool:
-        """Whether a fresh child has tests to run and the last one got anywhere."""
-        return len(self.done) > self.done_before and bool(self.rest)
+        """Whether a fresh child has tests to run and the last one got anywhere.
+
+        One that ended no test would be followed by others like it for ever.
+        """
+        return len(self.done) > self.done_before and bool(self.remaining)

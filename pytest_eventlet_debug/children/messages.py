@@ -1,9 +1,9 @@
-"""What a child says to its controller: messages of plain data, each behind its length.
+"""What a child says to its controller: one type a message, each sent behind its length.
 
 The child writes with ``posix.write``, which yields to no hub; the controller feeds what it
-reads to a :class:`Decoder`. Both are the same interpreter, so ``marshal`` will do: unlike
-JSON it keeps tuples, which pytest's reports have, and unlike pickle it makes no objects, so
-the controller imports nothing of the tests'.
+reads to a :class:`Decoder`. Both are the same interpreter, so ``marshal`` will do for the
+bytes: unlike JSON it keeps tuples, which pytest's reports have, and unlike pickle it makes no
+objects, so the controller imports nothing of the tests'.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import marshal
 import struct
 import sys
 from typing import Any
-from typing import NamedTuple
 import warnings
+
+import msgspec
 
 #: What the controller answers: end after this test, and go on.
 STOP = b"s"
 SHOWN = b"a"
 
-#: The messages that a child lets the controller take in before it goes on: the start, for what
-#: is opened of the child's then, and the debugger. With a terminal of its own: all of them.
-AWAITED = ("start", "debugger")
+# Taken now, for a child sends while a test may have patched the modules' functions.
+_dumps = marshal.dumps
+_fields = msgspec.structs.asdict
 
 _LENGTH = struct.Struct("!I")
 _EXACT = frozenset({type(None), bool, int, float, str, bytes})
@@ -31,17 +32,151 @@ _EXACT = frozenset({type(None), bool, int, float, str, bytes})
 # marshal itself ends at 2000, and nothing that prints well is nested so deep.
 _DEPTH = 50
 
+# A length beyond this is not one: nobody captures a gigabyte of output in one test.
+_LONGEST = 1 << 30
 
-class Message(NamedTuple):
-    """One message: what it is, and its content as plain data."""
-
-    kind: str
-    content: Any
+#: A test's place as pytest gives it: file, line from 0, and name.
+Location = tuple[str, int | None, str]
 
 
-def encode(kind: str, content: object = None) -> bytes:
-    """Return a message's bytes. What is not plain data is sent as its ``repr``."""
-    data = marshal.dumps((kind, plain(content)))
+class MessageError(ValueError):
+    """What came is no message of a child's. One line."""
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="message", tag=True):
+    pass
+
+
+class SessionStart(_Message, frozen=True):
+    """The child's session has begun.
+
+    :param captured: the descriptors that it captures stdout and stderr into, if it does.
+    """
+
+    captured: list[int] | None
+
+
+class Collected(_Message, frozen=True):
+    """The tests that are to run.
+
+    :param stepwise_count: how many tests ``--stepwise`` counted, where that is given.
+    :param lines: what plugins have to say of the collection.
+    :param listing: what ``--collect-only`` prints.
+    """
+
+    nodeids: list[str]
+    stepwise_count: int | None = None
+    lines: list[str] = []
+    listing: str | None = None
+
+
+class Deselected(_Message, frozen=True):
+    nodeids: list[str]
+
+
+class LogStart(_Message, frozen=True):
+    nodeid: str
+    location: Location
+
+
+class LogReport(_Message, frozen=True):
+    """A report on a phase of a test, as ``pytest_report_to_serializable`` makes it."""
+
+    nodeid: str
+    data: dict[str, Any]
+
+
+class LogFinish(_Message, frozen=True):
+    nodeid: str
+    location: Location
+
+
+class CollectReport(_Message, frozen=True):
+    """A report on a collector that failed or was skipped, serialized likewise."""
+
+    data: dict[str, Any]
+
+
+class WarningRecorded(_Message, frozen=True):
+    """A warning, and where ``pytest_warning_recorded`` says that it came up.
+
+    :param module: of its class, whose name is *category*.
+    """
+
+    text: str
+    module: str
+    category: str
+    filename: str
+    lineno: int
+    when: str
+    nodeid: str
+    location: tuple[str, int, str] | None
+
+
+class Text(_Message, frozen=True):
+    """What somebody wrote to the terminal reporter."""
+
+    text: str
+
+
+class Debugger(_Message, frozen=True):
+    """A debugger opens or closes."""
+
+    opens: bool
+
+
+class InternalError(_Message, frozen=True):
+    text: str
+
+
+class Exit(_Message, frozen=True):
+    """``pytest.exit()`` was called."""
+
+    reason: str
+    status: int | None
+
+
+class Interrupted(_Message, frozen=True):
+    """Ctrl-C came; where, and the traceback."""
+
+    place: str
+    text: str
+
+
+class SessionFinish(_Message, frozen=True):
+    """The session is over. The texts are empty where nobody stopped it."""
+
+    exit_status: int
+    shouldstop: str = ""
+    shouldfail: str = ""
+
+
+Message = (
+    SessionStart
+    | Collected
+    | Deselected
+    | LogStart
+    | LogReport
+    | LogFinish
+    | CollectReport
+    | WarningRecorded
+    | Text
+    | Debugger
+    | InternalError
+    | Exit
+    | Interrupted
+    | SessionFinish
+)
+
+#: The messages that a child lets the controller take in before it goes on: the start, for what
+#: is opened of the child's then, and the debugger. With a terminal of its own: all of them.
+AWAITED = (SessionStart, Debugger)
+
+
+def encode(message: Message) -> bytes:
+    """Return a message's bytes. What is not plain data in it is sent as its ``repr``."""
+    fields = {name: plain(value) for name, value in _fields(message).items()}
+    data = _dumps({"message": type(message).__name__, **fields})
     return _LENGTH.pack(len(data)) + data
 
 
@@ -79,39 +214,60 @@ class Decoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """Yield the messages that are complete with this data."""
+        """Yield the messages that are complete with this data.
+
+        :raises MessageError: the bytes are no message's.
+        """
         self._buffer += data
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > _LONGEST:
+                raise MessageError(f"{length} bytes are announced")
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 return
-            message = Message(*marshal.loads(self._buffer[_LENGTH.size : end]))
+            message = _decoded(self._buffer[_LENGTH.size : end])
             del self._buffer[:end]
             yield message
 
 
-def encode_warning(warning: warnings.WarningMessage) -> dict[str, Any]:
-    """Return a recorded warning as plain data."""
-    return {
-        "text": str(warning.message),
-        "module": warning.category.__module__,
-        "category": warning.category.__name__,
-        "filename": warning.filename,
-        "lineno": warning.lineno,
-    }
+def _decoded(data: bytearray) -> Message:
+    try:
+        message: Message = msgspec.convert(marshal.loads(data), Message)
+    except (ValueError, EOFError, TypeError) as error:  # msgspec's is a ValueError
+        raise MessageError(str(error)) from None
+    return message
 
 
-def decode_warning(data: dict[str, Any]) -> warnings.WarningMessage:
+def warning_recorded(
+    warning: warnings.WarningMessage,
+    when: str,
+    nodeid: str,
+    location: tuple[str, int, str] | None,
+) -> WarningRecorded:
+    """Return the message for a recorded warning."""
+    return WarningRecorded(
+        text=str(warning.message),
+        module=warning.category.__module__,
+        category=warning.category.__name__,
+        filename=warning.filename,
+        lineno=warning.lineno,
+        when=when,
+        nodeid=nodeid,
+        location=location,
+    )
+
+
+def original_warning(recorded: WarningRecorded) -> warnings.WarningMessage:
     """Return a warning that prints as the original one did.
 
     Its class is looked up among what is loaded; the modules of the tests are not imported.
     """
-    category = getattr(sys.modules.get(data["module"], builtins), data["category"], None)
+    category = getattr(sys.modules.get(recorded.module, builtins), recorded.category, None)
     if not (isinstance(category, type) and issubclass(category, Warning)):
-        category = type(data["category"], (Warning,), {"__module__": data["module"]})
+        category = type(recorded.category, (Warning,), {"__module__": recorded.module})
     try:
-        message = category(data["text"])
+        message = category(recorded.text)
     except Exception:
-        message = Warning(data["text"])
-    return warnings.WarningMessage(message, category, data["filename"], data["lineno"])
+        message = Warning(recorded.text)
+    return warnings.WarningMessage(message, category, recorded.filename, recorded.lineno)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import errno
-import json
 import os
 from pathlib import Path
 import posix
@@ -16,12 +15,17 @@ import subprocess
 import sys
 from typing import Any
 
+import msgspec
+
+from pytest_eventlet_debug.assignment import CHILD_VARIABLE
+from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.assignment import Launch
+from pytest_eventlet_debug.assignment import encode
 from pytest_eventlet_debug.children import boot
-from pytest_eventlet_debug.children import messages as wire
+from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.system import pids
 from pytest_eventlet_debug.system import unpatched
-
-_TAIL_BYTES = 4000
 
 _CAPTURED = ("Captured stdout", "Captured stderr")
 
@@ -29,51 +33,46 @@ _CAPTURED = ("Captured stdout", "Captured stderr")
 class ChildProcess:
     """A pytest in a process of its own, with a line to it.
 
-    :param specification: the fields of :class:`~.child.Spec` but for the descriptor.
+    :param assignment: what it is told, but for its end of the line.
     :param arguments: pytest's command line.
     :param stdout: where its output goes unless the terminal is its own.
     :param stderr: likewise.
-    :param interactive: whether it shares this process's terminal and process group.
-    :param own_pids: whether it has process ids and a network of its own.
     """
 
     def __init__(
         self,
-        specification: Mapping[str, object],
+        assignment: ChildAssignment,
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str],
         working_directory: Path,
         stdout: Path,
         stderr: Path,
-        interactive: bool,
-        own_pids: bool,
     ) -> None:
-        self._interactive = interactive
-        self._own_pids = own_pids
+        # An interactive child shares this process's terminal and process group.
+        self._interactive = assignment.interactive
+        self._own_pids = assignment.own_pids
         self._stdout, self._stderr = stdout, stderr
-        self._decoder = wire.Decoder()
+        self._decoder = messages.Decoder()
         self._status: int | None = None
+        self._garbled = ""
         self._captured: list[tuple[str, int]] = []
         near, far = (side.detach() for side in _socket.socketpair())
         self.descriptor = unpatched.move_up(near)
-        description = {
-            **specification,
-            "descriptor": far,
-            "controller": posix.getpid(),
-            "interactive": interactive,
-            "own_pids": own_pids,
-            "sys_path": sys.path,
-            "argv": sys.argv,
-            "arguments": list(arguments),
-            "directory": str(working_directory),
-        }
-        group: dict[str, Any] = {} if interactive else {"setpgroup": 0}
+        launch = Launch(
+            assignment=msgspec.structs.replace(assignment, descriptor=far),
+            controller=posix.getpid(),
+            sys_path=sys.path,
+            argv=sys.argv,
+            arguments=list(arguments),
+            directory=str(working_directory),
+        )
+        group: dict[str, Any] = {} if self._interactive else {"setpgroup": 0}
         self._pid = posix.posix_spawn(
             sys.executable,
             # What multiprocessing uses to give its children the flags of this interpreter.
             [sys.executable, *subprocess._args_from_interpreter_flags(), boot.__file__],  # type: ignore[attr-defined]
-            {**environment, "PYTEST_EVENTLET_DEBUG_CHILD": json.dumps(description)},
+            {**environment, CHILD_VARIABLE: encode(launch)},
             file_actions=[*self._streams(), (os.POSIX_SPAWN_DUP2, far, far)],
             setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE],
             **group,
@@ -87,8 +86,8 @@ class ChildProcess:
         With process ids of its own that is not the one that was started: see :mod:`.pids`.
         """
         if self._own_pids:
-            for pid in descendants(self._pid):
-                if _ids(pid) == [pid, pids.RUNNER]:
+            for pid in proc.descendants(self._pid):
+                if proc.ids(pid) == [pid, pids.RUNNER]:
                     return pid
         return self._pid
 
@@ -102,7 +101,7 @@ class ChildProcess:
             (os.POSIX_SPAWN_OPEN, 2, str(self._stderr), flags, 0o600),
         ]
 
-    def read(self) -> list[wire.Message] | None:
+    def read(self) -> list[messages.Message] | None:
         """Return the messages that have come, or ``None`` once the line has ended."""
         try:
             data = posix.read(self.descriptor, 1 << 18)
@@ -110,17 +109,24 @@ class ChildProcess:
             if error.errno != errno.ECONNRESET:
                 raise
             data = b""
-        return list(self._decoder.feed(data)) if data else None
+        heard: list[messages.Message] = []
+        try:
+            heard.extend(self._decoder.feed(data))
+        except messages.MessageError as error:
+            # A test that closes every descriptor and reuses their numbers writes into the line.
+            self._garbled = f"ended, for what it sent cannot be read: {error}"
+            self.kill()
+        return heard or ([] if data and not self._garbled else None)
 
     def stop_after_test(self) -> None:
         """Ask the child to end when the test that it runs is over."""
         with contextlib.suppress(OSError):
-            posix.write(self.descriptor, wire.STOP)
+            posix.write(self.descriptor, messages.STOP)
 
     def go_on(self) -> None:
         """Tell a child that waits for it that what it sent is taken in, or on the terminal."""
         with contextlib.suppress(OSError):
-            posix.write(self.descriptor, wire.SHOWN)
+            posix.write(self.descriptor, messages.SHOWN)
 
     def interrupt(self) -> None:
         """Give the child and what it started the Ctrl-C that only this process's group got."""
@@ -150,6 +156,8 @@ class ChildProcess:
     @property
     def end(self) -> str:
         """How the process ended, in words."""
+        if self._garbled:
+            return self._garbled
         status = self._status or 0
         if os.WIFSIGNALED(status):
             return f"killed by {_signal_name(os.WTERMSIG(status))}"
@@ -174,12 +182,12 @@ class ChildProcess:
     @property
     def stderr_tail(self) -> str:
         """The last lines that the child wrote to stderr, or nothing."""
-        return tail(self._stderr)
+        return proc.tail(self._stderr)
 
     @property
     def output(self) -> str:
         """All that the child wrote outside of what pytest captures, at most the tail of it."""
-        return tail(self._stdout) + tail(self._stderr)
+        return proc.tail(self._stdout) + proc.tail(self._stderr)
 
     def hold_captured(self, descriptors: Sequence[int]) -> None:
         """Open the files that the child captures into, which end with it otherwise.
@@ -196,7 +204,7 @@ class ChildProcess:
     @property
     def captured(self) -> list[tuple[str, str]]:
         """What the test that the child is in has printed: titles and tails."""
-        return [(title, tail(Path(f"/proc/self/fd/{fd}"))) for title, fd in self._captured]
+        return [(title, proc.tail(Path(f"/proc/self/fd/{fd}"))) for title, fd in self._captured]
 
     @property
     def last_words(self) -> list[tuple[str, str]]:
@@ -210,18 +218,18 @@ class ChildProcess:
         """
         from pytest_eventlet_debug.children.child import STACKS_SIGNAL
 
-        before = _size(self._stderr)
+        before = proc.size(self._stderr)
         self._signal(STACKS_SIGNAL)
-        while seconds > 0 and not _read(self._stderr, before).endswith("\n"):
+        while seconds > 0 and not proc.read(self._stderr, before).endswith("\n"):
             unpatched.wait_readable([], 0.02)
             seconds -= 0.02
-        return _read(self._stderr, before).strip()
+        return proc.read(self._stderr, before).strip()
 
     def kill(self) -> None:
         """End the process, its group and its descendants by SIGKILL, and reap it."""
         if not self.ended():
             runner = self.runner
-            for pid in (*descendants(runner), runner):
+            for pid in (*proc.descendants(runner), runner):
                 _kill(pid)
             self._kill_group(runner)
         while not self.ended():
@@ -254,43 +262,3 @@ def _signal_name(number: int) -> str:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         posix.kill(pid, signal.SIGKILL)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes below *pid*, those in other process groups included."""
-    import psutil
-
-    try:
-        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _ids(pid: int) -> list[int]:
-    """Return the ids of a process in this process's namespace and in those within it."""
-    with contextlib.suppress(OSError):
-        for line in unpatched.read_file(f"/proc/{pid}/status").splitlines():
-            if line.startswith(b"NSpid:"):
-                return [int(word) for word in line.split()[1:]]
-    return []
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _read(path: Path, start: int) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def tail(path: Path) -> str:
-    """Return the end of a file, or nothing where there is none."""
-    return _read(path, max(0, _size(path) - _TAIL_BYTES))

@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _pytest.junitxml import xml_key
 import pytest
 
 from pytest_eventlet_debug import artifacts
-from pytest_eventlet_debug.children import messages as wire
+from pytest_eventlet_debug import pytest_internals
+from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.evidence import Evidence
 from pytest_eventlet_debug.children.evidence import Interruption
 from pytest_eventlet_debug.children.hub_run import End
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.hub_run import RunningTest
-from pytest_eventlet_debug.hubs.ids import MARKER_REASON
+from pytest_eventlet_debug.hubs.ids import without_hub
+from pytest_eventlet_debug.hubs.marker import is_kept_for_others
 from pytest_eventlet_debug.outcomes.categories import category_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
+from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.system import unpatched
-from pytest_eventlet_debug.tracers.session import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
 
 
 class _Deselected:
@@ -80,157 +82,169 @@ class Replay:
         if self._terminal is not None:
             self._terminal.flush()
 
-    def receive(self, run: HubRun, message: wire.Message) -> None:
+    def receive(self, run: HubRun, message: messages.Message) -> None:
         """Replay a message, or hold it until the test that it is about is over."""
-        kind, content = message
-        if kind == "logstart":
-            run.running[content[0]] = RunningTest(tuple(content[1]))
-        nodeid = ""
-        if kind == "report":
-            nodeid = content["nodeid"]
-        elif kind in ("logstart", "logfinish"):
-            nodeid = content[0]
-        elif kind == "text" and len(run.running) == 1:
-            (nodeid,) = run.running
-        test = run.running.get(nodeid)
-        if test is not None and self._whole_tests:
-            test.held.append(message)
-            if kind != "logfinish":
-                return
-            for held in test.held:
-                self._replay(run, held)
-        else:
+        if isinstance(message, messages.LogStart):
+            run.running[message.nodeid] = RunningTest(message.location)
+        test = run.running.get(_test_of(run, message))
+        if test is None or not self._whole_tests:
+            self._replay(run, message)
+            return
+        test.held.append(message)
+        if isinstance(message, messages.LogFinish):
+            self._replay_held(run, test)
+
+    def _replay_held(self, run: HubRun, test: RunningTest) -> None:
+        held, test.held = test.held, []
+        for message in held:
             self._replay(run, message)
 
-    def _replay(self, run: HubRun, message: wire.Message) -> None:
-        getattr(self, f"_on_{message.kind}")(run, message.content)
+    def _replay(self, run: HubRun, message: messages.Message) -> None:
+        hook = self._config.hook
+        match message:
+            case messages.SessionStart(captured):
+                self._session_start(run, captured)
+            case messages.Collected():
+                self._collected(run, message)
+            case messages.Deselected(nodeids):
+                self._deselected(run, nodeids)
+            case messages.LogStart(nodeid, location):
+                hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
+            case messages.LogReport(_, data):
+                self._log_report(run, data)
+            case messages.LogFinish(nodeid, location):
+                self._log_finish(run, nodeid, location)
+            case messages.CollectReport(data):
+                self._collect_report(run, data)
+            case messages.WarningRecorded():
+                self._warning_recorded(message)
+            case messages.Text(text):
+                self._text(text)
+            case messages.Debugger(opens):
+                run.debugging = opens
+                run.hear()
+            case messages.InternalError(text):
+                self.internal_error = True
+                text = f"in the child of the eventlet hub {run.name}:\n{text}"
+                pytest_internals.report_internal_error(self._config, text)
+            case messages.Exit(reason, status):
+                self.exit = (reason, status)
+            case messages.Interrupted(place, text):
+                self.interrupted = Interruption(place, text)
+            case messages.SessionFinish(exit_status, shouldstop, shouldfail):
+                self._session_finish(run, exit_status, shouldstop, shouldfail)
 
-    def _on_start(self, run: HubRun, content: Any) -> None:
+    def _session_start(self, run: HubRun, captured: list[int] | None) -> None:
         run.begun = True
-        if content is not None and run.process is not None:
-            run.process.hold_captured(content)
+        if captured is not None and run.process is not None:
+            run.process.hold_captured(captured)
 
-    def _on_logstart(self, run: HubRun, content: Any) -> None:
-        nodeid, location = content
-        self._config.hook.pytest_runtest_logstart(nodeid=nodeid, location=tuple(location))
-
-    def _on_report(self, run: HubRun, content: Any) -> None:
-        report = self._config.hook.pytest_report_from_serializable(
-            config=self._config, data=content
+    def _log_report(self, run: HubRun, data: dict[str, Any]) -> None:
+        report: pytest.TestReport = self._config.hook.pytest_report_from_serializable(
+            config=self._config, data=data
         )
-        _keep_subtest_parameters(report, content)
+        pytest_internals.keep_subtest_parameters(report, data)
         if report.nodeid in run.running:
-            run.running[report.nodeid].phases.add(report.when)
+            run.running[report.nodeid].phases.add(str(report.when))
         self._log(run, report)
 
     def _log(self, run: HubRun, report: pytest.TestReport) -> None:
-        if not _kept_for_others(report):
+        _set_hub(report, run)
+        if not is_kept_for_others(report):
             end: End | None = getattr(report, "eventlet_end", None)
             self.outcomes[run.name].note(report.nodeid, category_of(self._config, report), end)
         self._config.hook.pytest_runtest_logreport(report=report)
 
-    def _on_logfinish(self, run: HubRun, content: Any) -> None:
-        nodeid, location = content
+    def _log_finish(self, run: HubRun, nodeid: str, location: messages.Location) -> None:
         run.running.pop(nodeid, None)
         run.done.append(nodeid)
-        self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=tuple(location))
+        self._config.hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
 
-    def _on_collectreport(self, run: HubRun, content: Any) -> None:
-        report = self._config.hook.pytest_report_from_serializable(
-            config=self._config, data=content
+    def _collect_report(self, run: HubRun, data: dict[str, Any]) -> None:
+        report: pytest.CollectReport = self._config.hook.pytest_report_from_serializable(
+            config=self._config, data=data
         )
-        self._log_collected(report, run)
+        reason: str | None = getattr(report, "eventlet_absent", None)
+        if reason is None:
+            self._log_collected(report, run)
+        else:
+            # Whether that is an error is not known before every hub has collected.
+            run.absent[without_hub(report.nodeid, run.name)] = reason
 
     def _log_collected(self, report: pytest.CollectReport, run: HubRun) -> None:
+        _set_hub(report, run)
         if report.failed:
             self.collect_errors += 1
+            # For people: the reports of all hubs have the same heading.
             report.sections.append(("eventlet hub", run.name))
             run.trouble = "errors during collection"
         self._config.hook.pytest_collectreport(report=report)
 
-    def _on_collected(self, run: HubRun, content: Any) -> None:
-        ids = content["ids"]
+    def _collected(self, run: HubRun, collected: messages.Collected) -> None:
+        nodeids = collected.nodeids
+        # A child after one that died collects the same again, and runs the remaining ones.
         first = run.ids is None
         if first:
-            run.ids, run.stepwise_count = ids, content["count"]
-        self._tell_collected(run, len(ids), first)
+            run.ids, run.stepwise_count = nodeids, collected.stepwise_count
+        self._say_collected(run, len(nodeids), first)
         if first and self._terminal is not None:
-            for line in content["lines"]:
+            for line in collected.lines:
                 self._terminal.write_line(line)
-            if content["listing"]:
+            if collected.listing:
                 self._terminal.ensure_newline()
-                self._terminal.write(content["listing"])
-        known = [len(each.ids) for each in self._runs if each.ids is not None]
-        # Hubs that have not collected yet are taken to have as many tests as the largest.
-        missing = sum(1 for each in self._runs if each.ids is None and each.wanted)
-        self._session.testscollected = sum(known) + max(known) * missing
-        if hasattr(self._terminal, "_numcollected"):
-            deselected = len(self._terminal.stats.get("deselected", ()))
-            self._terminal._numcollected = self._session.testscollected + deselected
-        newfirst = self._config.pluginmanager.getplugin("nfplugin")
-        if newfirst is not None and hasattr(newfirst, "cached_nodeids"):
-            newfirst.cached_nodeids.update(ids)
+                self._terminal.write(collected.listing)
+        self._session.testscollected = self._expected_tests()
+        pytest_internals.set_collected(self._config, self._session.testscollected)
+        pytest_internals.remember_for_new_first(self._config, nodeids)
 
-    def _tell_collected(self, run: HubRun, count: int, first: bool) -> None:
+    def _expected_tests(self) -> int:
+        """Return how many tests there are on all hubs, for the progress in per cent.
+
+        Hubs that have not collected yet are taken to have as many as the largest.
+        """
+        known = [len(each.ids) for each in self._runs if each.ids is not None]
+        missing = sum(1 for each in self._runs if each.ids is None and each.wanted)
+        return sum(known) + max(known) * missing
+
+    def _say_collected(self, run: HubRun, count: int, first: bool) -> None:
         if self._terminal is not None and self._config.option.verbose >= 0:
             rest = "" if first else "the rest, "
-            tests = "1 test" if count == 1 else f"{count} tests"
-            self._terminal.write_sep("-", f"eventlet hub {run.name}: {rest}{tests}")
+            self._terminal.write_sep("-", f"eventlet hub {run.name}: {rest}{tests(count)}")
 
-    def _on_deselected(self, run: HubRun, content: Any) -> None:
-        if run.children == 1:
-            run.deselected.update(content)
-            items = [_Deselected(nodeid) for nodeid in content]
+    def _deselected(self, run: HubRun, nodeids: list[str]) -> None:
+        if run.children == 1:  # later ones deselect the same again, and what has run
+            run.deselected.update(nodeids)
+            items = [_Deselected(nodeid) for nodeid in nodeids]
             self._config.hook.pytest_deselected(items=items)
 
-    def _on_warning(self, run: HubRun, content: Any) -> None:
-        warning, when, nodeid, location = content
+    def _warning_recorded(self, recorded: messages.WarningRecorded) -> None:
         self._config.hook.pytest_warning_recorded.call_historic(
             kwargs={
-                "warning_message": wire.decode_warning(warning),
-                "when": when,
-                "nodeid": nodeid,
-                "location": tuple(location) if location else None,
+                "warning_message": messages.original_warning(recorded),
+                "when": recorded.when,
+                "nodeid": recorded.nodeid,
+                "location": recorded.location,
             }
         )
 
-    def _on_text(self, run: HubRun, content: Any) -> None:
+    def _text(self, text: str) -> None:
         if self._terminal is not None:
-            self._terminal.write(content, flush=True)
+            self._terminal.write(text, flush=True)
 
-    def _on_debugger(self, run: HubRun, content: Any) -> None:
-        run.debugging = content
-        run.hear()
-
-    def _on_internalerror(self, run: HubRun, content: Any) -> None:
-        self.internal_error = True
-        text = f"in the child of the eventlet hub {run.name}:\n{content}"
-        # Not through the hook: its other implementations want the exception itself.
-        reporters: tuple[Any, ...] = (self._terminal, self._config.stash.get(xml_key, None))
-        for reporter in reporters:
-            if reporter is not None:
-                reporter.pytest_internalerror(excrepr=text)
-
-    def _on_exit(self, run: HubRun, content: Any) -> None:
-        message, status = content
-        self.exit = (message, status)
-
-    def _on_interrupted(self, run: HubRun, content: Any) -> None:
-        self.interrupted = Interruption(*content)
-
-    def _on_finish(self, run: HubRun, content: Any) -> None:
-        run.exit_status, stop, fail = content
+    def _session_finish(
+        self, run: HubRun, exit_status: int, shouldstop: str, shouldfail: str
+    ) -> None:
+        run.exit_status = exit_status
         self._release(run)
         # A conftest that ends the session does so in each child, and means the run.
         session = self._session
         if not self.stopping:
-            session.shouldstop, session.shouldfail = stop or False, fail or False
+            session.shouldstop, session.shouldfail = shouldstop or False, shouldfail or False
 
     def _release(self, run: HubRun) -> None:
         """Replay what is held of tests that do not finish, as where a worker of xdist died."""
         for nodeid, test in list(run.running.items()):
-            for message in test.held:
-                self._replay(run, message)
+            self._replay_held(run, test)
             # "???" is the phase that xdist gives the report on a worker's death.
             if test.phases & {"teardown", "???"}:
                 run.running.pop(nodeid)
@@ -244,8 +258,7 @@ class Replay:
         if not run.running:
             self._report_end_between_tests(run, verdict, sections)
         for nodeid, test in list(run.running.items()):
-            for message in test.held:
-                self._replay(run, message)
+            self._replay_held(run, test)
             path, line, _ = test.location
             directory = artifacts.note_end(self._artifacts, nodeid, end)
             properties = [(DIRECTORY_PROPERTY, str(directory))] if directory else []
@@ -255,13 +268,14 @@ class Replay:
                 keywords={},
                 outcome="failed",
                 longrepr=Evidence(path, line, verdict, sections),
+                # Reporters take one report on the call and one on the teardown, not two.
                 when="teardown" if "call" in test.phases else "call",
                 user_properties=properties,
                 duration=unpatched.monotonic() - test.started,
                 eventlet_end=end,
             )
             self._log(run, report)
-            self._on_logfinish(run, [nodeid, test.location])
+            self._log_finish(run, nodeid, test.location)
 
     def _report_end_between_tests(
         self, run: HubRun, verdict: str, sections: list[tuple[str, str]]
@@ -273,13 +287,18 @@ class Replay:
         self._log_collected(report, run)
 
 
-def _keep_subtest_parameters(report: pytest.TestReport, content: Any) -> None:
-    """Show a subtest's parameters as the child did: a report that is read quotes them again."""
-    sent = content.get("_subtest.context")
-    if sent is not None:
-        object.__setattr__(report.context, "kwargs", sent["kwargs"])
+def _test_of(run: HubRun, message: messages.Message) -> str:
+    """Return the id of the test that a message is about, or nothing."""
+    match message:
+        case messages.LogStart(nodeid) | messages.LogReport(nodeid) | messages.LogFinish(nodeid):
+            return nodeid
+        case messages.Text() if len(run.running) == 1:
+            (nodeid,) = run.running
+            return nodeid
+    return ""
 
 
-def _kept_for_others(report: pytest.TestReport) -> bool:
-    """Say whether the test was skipped for it is marked for other hubs."""
-    return report.skipped and MARKER_REASON in report.longreprtext
+def _set_hub(report: Any, run: HubRun) -> None:
+    """Say on a report which hub it is of, for all who read it from now on."""
+    if run.hub is not None:
+        report.eventlet_hub = run.hub.name

@@ -11,23 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from collections.abc import Iterable
-from collections.abc import Sequence
 import functools
 from typing import Any
 
-from _pytest.unittest import TestCaseFunction
 import pytest
 
-from pytest_eventlet_debug.hubs.names import Hub
-from pytest_eventlet_debug.hubs.names import HubNameError
-from pytest_eventlet_debug.hubs.names import select_hubs
-
-MARKER = "eventlet_hub"
+from pytest_eventlet_debug import pytest_internals
 
 _renamed_key = pytest.StashKey[bool]()
-
-#: How the reason of a test begins that is skipped for its marker.
-MARKER_REASON = "marked for the eventlet hub"
 
 
 def add_hub(nodeid: str, hub: str) -> str:
@@ -47,47 +38,19 @@ def split_hub(nodeid: str, hubs: Iterable[str]) -> tuple[str, str | None]:
     return nodeid, None
 
 
-def select_arguments(arguments: Sequence[str], hub: str, hubs: Sequence[str]) -> list[str] | None:
-    """Return the command line's paths and node ids as they are called under one hub.
-
-    Ids with parameters but no hub stand for that test on every hub.
-
-    :param hubs: every hub of the run; ids of the other ones are left out.
-    :returns: ``None`` if the user asked for tests of other hubs only.
-    """
-    selected = []
-    for argument in arguments:
-        bare, named = split_hub(argument, hubs)
-        if named == hub or "::" not in argument:
-            selected.append(argument)
-        elif named is None:
-            selected.append(add_hub(bare, hub) if bare.endswith("]") else bare)
-    return selected if selected or not arguments else None
+def without_hub(nodeid: str, hub: str) -> str:
+    """Return a node id as it is called without the hub that it is known to be of."""
+    return split_hub(nodeid, [hub])[0]
 
 
 class HubItems:
     """Name the items after the hub; a plugin object.
 
     :param hub: the hub this process runs under.
-    :param hubs: the names of all hubs of the run.
-    :param rename: whether node ids carry the hub.
     """
 
-    def __init__(self, hub: Hub, hubs: Sequence[str], rename: bool) -> None:
+    def __init__(self, hub: str) -> None:
         self._hub = hub
-        self._hubs = hubs
-        self._rename = rename
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection(self, session: pytest.Session) -> None:
-        if not self._rename:
-            return
-        config = session.config
-        config.args[:] = select_arguments(config.args, self._hub.name, self._hubs) or config.args
-        if config.option.deselect:
-            config.option.deselect = select_arguments(
-                config.option.deselect, self._hub.name, self._hubs
-            )
 
     # Innermost, so that --lf's own wrapper around it compares the ids it has stored.
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -95,10 +58,9 @@ class HubItems:
         self,
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         report = yield
-        if self._rename:
-            for node in report.result or ():
-                if isinstance(node, pytest.Item):
-                    rename(node, self._hub.name)
+        for node in report.result or ():
+            if isinstance(node, pytest.Item):
+                rename(node, self._hub)
         return report
 
 
@@ -108,18 +70,12 @@ def rename(item: pytest.Item, hub: str) -> None:
     if item.stash.get(_renamed_key, False):
         return
     item.stash[_renamed_key] = True
-    nodeid: Any = add_hub(item.nodeid, hub)
+    nodeid = add_hub(item.nodeid, hub)
     original = item.name
     item.name = add_hub(original, hub)
     item.keywords[item.name] = True
-    # pytest 9.2 keeps a structured NodeId in _id; before, the text stood in _nodeid.
-    renamed: Any = item
-    structured = getattr(item, "_id", None)
-    if structured is not None:
-        renamed._id = type(structured).parse(nodeid)
-    else:
-        renamed._nodeid = nodeid
-    if isinstance(item, TestCaseFunction):
+    pytest_internals.set_nodeid(item, nodeid)
+    if pytest_internals.is_unittest(item):
         # Both look the test method up by the item's name.
         _show_name(item, original, ("_getinstance", "runtest"))
     elif not isinstance(item, pytest.Function):
@@ -139,25 +95,3 @@ def _show_name(item: pytest.Item, name: str, methods: Iterable[str]) -> None:
 
     for method in methods:
         setattr(item, method, functools.partial(shown, getattr(item, method)))
-
-
-def apply_marker(items: Iterable[pytest.Item], hub: Hub) -> None:
-    """Skip the items that ``@pytest.mark.eventlet_hub(...)`` keeps for other hubs.
-
-    :raises pytest.UsageError: the marker names something that is not a hub.
-    """
-    for item in items:
-        for mark in item.iter_markers(MARKER):
-            allowed = _allowed(item, mark)
-            if hub.name not in allowed:
-                reason = f"{MARKER_REASON} {', '.join(allowed)}, this is {hub}"
-                item.add_marker(pytest.mark.skip(reason=reason))
-                break
-
-
-def _allowed(item: pytest.Item, mark: pytest.Mark) -> list[str]:
-    names = [str(name) for name in mark.args]
-    try:
-        return [hub.name for hub in select_hubs(",".join(names), only_available=False)]
-    except HubNameError as error:
-        raise pytest.UsageError(f"{item.nodeid}: marker {MARKER}: {error}") from None

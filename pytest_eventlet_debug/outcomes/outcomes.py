@@ -133,6 +133,17 @@ def _outcome(outcomes: Mapping[str, Outcome], test: str) -> OutcomeOrAbsent:
     return outcomes.get(test, "absent")
 
 
+def headline(comparison: Comparison) -> str:
+    """Say in one line what :func:`format_differences` lists."""
+    differing = len(comparison.differences)
+    verb = "test differs" if differing == 1 else "tests differ"
+    line = f"{differing or 'no'} {verb} between {', '.join(comparison.hubs)}"
+    partial = sum(module.count for module in comparison.modules)
+    if not partial:
+        return line
+    return f"{line}; {partial} {'is' if partial == 1 else 'are'} on some of them only"
+
+
 def format_differences(comparison: Comparison) -> list[str]:
     """Return the differences as lines of text, tests first, then whole modules.
 

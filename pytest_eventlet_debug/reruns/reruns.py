@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import json
 from pathlib import Path
 import tempfile
 from typing import Any
 
 import pytest
 
-from pytest_eventlet_debug.children import coverage
-from pytest_eventlet_debug.children import messages as wire
+from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.outcomes.categories import category_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
@@ -35,20 +35,23 @@ class Rerun:
         self._running: dict[str, None] = {}
         self.seconds: dict[str, float] = {}
 
-    def receive(self, message: wire.Message) -> None:
+    def receive(self, message: messages.Message) -> None:
         """Take in what the child reports of its tests."""
-        kind, content = message
-        if kind == "logstart":
-            self._running[content[0]] = None
-        elif kind == "logfinish":
-            self._running.pop(content[0], None)
-        elif kind == "report":
-            hook: Any = self._config.hook
-            report = hook.pytest_report_from_serializable(config=self._config, data=content)
-            self._outcomes.note(report.nodeid, category_of(self._config, report))
-            if not hasattr(report, "context"):
-                before = self.seconds.get(report.nodeid, 0.0)
-                self.seconds[report.nodeid] = before + report.duration
+        match message:
+            case messages.LogStart(nodeid):
+                self._running[nodeid] = None
+            case messages.LogFinish(nodeid):
+                self._running.pop(nodeid, None)
+            case messages.LogReport(_, data):
+                self._report(data)
+
+    def _report(self, data: dict[str, Any]) -> None:
+        hook: Any = self._config.hook
+        report = hook.pytest_report_from_serializable(config=self._config, data=data)
+        self._outcomes.note(report.nodeid, category_of(self._config, report))
+        if not hasattr(report, "context"):  # a subtest's time is in its test's call
+            before = self.seconds.get(report.nodeid, 0.0)
+            self.seconds[report.nodeid] = before + report.duration
 
     def outcomes(self, end: Outcome) -> Mapping[str, Outcome]:
         """Return how each test ended.
@@ -80,9 +83,14 @@ class Reruns:
         """Run tests of one hub once more; return the outcome and the seconds of each."""
         with tempfile.TemporaryDirectory(prefix="pytest-eventlet-debug-") as name:
             directory = Path(name)
-            rest = directory / "rest.json"
-            rest.write_text(json.dumps(list(nodeids)))
-            process = self._start(hub, rest, directory)
+            # Its coverage data goes with the directory: the run has been measured.
+            assignment = ChildAssignment(
+                hub=hub,
+                hubs=tuple(each.name for each in self._settings.hubs),
+                run=self._run,
+                own_pids=self._own_pids,
+            )
+            process = start_child(self._config, assignment, directory, "rerun", nodeids)
             rerun = Rerun(self._config)
             try:
                 end = self._listen(process, rerun)
@@ -96,45 +104,21 @@ class Reruns:
             if nodeid in outcomes
         }
 
-    def _start(self, hub: str | None, rest: Path, directory: Path) -> ChildProcess:
-        # Its coverage data goes with the directory: the run has been measured.
-        environment = unpatched.environment(**coverage.environment(self._config, rest))
-        if hub is not None:
-            environment["EVENTLET_HUB"] = hub
-        return ChildProcess(
-            {
-                "hub": hub,
-                "hubs": [each.name for each in self._settings.hubs],
-                "run": self._run,
-                "rest": str(rest),
-                "maxfail": 0,
-                "stepwise_skip": False,
-                "terminal": False,
-            },
-            [str(argument) for argument in self._config.invocation_params.args],
-            environment=environment,
-            working_directory=self._config.invocation_params.dir,
-            stdout=directory / "out",
-            stderr=directory / "err",
-            interactive=False,
-            own_pids=self._own_pids,
-        )
-
     def _listen(self, process: ChildProcess, rerun: Rerun) -> Outcome:
         """Hear a child out; return what became of a test that it has not ended."""
-        heard = unpatched.monotonic()
+        last_heard = unpatched.monotonic()
         while True:
             if unpatched.wait_readable([process.descriptor], _TICK_SECONDS):
-                messages = process.read()
-                if messages is None:
+                heard = process.read()
+                if heard is None:
                     return "crashed"
-                heard = unpatched.monotonic()
-                for message in messages:
+                last_heard = unpatched.monotonic()
+                for message in heard:
                     rerun.receive(message)
-                    if message.kind in wire.AWAITED:
+                    if isinstance(message, messages.AWAITED):
                         process.go_on()
             elif process.ended():
                 return "crashed"
             timeout = self._settings.timeout
-            if timeout is not None and unpatched.monotonic() - heard >= timeout:
+            if timeout is not None and unpatched.monotonic() - last_heard >= timeout:
                 return "hung"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import os
 from pathlib import Path
 import platform
@@ -14,6 +15,10 @@ from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.tracer_registry import CPROFILE_CLOCK
+from pytest_eventlet_debug.tracer_registry import CPROFILE_ENGINE
+from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
@@ -134,3 +139,12 @@ class CProfile:
             "incomplete": profile.trouble,
         }
         export.write_facts(figures, facts)
+
+
+def prepare(settings: Settings) -> None:
+    """Do nothing: the profiler is there whenever it is wanted."""
+
+
+def make(settings: Settings, start_helper: Callable[[], Helper]) -> CProfile:
+    """Return a profiler with the clock and the engine that the options name."""
+    return CProfile(settings.value(CPROFILE_CLOCK), settings.value(CPROFILE_ENGINE))

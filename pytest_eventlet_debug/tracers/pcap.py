@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+from collections.abc import Callable
 import errno
 import itertools
 import os
@@ -12,7 +13,10 @@ import sys
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
+from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.tracer_registry import PCAP_FILTER
+from pytest_eventlet_debug.tracer_registry import PCAP_INTERFACE
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers import tls_keys
 from pytest_eventlet_debug.tracers.helper_client import Helper
@@ -140,6 +144,19 @@ def _write(path: Path, data: bytes) -> None:
             posix.close(fd)
     except OSError as error:
         raise TracerError(f"the TLS keys cannot be written: {error}") from error
+
+
+def prepare(settings: Settings) -> None:
+    """Gather TLS keys, and the ports used where nothing else tells whose a packet is."""
+    tls_keys.install()
+    traced = any(kind.name == "strace" for kind in settings.tracers)
+    if not (traced or settings.isolate):
+        ports.install()
+
+
+def make(settings: Settings, start_helper: Callable[[], Helper]) -> Pcap:
+    """Return a tracer of the interface and the packets that the options name."""
+    return Pcap(start_helper(), settings.value(PCAP_INTERFACE), settings.value(PCAP_FILTER))
 
 
 def check(helper: Helper, interface: str = INTERFACE, expression: str | None = None) -> None:

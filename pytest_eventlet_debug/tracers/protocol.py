@@ -36,7 +36,7 @@ class Recording:
 
 
 class Tracer(Protocol):
-    """Records one test at a time; implemented by strace, pcap and cprofile.
+    """Records one test at a time; the registry says which there are.
 
     ``start`` returns once everything that follows is recorded, ``stop`` once the
     artifacts are complete on disk. In between, ``pause`` and ``resume`` leave a gap
@@ -47,7 +47,7 @@ class Tracer(Protocol):
 
     @property
     def name(self) -> str:
-        """The option's name without dashes: ``strace``, ``cprofile`` or ``pcap``."""
+        """Its name in the registry, such as ``strace``."""
 
     @property
     def version(self) -> str:

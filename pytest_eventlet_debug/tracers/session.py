@@ -12,6 +12,7 @@ import warnings
 
 import pytest
 
+from pytest_eventlet_debug import tracer_registry as registry
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
@@ -24,11 +25,9 @@ from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.warning_types import EventletDebugWarning
-
-#: Names in ``report.user_properties``, for JUnit, pytest-html, xdist and our summary.
-DIRECTORY_PROPERTY = "eventlet_artifacts"
-ERROR_PROPERTY = "eventlet_tracer_error"
 
 
 @dataclasses.dataclass
@@ -265,7 +264,8 @@ class TracerSession:
         """
         self._enter(item)
         directory = self._block_directory(item)
-        paused = self._make_way({tracer.name for tracer in tracers})
+        names = {tracer.name for tracer in tracers}
+        paused = self._make_way({name for name in names if not registry.nests(name)})
         block = [_Running(tracer, frozenset(PHASES), directory) for tracer in tracers]
         self._running += block
         try:
@@ -299,9 +299,7 @@ class TracerSession:
         paused = [
             running
             for running in self._running
-            if running.started
-            and not running.paused
-            and running.tracer.name in names.difference({"pcap"})
+            if running.started and not running.paused and running.tracer.name in names
         ]
         for running in paused:
             self._pause(running)
@@ -315,7 +313,7 @@ class TracerSession:
         self._enter(item)
         self._note(f"{name}: {error}")
         try:
-            # The fourth caller from here is the test.
-            warnings.warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=4)
+            # The sixth caller from here is the test.
+            warnings.warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=6)
         except EventletDebugWarning:
             pass  # -W error, but what does not work here is no fault of the test's

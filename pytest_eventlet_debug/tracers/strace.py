@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import contextlib
 import errno
@@ -15,8 +16,10 @@ from typing import Any
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings import marks
+from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.tracer_registry import STRACE_ARGS
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
@@ -190,6 +193,15 @@ class Strace:
         if path is None:
             path = self._paths[number, label] = marks.greenlet(number, label)
         posix.access(path, 0)
+
+
+def prepare(settings: Settings) -> None:
+    """Do nothing: strace attaches from without."""
+
+
+def make(settings: Settings, start_helper: Callable[[], Helper]) -> Strace:
+    """Return a tracer with the arguments that the options name."""
+    return Strace(start_helper(), settings.value(STRACE_ARGS))
 
 
 def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:

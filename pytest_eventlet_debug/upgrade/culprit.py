@@ -20,6 +20,7 @@ import subprocess
 import sys
 
 from pytest_eventlet_debug.hubs.ids import add_hub
+from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.smallest import smallest
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade import saved_run
@@ -224,8 +225,7 @@ def _installed_versions() -> dict[str, str]:
 def describe(found: Culprits, upgrades: Iterable[Upgrade]) -> list[str]:
     """Return what a search has found as lines of text."""
     versions = {each.name: f"{each.before} -> {each.now or 'removed'}" for each in upgrades}
-    tests = "1 test" if len(found.tests) == 1 else f"{len(found.tests)} tests"
-    lines = [f"what makes {tests} fail ({found.runs} runs):"]
+    lines = [f"what makes {tests(len(found.tests))} fail ({found.runs} runs):"]
     for name in found.smallest:
         lines.append(f"  {name}  {versions[name]}")
         if len(found.smallest) > 1:

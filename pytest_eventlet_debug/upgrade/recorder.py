@@ -61,6 +61,7 @@ class Recorder:
         self._installed = Installed()
         self._started_ns, self._started = time.time_ns(), time.monotonic()
         self._outcomes = Outcomes()
+        self._reported_hubs: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._failures: dict[str, Failure] = {}
         self._collected: set[str] = set()
@@ -70,6 +71,7 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         nodeid = report.nodeid
+        self._reported_hubs[nodeid] = getattr(report, "eventlet_hub", self.hubs[0])
         category = category_of(self._config, report)
         if report.when == "setup":
             self._seconds.pop(nodeid, None)  # of an attempt before
@@ -83,8 +85,7 @@ class Recorder:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if not report.passed:
-            named = dict(report.sections).get("eventlet hub")
-            hub = named if named in self.hubs else self.hubs[0]
+            hub = getattr(report, "eventlet_hub", self.hubs[0])
             self.uncollected[report.nodeid, hub] = Uncollected(
                 report.nodeid, hub, "error" if report.failed else "skipped", self._failure(report)
             )
@@ -119,9 +120,15 @@ class Recorder:
         return list(self._outcomes.latest)
 
     def key(self, nodeid: str) -> Key:
-        """Return the test that a node id stands for, and its hub."""
-        test, hub = split_hub(nodeid, self.hubs) if self._hub_in_ids else (nodeid, None)
-        return test, hub or self.hubs[0]
+        """Return the test that a node id stands for, and its hub.
+
+        A test that did not run, and an argument of the user's, have no hub but in their names.
+        """
+        reported = self._reported_hubs.get(nodeid)
+        if not self._hub_in_ids:
+            return nodeid, reported or self.hubs[0]
+        test, hub = split_hub(nodeid, self.hubs if reported is None else [reported])
+        return test, reported or hub or self.hubs[0]
 
     def _failure(self, report: _Report) -> Failure:
         if isinstance(report.longrepr, tuple):  # a skip: path, line, reason

@@ -11,8 +11,8 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-
-BOTH = "--eventlet-hub=epolls,asyncio"
+from runs import BOTH
+from runs import run
 
 #: Longer than a busy machine takes to start a pytest.
 TIMEOUT = "--eventlet-timeout=6"
@@ -39,20 +39,7 @@ ONE_DOES = """
 """
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EVENTLET_HUB", raising=False)
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-
-
-def run(pytester: pytest.Pytester, *arguments: str | Path) -> pytest.RunResult:
-    result = pytester.runpytest(*arguments)
-    shown = result.stdout.str() + result.stderr.str()
-    assert not re.search(r'pytest_eventlet_debug/\S+(", line |:\d+: )', shown)
-    return result
-
-
-def ran(result: pytest.RunResult) -> list[str]:
+def ended(result: pytest.RunResult) -> list[str]:
     """Return tests and outcomes in the output of ``-v``, in order."""
     pattern = r"test_x\.py::(\S+) ([A-Z]+)(?: |$)"
     return [" ".join(m.groups()) for m in map(re.compile(pattern).match, result.outlines) if m]
@@ -82,7 +69,7 @@ def processes_with(marker: str) -> list[int]:
 
 def assert_rest_ran_once(pytester: pytest.Pytester, result: pytest.RunResult, end: str) -> None:
     """test_b ended so on asyncio, and all other tests ran once and passed."""
-    assert ran(result) == [
+    assert ended(result) == [
         "test_a[epolls] PASSED",
         "test_b[epolls] PASSED",
         "test_c[epolls] PASSED",
@@ -136,6 +123,18 @@ def test_a_test_that_ends_its_process_fails_alone(
         result.stdout.fnmatch_lines(["Its stderr:", '*File "*test_x.py", line * in test_b'])
 
 
+def test_a_test_that_writes_into_the_line_to_the_controller_fails_alone(
+    pytester: pytest.Pytester,
+) -> None:
+    # The line has the highest number, out of the way of what tests close.
+    sockets = "int(f) for f in os.listdir(d) if 'socket:' in os.path.realpath(d + f)"
+    make(pytester, f"d = '/proc/self/fd/'; os.write(max({sockets}), b'no message')")
+    result = run(pytester, BOTH, "-v")
+    result.assert_outcomes(passed=5, failed=1)
+    assert "test_b[asyncio] CRASHED" in ended(result)
+    result.stdout.fnmatch_lines(["ended, for what it sent cannot be read: * bytes are announced"])
+
+
 def test_what_the_process_said_last_stands_in_the_report_and_in_junitxml(
     pytester: pytest.Pytester,
 ) -> None:
@@ -182,7 +181,7 @@ def test_every_test_of_a_hub_may_crash_in_setup_call_or_teardown(
 ) -> None:
     pytester.makepyfile(test_x=CRASHES_IN_FIXTURES)
     result = run(pytester, BOTH, "-v", *more)
-    assert sorted(ran(result)) == sorted(
+    assert sorted(ended(result)) == sorted(
         [
             *(f"test_{name}[epolls] PASSED" for name in ("setup", "teardown", "last")),
             "test_setup[asyncio] CRASHED",
@@ -210,7 +209,7 @@ def test_a_crash_while_collecting_is_an_error_of_that_hub(
     crash = "import os\nif os.environ.get('EVENTLET_HUB') == 'asyncio': os._exit(4)"
     pytester.makepyfile(**{where: crash, "test_x": "def test_a(): pass"})
     result = run(pytester, BOTH, "-v")
-    assert ran(result) == ["test_a[epolls] PASSED"]
+    assert ended(result) == ["test_a[epolls] PASSED"]
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(
         [
@@ -235,7 +234,7 @@ def test_a_crash_after_the_last_test_is_reported_and_fails_the_run(
     )
     pytester.makepyfile(test_x="def test_a(): pass")
     result = run(pytester, BOTH, "-v")
-    assert ran(result) == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
+    assert ended(result) == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
     assert result.ret != pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
         ["*eventlet hub asyncio*", "ended with exit status 3 outside of any test"]
@@ -260,11 +259,11 @@ def test_a_crash_at_exit_is_reported_too(pytester: pytest.Pytester) -> None:
 def test_a_crash_counts_as_a_failure_for_x(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_x="import os\ndef test_a(): os._exit(3)\ndef test_b(): pass")
     result = run(pytester, BOTH, "-v", "-x")
-    assert ran(result) == ["test_a[epolls] CRASHED"]
+    assert ended(result) == ["test_a[epolls] CRASHED"]
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*stopping after 1 failures*"])
     lf = run(pytester, BOTH, "-v", "--lf")
-    assert ran(lf) == ["test_a[epolls] CRASHED"]
+    assert ended(lf) == ["test_a[epolls] CRASHED"]
 
 
 def test_a_worker_of_xdist_that_crashes_is_its_own_matter(pytester: pytest.Pytester) -> None:
@@ -335,7 +334,7 @@ def test_a_hang_while_collecting_ends_the_run_of_that_hub(pytester: pytest.Pytes
         test_x="def test_a(): pass",
     )
     result = run(pytester, BOTH, "-v", TIMEOUT)
-    assert ran(result) == ["test_a[epolls] PASSED"]
+    assert ended(result) == ["test_a[epolls] PASSED"]
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(
         [
@@ -374,7 +373,7 @@ def test_a_hang_after_the_last_test_is_reported(pytester: pytest.Pytester, deed:
         """
     )
     result = run(pytester, BOTH, "-v", TIMEOUT)
-    assert ran(result)[:2] == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
+    assert ended(result)[:2] == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
     assert result.ret != pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["silent for 6 s, killed*", "*in hang"])
 
@@ -394,7 +393,7 @@ def test_one_hub_or_none_with_a_timeout_gets_a_process_to_kill(pytester: pytest.
     )
     for option, suffix in (["--eventlet-hub=poll", "[poll]"], ["-q", ""]):
         result = run(pytester, option, "-v", "-v", TIMEOUT)
-        assert ran(result) == [
+        assert ended(result) == [
             f"test_a{suffix} PASSED",
             f"test_b{suffix} HUNG",
             f"test_c{suffix} PASSED",
@@ -406,7 +405,7 @@ def test_workers_of_xdist_that_hang_are_ended_and_the_rest_runs(pytester: pytest
     make(pytester, "while True: signal.pause()")
     # xdist itself is silent for long at its start and end.
     result = run(pytester, BOTH, "-n2", "-v", "--eventlet-timeout=15")
-    outcomes = ran(result)
+    outcomes = ended(result)
     assert "test_b[asyncio] HUNG" in outcomes
     assert sorted(notes(pytester)) == sorted(
         f"{name} {hub}" for hub in ("epolls", "asyncio") for name in "abc"
@@ -429,7 +428,7 @@ def test_hubs_at_once_hang_and_crash_apart(pytester: pytest.Pytester) -> None:
         """
     )
     result = run(pytester, BOTH, "-v", TIMEOUT, "--eventlet-jobs=2")
-    assert sorted(ran(result)) == [
+    assert sorted(ended(result)) == [
         "test_a[asyncio] HUNG",
         "test_a[epolls] PASSED",
         "test_b[asyncio] PASSED",

@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
-
-BOTH = "--eventlet-hub=epolls,asyncio"
+from runs import BOTH
+from runs import run
 
 HUB_IN_FORCE = """
 def hub_in_force():
@@ -22,12 +22,6 @@ def hub_in_force():
 @pytest.fixture(autouse=True)
 def in_force(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(in_force=HUB_IN_FORCE)
-
-
-@pytest.fixture(autouse=True)
-def no_hub_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EVENTLET_HUB", raising=False)
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
 
 def outcomes(result: pytest.RunResult) -> dict[str, str]:
@@ -43,13 +37,6 @@ def outcomes(result: pytest.RunResult) -> dict[str, str]:
                 assert nodeid not in found, f"{nodeid} twice"
             found[nodeid] = outcome
     return found
-
-
-def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    result = pytester.runpytest(*arguments)
-    shown = result.stdout.str() + result.stderr.str()
-    assert not re.search(r'pytest_eventlet_debug/\S+(", line |:\d+: )', shown)
-    return result
 
 
 ALL_KINDS = """
@@ -363,7 +350,7 @@ def test_tests_of_a_module_that_exists_on_one_hub_only_are_said_once(
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
         [
-            "no tests differ between epolls, asyncio",
+            "no tests differ between epolls, asyncio; 2 are on some of them only",
             "  test_only.py   2 tests on asyncio only, not on epolls",
         ]
     )
@@ -491,7 +478,7 @@ def test_the_marker_limits_a_test_to_hubs_without_counting_as_a_difference(
     }
     result.stdout.fnmatch_lines(
         [
-            "no tests differ between epolls, asyncio",
+            "no tests differ between epolls, asyncio; 3 are on some of them only",
             "SKIPPED*marked for the eventlet hub asyncio, this is epolls",
         ]
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from pytest_eventlet_debug.hubs.ids import add_hub
-from pytest_eventlet_debug.hubs.ids import select_arguments
 from pytest_eventlet_debug.hubs.ids import split_hub
 
 HUBS = ("epolls", "poll", "asyncio")
@@ -44,25 +43,3 @@ def test_a_hub_goes_to_the_end_of_the_parameters_and_can_be_taken_out(
 )
 def test_what_only_looks_like_a_hub_stays(nodeid: str) -> None:
     assert split_hub(nodeid, HUBS) == (nodeid, None)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "selected"),
-    [
-        ([], []),
-        (["tests"], ["tests"]),
-        (["test_x.py::test_x"], ["test_x.py::test_x"]),
-        (["test_x.py::test_x[poll]"], ["test_x.py::test_x[poll]"]),
-        (["test_x.py::test_x[1]"], ["test_x.py::test_x[1-poll]"]),
-        (["test_x.py::test_x[asyncio]"], None),
-        (
-            ["test_x.py::test_x[asyncio]", "test_y.py::test_y[1-poll]"],
-            ["test_y.py::test_y[1-poll]"],
-        ),
-        (["test_x.py::test_x[asyncio]", "tests"], ["tests"]),
-    ],
-)
-def test_arguments_become_what_the_tests_are_called_under_one_hub(
-    arguments: list[str], selected: list[str] | None
-) -> None:
-    assert select_arguments(arguments, "poll", HUBS) == selected

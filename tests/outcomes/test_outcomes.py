@@ -11,6 +11,7 @@ from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
 from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
 from pytest_eventlet_debug.outcomes.outcomes import format_differences
+from pytest_eventlet_debug.outcomes.outcomes import headline
 
 ALL: list[Outcome] = [
     "passed",
@@ -172,3 +173,26 @@ def test_a_test_that_has_reported_nothing_but_its_setup_has_no_outcome() -> None
     outcomes = Outcomes()
     outcomes.note("a.py::x", "")
     assert outcomes.latest == {}
+
+
+@pytest.mark.parametrize(
+    ("epolls", "asyncio", "says"),
+    [
+        ({"a.py::t": "passed"}, {"a.py::t": "passed"}, "no tests differ between epolls, asyncio"),
+        ({"a.py::t": "passed"}, {"a.py::t": "failed"}, "1 test differs between epolls, asyncio"),
+        (
+            {"a.py::t": "passed"},
+            {"a.py::t": "passed", "b.py::u": "passed"},
+            "no tests differ between epolls, asyncio; 1 is on some of them only",
+        ),
+        (
+            {"a.py::t": "passed", "b.py::u": "passed", "b.py::v": "passed"},
+            {"a.py::t": "failed"},
+            "1 test differs between epolls, asyncio; 2 are on some of them only",
+        ),
+    ],
+)
+def test_the_headline_counts_what_differs_and_what_is_not_there_on_all_hubs(
+    epolls: dict[str, Outcome], asyncio: dict[str, Outcome], says: str
+) -> None:
+    assert headline(compare_outcomes({"epolls": epolls, "asyncio": asyncio})) == says

@@ -86,7 +86,7 @@ class User:
                 *("--inh-caps=-all", "--bounding-set=-all"),
             ]
         )
-        self._environment = {
+        self.environment = {
             **os.environ,
             "HOME": str(home),
             "PYTHONPATH": str(ROOT),
@@ -128,7 +128,7 @@ class User:
         return subprocess.run(
             self.command(*arguments),
             cwd=self.home,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
         )
@@ -138,7 +138,7 @@ class User:
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.home,
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -204,6 +204,39 @@ def test_an_ordinary_user_records_without_any_right(ordinary: User, arguments: l
         assert b"0 packets of other programs are left out" in raw
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["-nauto", "--pdb"], ["-n0"], ["-n2", "--collect-only"], ["-d", "--tx=2*popen"]],
+    ids=["pdb", "no worker", "collecting", "tx"],
+)
+def test_no_process_that_runs_tests_keeps_a_right_however_workers_are_asked_for(
+    ordinary: User, arguments: list[str]
+) -> None:
+    (ordinary.home / "conftest.py").write_text(textwrap.dedent(NO_RIGHTS))
+    done = ordinary.run("--eventlet-isolate", "-k", "rights", "--max-worker-restart=1", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("1 passed" in done.stdout) == ("--collect-only" not in arguments)
+
+
+def test_rights_kept_for_workers_go_where_there_turn_out_to_be_none(
+    ordinary: User,
+) -> None:
+    ordinary.environment["PYTEST_XDIST_AUTO_NUM_WORKERS"] = "0"
+    done = ordinary.run("--eventlet-isolate", "-nauto", "-k", "rights")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_workers_that_nobody_could_foresee_are_a_usage_error(ordinary: User) -> None:
+    (ordinary.home / "conftest.py").write_text(
+        "def pytest_cmdline_main(config):\n"
+        "    config.option.dist, config.option.tx = 'load', ['popen']\n"
+    )
+    done = ordinary.run("--eventlet-isolate")
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "switched pytest-xdist on too late" in done.stderr
+    assert "use -n on the command line" in done.stderr
+
+
 def test_workers_have_a_network_each(ordinary: User) -> None:
     (ordinary.home / "test_net.py").write_text(
         "import os\n"
@@ -227,6 +260,15 @@ def test_without_it_an_ordinary_user_is_told_what_is_missing(ordinary: User) -> 
     assert "CAP_NET_RAW" in done.stderr
     assert "--eventlet-isolate" in done.stderr
 
+
+NO_RIGHTS = """
+    def pytest_collection_finish(session):
+        if session.config.pluginmanager.hasplugin("dsession"):
+            return  # starts workers, and runs no test
+        with open("/proc/thread-self/status") as file:
+            held = [line.split()[1] for line in file if line.startswith("CapEff")]
+        assert held == ["0000000000000000"], held
+"""
 
 THREAD = """
     import threading

@@ -140,6 +140,24 @@ def test_several_hubs_are_one_saved_run(pytester: pytest.Pytester, arguments: li
     assert run.incomplete is None
 
 
+def test_a_module_that_is_skipped_on_one_hub_is_saved_as_skipped_there(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        if os.environ["EVENTLET_HUB"] == "asyncio":
+            pytest.skip("not on asyncio", allow_module_level=True)
+
+        def test_a(): pass
+        """
+    )
+    run = save(pytester, "--eventlet-hub=epolls,asyncio")
+    assert [(each.hub, each.outcome) for each in run.uncollected] == [("asyncio", "skipped")]
+
+
 def test_workers_of_xdist_are_one_saved_run(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_kinds=ALL_KINDS)
     run = save(pytester, "-n2")
@@ -476,7 +494,7 @@ SAVED: dict[str, Any] = {
         (None, "there is no file"),
         (json.dumps(SAVED)[:-40], "is truncated or not JSON"),
         (json.dumps({**SAVED, "schema": 2}), "has schema 2"),
-        (json.dumps({**SAVED, "tests": 3}), "is damaged (tests:"),
+        (json.dumps({**SAVED, "tests": 3}), "is damaged (Expected `array`, got `int` - at `$.tests`)"),
         ('{"format": "pytest-eventlet-debug"}', "is not a run saved with"),
         (json.dumps(SAVED).replace("test_x.py", "other.py"), "was saved from another suite"),
         (json.dumps({**SAVED, "hubs": ["kqueue"]}), "was saved under the hubs kqueue"),
@@ -518,7 +536,7 @@ def test_the_same_suite_is_compared(pytester: pytest.Pytester) -> None:
     [
         (["--eventlet-save=.", "-q"], "it is a directory"),
         (["--eventlet-save=test_x.py/run.json"], "cannot save the run to"),
-        (["--eventlet-save=x", "--eventlet-compare-fail"], "--eventlet-compare-fail: "),
+        (["--eventlet-save=x", "--eventlet-compare-fail"], "--eventlet-compare-fail requires --eventlet-compare=FILE"),
         (["--eventlet-save=x", "--eventlet-compare-reruns=-1"], "'-1' must be a whole number"),
     ],
 )

@@ -1,0 +1,88 @@
+"""What a process that runs tests is told at its birth, by the process that starts it.
+
+The process that the user started is the *root*, and has no :class:`Assignment`. It runs the
+tests itself, or is the *controller* of *children*, one for each hub. A child's assignment comes
+from its controller; that of a *worker* of pytest-xdist's from the child or root that started
+it. Each travels in one environment variable, which its reader takes out before any code of the
+user's runs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+import msgspec
+
+#: Carries a :class:`Launch` to a child. ``boot.py`` reads it before it can import this module.
+CHILD_VARIABLE = "PYTEST_EVENTLET_DEBUG_CHILD"
+
+# Taken now: a worker is started after code of the user's, which may have patched it.
+_dumps, _loads = json.dumps, json.loads
+
+_T = TypeVar("_T")
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process that runs tests is told by the one that starts it.
+
+    :param hub: the hub to run under, or ``None`` for whatever is set.
+    :param hubs: the names of all hubs of the run.
+    :param run: names the run, so that its artifacts are not taken for an older one's.
+    :param remaining: a JSON file with the node ids to run, in order, or ``None`` for all that
+        are found.
+    """
+
+    hub: str | None
+    hubs: tuple[str, ...]
+    run: str
+    remaining: str | None = None
+
+
+class ChildAssignment(Assignment, frozen=True, kw_only=True):
+    """What a child is told besides, for its run is a part of its controller's.
+
+    :param maxfail: how many more failures end the run, 0 for no end.
+    :param stepwise_skip: whether ``--stepwise-skip`` still has its failure to ignore.
+    :param interactive: whether the terminal is the child's.
+    :param borrows_terminal: whether there is one to borrow while a debugger is open.
+    :param own_pids: whether it is born with process ids and a network of its own.
+    :param descriptor: the socket that leads to the controller, once there is one.
+    """
+
+    maxfail: int = 0
+    stepwise_skip: bool = False
+    interactive: bool = False
+    borrows_terminal: bool = False
+    own_pids: bool = False
+    descriptor: int = -1
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child becomes the pytest that its controller is, for one hub.
+
+    :param controller: the controller's process id.
+    :param arguments: pytest's command line.
+    :param directory: the working directory.
+    """
+
+    assignment: ChildAssignment
+    controller: int
+    sys_path: list[str]
+    argv: list[str]
+    arguments: list[str]
+    directory: str
+
+
+def encode(told: Assignment | Launch) -> str:
+    """Return the text for an environment variable."""
+    # Not msgspec.json: a path that is no UTF-8 has lone surrogates, which it refuses.
+    return _dumps(msgspec.to_builtins(told))
+
+
+def decode(text: str, kind: type[_T]) -> _T:
+    """Return what :func:`encode` was given.
+
+    :raises msgspec.ValidationError: the text is not of this version of the plugin.
+    """
+    return msgspec.convert(_loads(text), kind)

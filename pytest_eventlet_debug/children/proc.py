@@ -1,0 +1,52 @@
+"""What can be read of a process from outside: its descendants, its ids, the end of its files."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from pytest_eventlet_debug.system import unpatched
+
+_TAIL_BYTES = 4000
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below *pid*, those in other process groups included."""
+    import psutil
+
+    try:
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def ids(pid: int) -> list[int]:
+    """Return the ids of a process in this process's namespace and in those within it."""
+    with contextlib.suppress(OSError):
+        for line in unpatched.read_file(f"/proc/{pid}/status").splitlines():
+            if line.startswith(b"NSpid:"):
+                return [int(word) for word in line.split()[1:]]
+    return []
+
+
+def size(path: Path) -> int:
+    """Return the bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def read(path: Path, start: int) -> str:
+    """Return the text of a file from a byte on, or nothing where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def tail(path: Path) -> str:
+    """Return the end of a file, or nothing where there is none."""
+    return read(path, max(0, size(path) - _TAIL_BYTES))

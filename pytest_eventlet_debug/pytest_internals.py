@@ -1,0 +1,196 @@
+"""Every private of pytest's that the plugin's hubs and children touch, each behind a name.
+
+Nothing else imports ``_pytest``. All of them were seen in pytest 8.4.0 to 9.2.0 unless a
+function says otherwise. Where one is gone, what is shown is poorer, and the tests still run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
+import io
+from typing import Any
+from typing import TextIO
+
+from _pytest._code.code import ReprFileLocation as ReprFileLocation
+from _pytest._code.code import TerminalRepr as TerminalRepr
+from _pytest._io import TerminalWriter as TerminalWriter
+from _pytest.config import create_terminal_writer
+from _pytest.junitxml import xml_key
+from _pytest.unittest import TestCaseFunction
+import pytest
+
+# -- items
+
+
+def set_nodeid(item: pytest.Item, nodeid: str) -> None:
+    """Give an item another node id; pytest has it settled once and for all.
+
+    Since 9.2 it is a structured ``NodeId`` in ``_id``; before, the text stood in ``_nodeid``.
+    """
+    renamed: Any = item
+    structured = getattr(item, "_id", None)
+    if structured is not None:
+        renamed._id = type(structured).parse(nodeid)
+    else:
+        renamed._nodeid = nodeid
+
+
+def is_unittest(item: pytest.Item) -> bool:
+    """Tell the methods of a ``unittest.TestCase``, whose class pytest exports nowhere."""
+    return isinstance(item, TestCaseFunction)
+
+
+def take_not_found(session: pytest.Session) -> list[tuple[str, str]]:
+    """Take the node ids that the command line names and that the session did not find.
+
+    ``Session.perform_collect`` raises a usage error for what stands in ``_notfound`` after the
+    session's own collect report, and has no hook before it.
+
+    :returns: each id, with an absolute path, and the reason where the module skips itself.
+        Paths that lead to nothing stay: they are wrong under every hub.
+    """
+    entries: list[Any] = getattr(session, "_notfound", [])
+    taken = [nodeid for nodeid, _ in entries if "::" in nodeid]
+    entries[:] = [entry for entry in entries if "::" not in entry[0]]
+    return [(nodeid, _why_skipped(session, nodeid.partition("::")[0])) for nodeid in taken]
+
+
+def _why_skipped(session: pytest.Session, path: str) -> str:
+    """Return why a file's tests are skipped as a whole; pytest keeps reports as it collects."""
+    cache: dict[Any, pytest.CollectReport] = getattr(session, "_collection_cache", {})
+    for collector, report in cache.items():
+        if str(collector.path) == path and report.skipped and isinstance(report.longrepr, tuple):
+            return report.longrepr[2].removeprefix("Skipped: ")
+    return ""
+
+
+# -- reports
+
+
+def keep_subtest_parameters(report: pytest.TestReport, data: dict[str, Any]) -> None:
+    """Show a subtest's parameters as the child did: a report that is read quotes them again.
+
+    pytest-subtests, and pytest itself since 9.0, send them as ``_subtest.context``.
+    """
+    sent = data.get("_subtest.context")
+    if sent is not None:
+        object.__setattr__(report.context, "kwargs", sent["kwargs"])
+
+
+def report_internal_error(config: pytest.Config, text: str) -> None:
+    """Show an internal error in the terminal and in the JUnit report.
+
+    Not through the hook: its other implementations want the exception itself.
+    """
+    reporters: tuple[Any, ...] = (_terminal(config), config.stash.get(xml_key, None))
+    for reporter in reporters:
+        if reporter is not None:
+            reporter.pytest_internalerror(excrepr=text)
+
+
+# -- the terminal
+
+
+def _terminal(config: pytest.Config) -> Any:
+    return config.pluginmanager.getplugin("terminalreporter")
+
+
+def name_no_files(config: pytest.Config) -> None:
+    """Have no line begin with a file's name, for lines of several files come mixed."""
+    if (terminal := _terminal(config)) is not None:
+        terminal.showfspath = False
+
+
+def set_collected(config: pytest.Config, count: int) -> None:
+    """Set the number of tests that progress is a part of; pytest counts them as it collects."""
+    terminal = _terminal(config)
+    if hasattr(terminal, "_numcollected"):
+        deselected = len(terminal.stats.get("deselected", ()))
+        terminal._numcollected = count + deselected
+
+
+def set_interruption(config: pytest.Config, place: TerminalRepr) -> None:
+    """Set where the summary says that Ctrl-C came; pytest has noted this process's place."""
+    terminal = _terminal(config)
+    if hasattr(terminal, "_keyboardinterrupt_memo"):
+        terminal._keyboardinterrupt_memo = place
+
+
+def redirect_terminal(config: pytest.Config, terminal: Any, file: TextIO) -> None:
+    """Have a terminal reporter write to a file from now on."""
+    terminal._tw = create_terminal_writer(config, file)
+
+
+def list_items(config: pytest.Config, terminal: Any, items: list[pytest.Item]) -> str:
+    """Return what ``--collect-only`` prints of some items."""
+    text = io.StringIO()
+    writer, terminal._tw = terminal._tw, create_terminal_writer(config, text)
+    try:
+        terminal._printcollecteditems(items)
+    finally:
+        terminal._tw = writer
+    return text.getvalue()
+
+
+# -- capture
+
+
+@contextlib.contextmanager
+def stdin_uncaptured(config: pytest.Config) -> Iterator[None]:
+    """Have the real stdin, as pytest's output always is between tests."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        yield
+        return
+    capture.suspend_global_capture(in_=True)
+    try:
+        yield
+    finally:
+        capture.resume_global_capture()
+        capture.suspend_global_capture()
+
+
+def captured_files(config: pytest.Config) -> list[int] | None:
+    """Return the descriptors of the files that descriptors 1 and 2 are captured into.
+
+    :returns: ``None`` where there are none, as with ``--capture=sys`` and ``no``.
+    """
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    streams = getattr(capture, "_global_capturing", None)
+    files: list[Any] = [
+        getattr(getattr(streams, stream, None), "tmpfile", None) for stream in ("out", "err")
+    ]
+    try:
+        return [file.fileno() for file in files]
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+# -- what one run leaves for the next
+
+
+def make_basetemp(config: pytest.Config) -> None:
+    """Make the directory of ``--basetemp``, which the first use of ``tmp_path`` would empty."""
+    factory: Any = getattr(config, "_tmp_path_factory", None)
+    if factory is not None:  # -p no:tmpdir
+        factory.getbasetemp()
+
+
+def remember_for_new_first(config: pytest.Config, nodeids: Iterable[str]) -> None:
+    """Let ``--nf`` know tests that other processes have collected."""
+    plugin = config.pluginmanager.getplugin("nfplugin")
+    cached: set[str] | None = getattr(plugin, "cached_nodeids", None)
+    if cached is not None:
+        cached.update(nodeids)
+
+
+def stepwise_skips(config: pytest.Config) -> bool:
+    """Say whether ``--stepwise-skip`` still has its failure to ignore."""
+    return bool(getattr(config.pluginmanager.getplugin("stepwiseplugin"), "skip", False))
+
+
+def stepwise_info(config: pytest.Config) -> Any:
+    """Return what ``--stepwise`` remembers: ``last_failed`` and ``last_test_count``, or None."""
+    return getattr(config.pluginmanager.getplugin("stepwiseplugin"), "cached_info", None)

@@ -1,0 +1,131 @@
+"""What one process records: its tracers, their helper, and the run's directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import contextlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.run_facts import describe_run
+from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import network
+from pytest_eventlet_debug.tracers.blocks import find_kinds
+from pytest_eventlet_debug.tracers.blocks import trace_block
+from pytest_eventlet_debug.tracers.completion import Completion
+from pytest_eventlet_debug.tracers.maker import TracerMaker
+from pytest_eventlet_debug.tracers.protocol import Tracer
+from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.tracers.session import TracerSession
+from pytest_eventlet_debug.tracers.shared_helper import SharedHelper
+
+
+class Recording:
+    """Made where something is recorded, or may be.
+
+    :param hub: the name of the hub that the tests of this process run under.
+    :param hub_names: the names of all hubs of the run.
+    :param run: returns the name of the run, which workers of pytest-xdist learn late.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        hub: str,
+        hub_names: Sequence[str],
+        run: Callable[[], str],
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._hub = hub
+        self._hub_names = hub_names
+        self._run = run
+        self._session: TracerSession | None = None
+        self._is_open = False
+        self.helper = SharedHelper(config.add_cleanup)
+        self._maker = TracerMaker(settings, self.helper.start)
+        #: Names and versions of the tracers that were tried.
+        self.tools: list[str] = []
+
+    def prepare(self) -> None:
+        """Set the tracers' stage before the user's code runs."""
+        if any(kind.needs_helper for kind in self._settings.tracers):
+            # After user code it would start just as well, but under its eyes.
+            with contextlib.suppress(TracerError):
+                self.helper.start()
+        self._maker.prepare()
+
+    def check(self) -> None:
+        """Try each tracer once, so that what is missing is known before the first test.
+
+        :raises pytest.UsageError: one of them does not work here.
+        """
+        try:
+            self.tools = self._maker.check_all()
+        except TracerError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def check_apart(self) -> list[str]:
+        """Try the tracers as the processes to come will use them; return their versions.
+
+        :raises TracerError: one of them does not work there.
+        """
+        if not self._settings.tracers:
+            return []
+        helper = self.helper.start()
+        network.drop()
+        versions = self._maker.check_all()
+        helper.close()
+        return versions
+
+    def open_run(self) -> None:
+        """Make the run's directory, or empty it of the run before.
+
+        :raises artifacts.ArtifactsError: it cannot be used.
+        """
+        record = describe_run(self._config, self._run(), self._hub_names, self.tools)
+        artifacts.open_run(self._settings.artifacts, record)
+        self._is_open = True
+
+    def start_session(self) -> None:
+        """Have the tracers asked for record every test from now on.
+
+        :raises pytest.UsageError: one of them cannot be made.
+        """
+        try:
+            self._register_session(self._maker.make_all())
+        except TracerError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def session(self) -> TracerSession:
+        """Return what records the tests, made now where no option asked for it.
+
+        :raises artifacts.ArtifactsError: the artifacts' directory cannot be used.
+        """
+        if not self._is_open:
+            self.open_run()
+        return self._session or self._register_session([])
+
+    def _register_session(self, tracers: list[Tracer]) -> TracerSession:
+        completion = Completion(lambda: self.helper.started, shared=not self._settings.isolate)
+        self._session = TracerSession(tracers, self._settings, self._hub, completion)
+        self._config.pluginmanager.register(self._session, "eventlet-debug-session")
+        return self._session
+
+    def directory(self, item: pytest.Item) -> Path:
+        """Return the directory of the test that runs now; it exists."""
+        return self.session().directory(item)
+
+    def trace(self, item: pytest.Item, names: Sequence[str]) -> AbstractContextManager[Path]:
+        """Return a context manager that records a block of a test, for ``eventlet_trace``.
+
+        :param names: the tracers; one that does not work here is warned of and left out.
+        :raises ValueError: a name that is not a tracer's, or none at all.
+        """
+        kinds = find_kinds(names)
+        return trace_block(self.session(), self._maker, item, kinds)

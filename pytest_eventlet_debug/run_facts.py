@@ -1,0 +1,59 @@
+"""What ``run.json`` says of a run: how it began and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import contextlib
+from importlib.metadata import version
+from pathlib import Path
+import platform
+import time
+
+import pytest
+
+from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.system import unpatched
+
+
+def describe_run(
+    config: pytest.Config, run: str, hub_names: Sequence[str], tools: Sequence[str]
+) -> artifacts.RunRecord:
+    """Return what is known of a run when it begins.
+
+    :param run: names the run.
+    :param tools: the tracers' names and versions.
+    """
+    return artifacts.RunRecord(
+        format=artifacts.FORMAT,
+        run=run,
+        command=[str(argument) for argument in config.invocation_params.args],
+        rootdir=str(config.rootpath),
+        hubs=list(hub_names),
+        started_ns=time.time_ns(),
+        python=platform.python_version(),
+        platform=unpatched.platform_name(),
+        versions={
+            "pytest-eventlet-debug": __version__,
+            **{name: version(name) for name in ("pytest", "eventlet", "greenlet")},
+        },
+        tools=list(tools),
+    )
+
+
+class RunEnd:
+    """Complete ``run.json`` when all tests are over; a plugin object.
+
+    :param directory: the run's directory, if it was opened under the name *run*.
+    """
+
+    def __init__(self, directory: Path, run: str) -> None:
+        self._directory = directory
+        self._run = run
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        with contextlib.suppress(OSError):
+            artifacts.close_run(
+                self._directory, self._run, ended_ns=time.time_ns(), exit_status=int(exitstatus)
+            )

@@ -1,0 +1,157 @@
+"""Which tracers there are. To add one, write its module and its entry here.
+
+This is loaded with every pytest, for the options; a tracer's module is imported when the
+tracer is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import NamedTuple
+
+from pytest_eventlet_debug import option_types
+from pytest_eventlet_debug.option_types import Choice
+from pytest_eventlet_debug.option_types import Option
+from pytest_eventlet_debug.option_types import Switch
+from pytest_eventlet_debug.option_types import Value
+from pytest_eventlet_debug.option_types import Values
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.profiling.clock import ClockName
+    from pytest_eventlet_debug.profiling.engine import EngineName
+
+
+class TracerKind(NamedTuple):
+    """What is known of a tracer before its module is imported.
+
+    :param name: what ``eventlet_trace`` calls it.
+    :param module: where it is; see :class:`~.tracers.maker.TracerModule`.
+    :param options: its switch, and what else it reads. A tracer is asked for by any of its
+        options that activates the plugin.
+    :param needs_helper: whether it works through the helper process.
+    :param nests: whether a block within a test may be recorded while the whole test is.
+    """
+
+    name: str
+    module: str
+    options: tuple[Option[Any], ...]
+    needs_helper: bool = False
+    nests: bool = False
+
+    def is_asked_for(self, values: Values) -> bool:
+        """Say whether an option asks for this tracer around every test."""
+        return any(values.value(option) for option in self.options if option.activates)
+
+
+STRACE_ARGS: Option[tuple[str, ...]] = Value(
+    "--strace-args",
+    "ARGS",
+    "Extra arguments for strace, such as '-e trace=network'.",
+    option_types.words,
+    default=(),
+)
+
+CPROFILE_CLOCK: Option[ClockName] = Choice(
+    "--cprofile-clock",
+    "What the profile measures: run: time a greenlet was running; wall: its waiting as well; "
+    "cpu: CPU time. Default: run.",
+    ("run", "wall", "cpu"),
+    default="run",
+)
+CPROFILE_ENGINE: Option[EngineName] = Choice(
+    "--cprofile-engine",
+    "Profile with one call stack per greenlet, or with plain cProfile. Default: greenlet.",
+    ("greenlet", "plain"),
+    default="greenlet",
+)
+CPROFILE_VIEW = Switch(
+    "--cprofile-view",
+    "Profile the one test that runs, and open the profile in KCachegrind.",
+    activates=True,
+    in_ini=False,
+)
+
+PCAP_INTERFACE: Option[str] = Value(
+    "--pcap-interface",
+    "NAME",
+    "The network interface to capture on. Default: lo.",
+    str,
+    default="lo",
+)
+PCAP_FILTER: Option[str | None] = Value(
+    "--pcap-filter",
+    "EXPRESSION",
+    "Capture filter (pcap-filter(7) syntax), such as 'tcp port 80'; requires libpcap. "
+    "Default: all.",
+    lambda text: text or None,
+    default=None,
+)
+
+_kinds: dict[str, TracerKind] = {}
+
+
+def register(kind: TracerKind) -> None:
+    """Add a tracer; tracers start in the order in which they were added."""
+    _kinds[kind.name] = kind
+
+
+def kinds() -> tuple[TracerKind, ...]:
+    """Return all tracers, in the order in which they start."""
+    return tuple(_kinds.values())
+
+
+def kind(name: str) -> TracerKind | None:
+    """Return the tracer of that name, if there is one."""
+    return _kinds.get(name)
+
+
+def nests(name: str) -> bool:
+    """Say whether the tracer of that name can record a block while it records the test."""
+    return name in _kinds and _kinds[name].nests
+
+
+register(
+    TracerKind(
+        "pcap",
+        "pytest_eventlet_debug.tracers.pcap",
+        (
+            Switch("--pcap", "Capture the packets of each test (capture.pcapng).", activates=True),
+            PCAP_INTERFACE,
+            PCAP_FILTER,
+        ),
+        needs_helper=True,
+        nests=True,
+    )
+)
+register(
+    TracerKind(
+        "cprofile",
+        "pytest_eventlet_debug.tracers.cprofile",
+        (
+            Switch(
+                "--cprofile",
+                "Profile each test (profile.cprof, profile.callgrind).",
+                activates=True,
+            ),
+            CPROFILE_CLOCK,
+            CPROFILE_ENGINE,
+            CPROFILE_VIEW,
+        ),
+    )
+)
+register(
+    TracerKind(
+        "strace",
+        "pytest_eventlet_debug.tracers.strace",
+        (
+            Switch(
+                "--strace",
+                "Record the system calls of each test, labelled by greenthread (strace.txt).",
+                activates=True,
+            ),
+            STRACE_ARGS,
+        ),
+        needs_helper=True,
+    )
+)

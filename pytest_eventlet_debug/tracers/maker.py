@@ -1,0 +1,92 @@
+"""Make the tracers that the registry knows, and find out whether they work here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import importlib
+from typing import Protocol
+from typing import cast
+
+from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.tracer_registry import TracerKind
+from pytest_eventlet_debug.tracers.helper_client import Helper
+from pytest_eventlet_debug.tracers.protocol import Tracer
+from pytest_eventlet_debug.tracers.protocol import TracerError
+
+
+class TracerModule(Protocol):
+    """What the module of a tracer has for the registry."""
+
+    def prepare(self, settings: Settings) -> None:
+        """Do what must be done in the test process before the user's code runs."""
+
+    def make(self, settings: Settings, start_helper: Callable[[], Helper]) -> Tracer:
+        """Return a new tracer.
+
+        :param start_helper: returns this process's helper.
+        :raises TracerError: there can be none.
+        """
+
+
+class TracerMaker:
+    """Makes the tracers of one process."""
+
+    def __init__(self, settings: Settings, start_helper: Callable[[], Helper]) -> None:
+        self._settings = settings
+        self._start_helper = start_helper
+        self._checked: dict[str, TracerError | None] = {}
+
+    def prepare(self) -> None:
+        """Prepare this process for the tracers asked for, before the user's code runs."""
+        for kind in self._settings.tracers:
+            _load(kind).prepare(self._settings)
+
+    def make(self, kind: TracerKind) -> Tracer:
+        """Return a new tracer.
+
+        :raises TracerError: there can be none.
+        """
+        return _load(kind).make(self._settings, self._start_helper)
+
+    def make_all(self) -> list[Tracer]:
+        """Return a new tracer of each kind asked for, in the order in which they start.
+
+        :raises TracerError: one of them cannot be made.
+        """
+        return [self.make(kind) for kind in self._settings.tracers]
+
+    def make_checked(self, kind: TracerKind) -> Tracer:
+        """Return a new tracer, tried before its first use unless an option asked for it.
+
+        :raises TracerError: it does not work here; the same for every later use.
+        """
+        if kind not in self._settings.tracers:
+            self._check_once(kind)
+        return self.make(kind)
+
+    def check_all(self) -> list[str]:
+        """Try each tracer asked for, so that what is missing is known before the first test.
+
+        :return: their names and versions, for the report's header.
+        :raises TracerError: one of them does not work here.
+        """
+        versions = []
+        for kind, tracer in zip(self._settings.tracers, self.make_all(), strict=True):
+            tracer.check()
+            versions.append(f"{kind.name} {tracer.version}")
+        return versions
+
+    def _check_once(self, kind: TracerKind) -> None:
+        if kind.name not in self._checked:
+            self._checked[kind.name] = None
+            try:
+                self.make(kind).check()
+            except TracerError as error:
+                self._checked[kind.name] = error
+        known = self._checked[kind.name]
+        if known is not None:
+            raise known
+
+
+def _load(kind: TracerKind) -> TracerModule:
+    return cast(TracerModule, importlib.import_module(kind.module))

@@ -1,0 +1,29 @@
+"""The one helper of a test process, which its tracers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytest_eventlet_debug.tracers.helper_client import Helper
+
+
+class SharedHelper:
+    """Starts the helper when it is first needed, and has it closed when the run is over.
+
+    :param add_cleanup: takes what is to be called at the end of the run.
+    """
+
+    def __init__(self, add_cleanup: Callable[[Callable[[], None]], object]) -> None:
+        self._add_cleanup = add_cleanup
+        #: The helper, or ``None`` as long as nothing needed one.
+        self.started: Helper | None = None
+
+    def start(self) -> Helper:
+        """Return the helper, started now if it is the first need.
+
+        :raises TracerError: it cannot be started.
+        """
+        if self.started is None:
+            self.started = Helper.start()
+            self._add_cleanup(self.started.close)
+        return self.started

@@ -1,0 +1,125 @@
+"""Coverage, pytest-xdist, retries, timeouts and reports with several hubs."""
+
+from __future__ import annotations
+
+import pytest
+from runs import BOTH
+from runs import make_differing
+from runs import on_both
+from runs import ran
+from runs import run
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]])
+def test_coverage_is_one_report_over_all_hubs(
+    pytester: pytest.Pytester, workers: list[str]
+) -> None:
+    pytester.makepyfile(
+        covered="""
+        def chosen(hub):
+            if hub == "asyncio":
+                return "only here"
+            return "elsewhere"
+
+        def never():
+            return 1
+        """,
+        test_x="""
+        import covered
+
+        def test_a(eventlet_hub): covered.chosen(eventlet_hub)
+        """,
+    )
+    result = run(pytester, BOTH, "--cov=covered", "--cov-report=term-missing", *workers)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["covered.py*6*1*83%*7"])
+    assert sum(line.startswith("TOTAL") for line in result.outlines) == 1
+    assert list(pytester.path.glob(".coverage*")) == [pytester.path / ".coverage"]
+    low = run(pytester, BOTH, "--cov=covered", "--cov-fail-under=90")
+    assert low.ret == pytest.ExitCode.TESTS_FAILED
+    assert "83" in low.stdout.str()
+
+
+def test_xdist_runs_the_tests_of_each_hub_in_workers(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("n", range(6))
+        def test_p(n, eventlet_hub, worker_id):
+            import eventlet.hubs
+            assert type(eventlet.hubs.get_hub()).__module__ == f"eventlet.hubs.{eventlet_hub}"
+            assert worker_id.startswith("gw")
+            assert (n, eventlet_hub) != (3, "asyncio")
+        """
+    )
+    result = run(pytester, BOTH, "-n2", "-v")
+    result.assert_outcomes(passed=11, failed=1)
+    hubs = ("epolls", "asyncio")
+    assert sorted(ran(result)) == sorted(f"test_p[{n}-{hub}]" for n in range(6) for hub in hubs)
+    result.stdout.fnmatch_lines(
+        [
+            "*eventlet hub epolls: 6 tests*",
+            "1 test differs between epolls, asyncio",
+            "*test_p[[]3]   epolls passed   asyncio failed",
+        ]
+    )
+    again = run(pytester, BOTH, "-n2", "-v", "--lf")
+    assert ran(again) == ["test_p[3-asyncio]"]
+    again.stdout.no_fnmatch_line("*differ* between*")
+
+
+def test_reruns_happen_within_the_hub_and_the_last_one_counts(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_flaky(eventlet_hub):
+            if eventlet_hub == "asyncio" and not os.path.exists("once"):
+                open("once", "w")
+                assert False
+        """
+    )
+    result = run(pytester, BOTH, "-v", "--reruns=1")
+    assert ran(result) == ["test_flaky[epolls]", "test_flaky[asyncio]", "test_flaky[asyncio]"]
+    result.stdout.fnmatch_lines(["no tests differ between epolls, asyncio", "*2 passed, 1 rerun*"])
+
+
+def test_pytest_timeout_fails_the_test_or_ends_the_process(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import signal
+
+        def test_slow(eventlet_hub):
+            while eventlet_hub == "asyncio":
+                signal.pause()
+
+        def test_after(): pass
+        """
+    )
+    result = run(pytester, BOTH, "-v", "--timeout=1", "--timeout-method=signal")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["E*Timeout*"])
+    # This method ends the process, and with it a plain run.
+    result = pytester.runpytest(BOTH, "-v", "--timeout=1", "--timeout-method=thread")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "  test_x.py::test_slow   epolls passed   asyncio crashed",
+            "CRASHED test_x.py::test_slow[[]asyncio]*",
+        ]
+    )
+
+
+def test_html_is_one_file_over_all_hubs(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:asyncio")
+    make_differing(pytester)
+    run(pytester, BOTH, "--html=out.html", "--self-contained-html")
+    text = pytester.path.joinpath("out.html").read_text()
+    for name in on_both("test_a", "test_b", "test_c"):
+        assert f"test_x.py::{name}" in text
+    assert "5 Passed" in text
+    assert "1 Failed" in text

@@ -1,0 +1,144 @@
+"""Which children the controller starts, when, with what, and how the run then ends."""
+
+from __future__ import annotations
+
+from fakes import ASYNCIO
+from fakes import EPOLLS
+from fakes import FakeChild
+from fakes import a_test
+from fakes import controlled
+from fakes import session
+from fakes import session_of
+import pytest
+
+from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.hubs.names import Hub
+
+
+def test_hubs_run_one_after_the_other_in_their_order(pytester: pytest.Pytester) -> None:
+    with session_of(pytester) as (root, calls):
+        controller, born = controlled(
+            root, [EPOLLS, ASYNCIO], lambda hub: FakeChild(*session(f"a.py::t[{hub}]"))
+        )
+        controller.pytest_runtestloop(root)
+    assert [child.assignment and child.assignment.hub for child in born] == ["epolls", "asyncio"]
+    assert calls.finished == ["a.py::t[epolls]", "a.py::t[asyncio]"]
+    assert all(child.closed for child in born)
+    assert all(run.complete for run in controller.runs)
+
+
+def test_a_child_that_dies_is_followed_by_one_for_the_remaining_tests(
+    pytester: pytest.Pytester,
+) -> None:
+    first = FakeChild(
+        [messages.SessionStart(None), messages.Collected(["a.py::t1", "a.py::t2", "a.py::t3"])],
+        a_test("a.py::t1"),
+        a_test("a.py::t2")[:2],  # started and set up
+        exit_status=None,
+    )
+    second = FakeChild(*session("a.py::t3"))
+    children = [first, second]
+    with session_of(pytester) as (root, calls):
+        controller, born = controlled(root, [EPOLLS], lambda hub: children.pop(0))
+        controller.pytest_runtestloop(root)
+    assert [child.remaining for child in born] == [None, ["a.py::t3"]]
+    assert calls.finished == ["a.py::t1", "a.py::t2", "a.py::t3"]
+    crashed = [report for report in calls.reports if report.failed]
+    assert [(each.nodeid, each.when) for each in crashed] == [("a.py::t2", "call")]
+    assert "killed by SIGSEGV" in crashed[0].longreprtext
+
+
+def test_a_child_that_dies_again_without_ending_a_test_is_the_last(
+    pytester: pytest.Pytester,
+) -> None:
+    def start(hub: str) -> FakeChild:
+        return FakeChild(
+            [messages.SessionStart(None), messages.Collected(["a.py::t1", "a.py::t2"])],
+            exit_status=None,
+        )
+
+    with session_of(pytester) as (root, calls):
+        controller, born = controlled(root, [EPOLLS], start)
+        with pytest.raises(root.Interrupted, match="1 error during collection"):
+            controller.pytest_runtestloop(root)
+    assert len(born) == 1
+    assert "killed by SIGSEGV outside of any test" in calls.collected[0].longreprtext
+
+
+def test_enough_failures_ask_the_running_children_to_stop_and_start_no_other(
+    pytester: pytest.Pytester,
+) -> None:
+    third = Hub("poll", "eventlet.hubs.poll")
+    scripts = {
+        "epolls": session("a.py::t[epolls]", failing="a.py::t[epolls]"),
+        "asyncio": session(*(f"a.py::t{n}[asyncio]" for n in range(20))),
+    }
+    with session_of(pytester, "-x") as (root, _):
+        controller, born = controlled(
+            root, [EPOLLS, ASYNCIO, third], lambda hub: FakeChild(*scripts[hub]), jobs=2
+        )
+        with pytest.raises(root.Failed, match="stopping after 1 failures"):
+            controller.pytest_runtestloop(root)
+    assert len(born) == 2
+    assert born[1].asked_to_stop
+
+
+def test_failures_of_one_hub_count_towards_the_maxfail_of_the_next(
+    pytester: pytest.Pytester,
+) -> None:
+    with session_of(pytester, "--maxfail=3") as (root, _):
+        controller, born = controlled(
+            root,
+            [EPOLLS, ASYNCIO],
+            lambda hub: FakeChild(*session(f"a.py::t[{hub}]", failing=f"a.py::t[{hub}]")),
+        )
+        controller.pytest_runtestloop(root)
+    assert [child.assignment and child.assignment.maxfail for child in born] == [3, 2]
+
+
+def test_a_command_line_that_a_child_refuses_ends_the_run(pytester: pytest.Pytester) -> None:
+    with session_of(pytester) as (root, _):
+        controller, born = controlled(
+            root, [EPOLLS, ASYNCIO], lambda hub: FakeChild(exit_status=4, output="no such option")
+        )
+        with pytest.raises(pytest.UsageError, match="no such option"):
+            controller.pytest_runtestloop(root)
+    assert len(born) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent_on", "missing"),
+    [
+        (["a.py::t"], ["epolls"], False),
+        (["a.py::t"], ["epolls", "asyncio"], True),
+        # Nobody has asked for it on asyncio.
+        (["a.py::t[epolls]", "b.py"], ["epolls"], True),
+        (["a.py::t[epolls]", "a.py::t[asyncio]"], ["epolls"], False),
+    ],
+)
+def test_an_id_that_is_absent_is_an_error_only_if_no_hub_that_is_asked_for_it_has_it(
+    pytester: pytest.Pytester, arguments: list[str], absent_on: list[str], missing: bool
+) -> None:
+    path = str(pytester.path / "a.py")
+
+    def start(hub: str) -> FakeChild:
+        start, *rest = session("b.py::t")
+        absent = pytest.CollectReport(
+            f"{path}::t", "skipped", (path, 0, "Skipped: it is absent"), [], eventlet_absent="why"
+        )
+        data = {**absent._to_json(), "$report_type": "CollectReport"}
+        said = [messages.CollectReport(data)] if hub in absent_on else []
+        return FakeChild([start[0], *said, *start[1:]], *rest)
+
+    with session_of(pytester) as (root, calls):
+        root.config.args[:] = arguments
+        controller, _ = controlled(root, [EPOLLS, ASYNCIO], start)
+        if missing:
+            with pytest.raises(pytest.UsageError, match=r"not found: .*/a\.py::t$"):
+                controller.pytest_runtestloop(root)
+        else:
+            controller.pytest_runtestloop(root)
+    assert calls.collected == []
+    assert [run.absent for run in controller.runs if run.name in absent_on] == (
+        [{f"{path}::t": "why"}] * len(absent_on)
+    )

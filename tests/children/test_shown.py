@@ -1,0 +1,130 @@
+"""What a run over several hubs prints and writes."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from runs import BOTH
+from runs import make_differing
+from runs import on_both
+from runs import ran
+from runs import run
+
+
+def test_collect_only_lists_the_tests_of_each_hub(pytester: pytest.Pytester) -> None:
+    make_differing(pytester)
+    tree = run(pytester, BOTH, "--collect-only")
+    assert tree.ret == pytest.ExitCode.OK
+    tree.stdout.fnmatch_lines(
+        [
+            "*eventlet hub epolls: 3 tests*",
+            "*<Module test_x.py>",
+            "*<Function test_b[[]epolls]>",
+            "*eventlet hub asyncio: 3 tests*",
+            "*<Function test_b[[]asyncio]>",
+            "*6 tests collected*",
+        ]
+    )
+    tree.stdout.no_fnmatch_line("*incomplete*")
+    quiet = run(pytester, BOTH, "--collect-only", "-q", "-k", "test_b")
+    ids = [line for line in quiet.outlines if line.startswith("test_x.py")]
+    assert ids == [f"test_x.py::{name}" for name in on_both("test_b")]
+    quiet.stdout.fnmatch_lines(["2/6 tests collected (4 deselected)*"])
+    counts = run(pytester, BOTH, "--collect-only", "-qq")
+    assert counts.outlines.count("test_x.py: 3") == 2
+
+
+def test_the_lines_of_a_run_come_as_verbose_as_asked_for(pytester: pytest.Pytester) -> None:
+    make_differing(pytester)
+    quiet = run(pytester, BOTH, "-q")
+    assert quiet.outlines[0].startswith("....F.")
+    quiet.assert_outcomes(passed=5, failed=1)
+    usual = run(pytester, BOTH, "-rA", "--durations=3", "-vv")
+    assert ran(usual) == on_both("test_a", "test_b", "test_c")
+    usual.stdout.fnmatch_lines(
+        [
+            "eventlet *, hubs: epolls, asyncio",
+            "*slowest 3 durations*",
+            "*s *test_x.py::test_*[[]*]",
+            "*short test summary info*",
+            "PASSED test_x.py::test_a[[]epolls]",
+            "PASSED test_x.py::test_c[[]asyncio]",
+            "FAILED test_x.py::test_b[[]asyncio]*",
+        ]
+    )
+    progress = [int(n) for n in re.findall(r"\[ *(\d+)%\]", usual.stdout.str())]
+    assert progress == sorted(progress)
+    assert progress[-1] == 100
+
+
+def test_junitxml_is_one_file_with_unique_names_for_all_hubs(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import unittest
+        import pytest
+
+        class TestUnit(unittest.TestCase):
+            def test_method(self): pass
+
+        def test_b(eventlet_hub, record_property):
+            record_property("hub", eventlet_hub)
+            assert eventlet_hub != "asyncio"
+
+        @pytest.mark.eventlet_hub("asyncio")
+        def test_skipped(): pass
+
+        @pytest.fixture
+        def broken(): raise ValueError
+
+        def test_error(broken): pass
+        """
+    )
+    result = run(pytester, BOTH, "--junitxml=out.xml", "--eventlet-jobs=2")
+    result.assert_outcomes(passed=4, failed=1, skipped=1, errors=2)
+    root = ElementTree.parse(pytester.path / "out.xml").getroot()
+    (suite,) = root.iter("testsuite")
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "8",
+        "failures": "1",
+        "errors": "2",
+        "skipped": "1",
+    }
+    names = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
+    assert len(names) == len(set(names)) == 8
+    assert ("test_x.TestUnit", "test_method[asyncio]") in names
+    hubs = {
+        case.get("name"): [p.get("value") for p in case.iter("property")]
+        for case in root.iter("testcase")
+    }
+    assert hubs["test_b[epolls]"] == ["epolls"]
+    assert hubs["test_b[asyncio]"] == ["asyncio"]
+
+
+def test_warnings_are_summed_up_over_all_hubs(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import warnings
+
+        class Ours(UserWarning): pass
+
+        def test_w(): warnings.warn(Ours("have a look"))
+        """
+    )
+    result = run(pytester, BOTH)
+    result.assert_outcomes(passed=2, warnings=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*warnings summary*",
+            "test_x.py::test_w[[]epolls]",
+            "test_x.py::test_w[[]asyncio]",
+            "*test_x.py:5: Ours: have a look",
+        ]
+    )
+    run(pytester, BOTH, "-W", "ignore:have a look").assert_outcomes(passed=2, warnings=0)
+    for option in (["-W", "error"], ["-o", "filterwarnings=error"]):
+        failed = run(pytester, BOTH, *option)
+        failed.assert_outcomes(failed=2)
+        assert failed.ret == pytest.ExitCode.TESTS_FAILED
+        failed.stdout.no_fnmatch_line("*ended with exit status*")

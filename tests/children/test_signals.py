@@ -1,0 +1,134 @@
+"""Ctrl-C and other signals to a run over several hubs."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+import re
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+from runs import BOTH
+from runs import assert_no_traceback_of_ours
+
+INTERRUPTED = """
+    import os, signal, subprocess, sys
+    import pytest
+
+    @pytest.fixture
+    def resource():
+        yield
+        open("torn-down", "w").close()
+
+    def test_before(): pass
+
+    def test_waits(resource):
+        sleeper = subprocess.Popen([sys.executable, "-c", "input()", "{marker}"], stdin=-1)
+        {before}
+        with open("ready", "w") as ready:
+            ready.write(f"{{os.getpid()}} {{sleeper.pid}}")
+        while True:
+            signal.pause()
+"""
+
+
+def with_marker(marker: str) -> list[int]:
+    """Return the processes that have a word in their command lines."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if marker in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+class Waiting:
+    """A pytest in a session of its own, one of whose tests waits."""
+
+    def __init__(self, pytester: pytest.Pytester, *arguments: str, before: str = "pass") -> None:
+        self.marker = f"marker-{os.getpid()}-{pytester.path.name}"
+        pytester.makepyfile(test_x=INTERRUPTED.format(marker=self.marker, before=before))
+        ready = pytester.path / "ready"
+        os.mkfifo(ready)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments],
+            cwd=pytester.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # Under nohup it is ignored.
+            preexec_fn=functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
+        )
+        self.test, self.sleeper = map(int, ready.read_text().split())
+
+    def end(self) -> str:
+        """Return what it has printed; no process may be left."""
+        out, _ = self.process.communicate(timeout=60)
+        text = out.decode()
+        assert_no_traceback_of_ours(text)
+        assert with_marker(self.marker) == []
+        return text
+
+
+@pytest.mark.parametrize(
+    "arguments", [[BOTH], [BOTH, "--eventlet-jobs=2", "-k", "epolls"], ["--eventlet-timeout=60"]]
+)
+def test_ctrl_c_tears_the_running_test_down_and_reports(
+    pytester: pytest.Pytester, arguments: list[str]
+) -> None:
+    waiting = Waiting(pytester, *arguments)
+    os.killpg(waiting.process.pid, signal.SIGINT)
+    text = waiting.end()
+    assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text
+    assert pytester.path.joinpath("torn-down").exists()
+    assert "! KeyboardInterrupt !" in text
+    assert re.search(r"test_x.py:\d+: KeyboardInterrupt", text)
+    assert "1 passed" in text
+    if arguments == [BOTH]:
+        assert "the run under epolls is incomplete" in text
+
+
+def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytester) -> None:
+    ignore = "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]"
+    waiting = Waiting(pytester, BOTH, before=ignore)
+    os.killpg(waiting.process.pid, signal.SIGINT)
+    assert waiting.process.stdout is not None
+    while not waiting.process.stdout.readline().startswith(b"Ctrl-C: "):
+        pass
+    os.killpg(waiting.process.pid, signal.SIGINT)
+    text = waiting.end()
+    assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text
+    assert not pytester.path.joinpath("torn-down").exists()
+    assert "! KeyboardInterrupt !" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_no_process_is_left_when_the_run_is_told_to_end(
+    pytester: pytest.Pytester, number: signal.Signals
+) -> None:
+    waiting = Waiting(pytester, BOTH)
+    waiting.process.send_signal(number)
+    waiting.end()
+    assert waiting.process.returncode == -number
+
+
+def test_the_tests_process_ends_with_a_controller_that_is_killed(
+    pytester: pytest.Pytester,
+) -> None:
+    waiting = Waiting(pytester, BOTH)
+    test = os.pidfd_open(waiting.test)
+    try:
+        waiting.process.kill()
+        readable, _, _ = select.select([test], [], [], 60)
+        assert readable, "it still runs"
+    finally:
+        os.close(test)
+        os.kill(waiting.sleeper, signal.SIGKILL)
+        waiting.process.communicate()

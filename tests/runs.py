@@ -1,0 +1,45 @@
+"""Runs over several hubs: how tests start them and read what they print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import re
+
+import pytest
+
+BOTH = "--eventlet-hub=epolls,asyncio"
+
+#: Fails on asyncio only, between two that pass.
+DIFFERS = """
+    def test_a(): pass
+
+    def test_b(eventlet_hub):
+        assert eventlet_hub != "asyncio" {mended}
+
+    def test_c(): pass
+"""
+
+
+def run(pytester: pytest.Pytester, *arguments: str | Path) -> pytest.RunResult:
+    """Run pytest; nothing it prints may be a traceback of the plugin's."""
+    result = pytester.runpytest(*arguments)
+    assert_no_traceback_of_ours(result.stdout.str() + result.stderr.str())
+    return result
+
+
+def assert_no_traceback_of_ours(text: str) -> None:
+    assert not re.search(r'pytest_eventlet_debug/\S+(", line |:\d+: )', text)
+
+
+def ran(result: pytest.RunResult) -> list[str]:
+    """Return the tests in the output of ``-v``, in order, without their file's name."""
+    pattern = r"\S+\.py::(\S+) (?:PASSED|FAILED|SKIPPED|ERROR|RERUN|CRASHED)"
+    return [match[1] for match in map(re.compile(pattern).match, result.outlines) if match]
+
+
+def on_both(*names: str) -> list[str]:
+    return [f"{name}[{hub}]" for hub in ("epolls", "asyncio") for name in names]
+
+
+def make_differing(pytester: pytest.Pytester, *, mended: bool = False) -> None:
+    pytester.makepyfile(test_x=DIFFERS.format(mended="or True" if mended else ""))
