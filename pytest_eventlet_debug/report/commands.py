@@ -1,4 +1,7 @@
-"""The subcommands ``report``, ``open`` and ``list``."""
+"""The subcommands ``report``, ``open`` and ``list``.
+
+Their parts are imported where they run: other subcommands read recordings without pytest.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,17 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 import sys
+from typing import TYPE_CHECKING
 
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifacts import read_run as read_record
-from pytest_eventlet_debug.options import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
-from pytest_eventlet_debug.report import opening
-from pytest_eventlet_debug.report.data import Run
-from pytest_eventlet_debug.report.data import RunDataError
-from pytest_eventlet_debug.report.data import read_run
-from pytest_eventlet_debug.report.opening import OpenError
-from pytest_eventlet_debug.report.page import PAGE_FILE
-from pytest_eventlet_debug.report.page import ReportError
-from pytest_eventlet_debug.report.page import write_report
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.report.data import Run
+
+#: What ``open`` can show.
+VIEWS = ("strace", "packets", "profile", "tasks", "timeline", "report")
 
 USAGE_ERROR = 2
 
@@ -36,7 +37,7 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=Path,
         nargs="+",
         metavar="DIR",
-        help=f"a run's directory, such as {DEFAULT_ARTIFACTS}",
+        help="a run's directory, such as eventlet-debug",
     )
     parser.add_argument(
         "-o",
@@ -49,6 +50,11 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _report(options: argparse.Namespace) -> int:
+    from pytest_eventlet_debug.report.data import RunDataError
+    from pytest_eventlet_debug.report.data import read_run
+    from pytest_eventlet_debug.report.page import ReportError
+    from pytest_eventlet_debug.report.page import write_report
+
     folder = options.output
     if folder is None and len(options.directories) > 1:
         return _refuse("several runs need a folder to write the report to; name it with -o")
@@ -73,30 +79,34 @@ def add_open(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "what",
         nargs="?",
-        choices=opening.NAMES,
+        choices=VIEWS,
         default="report",
         metavar="WHAT",
-        help=f"{', '.join(opening.NAMES)}; default: report",
+        help=f"{', '.join(VIEWS)}; default: report",
     )
     parser.add_argument(
         "--artifacts",
         type=Path,
-        default=Path(DEFAULT_ARTIFACTS),
         metavar="DIR",
-        help=f"the run's directory; default: {DEFAULT_ARTIFACTS}",
+        help="the run's directory; default: eventlet-debug",
     )
     parser.set_defaults(run=_open)
 
 
 def _open(options: argparse.Namespace) -> int:
+    from pytest_eventlet_debug.options import DEFAULT_ARTIFACTS
+    from pytest_eventlet_debug.report import opening
+    from pytest_eventlet_debug.report.data import RunDataError
+    from pytest_eventlet_debug.report.data import read_run
+
     try:
-        run = read_run(options.artifacts)
+        run = read_run(options.artifacts or Path(DEFAULT_ARTIFACTS))
         test = opening.find(run, options.test)
         if options.what == "report":
             opening.browse(opening.address(run, test))
             return 0
         argv = opening.command(run.directory / test.directory, options.what)
-    except (RunDataError, OpenError) as error:
+    except (RunDataError, opening.OpenError) as error:
         return _refuse(str(error))
     return opening.show(argv, paged=options.what == "timeline" or argv[0] == "tshark")
 
@@ -120,6 +130,8 @@ def add_list(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _list(options: argparse.Namespace) -> int:
+    from pytest_eventlet_debug.report.data import read_run
+
     found = [
         read_run(path.parent)
         for pattern in (RUN_FILE, f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
@@ -134,6 +146,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _described(run: Run) -> str:
+    from pytest_eventlet_debug.report.page import PAGE_FILE
+
     started = datetime.fromtimestamp(run.facts.started_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S")
     counts = Counter(cell.result.outcome for row in run.cells.values() for cell in row.values())
     outcomes = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if name in counts)

@@ -15,7 +15,6 @@ from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.report.results import Results
 from pytest_eventlet_debug.report.results import Section
 from pytest_eventlet_debug.settings import Settings
-from pytest_eventlet_debug.upgrade import failure_text
 
 #: Characters of a failure or of a section that are kept; what is longer loses its middle.
 MAX_CHARACTERS = 100_000
@@ -124,6 +123,8 @@ def _result(
 
 
 def _take_failure(gathered: _Gathered, report: pytest.TestReport | pytest.CollectReport) -> None:
+    from pytest_eventlet_debug.upgrade import failure_text  # a run without failures needs none
+
     if isinstance(report.longrepr, tuple):  # a skip: path, line, reason
         gathered.reason = gathered.reason or failure_text.one_line(report.longrepr[2])
         return

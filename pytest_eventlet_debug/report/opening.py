@@ -92,10 +92,6 @@ def views() -> dict[str, View]:
     }
 
 
-#: What ``open`` can show; the last two need no file of their own.
-NAMES = ("strace", "packets", "profile", "tasks", "timeline", "report")
-
-
 def find(run: Run, part: str) -> ListedTest:
     """Return the recorded test that a part of an id means.
 
@@ -129,7 +125,7 @@ def command(directory: Path, name: str) -> list[str]:
     """Return the command that shows what was recorded of a test.
 
     :param directory: the test's.
-    :param name: one of :data:`NAMES`, but not ``report``.
+    :param name: ``timeline``, or one of :func:`views`.
     :raises OpenError: that was not recorded, or no program is there that shows it.
     """
     if name == "timeline":
