@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 from pytest_eventlet_debug.hubs.ids import split_hub
+from pytest_eventlet_debug.outcomes import failure_text
 from pytest_eventlet_debug.outcomes.categories import category_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
@@ -123,8 +124,6 @@ def _result(
 
 
 def _take_failure(gathered: _Gathered, report: pytest.TestReport | pytest.CollectReport) -> None:
-    from pytest_eventlet_debug.upgrade import failure_text  # a run without failures needs none
-
     if isinstance(report.longrepr, tuple):  # a skip: path, line, reason
         gathered.reason = gathered.reason or failure_text.one_line(report.longrepr[2])
         return
