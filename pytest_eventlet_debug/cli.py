@@ -9,6 +9,7 @@ import sys
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug.recordings import commands as recordings
+from pytest_eventlet_debug.report import commands as report
 from pytest_eventlet_debug.upgrade import commands as upgrade
 
 
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recordings.add_findings(commands)
     recordings.add_timeline(commands)
     recordings.add_diff(commands)
+    report.add_report(commands)
+    report.add_open(commands)
+    report.add_list(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)

@@ -105,8 +105,10 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
         found,
     )
     assert summary(result, "findings") == []
+    artifacts = pytester.path / "eventlet-debug"
     assert summary(result, "recordings") == [
-        f"artifacts of 2 tests: {pytester.path / 'eventlet-debug'}"
+        f"artifacts of 2 tests: {artifacts}",
+        f"report: {artifacts}/index.html",
     ]
 
 
@@ -189,7 +191,7 @@ def test_what_a_tracer_could_not_is_told_once_for_all_its_tests(
     )
     result = pytester.runpytest("--cprofile")
     result.assert_outcomes(passed=3)
-    told, artifacts = summary(result)
+    told, artifacts, _ = summary(result)
     assert re.fullmatch(
         rf"cprofile: cprofile cannot start: .* \({path.name}::test_profiled\[0\] and 2 more\)",
         told,

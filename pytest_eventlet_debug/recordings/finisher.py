@@ -37,6 +37,7 @@ from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
+from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
@@ -146,7 +147,7 @@ def _finish_recordings(
     ports: Collection[int] | None,
     wire: Wire,
 ) -> None:
-    """Complete the capture in one directory, and write the timeline."""
+    """Complete the capture in one directory; write the timeline and what the report shows."""
     traced = (directory / STRACE_FILE).exists()
     captured = (directory / CAPTURE_FILE).exists()
     packets: list[Row] = []
@@ -157,9 +158,11 @@ def _finish_recordings(
         kept = own if shared and known else None
         packets, unread = _finish_capture(directory, trace, test, kept, wire)
     if traced or captured:
+        timeline = lay_out(directory, test, trace, packets, unread)
         with _replacing(directory / TIMELINE_FILE) as file:
             with open(file.fileno(), "w", encoding="utf-8", closefd=False) as text:
-                perfetto.write(lay_out(directory, test, trace, packets, unread), text)
+                perfetto.write(timeline, text)
+        report_part.write(directory, timeline)
 
 
 @contextlib.contextmanager

@@ -111,7 +111,7 @@ def test_packets_of_other_programs_are_left_out_where_the_ports_tell(
     assert blocks[-1] == pcapng.Statistics(7, 2)
     left_out = f"{3 - len(kept)} packets of other programs are left out".encode()
     assert left_out in (tmp_path / "capture.pcapng").read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["capture.pcapng", "timeline.json"]
+    assert sorted(os.listdir(tmp_path)) == ["capture.pcapng", "report.js", "timeline.json"]
 
 
 def test_a_trace_tells_the_ports_by_itself(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
     done.assert_outcomes(passed=1)
     (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     facts = json.loads((directory / "test.json").read_text())
-    files = ["capture.pcapng", "findings.json", "strace.txt", "timeline.json"]
+    files = ["capture.pcapng", "findings.json", "report.js", "strace.txt", "timeline.json"]
     assert facts["artifacts"] == files
 
     path = directory / "capture.pcapng"
@@ -258,7 +258,7 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
     pytester.runpytest().assert_outcomes(passed=1)
     (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     assert sorted(os.listdir(directory / "block-1")) == [
-        *("capture.pcapng", "strace.txt", "timeline.json")
+        *("capture.pcapng", "report.js", "strace.txt", "timeline.json")
     ]
     assert (directory / "findings.json").exists()
     facts = json.loads((directory / "test.json").read_text())
@@ -292,7 +292,7 @@ def test_what_is_not_kept_is_not_completed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(ECHO)
     done = pytester.runpytest("--strace", "--pcap", "--eventlet-keep=failed")
     done.assert_outcomes(passed=1)
-    assert os.listdir(pytester.path / "eventlet-debug") == ["run.json"]
+    assert not list((pytester.path / "eventlet-debug").glob("*/test.json"))
 
 
 @needs_tracers
