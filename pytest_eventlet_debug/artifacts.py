@@ -18,11 +18,9 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import os
 from pathlib import Path
 import posix
 import re
-import shutil
 from typing import Literal
 from typing import TypeVar
 
@@ -32,10 +30,16 @@ from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import BLOCKS
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
+from pytest_eventlet_debug.system import files
 
 Format = Literal["pytest-eventlet-debug"]
 FORMAT: Format = "pytest-eventlet-debug"
 SCHEMA = 1
+
+# Taken here, before a test can patch them.
+_sha256 = hashlib.sha256
+_flock = fcntl.flock
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
 
 # 80 bytes of slug and the hash stay clear of the 255 bytes that file systems allow.
 _SLUG_BYTES = 80
@@ -116,9 +120,9 @@ def directory_name(nodeid: str, attempt: int = 1) -> str:
     The tail of the node id, for it tells most, and 8 hexadecimal digits of the SHA-256 of
     the whole id and the attempt.
     """
-    digest = hashlib.sha256(f"{nodeid}\0{attempt}".encode("utf-8", "surrogatepass")).hexdigest()
+    digest = _sha256(f"{nodeid}\0{attempt}".encode("utf-8", "surrogatepass")).hexdigest()
     path, colons, rest = nodeid.partition("::")
-    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", path.rpartition("/")[2] + colons + rest)
+    slug = _UNSAFE.sub("-", path.rpartition("/")[2] + colons + rest)
     slug = slug[-_SLUG_BYTES:].strip("-.")
     return f"{slug or 'test'}-{digest[:8]}"
 
@@ -164,8 +168,11 @@ class TestArtifacts:
         json_files.write(self.directory / TEST_FILE, record)
 
     def discard(self) -> None:
-        """Delete the directory with all that was recorded in it."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Delete the directory with all that was recorded in it.
+
+        :raises OSError: something of it cannot be deleted.
+        """
+        files.remove(self.directory)
 
 
 def open_test(run: Path, nodeid: str, hub: str | None) -> TestArtifacts:
@@ -174,20 +181,16 @@ def open_test(run: Path, nodeid: str, hub: str | None) -> TestArtifacts:
     :raises OSError: the directory cannot be made.
     """
     attempt = 1
-    while True:
-        directory = run / directory_name(nodeid, attempt)
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            attempt += 1
-        else:
-            return TestArtifacts(nodeid, hub, attempt, directory)
+    while files.is_there(directory := run / directory_name(nodeid, attempt)):
+        attempt += 1
+    files.make_directory(directory)
+    return TestArtifacts(nodeid, hub, attempt, directory)
 
 
 def newest_attempt(run: Path, nodeid: str) -> Path:
     """Return the directory of a test's last attempt, whether or not it exists."""
     attempt = 1
-    while (run / directory_name(nodeid, attempt + 1)).exists():
+    while files.is_there(run / directory_name(nodeid, attempt + 1)):
         attempt += 1
     return run / directory_name(nodeid, attempt)
 
@@ -223,12 +226,11 @@ def _save_files(directory: Path, record: TestRecord) -> None:
 
 def _files(directory: Path) -> list[str]:
     """Return the files below a test's directory, relative to it, without its ``test.json``."""
-    found = []
-    for parent, _, names in os.walk(directory):
-        found += [os.path.relpath(os.path.join(parent, name), directory) for name in names]
     # Nor drafts of files that are just being written.
     return sorted(
-        name for name in found if TEST_FILE not in name and os.path.basename(name)[0] != "."
+        name
+        for name in files.names_below(directory)
+        if TEST_FILE not in name and not name.rpartition("/")[2].startswith(".")
     )
 
 
@@ -273,12 +275,12 @@ def close_run(directory: Path, run: str, *, ended_ns: int, exit_status: int) -> 
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        posix.close(descriptor)
 
 
 def tests(directory: Path) -> list[ListedTest]:
@@ -304,7 +306,7 @@ def _clear(directory: Path) -> None:
             continue
         # A copy that somebody made of a test's directory has another name.
         if path.parent.name == directory_name(record.nodeid, record.attempt):
-            shutil.rmtree(path.parent)
+            files.remove(path.parent)
 
 
 def read_run(directory: Path) -> RunRecord | None:

@@ -19,10 +19,10 @@ from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
+from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
-from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
-from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 
 #: Seconds that a test takes for its profile to be shown without -v.
 LONG_SECONDS = 1.0

@@ -110,6 +110,6 @@ def test_one_hub_named_imports_neither_tracers_nor_what_runs_several_hubs(
     for part in ("recording", "isolation", "profiling", "recordings", "upgrade", "alive"):
         assert not {name for name in loaded if name.split(".")[0] == part}
     assert {name for name in loaded if name.startswith("tracers.")} == {
-        "tracers.report_properties",
+        "report_properties",
     }
     assert not {"children.controller", "children.process", "psutil", "ctypes"} & loaded

@@ -20,6 +20,8 @@ from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.watch import AsyncioWatch
+from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.system import files
 
 FILE = "tasks.txt"
 """The artifact of a failing test."""
@@ -57,23 +59,27 @@ class AliveDump:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         # Threads of pytest's plugins say nothing of a test.
-        self._others = frozenset(sys._current_frames())
-        self._watch.start()
+        with Shield():
+            self._others = frozenset(sys._current_frames())
+            self._watch.start()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         self._error = self._as_it_failed = None
-        self._watch.forget()
-        self._watch.look_again()
-        if self._in_reports and not self._unittest:
-            self._watch_unittest()
+        with Shield():  # what is not watched is not shown
+            self._watch.forget()
+            self._watch.look_again()
+            if self._in_reports and not self._unittest:
+                self._watch_unittest()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self) -> None:
-        self._watch.look_again()
+        with Shield():
+            self._watch.look_again()
 
     def pytest_unconfigure(self) -> None:
-        self._watch.stop()
+        with Shield():
+            self._watch.stop()
         for kind, name, original in self._unittest:
             setattr(kind, name, original)
         self._unittest.clear()
@@ -140,8 +146,7 @@ class AliveDump:
                 render_hubs(alive.hubs, _MAX_GROUPS_IN_FILE),
             )
         )
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        files.append(path, text.encode("utf-8", "backslashreplace"))
 
     def pytest_enter_pdb(self, pdb: Any) -> None:
         # Capturing is suspended by now, and the debugger made after that.

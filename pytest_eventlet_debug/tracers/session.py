@@ -17,7 +17,11 @@ from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test
+from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.protocol import PHASES
@@ -25,9 +29,12 @@ from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
-from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
-from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.warning_types import EventletDebugWarning
+
+#: Their messages are written for the user.
+_TOLD = (TracerError, OSError)
+
+_warn = warnings.warn
 
 
 @dataclasses.dataclass
@@ -154,14 +161,14 @@ class TracerSession:
             with self._noting(running):
                 running.tracer.stop()
 
-    @contextlib.contextmanager
-    def _noting(self, running: _Running) -> Iterator[None]:
-        """Keep a tracer's failure, and the disk's, out of the test."""
-        try:
-            yield
-        except (TracerError, OSError) as error:
+    def _noting(self, running: _Running) -> Shield:
+        """Keep a tracer's failure, and the disk's, out of the test; that tracer has had it."""
+
+        def note(line: str) -> None:
             running.failed = True
-            self._note(f"{running.tracer.name}: {error}")
+            self._note(line)
+
+        return Shield(note, running.tracer.name, _TOLD)
 
     def _note(self, line: str) -> None:
         assert self._item is not None
@@ -217,17 +224,15 @@ class TracerSession:
             skipped = test.outcomes.get("setup") == "skipped"  # nothing of it ran
             passed = self._settings.keep == "failed" or skipped
             if passed and not test.failed:
-                test.discard()
+                with Shield(self._note, told=_TOLD):
+                    test.discard()
             else:
                 item.user_properties.append((DIRECTORY_PROPERTY, str(test.directory)))
                 test.errors = list(self._errors)
-                try:
+                with Shield(self._note, TEST_FILE, _TOLD):
                     test.save()
+                with Shield(self._note, told=_TOLD):
                     self._completion.begin(test.directory)
-                except OSError as error:
-                    self._note(f"{TEST_FILE}: {error}")
-                except TracerError as error:
-                    self._note(str(error))
         self._item, self._test, self._errors, self._phase = None, None, [], None
 
     def pytest_enter_pdb(self) -> None:
@@ -248,13 +253,14 @@ class TracerSession:
         if self._test is not None and self._phase is not None:
             self._test.outcomes.setdefault(self._phase, "interrupted")
         self._finish()
-        for problem in self._completion.wait():
-            with contextlib.suppress(EventletDebugWarning):
-                warnings.warn(EventletDebugWarning(problem), stacklevel=1)
+        with Shield():  # with -W error a warning is an exception
+            for problem in self._completion.wait():
+                _warn(EventletDebugWarning(problem), stacklevel=2)
 
     def pytest_unconfigure(self) -> None:
         for tracer in self._tracers:
-            tracer.close()
+            with Shield():
+                tracer.close()
 
     @contextlib.contextmanager
     def block(self, item: pytest.Item, tracers: Sequence[Tracer]) -> Iterator[Path]:
@@ -284,15 +290,12 @@ class TracerSession:
 
     def _block_directory(self, item: pytest.Item) -> Path:
         """Make a block's directory. Where that fails, starting its tracers will, too."""
-        parent = self._settings.artifacts / directory_name(item.nodeid)
-        number = 1
-        try:
+        directory = self._settings.artifacts / directory_name(item.nodeid) / "block-1"
+        with Shield(self._note, "eventlet_trace", _TOLD):
             parent = self._artifacts().directory
-            number += sum(1 for _ in parent.glob("block-*"))
-            (parent / f"block-{number}").mkdir()
-        except OSError as error:
-            self._note(f"block-{number}: {error}")
-        return parent / f"block-{number}"
+            directory = parent / f"block-{1 + sum(1 for _ in parent.glob('block-*'))}"
+            files.make_directory(directory)
+        return directory
 
     def _make_way(self, names: set[str]) -> list[_Running]:
         """Pause the tracers that cannot run twice at a time, and return them."""
@@ -312,8 +315,6 @@ class TracerSession:
         """
         self._enter(item)
         self._note(f"{name}: {error}")
-        try:
+        with Shield():  # -W error, but what does not work here is no fault of the test's
             # The sixth caller from here is the test.
-            warnings.warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=6)
-        except EventletDebugWarning:
-            pass  # -W error, but what does not work here is no fault of the test's
+            _warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=6)
