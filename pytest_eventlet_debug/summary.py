@@ -22,6 +22,7 @@ from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
 
 #: Seconds that a test takes for its profile to be shown without -v.
@@ -53,6 +54,11 @@ class Summary:
                 self._other_hubs.setdefault(str(value), []).append(report.nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        # Tests that ran in this process may have patched for good what the summary calls.
+        with Shield(terminalreporter.line, "the summary of the recordings ends here"):
+            self._show(terminalreporter)
+
+    def _show(self, terminalreporter: pytest.TerminalReporter) -> None:
         sections = {
             "hub differences": [*self._differences(), *self._absent(), *self._others()],
             "findings": list(self._findings()),
