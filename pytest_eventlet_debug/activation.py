@@ -26,6 +26,7 @@ from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.hubs.ids import HubItems
 from pytest_eventlet_debug.hubs.witness import HubWitness
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import run_lock
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
@@ -51,6 +52,10 @@ class Activation:
         self._distributes = False
         self.settings = Settings(config, self._assignment.hub if self._assignment else None)
         self._own_run = f"{time.time_ns():x}-{os.getpid():x}"
+        if self._assignment is not None and self.settings.tracers:
+            from pytest_eventlet_debug.artifacts import place_of
+
+            self.settings.use_artifacts(place_of(self.settings.artifacts, self._run))
 
     @property
     def hub(self) -> hubs.Hub:
@@ -194,7 +199,7 @@ class Activation:
             from pytest_eventlet_debug.summary import Summary
 
             manager.register(Summary(self._config, self.settings), _SUMMARY)
-            manager.register(RunEnd(self.settings.artifacts, self._run))
+            manager.register(RunEnd(self.settings, self._run))
 
     def _register_upgrade_check(self) -> None:
         from pytest_eventlet_debug.upgrade.check import UpgradeCheck
@@ -272,6 +277,7 @@ class Activation:
         """Return the descriptors that the plugin has open in this process."""
         helper = self._recording.helper.started if self._recording is not None else None
         own = {helper.fileno()} if helper is not None else set()
+        own |= run_lock.descriptors()
         return own | ({self._child.descriptor} if self._child is not None else set())
 
     def directory(self, item: pytest.Item) -> Path:
@@ -300,7 +306,7 @@ class Activation:
         if settings.timeout is not None:
             parts.append(f"timeout: {settings.timeout:g} s")
         if settings.tracers:
-            parts.append(f"artifacts: {settings.artifacts}")
+            parts.append(f"artifacts: {settings.place}")
         return "; ".join(parts)
 
 

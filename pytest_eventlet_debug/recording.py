@@ -89,7 +89,7 @@ class Recording:
         :raises artifacts.ArtifactsError: it cannot be used.
         """
         record = describe_run(self._config, self._run(), self._hub_names, self.tools)
-        artifacts.open_run(self._settings.artifacts, record)
+        self._settings.use_artifacts(artifacts.open_run(self._settings.artifacts, record))
         self._is_open = True
 
     def start_session(self) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 import platform
 
 import pytest
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
 
@@ -43,17 +43,19 @@ def describe_run(
 class RunEnd:
     """Complete ``run.json`` when all tests are over; a plugin object.
 
-    :param directory: the run's directory, if it was opened under the name *run*.
+    :param settings: say where the run's directory is, if it was opened under the name *run*.
     """
 
-    def __init__(self, directory: Path, run: str) -> None:
-        self._directory = directory
+    def __init__(self, settings: Settings, run: str) -> None:
+        self._settings = settings
         self._run = run
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         ended_ns = unpatched.time_ns()
         with Shield():
+            # A child or worker may have opened it, where a test asked for a recording itself.
+            directory = artifacts.place_of(self._settings.artifacts, self._run)
             artifacts.close_run(
-                self._directory, self._run, ended_ns=ended_ns, exit_status=int(exitstatus)
+                directory, self._run, ended_ns=ended_ns, exit_status=int(exitstatus)
             )

@@ -181,4 +181,4 @@ class Summary:
 
     def _artifacts(self) -> Iterator[str]:
         if self._directories:
-            yield f"artifacts of {tests(len(self._directories))}: {self._settings.artifacts}"
+            yield f"artifacts of {tests(len(self._directories))}: {self._settings.place}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import functools
 import io
 import json
 import marshal
@@ -9,8 +11,6 @@ from pathlib import Path
 import pstats
 import re
 from typing import Any
-
-import pyprof2calltree
 
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.system import files
@@ -34,6 +34,18 @@ class _Profile:
         """Do nothing: they are there."""
 
 
+@functools.cache
+def converter() -> Callable[[pstats.Stats, io.StringIO], None]:
+    """Return what turns pstats into callgrind; only those who profile pay for its import.
+
+    Called before the user's code runs, it is there whatever a test does to ``sys.modules``.
+    """
+    import pyprof2calltree
+
+    convert: Callable[[pstats.Stats, io.StringIO], None] = pyprof2calltree.convert
+    return convert
+
+
 def write_pstats(stats: Stats, path: Path) -> None:
     """Write a file for ``python -m pstats``, snakeviz and others.
 
@@ -51,7 +63,7 @@ def write_callgrind(stats: Stats, path: Path, command: str, about: dict[str, str
     """
     text = _StringIO()
     profile: Any = _Profile(stats)
-    pyprof2calltree.convert(pstats.Stats(profile), text)
+    converter()(pstats.Stats(profile), text)
     header = {"cmd": command, **{f"desc: {name}": value for name, value in about.items()}}
     lines = "".join(f"{name}: {' '.join(value.split())}\n" for name, value in header.items())
     whole = lines + with_summary(text.getvalue())

@@ -145,7 +145,8 @@ class CProfile:
 
 
 def prepare(settings: Settings) -> None:
-    """Do nothing: the profiler is there whenever it is wanted."""
+    """Load what writes the results, before a test can be in its way."""
+    export.converter()
 
 
 def make(settings: Settings, start_helper: Callable[[], Helper]) -> CProfile:
