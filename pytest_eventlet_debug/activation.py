@@ -260,7 +260,8 @@ class Activation:
             from pytest_eventlet_debug.alive.dump import AliveDump
 
             # Before the session, which closes the artifacts that this one adds to.
-            register(AliveDump(self._config, self._need_recording().directory))
+            recording = self._need_recording()
+            register(AliveDump(self._config, recording.directory, self.settings.redact))
         if self.settings.tracers or self.settings.dump_asyncio_tasks:
             self._need_recording().start_session()
 

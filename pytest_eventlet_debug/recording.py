@@ -47,7 +47,7 @@ class Recording:
         self._run = run
         self._session: TracerSession | None = None
         self._is_open = False
-        self.helper = SharedHelper(config.add_cleanup)
+        self.helper = SharedHelper(config.add_cleanup, settings.redact.pattern)
         self._maker = TracerMaker(settings, self.helper.start)
         #: Names and versions of the tracers that were tried.
         self.tools: list[str] = []

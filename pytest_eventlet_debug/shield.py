@@ -34,8 +34,8 @@ class Shield:
         self._note = note
         self._about = f"{about}: " if about else ""
         self._told = told
-        #: Whether something failed.
-        self.failed = False
+        #: What failed, if something did; kept no longer than *note* needs it.
+        self.error: BaseException | None = None
 
     def __enter__(self) -> Shield:
         return self
@@ -48,9 +48,10 @@ class Shield:
     ) -> bool:
         if not isinstance(error, FAILURES):
             return False
-        self.failed = True
+        self.error = error
         if self._note is not None:
             self._note(self._about + _words(error, self._told))
+        self.error = None
         return True
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import itertools
 import os
 from pathlib import Path
+import time
 
 import pytest
 
@@ -19,8 +20,10 @@ from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
+from pytest_eventlet_debug.report_properties import CUT_PROPERTY
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
+from pytest_eventlet_debug.report_properties import Cut
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
@@ -37,6 +40,7 @@ class Summary:
         self._settings = settings
         self._directories: dict[str, str] = {}
         self._errors: dict[str, list[str]] = {}
+        self._cuts: dict[str, list[Cut]] = {}
         self._other_hubs: dict[str, list[str]] = {}
         self._seconds: dict[str, float] = {}
 
@@ -50,6 +54,8 @@ class Summary:
                 self._directories[str(value)] = report.nodeid
             elif name == ERROR_PROPERTY:
                 self._errors.setdefault(str(value), []).append(report.nodeid)
+            elif name == CUT_PROPERTY:
+                self._cuts.setdefault(report.nodeid, []).append(Cut.parse(str(value)))
             elif name == HUB_PROPERTY:
                 self._other_hubs.setdefault(str(value), []).append(report.nodeid)
 
@@ -62,7 +68,9 @@ class Summary:
         sections = {
             "hub differences": [*self._differences(), *self._absent(), *self._others()],
             "findings": list(self._findings()),
-            "recordings": [*self._profiles(), *self._failures(), *self._artifacts()],
+            "recordings": [
+                *(*self._profiles(), *self._failures(), *self._cut(), *self._artifacts())
+            ],
         }
         for title, lines in sections.items():
             if lines:
@@ -178,6 +186,18 @@ class Summary:
             counts = Counter(nodeids)
             more = f" and {len(counts) - 1} more" if len(counts) > 1 else ""
             yield f"{error} ({nodeids[0]}{more})"
+
+    def _cut(self) -> Iterator[str]:
+        """Say in one line what there was no room for."""
+        cuts = sorted((cut, nodeid) for nodeid, cuts in self._cuts.items() for cut in cuts)
+        if cuts:
+            since = time.strftime("%H:%M:%S", time.localtime(cuts[0][0].since_ns / 1e9))
+            what = ", ".join(sorted({cut.what for cut, _ in cuts}))
+            why = ", ".join(sorted({cut.why for cut, _ in cuts}))
+            yield (
+                f"recordings of {tests(len(self._cuts))} are cut or missing since {since} "
+                f"({why}): {what} (first {cuts[0][1]})"
+            )
 
     def _artifacts(self) -> Iterator[str]:
         if self._directories:

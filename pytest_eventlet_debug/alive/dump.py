@@ -41,14 +41,17 @@ class AliveDump:
 
     :param directory: returns the directory of a test's artifacts, made now. ``None``
         where nothing is to be recorded.
+    :param redact: takes out of a text what is not to be in it.
     """
 
     def __init__(
         self,
         config: pytest.Config,
         directory: Callable[[pytest.Item], Path] | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._directory = directory
+        self._redact = redact
         self._in_reports = not config.option.usepdb
         self._watch = AsyncioWatch()
         self._error: BaseException | None = None
@@ -131,7 +134,7 @@ class AliveDump:
             seen = self._as_it_failed
             alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
             self._as_it_failed = None
-            report.sections += sections(alive)
+            report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
             if self._directory is not None:
                 self._write(self._directory(item) / FILE, alive)
         except BaseException as failure:
@@ -146,7 +149,7 @@ class AliveDump:
                 render_hubs(alive.hubs, _MAX_GROUPS_IN_FILE),
             )
         )
-        files.append(path, text.encode("utf-8", "backslashreplace"))
+        files.append(path, self._redact(text).encode("utf-8", "backslashreplace"))
 
     def pytest_enter_pdb(self, pdb: Any) -> None:
         # Capturing is suspended by now, and the debugger made after that.

@@ -12,8 +12,6 @@ import os
 import posix
 import stat
 
-from pytest_eventlet_debug.system import unpatched
-
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 
@@ -92,6 +90,14 @@ def create(path: str | os.PathLike[str]) -> int:
 def append(path: str | os.PathLike[str], data: bytes) -> None:
     """Add to a file, made now if it is not there.
 
+    :raises OSError: as :func:`open_to_append` does, or the disk is full.
+    """
+    _fill(open_to_append(path), data)
+
+
+def open_to_append(path: str | os.PathLike[str]) -> int:
+    """Return a descriptor that adds to a file, made now if it is not there.
+
     :raises OSError: it cannot be written, or is a link or no regular file.
     """
     parent, name = split(path)
@@ -105,7 +111,20 @@ def append(path: str | os.PathLike[str], data: bytes) -> None:
         posix.close(fd)
         raise OSError(errno.EINVAL, "it is no file of its own", posix.fspath(path))
     posix.fchmod(fd, FILE_MODE)
-    _fill(fd, data)
+    return fd
+
+
+def clear_away(path: str | os.PathLike[str]) -> None:
+    """Delete what has that name, so that a program which is given it makes a new file.
+
+    :raises OSError: it cannot be deleted.
+    """
+    parent, name = split(path)
+    directory = posix.open(parent, _DIRECTORY)
+    try:
+        _remove(name, directory)
+    finally:
+        posix.close(directory)
 
 
 def read(path: str | os.PathLike[str], most: int) -> bytes:
@@ -175,7 +194,9 @@ def _remove(name: str, directory: int) -> None:
 
 def _fill(fd: int, data: bytes) -> None:
     """Write to a descriptor, and close it."""
+    view = memoryview(data)
     try:
-        unpatched.write_all(fd, data)
+        while view:
+            view = view[posix.write(fd, view) :]
     finally:
         posix.close(fd)

@@ -55,6 +55,7 @@ def _descriptor(path: Path) -> int:
     if known is not None:
         return known
     fd = unpatched.move_up(posix.open(path, flags, files.FILE_MODE))
+    posix.fchmod(fd, files.FILE_MODE)  # the umask may have taken our own rights
     status = posix.fstat(fd)
     _held[status.st_dev, status.st_ino] = fd
     return fd

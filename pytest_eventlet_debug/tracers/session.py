@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import errno
+import os
 from pathlib import Path
 import warnings
 
@@ -17,8 +19,10 @@ from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test
+from pytest_eventlet_debug.report_properties import CUT_PROPERTY
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
+from pytest_eventlet_debug.report_properties import Cut
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
@@ -27,6 +31,7 @@ from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import RecordingCut
 from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.warning_types import EventletDebugWarning
@@ -35,6 +40,28 @@ from pytest_eventlet_debug.warning_types import EventletDebugWarning
 _TOLD = (TracerError, OSError)
 
 _warn = warnings.warn
+
+_NO_ROOM = tuple(
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+)
+
+
+def _no_room(line: str, error: BaseException | None = None) -> str | None:
+    """Return why there was no room for a recording, if that is what a line or an error says."""
+    if isinstance(error, RecordingCut):
+        return "no room"
+    return next((words for words in _NO_ROOM if words in line), None)
+
+
+def _together(problems: Sequence[str]) -> list[str]:
+    """Say once, not for each test, that there was no room to complete recordings."""
+    full = [problem for problem in problems if _no_room(problem)]
+    others = [problem for problem in problems if problem not in full]
+    if not full:
+        return others
+    more = f", and {len(full) - 1} more" if len(full) > 1 else ""
+    return [*others, f"not completed: {full[0]}{more}"]
 
 
 @dataclasses.dataclass
@@ -75,6 +102,7 @@ class TracerSession:
         self._completion = completion
         self._item: pytest.Item | None = None
         self._test: TestArtifacts | None = None
+        self._refused: OSError | None = None
         self._errors: list[str] = []
         self._phase: Phase | None = None
         self._running: list[_Running] = []
@@ -166,27 +194,49 @@ class TracerSession:
 
         def note(line: str) -> None:
             running.failed = True
-            self._note(line)
+            self._note(line, shield.error)
 
-        return Shield(note, running.tracer.name, _TOLD)
+        shield = Shield(note, running.tracer.name, _TOLD)
+        return shield
 
-    def _note(self, line: str) -> None:
+    def _note(self, line: str, error: BaseException | None = None) -> None:
         assert self._item is not None
-        if line not in self._errors:
-            self._errors.append(line)
+        if line in self._errors:
+            return
+        self._errors.append(line)
+        why = _no_room(line, error)
+        if why is None:
             self._item.user_properties.append((ERROR_PROPERTY, line))
+        else:
+            since = error.since_ns if isinstance(error, RecordingCut) else unpatched.time_ns()
+            cut = Cut(since, line.partition(":")[0], why)
+            self._item.user_properties.append((CUT_PROPERTY, str(cut)))
 
     def _artifacts(self) -> TestArtifacts:
         """Return this attempt's directory, made now if nothing was recorded before.
 
-        :raises OSError: it cannot be made.
+        :raises OSError: it cannot be made; not tried again for this attempt.
         """
+        if self._refused is not None:
+            raise self._refused
         if self._test is None:
             assert self._item is not None
-            test = open_test(self._settings.artifacts, self._item.nodeid, self._hub)
-            test.save()  # so that the directory is known as ours if the test crashes
-            self._test = test
+            try:
+                self._test = self._make_artifacts(self._item.nodeid)
+            except OSError as error:
+                self._refused = error
+                raise
         return self._test
+
+    def _make_artifacts(self, nodeid: str) -> TestArtifacts:
+        test = open_test(self._settings.artifacts, nodeid, self._hub)
+        try:
+            test.save()  # so that the directory is known as ours if the test crashes
+        except OSError:
+            with contextlib.suppress(OSError):
+                test.discard()
+            raise
+        return test
 
     def directory(self, item: pytest.Item) -> Path:
         """Return the directory of the test that runs now.
@@ -234,6 +284,7 @@ class TracerSession:
                 with Shield(self._note, told=_TOLD):
                     self._completion.begin(test.directory)
         self._item, self._test, self._errors, self._phase = None, None, [], None
+        self._refused = None
 
     def pytest_enter_pdb(self) -> None:
         for running in self._running:
@@ -254,7 +305,7 @@ class TracerSession:
             self._test.outcomes.setdefault(self._phase, "interrupted")
         self._finish()
         with Shield():  # with -W error a warning is an exception
-            for problem in self._completion.wait():
+            for problem in _together(self._completion.wait()):
                 _warn(EventletDebugWarning(problem), stacklevel=2)
 
     def pytest_unconfigure(self) -> None:
