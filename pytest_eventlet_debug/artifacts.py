@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -175,7 +176,14 @@ class TestArtifacts:
             artifacts=_files(self.directory),
             errors=self.errors,
         )
-        json_files.write(self.directory / TEST_FILE, record)
+        path = self.directory / TEST_FILE
+        try:
+            json_files.write(path, record)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not files.is_there(path):
+                raise
+            # There is room for it where it was, if it is not much longer now.
+            files.overwrite(path, json_files.encode(record) + b"\n")
 
     def discard(self) -> None:
         """Delete the directory with all that was recorded in it.

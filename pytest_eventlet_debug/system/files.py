@@ -74,6 +74,21 @@ def replace(path: str | os.PathLike[str], data: bytes) -> None:
         posix.close(directory)
 
 
+def overwrite(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file anew in the room that it has already; where that ends, it is cut.
+
+    :raises OSError: it is not there, or cannot be written.
+    """
+    parent, name = split(path)
+    directory = posix.open(parent, _DIRECTORY)
+    try:
+        fd = posix.open(name, _WRITE & ~posix.O_CREAT, dir_fd=directory)
+    finally:
+        posix.close(directory)
+    posix.ftruncate(fd, min(len(data), posix.fstat(fd).st_size))
+    _fill(fd, data)
+
+
 def create(path: str | os.PathLike[str]) -> int:
     """Make a new file in the place of what had its name; return a descriptor to write to it.
 
