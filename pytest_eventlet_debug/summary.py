@@ -165,7 +165,7 @@ class Summary:
             for directory, nodeid in self._directories.items()
             if self._seconds[nodeid] > least
         }
-        found = ((nodeid, path) for path, nodeid in paths.items() if path.exists())
+        found = ((nodeid, path) for path, nodeid in paths.items() if path.is_file())
         one = next(found, None)
         if one is not None:
             from pytest_eventlet_debug.profiling import heaviest as profile

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 import posix
 import re
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.system import files
 
 # The longest line that strace writes with 256 characters of a string is far shorter.
 _TAIL_BYTES = 1 << 16
@@ -19,7 +19,7 @@ def is_cut(directory: Path) -> bool:
     """Say whether the trace in a directory ends within a line, or is empty on a full disk."""
     try:
         tail = _tail(directory / STRACE_FILE)
-    except FileNotFoundError:
+    except OSError:
         return False  # nothing was traced
     if not tail:
         return posix.statvfs(directory).f_bavail == 0
@@ -37,7 +37,7 @@ def last_ns(directory: Path) -> int | None:
 
 
 def _tail(path: Path) -> bytes:
-    fd = posix.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = files.open_to_read(path)
     try:
         size = posix.fstat(fd).st_size
         return posix.pread(fd, _TAIL_BYTES, max(size - _TAIL_BYTES, 0))

@@ -68,6 +68,9 @@ from pytest_eventlet_debug.system import files
 
 _NICE = 10
 
+# A connection's keys take a few hundred.
+_MAX_KEYS_BYTES = 64 << 20
+
 _JOURNALLED = frozenset(("syscall", "signal", "thread"))
 
 
@@ -128,7 +131,7 @@ def _redact(path: Path, redaction: Redaction) -> None:
     """Take out of a trace, line by line, what matches."""
     if not path.exists():
         return
-    with _replacing(path) as file, open(path, "rb") as trace:
+    with _replacing(path) as file, open(files.open_to_read(path), "rb") as trace:
         for line in trace:
             text = line.decode("utf-8", "surrogateescape")
             end = "\n" if text.endswith("\n") else ""
@@ -218,7 +221,7 @@ def _finish_capture(
     with _replacing(directory / CAPTURE_FILE) as file:
         file.write(_header(kept))
         if keys.exists():
-            file.write(pcapng.tls_secrets(keys.read_bytes()))
+            file.write(pcapng.tls_secrets(files.read(keys, _MAX_KEYS_BYTES)))
         explained = _explained(packets, trace.calls, rows)
         last_ns = 0
         for time_ns, _, block in heapq.merge(_journal(trace, test), explained):

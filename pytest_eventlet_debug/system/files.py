@@ -148,22 +148,32 @@ def read(path: str | os.PathLike[str], most: int) -> bytes:
     :param most: the bytes of the longest file that is read.
     :raises OSError: it cannot be read, is no regular file, or is longer.
     """
-    fd = posix.open(path, _READ)
+    fd = open_to_read(path)
     try:
-        status = posix.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, _strerror(errno.EISDIR))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
         parts, left = [], most + 1
         while left and (part := posix.read(fd, min(left, 1 << 20))):
             parts.append(part)
             left -= len(part)
-        if not left:
-            raise OSError(errno.EFBIG, _strerror(errno.EFBIG))
-        return b"".join(parts)
     finally:
         posix.close(fd)
+    if not left:
+        raise OSError(errno.EFBIG, _strerror(errno.EFBIG))
+    return b"".join(parts)
+
+
+def open_to_read(path: str | os.PathLike[str]) -> int:
+    """Return a descriptor of a regular file; no fifo is waited for, and no device read.
+
+    :raises OSError: it cannot be opened, or is no regular file.
+    """
+    fd = posix.open(path, _READ)
+    mode = posix.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    posix.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, _strerror(errno.EISDIR))
+    raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def names_below(directory: str | os.PathLike[str]) -> list[str]:

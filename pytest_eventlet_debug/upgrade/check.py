@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import os
-from pathlib import Path
 
 import pytest
 
-from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
@@ -49,6 +46,7 @@ class UpgradeCheck:
         self._reruns = Reruns(config, settings, run, own_pids)
         self._checked = False
         self._lines: list[str] = []
+        self._saved: str | None = None
         self._bad = False
         self._old: SavedRun | None = None
         if settings.compare is not None:
@@ -61,7 +59,7 @@ class UpgradeCheck:
                     f"{self._old.tests[0].test.partition('::')[0]}"
                 )
         if settings.save is not None:
-            _see_writable(settings.save)
+            saved_run.see_writable(settings.save)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:
@@ -156,32 +154,16 @@ class UpgradeCheck:
         if self._settings.save is None:
             return
         try:
-            json_files.write(self._settings.save, run.as_json())
+            saved_run.write(self._settings.save, run)
         except OSError as error:
             why = error.strerror or error
-            self._lines = [f"the run could not be saved to {self._settings.save} ({why})"]
+            self._saved = f"the run could not be saved to {self._settings.save} ({why})"
+        else:
+            self._saved = f"saved to {self._settings.save}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self._lines:
-            return
-        terminalreporter.section("eventlet upgrade", "=", red=self._bad)
-        for line in self._lines:
-            terminalreporter.line(line)
-
-
-def _see_writable(path: Path) -> None:
-    """Make the folder of a file, and see that the file can be written there.
-
-    :raises SavedRunError: it cannot.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a directory")
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(None, "no right to write there")
-    except OSError as error:
-        raise SavedRunError(
-            f"cannot save the run to {path} ({error.strerror or error}); "
-            f"name another file with --eventlet-save"
-        ) from None
+        if self._lines:
+            terminalreporter.section("eventlet upgrade", "=", red=self._bad)
+        for line in (*self._lines, self._saved):
+            if line is not None:
+                terminalreporter.line(line)
