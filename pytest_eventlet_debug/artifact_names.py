@@ -9,6 +9,8 @@ from typing import Final
 
 #: In the run's directory.
 RUN_FILE: Final = "run.json"
+LOCK_FILE: Final = ".lock"
+IGNORE_FILE: Final = ".gitignore"
 
 #: In the directory of each test; the recordings in those of its blocks, too.
 TEST_FILE: Final = "test.json"

@@ -17,6 +17,7 @@ import signal
 
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.system import files
 
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
 ATTACH_SECONDS = 10.0
@@ -136,6 +137,13 @@ class _Strace:
 
     def attach(self, answer: Answer, program: str, options: list[str], pin: bool) -> None:
         self._answer = answer
+        try:
+            # Nor is a link followed that the test has laid there: strace makes the file anew.
+            files.clear_away(self._path)
+        except OSError as error:
+            self._status = 127 << 8
+            answer(f"strace.txt cannot be written: {error}")
+            return
         # It signs its messages with the name it is called by.
         arguments = ["strace", *options, "-o", self._path, "-p", str(self._tracee)]
         self._stderr, write_end = os.pipe()
@@ -293,8 +301,9 @@ class _Strace:
         wrote = os.path.exists(self._path)
         if self._appended_to is not None and wrote:
             try:
-                with open(self._appended_to, "ab") as whole, open(self._path, "rb") as part:
-                    shutil.copyfileobj(part, whole)
+                whole = files.open_to_append(self._appended_to)
+                with open(whole, "ab") as file, open(self._path, "rb") as part:
+                    shutil.copyfileobj(part, file)
                 os.unlink(self._path)
             except OSError as error:
                 self._words += f"{error}\n".encode("utf-8", "replace")

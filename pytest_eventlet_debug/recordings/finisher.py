@@ -39,6 +39,7 @@ from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
+from pytest_eventlet_debug.recordings.cuts import is_cut
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -65,24 +66,38 @@ from pytest_eventlet_debug.recordings.timeline import packet_row
 from pytest_eventlet_debug.recordings.timeline import phase_rows
 from pytest_eventlet_debug.recordings.timeline import read_trace
 from pytest_eventlet_debug.recordings.timeline import sender
+from pytest_eventlet_debug.redaction import Redaction
+from pytest_eventlet_debug.system import files
 
 _NICE = 10
 
 #: What findings are made of.
 _FOUND_IN = (STRACE_FILE, CAPTURE_FILE)
+# A connection's keys take a few hundred.
+_MAX_KEYS_BYTES = 64 << 20
 
 _JOURNALLED = frozenset(("syscall", "signal", "thread"))
 
 
-def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | None = None) -> None:
+def finish(
+    directory: Path,
+    *,
+    shared: bool = False,
+    ports: Collection[int] | None = None,
+    redact: str | None = None,
+) -> None:
     """Complete a test's directory and those of its blocks.
 
     :param shared: whether other programs used the same network, so that their packets are to
         be left out where it is known which ones these are.
     :param ports: the ports that the test's process used, those in its trace aside; ``None``
         if they are not known.
+    :param redact: a regular expression; what matches is taken out of the traces first, and so
+        out of everything that is made of them.
     :raises OSError: a file cannot be written.
     """
+    for each in recorded(directory) if redact is not None else ():
+        _redact(each / STRACE_FILE, Redaction(redact))
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
@@ -94,6 +109,8 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
         wire = Wire(trace.calls)
         _finish_recordings(each, trace, test, shared, ports, wire)
         found = [*detection.findings(), *_of(test, wire.findings())]
+        if is_cut(each):
+            found = list(_of_cut(found))
         findings += _in_block(found, block)
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
         if block is None and (each / STRACE_FILE).exists():
@@ -113,9 +130,10 @@ def find(directory: Path) -> findings_file.Findings:
     """Return what a test's trace shows, where it is not completed: its process has just died."""
     detection = Detection(_about(read_test(directory)))
     trace = read_trace(directory, watch=detection.watch)
+    found = detection.findings()
     return findings_file.Findings(
         format=findings_file.FORMAT,
-        findings=tuple(detection.findings()),
+        findings=tuple(_of_cut(found) if is_cut(directory) else found),
         problems=tuple(trace.problems),
     )
 
@@ -124,6 +142,23 @@ def _about(test: TestRecord | None) -> About:
     if test is None:
         return About()
     return About(test.nodeid, test.hub, test.pid, test.phases)
+
+
+def _redact(path: Path, redaction: Redaction) -> None:
+    """Take out of a trace, line by line, what matches."""
+    if not path.exists():
+        return
+    with _replacing(path) as file, open(files.open_to_read(path), "rb") as trace:
+        for line in trace:
+            text = line.decode("utf-8", "surrogateescape")
+            end = "\n" if text.endswith("\n") else ""
+            kept = redaction(text.removesuffix("\n")) + end
+            file.write(kept.encode("utf-8", "surrogateescape"))
+
+
+def _of_cut(findings: Iterable[Finding]) -> list[Finding]:
+    """Say of findings that the trace which shows them is not whole."""
+    return [replace(finding, certainty="cut trace") for finding in findings]
 
 
 def _in_block(findings: Iterable[Finding], block: str | None) -> Iterator[Finding]:
@@ -170,7 +205,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of *path* when it is complete."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(draft, "wb") as file:
+        with open(files.create(draft), "wb") as file:
             yield file
         draft.replace(path)
     except BaseException:
@@ -211,7 +246,7 @@ def _finish_capture(
     with _replacing(directory / CAPTURE_FILE) as file:
         file.write(_header(kept))
         if keys.exists():
-            file.write(pcapng.tls_secrets(keys.read_bytes()))
+            file.write(pcapng.tls_secrets(files.read(keys, _MAX_KEYS_BYTES)))
         explained = _explained(packets, trace.calls, rows, wire)
         last_ns = 0
         for time_ns, _, block in heapq.merge(_journal(trace, test), explained):
@@ -311,10 +346,11 @@ def main() -> None:
         os.nice(_NICE)
     for line in sys.stdin.buffer:
         order = json.loads(line)
+        directory = Path(order.pop("directory"))
         try:
-            finish(Path(order["directory"]), shared=order["shared"], ports=order["ports"])
+            finish(directory, **order)
         except Exception as error:
-            answer: str | None = f"{order['directory']}: {type(error).__name__}: {error}"
+            answer: str | None = f"{directory}: {type(error).__name__}: {error}"
         else:
             answer = None
         sys.stdout.write(json.dumps(answer) + "\n")

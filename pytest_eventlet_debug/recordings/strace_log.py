@@ -21,6 +21,7 @@ from typing import TextIO
 from typing import TypeAlias
 
 from pytest_eventlet_debug.recordings import marks
+from pytest_eventlet_debug.system import files
 
 State = Literal["returned", "unfinished", "detached", "truncated", "resumed"]
 
@@ -175,9 +176,10 @@ def open_log(path: str | os.PathLike[str]) -> TextIO:
     :raises StraceLogError: the file cannot be opened.
     """
     try:
-        return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
+        fd = files.open_to_read(path)
     except OSError as error:
         raise StraceLogError(f"Cannot read the strace log {os.fspath(path)!r}: {error}") from error
+    return open(fd, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def unescape(text: str) -> str:

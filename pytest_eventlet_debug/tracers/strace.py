@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings import cuts
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import switches
@@ -24,6 +25,7 @@ from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import RecordingCut
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
@@ -71,6 +73,7 @@ class Strace:
         self._version = ""
         self._program = ""
         self._recording: Recording | None = None
+        self._started_ns = 0
         self._tracing = False
         self._allowed = False
         self._pid: object = 0
@@ -104,6 +107,7 @@ class Strace:
             self._allowed = True
         self._attach(recording, append=False)
         self._recording = recording
+        self._started_ns = unpatched.time_ns()
         self._labels = None
         self._paths = {}
         self._label()
@@ -137,6 +141,10 @@ class Strace:
             return ()
         if self._tracing:
             self._detach()
+        if cuts.is_cut(recording.directory):
+            # strace itself does not say that it cannot write.
+            since = cuts.last_ns(recording.directory) or self._started_ns
+            raise RecordingCut(f"{STRACE_FILE} is cut: there was no room for all of it", since)
         return (_artifact(recording),)
 
     def close(self) -> None:
