@@ -22,7 +22,6 @@ FILES = {
     "profile.cprof",
     "profile.json",
     "strace.txt",
-    "timeline.json",
 }
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
@@ -517,13 +516,12 @@ def test_a_block_is_recorded_alone_with_and_without_options(
     result.assert_outcomes(passed=1, warnings=0)
     facts = recorded()["test_blocks"]
     assert facts["errors"] == []
-    whole = FILES if options == [*ALL] else {"strace.txt", "timeline.json"} if options else set()
+    whole = FILES if options == [*ALL] else {"strace.txt"} if options else set()
     assert set(facts["artifacts"]) == {
         *whole,
         "findings.json",
         *(f"block-1/{name}" for name in FILES - {"findings.json"}),
-        *("block-2/strace.txt", "block-2/timeline.json"),
-        *("block-3/strace.txt", "block-3/timeline.json"),
+        *("block-2/strace.txt", "block-3/strace.txt"),
     }
 
     def looked(name: str) -> list[str]:
