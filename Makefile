@@ -9,14 +9,19 @@ PYTEST = $(VENV)/bin/pytest
 # The tests start Python thousands of times, and each would compile the plugin anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint suite tools clean
+.PHONY: help demo test coverage lint docs linkcheck dist downstream suite tools clean
 
 help:
-	@echo "make demo   run examples/ under two hubs with every tracer on"
-	@echo "make test   run this project's tests (ARGS='...' goes to pytest)"
-	@echo "make lint   ruff, mypy --strict and import-linter"
-	@echo "make suite  run eventlet's own test suite under two hubs"
-	@echo "make clean  remove what the targets above made"
+	@echo "make demo        run examples/ under two hubs with every tracer on"
+	@echo "make test        run this project's tests (ARGS='...' goes to pytest)"
+	@echo "make coverage    the same, and fail if less of the code is covered than before"
+	@echo "make lint        ruff, mypy --strict, import-linter and codespell"
+	@echo "make docs        build the documentation into docs/_build/html"
+	@echo "make linkcheck   check the documentation's links to other sites"
+	@echo "make dist        build, check and try what is published, in dist/"
+	@echo "make downstream  compare suites of others with runs by hand (ARGS='oslo.log' for one)"
+	@echo "make suite       run eventlet's own test suite under two hubs"
+	@echo "make clean       remove what the targets above made"
 
 # One test of the demo fails on the asyncio hub: that is what it shows. So
 # pytest's exit status 1 (tests failed) is success here, and nothing else is.
@@ -33,11 +38,30 @@ demo: $(VENV)/.ready tools
 test: $(VENV)/.ready tools
 	$(PYTEST) --timeout=300 -n 2 --reruns 2 $(ARGS)
 
+coverage: $(VENV)/.ready tools
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest --timeout=300 -n 2 $(ARGS)
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report --skip-covered
+
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/codespell
+
+docs: $(VENV)/.docs
+	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+linkcheck: $(VENV)/.docs
+	$(VENV)/bin/sphinx-build --fail-on-warning --quiet -b linkcheck docs docs/_build/linkcheck
+
+dist: $(VENV)/.release
+	scripts/dist $(VENV) dist
+
+downstream: $(VENV)/.ready
+	$(VENV)/bin/python scripts/downstream.py $(ARGS)
 
 suite: $(VENV)/.ready tools
 	$(VENV)/bin/pip install --quiet aiohttp
@@ -50,8 +74,13 @@ $(VENV)/.ready: pyproject.toml setup.py scripts/setup-venv pytest_eventlet_debug
 	PYTHON="$(PYTHON)" scripts/setup-venv $(VENV)
 	@touch $@
 
+# What few need is installed by the target that needs it.
+$(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --group $*
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .tox .eventlet-suite eventlet-debug upgrade build dist .coverage .coverage.* \
-		htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info \
-		pytest_eventlet_debug/profiling/*.so
+	rm -rf $(VENV) .tox .eventlet-suite .downstream eventlet-debug upgrade build dist docs/_build \
+		.coverage .coverage.* htmlcov .hypothesis .import_linter_cache .mypy_cache \
+		.pytest_cache .ruff_cache *.egg-info pytest_eventlet_debug/profiling/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

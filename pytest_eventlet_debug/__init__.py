@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventletDebugWarning", "EventletLeakWarning", "__version__"]
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 
 def __getattr__(name: str) -> object:

@@ -49,8 +49,14 @@ class Activation:
         self._recording: Recording | None = None
         self._isolation: Isolation | None = None
         self._distributes = False
-        self.settings = Settings(config, self._assignment.hub if self._assignment else None)
+        self.settings = self._read_settings()
         self._own_run = f"{time.time_ns():x}-{os.getpid():x}"
+
+    def _read_settings(self) -> Settings:
+        assignment = self._assignment
+        if assignment is None:
+            return Settings(self._config)
+        return Settings(self._config, assignment.hub, assignment.tracing)
 
     @property
     def hub(self) -> hubs.Hub:
@@ -120,7 +126,7 @@ class Activation:
         distributes = roles.distributes(options, is_worker=self._is_worker)
         if self.settings.isolate:
             self._need_isolation().enter(for_workers=distributes)
-        if self.settings.tracers and not distributes:
+        if self.settings.records and not distributes:
             self._need_recording().prepare()
 
     def _need_isolation(self) -> Isolation:
@@ -163,6 +169,9 @@ class Activation:
         self._register_child()
         if not self._runs_tests and not is_worker:
             self._register_controller()
+        if self._assignment is None and not is_worker:
+            self._register_afterwards()
+        if not self._runs_tests and not is_worker:
             return
         distributes = roles.distributes(config.option, is_worker=is_worker)
         if self._isolation is not None:
@@ -183,8 +192,6 @@ class Activation:
             except ArtifactsError as error:
                 raise pytest.UsageError(str(error)) from None
         self._register_ends()
-        if self.settings.save is not None or self.settings.compare is not None:
-            self._register_upgrade_check()
 
     def _register_ends(self) -> None:
         """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""
@@ -196,18 +203,25 @@ class Activation:
             manager.register(Summary(self._config, self.settings), _SUMMARY)
             manager.register(RunEnd(self.settings.artifacts, self._run))
 
-    def _register_upgrade_check(self) -> None:
-        from pytest_eventlet_debug.upgrade.check import UpgradeCheck
-        from pytest_eventlet_debug.upgrade.recorder import Recorder
-        from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
+    def _register_afterwards(self) -> None:
+        """Have done what is done when the run is over: rerun tests, save, compare."""
+        if not (self.settings.needs_children or self._needs_gathering):
+            return
+        from pytest_eventlet_debug.afterwards import register
 
-        recorder = Recorder(self._config, self.settings, self._hub_names or (self.hub.name,))
-        try:
-            check = UpgradeCheck(self._config, self.settings, recorder, self._run, self._own_pids)
-        except SavedRunError as error:
-            raise pytest.UsageError(str(error)) from None
-        self._config.pluginmanager.register(recorder)
-        self._config.pluginmanager.register(check)
+        register(
+            self._config,
+            self.settings,
+            self._hub_names or (self.hub.name,),
+            run=self._run,
+            own_pids=self._own_pids,
+        )
+
+    @property
+    def _needs_gathering(self) -> bool:
+        settings = self.settings
+        asked = (settings.save, settings.compare, settings.culprit)
+        return settings.retrace or any(each is not None for each in asked)
 
     def _register_child(self) -> None:
         """Register what a process has to do for the one that started it."""
@@ -237,6 +251,7 @@ class Activation:
             hubs=self._hub_names,
             run=self._run,
             remaining=self._assignment.remaining if self._assignment else None,
+            tracing=self._assignment.tracing if self._assignment else "as asked",
         )
         _set_for_the_run(self._config, roles.WORKER_VARIABLE, encode(told))
 
@@ -256,7 +271,7 @@ class Activation:
 
             # Before the session, which closes the artifacts that this one adds to.
             register(AliveDump(self._config, self._need_recording().directory))
-        if self.settings.tracers or self.settings.dump_asyncio_tasks:
+        if self.settings.records or self.settings.dump_asyncio_tasks:
             self._need_recording().start_session()
 
     def _register_names(self) -> None:

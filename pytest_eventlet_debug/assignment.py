@@ -10,6 +10,7 @@ user's runs.
 from __future__ import annotations
 
 import json
+from typing import Literal
 from typing import TypeVar
 
 import msgspec
@@ -23,6 +24,10 @@ _dumps, _loads = json.dumps, json.loads
 _T = TypeVar("_T")
 
 
+#: Whether a process records its tests: as the options say, or whatever they say.
+Tracing = Literal["as asked", "on", "off"]
+
+
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """What a process that runs tests is told by the one that starts it.
 
@@ -31,12 +36,14 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     :param run: names the run, so that its artifacts are not taken for an older one's.
     :param remaining: a JSON file with the node ids to run, in order, or ``None`` for all that
         are found.
+    :param tracing: whether the tests are recorded.
     """
 
     hub: str | None
     hubs: tuple[str, ...]
     run: str
     remaining: str | None = None
+    tracing: Tracing = "as asked"
 
 
 class ChildAssignment(Assignment, frozen=True, kw_only=True):

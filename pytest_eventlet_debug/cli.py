@@ -23,7 +23,9 @@ from pytest_eventlet_debug.artifacts import tests
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
 from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings import parted
 from pytest_eventlet_debug.recordings.findings import text as findings_text
+from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.timeline import Kind
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.upgrade import comparison
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_compare(commands)
     _add_findings(commands)
     _add_timeline(commands)
+    _add_diff(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -223,6 +226,34 @@ def _write_perfetto(directories: list[Path], output: Path | None) -> int:
         print(f"pytest-eventlet-debug: cannot write {output}: {error.strerror}", file=sys.stderr)
         return USAGE_ERROR
     return 0
+
+
+def _add_diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    diff = commands.add_parser(
+        "diff",
+        help="show where two recordings of a test part",
+        description="Compare two strace.txt of one test, such as of two hubs, by what was done "
+        "on each socket. Exit status: 0 if they are alike, 1 if they part, 2 if there is nothing "
+        "to compare.",
+    )
+    for name in ("left", "right"):
+        diff.add_argument(name, type=Path, metavar="DIR", help="a test's directory")
+    diff.set_defaults(run=_diff)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    try:
+        left, right = parted.read(options.left), parted.read(options.right)
+    except StraceLogError as error:
+        print(f"pytest-eventlet-debug: {error}; record with --strace", file=sys.stderr)
+        return USAGE_ERROR
+    parting = parted.part(left, right)
+    if parting is None:
+        print(f"no difference in {len(left)} steps")
+        return 0
+    for line in parted.describe(parting, (options.left.name, options.right.name)):
+        print(line)
+    return 1
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Recording:
         :raises pytest.UsageError: one of them cannot be made.
         """
         try:
-            self._register_session(self._maker.make_all())
+            self._register_session(self._maker.make_all() if self._settings.records else [])
         except TracerError as error:
             raise pytest.UsageError(str(error)) from None
 

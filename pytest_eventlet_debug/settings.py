@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from pytest_eventlet_debug.hubs.names import select_hubs
 from pytest_eventlet_debug.options import Options
 from pytest_eventlet_debug.options import all_options
 
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.assignment import Tracing
+
 
 class Settings(Options):
     """The options' values in one process.
@@ -21,13 +25,17 @@ class Settings(Options):
     :ivar hubs: the hubs to run, in order, without repeats; empty for "whatever is set".
     """
 
-    def __init__(self, config: pytest.Config, hub: str | None = None) -> None:
+    def __init__(
+        self, config: pytest.Config, hub: str | None = None, tracing: Tracing = "as asked"
+    ) -> None:
         """Read all of them.
 
         :param hub: the hub that the process was started for, whatever the options name.
+        :param tracing: whether its tests are recorded, whatever the options say.
         :raises pytest.UsageError: a value that cannot be used, with what would do.
         """
         super().__init__(config, all_options())
+        self._tracing = tracing
         self.hubs = select_hubs(hub) if hub is not None else _hubs(config, self.hub_names)
         if self.compare_fail and self.compare is None:
             name = Options.compare_fail.name(config)
@@ -40,8 +48,14 @@ class Settings(Options):
 
     @functools.cached_property
     def tracers(self) -> tuple[registry.TracerKind, ...]:
-        """The tracers that record every test, in the order in which they start."""
+        """The tracers asked for, in the order in which they start."""
         return tuple(kind for kind in registry.kinds() if kind.is_asked_for(self))
+
+    @property
+    def records(self) -> bool:
+        """Whether these tracers record the tests that this process runs."""
+        wanted = self._tracing == "on" or (self._tracing == "as asked" and not self.retrace)
+        return wanted and bool(self.tracers)
 
     @property
     def needs_children(self) -> bool:

@@ -1,4 +1,4 @@
-"""README and ``--help`` say the same."""
+"""README, the documentation and ``--help`` say the same."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.rst"
+ROOT = Path(__file__).parent.parent
 
 
 class Row(NamedTuple):
-    """An option as README's table or ``--help`` has it."""
+    """An option as the documentation's table or ``--help`` has it."""
 
     option: str
     ini: str
     default: str
 
 
-def in_readme() -> list[Row]:
-    text = README.read_text().partition("\nOptions\n-------\n")[2].partition("\n\n\n")[0]
+def in_docs() -> list[Row]:
+    text = (ROOT / "docs" / "options.rst").read_text().partition("\n\n\n")[0]
     rows = re.split(r"^   \* - ", text, flags=re.MULTILINE)[2:]
     found = []
     for row in rows:
@@ -53,22 +53,41 @@ def in_help(pytester: pytest.Pytester) -> list[Row]:
     return rows
 
 
-def test_the_table_of_options_in_readme_is_that_of_the_help(pytester: pytest.Pytester) -> None:
-    readme, help = in_readme(), in_help(pytester)
-    assert [row[:2] for row in readme] == [row[:2] for row in help]
+def test_the_documentation_has_each_option_that_the_help_has(pytester: pytest.Pytester) -> None:
+    docs, help = in_docs(), in_help(pytester)
+    assert [row[:2] for row in docs] == [row[:2] for row in help]
 
 
-def test_readme_states_the_defaults_that_the_help_states(pytester: pytest.Pytester) -> None:
-    readme = {row.option: row.default for row in in_readme()}
+def test_the_documentation_states_the_defaults_that_the_help_states(
+    pytester: pytest.Pytester,
+) -> None:
+    docs = {row.option: row.default for row in in_docs()}
     stated = {row.option: row.default for row in in_help(pytester) if row.default}
     said_otherwise = {
         "--eventlet-phases=PHASES": "all three for --strace and --pcap, call for --cprofile"
     }
     assert len(stated) == 12
     for option, default in stated.items():
-        assert default in (readme[option], said_otherwise.get(option))
-    assert set(readme.values()) - set(stated.values()) == {
+        assert default in (docs[option], said_otherwise.get(option))
+    assert set(docs.values()) - set(stated.values()) == {
         "off",
         "none",
         "all; call for --cprofile",
     } - set(stated.values())
+
+
+def test_the_short_table_in_readme_has_options_as_the_documentation_has_them() -> None:
+    text = (ROOT / "README.rst").read_text().partition("\nOptions\n-------\n")[2]
+    short = re.findall(r"^``(--.*?)``", text, re.MULTILINE)
+    assert len(short) == 11
+    assert set(short) <= {row.option for row in in_docs()}
+
+
+def test_the_index_that_shows_readme_can_follow_each_of_its_links() -> None:
+    text = (ROOT / "README.rst").read_text()
+    links = re.findall(r"^\.\. _.*?: (.*)", text, re.MULTILINE)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    assert "<docs/" not in text
+    for page in re.findall(r"/en/latest/([\w-]+)\.html", text):
+        assert [path for path in (ROOT / "docs").iterdir() if path.stem == page]

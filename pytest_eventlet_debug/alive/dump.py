@@ -19,6 +19,8 @@ from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
+from pytest_eventlet_debug.alive.spawns import SpawnWatch
+from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.alive.watch import AsyncioWatch
 
 FILE = "tasks.txt"
@@ -49,6 +51,8 @@ class AliveDump:
         self._directory = directory
         self._in_reports = not config.option.usepdb
         self._watch = AsyncioWatch()
+        self._spawns = SpawnWatch()
+        self._timeouts = TimeoutWatch(lambda frame: take((), self._others, frame))
         self._error: BaseException | None = None
         self._as_it_failed: tuple[int, Alive] | None = None
         self._others: frozenset[int] = frozenset()
@@ -65,15 +69,21 @@ class AliveDump:
         self._error = self._as_it_failed = None
         self._watch.forget()
         self._watch.look_again()
+        self._timeouts.begin()
+        self._spawns.look_again()
         if self._in_reports and not self._unittest:
             self._watch_unittest()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self) -> None:
         self._watch.look_again()
+        self._timeouts.begin()
+        self._spawns.look_again()
 
     def pytest_unconfigure(self) -> None:
         self._watch.stop()
+        self._timeouts.stop()
+        self._spawns.stop()
         for kind, name, original in self._unittest:
             setattr(kind, name, original)
         self._unittest.clear()
@@ -102,7 +112,7 @@ class AliveDump:
         return call
 
     def _take(self, error: BaseException | None) -> Alive:
-        return take(self._watch.cancelled_by(error), self._others)
+        return self._timeouts.of(error) or take(self._watch.cancelled_by(error), self._others)
 
     # Outside of what judges xfail, inside of the session that closes the artifacts.
     @pytest.hookimpl(wrapper=True)

@@ -7,10 +7,12 @@ from typing import Any
 from typing import NamedTuple
 
 from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive.greenthreads import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
 
 
@@ -47,12 +49,15 @@ class HubState(NamedTuple):
     """The next one first."""
 
 
-def find_hubs(heap: Heap | None = None) -> tuple[HubState, ...]:
-    """Look at the hubs of all threads, the one of this thread first."""
+def find_hubs(heap: Heap | None = None, look: Look | None = None) -> tuple[HubState, ...]:
+    """Look at the hubs of all threads, the one of this thread first.
+
+    :param look: one that was made of the same heap, if there is one.
+    """
     heap = heap or walk()
     if not heap.hubs:
         return ()
-    look = Look(heap)
+    look = look or Look(heap)
     local = getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None)
     own = getattr(local, "hub", None)
     found = []
@@ -94,14 +99,20 @@ def describe_timer(timer: Timer, look: Look) -> str:
 
 
 def _named(name: str) -> str:
+    if name == THE_TEST:
+        return name
     return f"the {name}" if name in ("main greenlet", "hub") else f"greenthread {name}"
+
+
+def _target(hub: Any, listener: Listener, look: Look) -> str:
+    complaint = look.watched.complaint(hub, listener.event, listener.fd)
+    words = descriptors.describe(listener.fd)
+    return f"{words}, {complaint}" if complaint else words
 
 
 def _state(hub: Any, current: bool, look: Look) -> HubState:
     listeners = tuple(
-        WatchedDescriptor(
-            each.event, each.fd, descriptors.describe(each.fd), look.name(each.greenlet)
-        )
+        WatchedDescriptor(each.event, each.fd, _target(hub, each, look), look.name(each.greenlet))
         for each in look.wakers.listeners.get(id(hub), ())
     )
     timers = tuple(

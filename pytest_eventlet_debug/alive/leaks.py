@@ -20,6 +20,7 @@ import dataclasses
 import gc
 import io
 import posix
+import re
 import sys
 import types
 from typing import Any
@@ -41,6 +42,7 @@ from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import is_of_asyncio
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import find_tasks
 from pytest_eventlet_debug.alive.wakers import Listener
@@ -55,6 +57,7 @@ GRACE_SECONDS = 0.2
 MAX_LINES = 30
 """Leftovers of one test that are named; the rest is counted."""
 
+_SECONDS = re.compile(r"-?\d+\.\d+ s left")
 _HUB_TASK = "Hub.run.<locals>.async_run()"
 
 
@@ -65,8 +68,9 @@ MAX_REACHED = 20_000
 class LeakWatch:
     """Judges each test that passes by what it leaves; a plugin object.
 
-    What fixtures of a wider scope than one test make is theirs, and no leak. A test that
-    fails is not judged: its traceback keeps things alive.
+    What fixtures of a wider scope than one test make is theirs, and no leak. Of a test that
+    fails only that is told which its traceback does not keep alive: threads, processes, and
+    what a hub holds.
 
     :param mode: whether to warn, or to fail the test in its teardown.
     :param own_descriptors: returns those of this plugin.
@@ -80,14 +84,19 @@ class LeakWatch:
         self._late = _Late()
         self._failed = False
         self._begun = False
+        self._spawns = SpawnWatch()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
         self._failed = False
+        self._spawns.look_again()
         if not self._begun:
             self._begun = True
             self._accept()
         return (yield)
+
+    def pytest_unconfigure(self) -> None:
+        self._spawns.stop()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
@@ -112,9 +121,11 @@ class LeakWatch:
         except BaseException:
             self._accept()
             raise
-        for nodeid, lines in self._judge(item.nodeid):
-            if nodeid != item.nodeid:
-                item.warn(EventletLeakWarning(_text(lines, f"{nodeid}, an earlier test, left")))
+        for nodeids, lines in _by_lines(self._judge(item.nodeid), item.nodeid):
+            if nodeids != [item.nodeid]:
+                item.warn(EventletLeakWarning(_text(lines, f"{_earlier(nodeids)} left")))
+            elif self._failed:
+                item.warn(EventletLeakWarning(_text(lines, "The test, which failed, left")))
             elif self._mode == "warn":
                 item.warn(EventletLeakWarning(_text(lines, "The test left")))
             else:
@@ -149,6 +160,22 @@ class LeakWatch:
             return [(nodeid, [f"something that could not be read: {type(error).__name__}"])]
 
 
+def _by_lines(found: list[tuple[str, list[str]]], own: str) -> list[tuple[list[str], list[str]]]:
+    """Put tests before *own* together that left the same, but for the time that is left to it."""
+    tests: dict[tuple[object, ...], tuple[list[str], list[str]]] = {}
+    for nodeid, lines in found:
+        key = (nodeid == own, *sorted(_SECONDS.sub("", line) for line in lines))
+        tests.setdefault(key, ([], lines))[0].append(nodeid)
+    return list(tests.values())
+
+
+def _earlier(nodeids: list[str]) -> str:
+    if len(nodeids) == 1:
+        return f"{nodeids[0]}, an earlier test,"
+    others = "another" if len(nodeids) == 2 else f"{len(nodeids) - 1} others"
+    return f"{nodeids[0]} and {others}, earlier tests, each"
+
+
 def _text(lines: list[str], who: str) -> str:
     counted = Counter(lines)
     shown = [f"{line} x {count}" if count > 1 else line for line, count in counted.items()]
@@ -176,6 +203,8 @@ class _Census:
     threads: dict[int, Any]
     children: set[int]
     files: dict[int, str]
+    excused: set[int]
+    """Descriptors of eventlet's own, which are known from then on, whatever becomes of them."""
     loops: list[Any]
     heap: Heap
 
@@ -187,7 +216,7 @@ def _look(follower: Follower, own_descriptors: Collection[int]) -> _Census:
         has_hubs = bool(heap.hubs)
         files = descriptors.open_descriptors()
         # The standard ones are pytest's, which moves them as it captures.
-        for number in {0, 1, 2, *own_descriptors, *_descriptors_of_eventlet(heap)}:
+        for number in {0, 1, 2, *own_descriptors}:
             files.pop(number, None)
         return _Census(
             look,
@@ -198,6 +227,7 @@ def _look(follower: Follower, own_descriptors: Collection[int]) -> _Census:
             _threads(heap),
             _children(),
             files,
+            set(_descriptors_of_eventlet(heap)),
             _loops(heap),
             heap,
         )
@@ -248,6 +278,9 @@ def _descriptors_of_loop(loop: Any) -> Iterator[int]:
 def _descriptors_of_eventlet(heap: Heap) -> Iterator[int]:
     """Yield what hubs and the thread pool have open as long as they live."""
     for hub in heap.hubs:
+        # With its thread a hub's greenlet ends, but nobody closes what the hub has open.
+        if getattr(getattr(hub, "greenlet", None), "dead", False):
+            continue
         with contextlib.suppress(Exception):
             yield hub.poll.fileno()
         yield from _descriptors_of_loop(getattr(hub, "loop", None))
@@ -310,7 +343,10 @@ def _threads(heap: Heap) -> dict[int, Any]:
         executor = getattr(getattr(hub, "loop", None), "_default_executor", None)
         ours.update(getattr(each, "_ident", None) for each in getattr(executor, "_threads", ()))
     found: dict[int, Any] = {}
-    for ident in sys._current_frames():
+    own = sys._getframe()
+    for ident, top in sys._current_frames().items():
+        if top is own:
+            continue  # whoever looks is no leak, under whichever name eventlet has it
         name = thread_name(ident) or ""
         if ident not in ours and not name.startswith("pytest_timeout"):
             found[ident] = _thread_object(ident)
@@ -410,12 +446,12 @@ class _Findings:
         self._children: set[int] = set()
         self.uncertain = False
         reported = self._judge_late(census, late)
+        reported |= self._judge_greenlets(census, known, excused)
         if not excused:
-            reported |= self._judge_greenlets(census, known)
             self._judge_tasks(census, known)
-            self._judge_wakers(census, known, reported)
-            self._judge_threads(census, known)
-            self._judge_children(census, known)
+        self._judge_wakers(census, known, reported)
+        self._judge_threads(census, known)
+        self._judge_children(census, known)
         self._judge_files(census, known, late, excused)
 
     def by_test(self) -> list[tuple[str, list[str]]]:
@@ -455,7 +491,7 @@ class _Findings:
                 reported.add(id(greenlet))
         return reported
 
-    def _judge_greenlets(self, census: _Census, known: _Known) -> set[int]:
+    def _judge_greenlets(self, census: _Census, known: _Known, failed: bool) -> set[int]:
         reported: set[int] = set()
         for greenlet in census.greenlets:
             if known.has(greenlet):
@@ -468,8 +504,11 @@ class _Findings:
                 late = _Awaited(self._nodeid, weakref.ref(greenlet), tuple(wakers))
                 self.late.greenlets.append(late)
                 continue
-            if described.state == "not started" and not census.look.wakers.timers_of(greenlet):
-                continue  # never to run: an object like any other
+            held_by_hub = census.look.wakers.timers_of(greenlet) or (
+                census.look.wakers.listeners_of(greenlet)
+            )
+            if not held_by_hub and (failed or described.state == "not started"):
+                continue  # an object like any other, of a traceback perhaps
             self.uncertain = True
             reported.add(id(greenlet))
             self._add(self._nodeid, _greenthread_line(described))
@@ -528,6 +567,8 @@ class _Findings:
         told: set[int] = set()
         held: set[int] | None = None
         for number, target in sorted(census.files.items()):
+            if number in census.excused:
+                continue
             if known.files.get(number) == target:
                 nodeid = late.files.get((number, target))
             else:
@@ -566,7 +607,10 @@ def _due_wakers(look: Look, greenlet: Any) -> list[int]:
 
 def _greenthread_line(each: Greenthread) -> str:
     place = _place(each.stack[-1] if each.stack else None)
-    return f"greenthread {each.name}{place}{_waits(each.waits)}"
+    spawned = ""
+    if each.spawned is not None:
+        spawned = f", spawned at {each.spawned.filename}:{each.spawned.lineno}"
+    return f"greenthread {each.name}{place}{_waits(each.waits)}{spawned}"
 
 
 def _place(frame: Frame | None) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import functools
-import linecache
 import os
 import re
 from typing import TypeVar
 
+from pytest_eventlet_debug.alive import source
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Thread
@@ -215,19 +215,22 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
     lines.append(f"greenthreads: {count:,}" if count else "no greenthreads")
     if alive.frozen:
         lines.append("  (gc.freeze() was called: greenthreads made before it may be missing)")
-    names = {each.id: each.name for each in alive.greenthreads}
-    for cycle in alive.cycles[:MAX_NAMES]:
-        circle = " -> ".join(names.get(each, "?") for each in (*cycle, cycle[0]))
-        lines.append(f"  DEADLOCK: each waits for the end of the next: {circle}")
+    lines += _deadlocks(alive)
     groups = _by_kind(
         alive.greenthreads,
         lambda each: (
-            *(each.name, each.state, each.thread, each.stack),
+            *(each.name, each.state, each.thread, each.stack, each.spawned),
             each.waits.kind if each.waits else None,
             each.timeout is None,
         ),
     )
-    groups.sort(key=lambda group: (_ORDER.get(group[0].state, 9), -len(group)))
+    groups.sort(
+        key=lambda group: (
+            not group[0].of_test,
+            _ORDER.get(group[0].state, 9),
+            -len(group),
+        )
+    )
     for group in groups[:max_groups]:
         lines += _greenthread(group)
     cut = groups[max_groups:]
@@ -238,12 +241,32 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
     return "\n".join(lines) + "\n"
 
 
+def _deadlocks(alive: AliveGreenthreads) -> list[str]:
+    known = {each.id: each for each in alive.greenthreads}
+    lines = []
+    for cycle in alive.cycles[:MAX_NAMES]:
+        members = [known[each] for each in cycle if each in known]
+        circle = " -> ".join(each.name for each in (*members, *members[:1]))
+        ends = all(each.waits is not None and each.waits.kind == "end" for each in members)
+        if ends:
+            lines.append(f"  DEADLOCK: each waits for the end of the next: {circle}")
+        else:
+            # A semaphore may be released by others than those who hold it.
+            lines.append(f"  DEADLOCK, unless another one releases a lock: {circle}")
+    if len(alive.cycles) > MAX_NAMES:
+        lines.append(f"  DEADLOCK: {len(alive.cycles) - MAX_NAMES} more circles")
+    return lines
+
+
 def _greenthread(group: list[Greenthread]) -> list[str]:
     first = group[0]
     thread = f", in thread {first.thread}" if first.thread else ""
     lines = [f"  {first.name}  {first.state}{thread}"]
     if len(group) > 1:
         lines[0] += f"  x {len(group):,}"
+    if first.spawned is not None:
+        where = f"{_path(first.spawned.filename)}:{first.spawned.lineno}"
+        lines.append(f"    spawned at {where} in {first.spawned.function}")
     lines += [f"    {line}" for line in _frames(first.stack)]
     waits = _waits([each.waits for each in group])
     if waits:
@@ -354,9 +377,9 @@ def _frames(stack: Sequence[Frame]) -> list[str]:
 
 def _frame(frame: Frame) -> list[str]:
     lines = [f"{_path(frame.filename)}:{frame.lineno} in {frame.function}"]
-    source = linecache.getline(frame.filename, frame.lineno).strip()
-    if source:
-        lines.append(f"    {source}")
+    text = source.line(frame.filename, frame.lineno)
+    if text:
+        lines.append(f"    {text}")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 import dataclasses
+import types
 
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import find_greenthreads
@@ -26,16 +27,21 @@ class Alive:
     cancelled: tuple[Cancelled, ...] = ()
 
 
-def take(cancelled: tuple[Cancelled, ...] = (), ignored: Container[int] = ()) -> Alive:
+def take(
+    cancelled: tuple[Cancelled, ...] = (),
+    ignored: Container[int] = (),
+    interrupted: types.FrameType | None = None,
+) -> Alive:
     """Look at everything in one walk over the heap.
 
     :param cancelled: what was seen before; tasks that still live are left out of it.
     :param ignored: the idents of threads that are of no interest.
+    :param interrupted: the frame that a signal handler has interrupted.
     """
     with collector_paused():
         heap = walk()
         tasks = find_tasks(heap)
-        greenthreads = find_greenthreads(heap, ignored)
+        greenthreads = find_greenthreads(heap, ignored, interrupted)
         return Alive(tasks, greenthreads, find_hubs(heap), _gone(cancelled, tasks))
 
 

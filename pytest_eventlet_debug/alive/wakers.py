@@ -91,6 +91,10 @@ class Wakers:
         seconds = self._left.get(id(raw_timer))
         return None if seconds is None else max(seconds, 0.0)
 
+    def overdue(self, raw_timer: Any) -> float:
+        """Return by how many seconds a timer that has not been called is late, or 0."""
+        return max(-self._left.get(id(raw_timer), 0.0), 0.0)
+
     def listeners_of(self, greenlet: Any) -> list[Listener]:
         """Return the listeners that will wake a greenlet."""
         return self._listeners_of.get(id(greenlet), [])

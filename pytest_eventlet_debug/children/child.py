@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 import contextlib
 import faulthandler
+import functools
 import io
 from pathlib import Path
 import posix
 import signal
+import types
 from typing import Any
 import warnings
 
@@ -17,6 +19,7 @@ import pytest
 
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug import roles
+from pytest_eventlet_debug.alive import on_demand
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.selection import Stepwise
@@ -25,6 +28,8 @@ from pytest_eventlet_debug.system import unpatched
 
 # Not a signal that tests use: real-time signals have no meaning of their own.
 STACKS_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
+# What a Python handler answers, once the interpreter comes round to it.
+ALIVE_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 4
 
 # Files of the user's that only the controller may write, for it knows all hubs' reports.
 _CONTROLLERS_FILES = ("xmlpath", "htmlpath", "report_log", "pastebin", "json_report_file")
@@ -39,6 +44,18 @@ def become(assignment: ChildAssignment) -> None:
         # pytest is about to capture descriptor 2.
         stderr = unpatched.move_up(posix.dup(2))
         faulthandler.register(STACKS_SIGNAL, stderr, all_threads=True, chain=False)
+        signal.signal(ALIVE_SIGNAL, functools.partial(_tell_and_stay, stderr))
+
+
+def _tell_and_stay(stderr: int, number: int, frame: types.FrameType | None) -> None:
+    """Write what is alive, and wait to be killed.
+
+    The signal has interrupted a system call: a test must not go on, and pass, for having been
+    asked why it hangs.
+    """
+    on_demand.write_dump(stderr, frame)
+    while True:
+        unpatched.wait_readable([], None)
 
 
 def give_up_files(config: pytest.Config, assignment: ChildAssignment) -> None:
@@ -184,6 +201,7 @@ class Reporter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
+        on_demand.ignore_present_threads()
         self._send(messages.SessionStart(pytest_internals.captured_files(self._config)))
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:

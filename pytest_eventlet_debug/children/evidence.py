@@ -10,8 +10,11 @@ import posix
 import re
 import shutil
 import signal
+import sys
 
+from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import newest_attempt
+from pytest_eventlet_debug.children.child import ALIVE_SIGNAL
 from pytest_eventlet_debug.children.proc import descendants
 from pytest_eventlet_debug.children.proc import tail
 from pytest_eventlet_debug.children.process import ChildProcess
@@ -24,6 +27,10 @@ _CALLS = 12
 _SAMPLES = 10
 
 _FRAMES_OF_THE_RUNNER = re.compile(r'^  File ".*/(_pytest|pluggy|pytest_eventlet_debug)/')
+_RUNNER_IN_PY_SPY = re.compile(r"\((_pytest|pluggy|pytest_eventlet_debug)/|^(Process|Python) ")
+
+HANG_FILE = "hang.txt"
+"""The artifact of a test that hung and is recorded."""
 
 
 class Evidence(TerminalRepr):
@@ -89,11 +96,70 @@ def gather(
     burning = activity(runner)
     # Before the stacks, for writing them out is system calls too.
     calls = _strace_sample(runner, scratch)
-    for nodeid in nodeids:
-        calls = calls or tail(newest_attempt(artifacts, nodeid) / "strace.txt")
-    stacks = process.dump_stacks(1.0)
+    directories = [newest_attempt(artifacts, nodeid) for nodeid in nodeids]
+    for directory in directories:
+        calls = calls or tail(directory / "strace.txt")
+    inside = _inside(process, scratch.with_name("py-spy.txt"))
+    _keep(directories, inside)
     last = "\n".join(calls.splitlines()[-_CALLS:])
-    return [("What it does", burning), ("Its stacks", stacks), ("Its last system calls", last)]
+    return [("What it does", burning), *inside, ("Its last system calls", last)]
+
+
+def _inside(process: ChildProcess, scratch: Path) -> list[tuple[str, str]]:
+    """Ask Python what it does; where it does not answer, read that from outside."""
+    alive = process.dump_alive(1.0)
+    if alive:
+        return [("What is alive", alive)]
+    if process.blocks(ALIVE_SIGNAL):
+        why = "its main thread blocks signals"
+    else:
+        why = "its main thread is in C code, or in a signal handler, and does not return to Python"
+    return [
+        ("Python did not answer", why),
+        ("Its stacks", process.dump_stacks(1.0)),
+        ("Its running stacks, by py-spy", _py_spy(process.runner, scratch)),
+    ]
+
+
+def _keep(directories: Iterable[Path], sections: Iterable[tuple[str, str]]) -> None:
+    """Put what was seen beside what was recorded of the tests."""
+    text = "".join(f"{title}:\n{text.rstrip()}\n\n" for title, text in sections if text.strip())
+    for directory in directories:
+        if (directory / TEST_FILE).exists():
+            with contextlib.suppress(OSError):
+                (directory / HANG_FILE).write_text(text, errors="backslashreplace")
+
+
+def _py_spy(pid: int, path: Path, seconds: float = 5.0) -> str:
+    """Return what py-spy reads of a process's memory, where it is installed and may."""
+    beside = Path(sys.executable).with_name("py-spy")
+    program = str(beside) if beside.exists() else shutil.which("py-spy")
+    if program is None:
+        return ""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    reader = posix.posix_spawn(
+        program,
+        [program, "dump", "--nonblocking", "--pid", str(pid)],
+        unpatched.environment(),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(path), flags, 0o600),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        ],
+    )
+    deadline = unpatched.monotonic() + seconds
+    while unpatched.monotonic() < deadline:
+        if posix.waitpid(reader, posix.WNOHANG)[0]:
+            break
+        unpatched.wait_readable([], 0.02)
+    else:
+        _end(reader)
+    return _without_runner(tail(path))
+
+
+def _without_runner(text: str) -> str:
+    lines = (line for line in text.splitlines() if not _RUNNER_IN_PY_SPY.search(line))
+    return "\n".join(lines)
 
 
 def activity(pid: int, seconds: float = 0.5) -> str:

@@ -225,6 +225,38 @@ class ChildProcess:
             seconds -= 0.02
         return proc.read(self._stderr, before).strip()
 
+    def dump_alive(self, seconds: float) -> str:
+        """Let Python write what is alive, and return that; nothing where it does not answer.
+
+        :param seconds: how long Python may take to begin.
+        """
+        from pytest_eventlet_debug.alive import on_demand
+        from pytest_eventlet_debug.children.child import ALIVE_SIGNAL
+
+        before = proc.size(self._stderr)
+        self._signal(ALIVE_SIGNAL)
+        seconds = max(seconds, 0.02)
+        begun = False
+        while seconds > 0:
+            text = proc.read(self._stderr, before)
+            if not begun and on_demand.BEGIN in text:
+                begun = True
+                seconds += on_demand.MAX_SECONDS
+            if on_demand.END in text:
+                break
+            unpatched.wait_readable([], 0.02)
+            seconds -= 0.02
+        _, _, alive = proc.read(self._stderr, before).partition(on_demand.BEGIN)
+        return alive.partition(on_demand.END)[0]
+
+    def blocks(self, number: int) -> bool:
+        """Say whether the main thread has a signal blocked."""
+        with contextlib.suppress(OSError, ValueError):
+            for line in unpatched.read_file(f"/proc/{self.runner}/status").splitlines():
+                if line.startswith(b"SigBlk:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+        return False
+
     def kill(self) -> None:
         """End the process, its group and its descendants by SIGKILL, and reap it."""
         if not self.ended():

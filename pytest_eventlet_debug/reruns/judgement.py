@@ -11,7 +11,7 @@ from pytest_eventlet_debug.outcomes.outcomes import Outcome
 
 Kind = Literal["same", "differs", "flaky", "fails differently"]
 
-_BAD = frozenset({"failed", "error", "hung", "crashed"})
+BAD = frozenset({"failed", "error", "hung", "crashed"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ending:
     @property
     def bad(self) -> bool:
         """Whether the attempt failed, in whichever way."""
-        return self.outcome in _BAD
+        return self.outcome in BAD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,16 @@ class Judgement:
 
     :param kind: ``flaky`` where attempts on one hub do not end alike; ``fails differently``
         where it fails on several hubs, on each in its own way every time.
-    :param text: how often it failed where, in one line.
+    :param hubs: for each hub how often it failed there, in words.
     """
 
     kind: Kind
-    text: str
+    hubs: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        """All of it in one line."""
+        return ", ".join(f"{hub} {words}" for hub, words in self.hubs)
 
 
 def judge(attempts: Mapping[str, Sequence[Ending]]) -> Judgement:
@@ -48,7 +53,11 @@ def judge(attempts: Mapping[str, Sequence[Ending]]) -> Judgement:
 
     :param attempts: for each hub, in the order to show, at least one attempt.
     """
-    return Judgement(_kind(attempts), _text(attempts))
+    kind = _kind(attempts)
+    with_errors = kind == "fails differently"
+    return Judgement(
+        kind, tuple((hub, _counts(endings, with_errors)) for hub, endings in attempts.items())
+    )
 
 
 def _kind(attempts: Mapping[str, Sequence[Ending]]) -> Kind:
@@ -63,16 +72,12 @@ def _kind(attempts: Mapping[str, Sequence[Ending]]) -> Kind:
     return "differs" if any(each != outcomes[0] for each in outcomes) else "same"
 
 
-def _text(attempts: Mapping[str, Sequence[Ending]]) -> str:
-    return ", ".join(f"{hub} {_counts(endings)}" for hub, endings in attempts.items())
-
-
-def _counts(endings: Sequence[Ending]) -> str:
+def _counts(endings: Sequence[Ending], with_errors: bool) -> str:
     """Say how attempts on one hub ended: ``failed 2 of 3 (KeyError)``, or ``passed``."""
     worst = [each for each in endings if each.bad]
     if not worst:
         return endings[0].outcome if len(endings) == 1 else f"failed 0 of {len(endings)}"
     word = worst[0].outcome if len({each.outcome for each in worst}) == 1 else "failed"
-    errors = ", ".join(dict.fromkeys(each.error for each in worst if each.error))
     times = "" if len(endings) == 1 else f" {len(worst)} of {len(endings)}"
-    return f"{word}{times}" + (f" ({errors})" if errors else "")
+    errors = ", ".join(dict.fromkeys(each.error for each in worst if each.error))
+    return f"{word}{times}" + (f" ({errors})" if errors and with_errors else "")

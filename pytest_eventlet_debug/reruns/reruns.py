@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from collections.abc import Sequence
+import contextlib
 from pathlib import Path
 import tempfile
-from typing import Any
 
 import pytest
 
 from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.assignment import Tracing
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.children.start import start_child
-from pytest_eventlet_debug.outcomes.categories import category_of
+from pytest_eventlet_debug.outcomes.gathering import Attempt
+from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
-from pytest_eventlet_debug.outcomes.outcomes import Outcomes
+from pytest_eventlet_debug.phrasing import tests
+from pytest_eventlet_debug.reruns.stress import stress
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
 
@@ -24,16 +27,12 @@ _TICK_SECONDS = 0.2
 
 
 class Rerun:
-    """What one child says of the tests that it runs again.
+    """What one child reports of the tests that it runs again."""
 
-    ``seconds`` has the time that each took, setup and teardown included.
-    """
-
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, hub: str | None, hub_in_ids: bool) -> None:
         self._config = config
-        self._outcomes = Outcomes()
+        self._gathering = Gathering(config, [hub or "default"], hub_in_ids)
         self._running: dict[str, None] = {}
-        self.seconds: dict[str, float] = {}
 
     def receive(self, message: messages.Message) -> None:
         """Take in what the child reports of its tests."""
@@ -43,66 +42,102 @@ class Rerun:
             case messages.LogFinish(nodeid):
                 self._running.pop(nodeid, None)
             case messages.LogReport(_, data):
-                self._report(data)
+                report = self._config.hook.pytest_report_from_serializable(
+                    config=self._config, data=data
+                )
+                self._gathering.pytest_runtest_logreport(report)
 
-    def _report(self, data: dict[str, Any]) -> None:
-        hook: Any = self._config.hook
-        report = hook.pytest_report_from_serializable(config=self._config, data=data)
-        self._outcomes.note(report.nodeid, category_of(self._config, report))
-        if not hasattr(report, "context"):  # a subtest's time is in its test's call
-            before = self.seconds.get(report.nodeid, 0.0)
-            self.seconds[report.nodeid] = before + report.duration
-
-    def outcomes(self, end: Outcome) -> Mapping[str, Outcome]:
+    def attempts(self, end: Outcome) -> dict[str, Attempt]:
         """Return how each test ended.
 
         :param end: what became of the test that the child was in when it ended.
         """
-        return {**self._outcomes.latest, **dict.fromkeys(self._running, end)}
+        ended = {nodeid: self._gathering.attempt(nodeid) for nodeid in self._gathering.nodeids}
+        return {**ended, **dict.fromkeys(self._running, Attempt(end))}
 
 
 class Reruns:
-    """Runs tests again with the command line of this run.
+    """Runs tests again with the command line of this run; the one mechanism for all who need it.
 
+    :param gathering: knows which hub a test ran under, and is given the further attempts.
     :param run: names the run, for its artifacts.
     :param own_pids: whether the processes have process ids of their own.
     """
 
-    def __init__(self, config: pytest.Config, settings: Settings, run: str, own_pids: bool) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        gathering: Gathering,
+        run: str,
+        own_pids: bool,
+    ) -> None:
         self._config = config
         self._settings = settings
+        self._gathering = gathering
         self._run = run
         self._own_pids = own_pids
 
     @property
     def possible(self) -> bool:
         """Whether tests can be run while nobody looks: not those that open a debugger."""
-        return not (self._config.option.usepdb or self._config.option.trace)
+        option = self._config.option
+        return not (option.usepdb or option.trace or option.collectonly)
 
-    def run(self, hub: str | None, nodeids: Sequence[str]) -> dict[str, tuple[Outcome, float]]:
-        """Run tests of one hub once more; return the outcome and the seconds of each."""
+    def repeat(self, nodeids: Iterable[str], times: int, tracing: Tracing = "off") -> None:
+        """Run tests some more times, each time in fresh processes, and note their attempts."""
+        by_hub: dict[str | None, list[str]] = {}
+        for nodeid in nodeids:
+            hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
+            by_hub.setdefault(hub, []).append(nodeid)
+        if not by_hub or not times:
+            return
+        count = sum(map(len, by_hub.values()))
+        how = {"off": "", "on": " with the tracers", "as asked": ""}[tracing]
+        self.say(f"running {tests(count)} again{how}" + (f", {times} times" if times > 1 else ""))
+        with stress() if self._settings.stress else contextlib.nullcontext():
+            for _ in range(times):
+                for hub, of_hub in by_hub.items():
+                    for nodeid, attempt in self.run(hub, of_hub, tracing).items():
+                        self._gathering.again.setdefault(nodeid, []).append(attempt)
+
+    def run(
+        self, hub: str | None, nodeids: Sequence[str], tracing: Tracing = "off"
+    ) -> dict[str, Attempt]:
+        """Run tests of one hub once more, in this order; return how each ended.
+
+        One that ends its process is followed by the others in a fresh one.
+        """
+        attempts: dict[str, Attempt] = {}
+        left = list(nodeids)
+        while left:
+            found = self._run_in_one_process(hub, left, tracing)
+            attempts.update((nodeid, found[nodeid]) for nodeid in left if nodeid in found)
+            if not any(nodeid in found for nodeid in left):
+                break
+            left = [nodeid for nodeid in left if nodeid not in found]
+        return attempts
+
+    def _run_in_one_process(
+        self, hub: str | None, nodeids: Sequence[str], tracing: Tracing
+    ) -> dict[str, Attempt]:
         with tempfile.TemporaryDirectory(prefix="pytest-eventlet-debug-") as name:
-            directory = Path(name)
             # Its coverage data goes with the directory: the run has been measured.
             assignment = ChildAssignment(
                 hub=hub,
                 hubs=tuple(each.name for each in self._settings.hubs),
                 run=self._run,
                 own_pids=self._own_pids,
+                tracing=tracing,
             )
-            process = start_child(self._config, assignment, directory, "rerun", nodeids)
-            rerun = Rerun(self._config)
+            process = start_child(self._config, assignment, Path(name), "rerun", nodeids)
+            rerun = Rerun(self._config, hub, self._settings.hub_in_ids)
             try:
                 end = self._listen(process, rerun)
             finally:
                 process.kill()
                 process.close()
-        outcomes = rerun.outcomes(end)
-        return {
-            nodeid: (outcomes[nodeid], rerun.seconds.get(nodeid, 0.0))
-            for nodeid in nodeids
-            if nodeid in outcomes
-        }
+        return rerun.attempts(end)
 
     def _listen(self, process: ChildProcess, rerun: Rerun) -> Outcome:
         """Hear a child out; return what became of a test that it has not ended."""
@@ -122,3 +157,10 @@ class Reruns:
             timeout = self._settings.timeout
             if timeout is not None and unpatched.monotonic() - last_heard >= timeout:
                 return "hung"
+
+    def say(self, line: str) -> None:
+        """Print a line of ours after the tests'."""
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(line)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade.comparison import Kind
 from pytest_eventlet_debug.upgrade.comparison import Verdict
-from pytest_eventlet_debug.upgrade.recorder import Again
 from pytest_eventlet_debug.upgrade.recorder import Recorder
 from pytest_eventlet_debug.upgrade.saved_run import SavedRun
 from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
@@ -28,9 +28,9 @@ _DOUBTFUL: tuple[Kind, ...] = ("regression", "fails", "fixed")
 class UpgradeCheck:
     """Save the run and compare it with an earlier one; a plugin object.
 
-    :param recorder: gathers what happens.
-    :param run: names the run, for the artifacts of tests that are run again.
-    :param own_pids: whether these have process ids of their own.
+    :param recorder: turns what happens into a saved run.
+    :param gathering: knows how the tests end.
+    :param reruns: runs some of them again.
     :raises SavedRunError: a file that cannot be read or written, or that is of another suite.
     """
 
@@ -39,13 +39,14 @@ class UpgradeCheck:
         config: pytest.Config,
         settings: Settings,
         recorder: Recorder,
-        run: str,
-        own_pids: bool,
+        gathering: Gathering,
+        reruns: Reruns,
     ) -> None:
         self._config = config
         self._settings = settings
         self._recorder = recorder
-        self._reruns = Reruns(config, settings, run, own_pids)
+        self._gathering = gathering
+        self._reruns = reruns
         self._checked = False
         self._lines: list[str] = []
         self._bad = False
@@ -77,9 +78,9 @@ class UpgradeCheck:
 
     def _see_common_tests(self) -> None:
         self._checked = True
-        if self._old is None or self._recorder.uncollected:
+        if self._old is None or self._gathering.uncollected:
             return
-        tests = {self._recorder.key(nodeid)[0] for nodeid in self._recorder.collected}
+        tests = {self._gathering.key(nodeid)[0] for nodeid in self._recorder.collected}
         try:
             comparison.check_common_tests(self._old, self._settings.compare, tests)
         except SavedRunError as error:
@@ -89,14 +90,13 @@ class UpgradeCheck:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.exitstatus == pytest.ExitCode.USAGE_ERROR or self._config.option.collectonly:
             return
-        new = self._recorder.run(session, {})
+        new = self._recorder.run(session)
         self._save(new)
         if self._old is None:
             return
         verdict = comparison.compare(self._old, new)
-        again = self._run_again(verdict, new)
-        if again:
-            new = self._recorder.run(session, again)
+        if self._run_again(verdict, new):
+            new = self._recorder.run(session)
             self._save(new)
             verdict = comparison.compare(self._old, new)
         self._lines += format_verdict(verdict, self._old, self._settings.compare)
@@ -104,33 +104,16 @@ class UpgradeCheck:
         if self._settings.compare_fail:
             self._judge(session, verdict, new)
 
-    def _run_again(self, verdict: Verdict, new: SavedRun) -> dict[str, Again]:
-        """Run what changed some more times, unless the run was broken off."""
+    def _run_again(self, verdict: Verdict, new: SavedRun) -> bool:
+        """Run what changed some more times, unless the run was broken off; say if it ran."""
         changed = {(each.test, each.hub) for kind in _DOUBTFUL for each in verdict.of(kind)}
         changed |= {(each.test, each.hub) for each in verdict.slower}
         times = self._settings.compare_reruns
         if not changed or not times or new.incomplete or not self._reruns.possible:
-            return {}
-        by_hub: dict[str | None, list[str]] = {}
-        for nodeid in self._recorder.nodeids:
-            key = self._recorder.key(nodeid)
-            if key in changed:
-                by_hub.setdefault(key[1] if self._settings.hubs else None, []).append(nodeid)
-        again: dict[str, Again] = {}
-        self._say(f"running {len(changed)} of the tests again, {times} times")
-        for _ in range(times):
-            for hub, nodeids in by_hub.items():
-                for nodeid, (outcome, seconds) in self._reruns.run(hub, nodeids).items():
-                    each = again.setdefault(nodeid, Again())
-                    each.outcomes.append(outcome)
-                    each.seconds = min(each.seconds, seconds)
-        return again
-
-    def _say(self, line: str) -> None:
-        terminal = self._config.pluginmanager.getplugin("terminalreporter")
-        if terminal is not None:
-            terminal.ensure_newline()
-            terminal.write_line(line)
+            return False
+        nodeids = [each for each in self._gathering.nodeids if self._gathering.key(each) in changed]
+        self._reruns.repeat(nodeids, times, "as asked")
+        return True
 
     def _judge(self, session: pytest.Session, verdict: Verdict, new: SavedRun) -> None:
         """Let the exit status tell of regressions alone."""

@@ -298,7 +298,7 @@ def test_a_breakpoint_in_a_coroutine_on_the_asyncio_hub_under_monkey_patch(
     assert "  sleeper  suspended\n" in printed
     assert "waits on sleep, 59." in printed
     # The test waits, too, and is no part of pytest.
-    assert "  main greenlet  suspended\n    test_a_breakpoint" in printed
+    assert "  the test  suspended\n    test_a_breakpoint" in printed
 
 
 def test_each_hub_has_its_dump(pytester: pytest.Pytester) -> None:

@@ -296,7 +296,8 @@ def hub(request: pytest.FixtureRequest) -> str:
 def test_servers_and_handlers_are_shown_with_their_sockets(reports: Reports, hub: str) -> None:
     text = reports.section(f"test_sockets[{hub}]", "Greenthreads")
     assert re.search(
-        r"^  server  suspended\n    test_suite.py:\d+ in server\n"
+        r"^  server  suspended\n"
+        r"    spawned at test_suite.py:\d+ in test_sockets\n    test_suite.py:\d+ in server\n"
         r"        connection, _ = listener.accept\(\)\n"
         r"    waits on read on fd \d+, TCP 127.0.0.1:\d+, listening$",
         text,
@@ -311,18 +312,21 @@ def test_servers_and_handlers_are_shown_with_their_sockets(reports: Reports, hub
 @pytest.mark.parametrize(
     "lines",
     [
-        r"  test_primitives.<locals>.on_event  suspended  x [45]\n.*\n.*\n"
+        r"  test_primitives.<locals>.on_event  suspended  x [45]\n    spawned at .*\n.*\n.*\n"
         r"    waits on Event, 5 waiting",
-        r"  test_primitives.<locals>.on_semaphore  suspended\n.*\n        with semaphore:\n"
+        r"  test_primitives.<locals>.on_semaphore  suspended\n"
+        r"    spawned at .*\n.*\n        with semaphore:\n"
         r"    waits on Semaphore, value 0, 1 waiting",
-        r"  (test_primitives.<locals>.)?on_queue  suspended\n.*\n        queue.get\(\)\n"
+        r"  (test_primitives.<locals>.)?on_queue  suspended\n"
+        r"    spawned at .*\n.*\n        queue.get\(\)\n"
         r"    waits on Queue.get, 0 items",
-        r"  test_primitives.<locals>.with_timeout  suspended\n.*\n.*\n"
+        r"  test_primitives.<locals>.with_timeout  suspended\n    spawned at .*\n.*\n.*\n"
         r"    waits on sleep, 19.\d+ s left\n    a Timeout is raised in it in 4.\d+ s",
         r"  GreenThread.wait  suspended\n(.*\n)+?"
         r"    waits on the end of greenthread test_primitives.<locals>.with_timeout",
-        r"  test_primitives.<locals>.on_event  not started\n    waits on its start, 49.\d+ s left",
-        r"  test_primitives.<locals>.in_pool  suspended\n.*\n.*\n"
+        r"  test_primitives.<locals>.on_event  not started\n"
+        r"    spawned at .*\n    waits on its start, 49.\d+ s left",
+        r"  test_primitives.<locals>.in_pool  suspended\n    spawned at .*\n.*\n.*\n"
         r"    waits on tpool, which executes test_primitives.<locals>.blocks",
     ],
 )

@@ -192,6 +192,26 @@ def test_fails():
     assert False
 
 
+def test_timer_of_a_failure():
+    kept.append(socket.socket())
+    get_hub().schedule_call_global(60, print)
+    assert False
+
+
+def test_hub_of_a_thread():
+    def sleeps():
+        eventlet.sleep(0)
+        kept.append(get_hub())
+
+    # Where eventlet is not patched, the thread has a hub of its own.
+    thread = threading.Thread(target=sleeps)
+    thread.start()
+    thread.join()
+    # A thread that is joined has yet to take down what greenlet keeps of it.
+    while not kept[-1].greenlet.dead:
+        time.sleep(0.001)
+
+
 def test_clean_after_failure():
     pass
 
@@ -231,7 +251,7 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "--eventlet-leaks=warn",
         f"--eventlet-hub={','.join(HUBS)}",
     )
-    assert "2 failed, " in text, text
+    assert "4 failed, " in text, text
     found: dict[str, str] = {}
     summary = text.partition("= warnings summary =")[2].partition("\n-- Docs:")[0]
     for block in re.split(r"\n\n(?=test_suite.py::)", summary):
@@ -250,7 +270,8 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             "test_greenthread",
             r"The test left behind:\n"
             r"    greenthread serve \(\S+test_suite.py:\d+\), "
-            r"waits on read on fd \d+, TCP 127\S+, listening\n"
+            r"waits on read on fd \d+, TCP 127\S+, listening, "
+            r"spawned at \S+test_suite.py:\d+\n"
             r"    fd \d+, TCP 127\S+, listening\n",
         ),
         ("test_equal_greenthreads", r"    greenthread (Event.)?wait .*waits on Event.* x 5\n"),
@@ -258,6 +279,10 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (
             "test_timeout",
             r"    timer to raise Timeout\(60\) in the main greenlet in (59|60)\.\d+ s\n",
+        ),
+        (
+            "test_timer_of_a_failure",
+            r"The test, which failed, left behind:\n    timer to call print in (59|60)\.\d+ s\n",
         ),
         ("test_thread", r"    daemon thread waits\n"),
         ("test_child", r"    child process \d+, .*python.* -c input\(\)\n    fd \d+, pipe:.*\n"),
@@ -288,9 +313,71 @@ def test_what_spins_is_told_after_its_next_turn(warned: dict[str, str], hub: str
     assert "    greenthread test_spinning_greenthread.<locals>.spin (" in said
 
 
+@pytest.mark.parametrize(
+    ("hub", "line"),
+    [
+        ("epolls", r"    fd \d+, anon_inode:\[eventpoll\]\n"),
+        ("asyncio", r"    fd \d+, unix \(no name\) -> \(no name\)\n"),
+    ],
+)
+def test_what_the_hub_of_an_ended_thread_has_open_is_told(
+    warned: dict[str, str], hub: str, line: str
+) -> None:
+    said = warned[f"test_hub_of_a_thread[{hub}]"]
+    assert re.search(line, said), said
+
+
+def test_the_thread_that_runs_the_tests_is_no_leak(tmp_path: Path) -> None:
+    (tmp_path / "test_first.py").write_text(
+        "def test_imports():\n    import eventlet\n    eventlet.sleep(0)\n"
+    )
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_first.py"),
+            *("-p", "pytest_eventlet_debug.plugin", "--eventlet-leaks=fail"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 passed" in result.stdout
+    assert "error" not in result.stdout
+
+
 def test_nothing_else_is_said(warned: dict[str, str]) -> None:
     false = [name for name in warned if "clean" in name or "end" in name or "fails" in name]
     assert false == []
+
+
+def test_what_several_earlier_tests_left_alike_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "test_pings.py").write_text(
+        "import eventlet, pytest\n"
+        "def ping():\n"
+        "    eventlet.sleep(60)\n"
+        "@pytest.mark.parametrize('n', range(3))\n"
+        "def test_spawns(n):\n"
+        "    eventlet.spawn(ping)\n"
+        "def test_sleeps():\n"
+        "    eventlet.sleep(0.01)\n"
+    )
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_pings.py"),
+            *("-p", "pytest_eventlet_debug.plugin", "--eventlet-leaks=warn"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.count("greenthread ping (") == 1, result.stdout
+    assert (
+        "test_pings.py::test_spawns[0] and 2 others, earlier tests, each left behind:"
+        in result.stdout
+    )
 
 
 def test_a_test_that_leaves_something_can_fail_for_it(tmp_path: Path) -> None:

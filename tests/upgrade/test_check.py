@@ -494,7 +494,10 @@ SAVED: dict[str, Any] = {
         (None, "there is no file"),
         (json.dumps(SAVED)[:-40], "is truncated or not JSON"),
         (json.dumps({**SAVED, "schema": 2}), "has schema 2"),
-        (json.dumps({**SAVED, "tests": 3}), "is damaged (Expected `array`, got `int` - at `$.tests`)"),
+        (
+            json.dumps({**SAVED, "tests": 3}),
+            "is damaged (Expected `array`, got `int` - at `$.tests`)",
+        ),
         ('{"format": "pytest-eventlet-debug"}', "is not a run saved with"),
         (json.dumps(SAVED).replace("test_x.py", "other.py"), "was saved from another suite"),
         (json.dumps({**SAVED, "hubs": ["kqueue"]}), "was saved under the hubs kqueue"),
@@ -536,7 +539,10 @@ def test_the_same_suite_is_compared(pytester: pytest.Pytester) -> None:
     [
         (["--eventlet-save=.", "-q"], "it is a directory"),
         (["--eventlet-save=test_x.py/run.json"], "cannot save the run to"),
-        (["--eventlet-save=x", "--eventlet-compare-fail"], "--eventlet-compare-fail requires --eventlet-compare=FILE"),
+        (
+            ["--eventlet-save=x", "--eventlet-compare-fail"],
+            "--eventlet-compare-fail requires --eventlet-compare=FILE",
+        ),
         (["--eventlet-save=x", "--eventlet-compare-reruns=-1"], "'-1' must be a whole number"),
     ],
 )

@@ -1,8 +1,13 @@
-"""Find syscall storms: a thread that repeats the same few calls at full speed for nothing.
+"""Find syscall storms: a thread that makes the same few calls at full speed for nothing.
 
 The model is the endless ``accept4(...) = -1 EBADF`` of eventlet#912, which people found
-by reading straces. A storm repeats exactly; loops that change descriptors on each turn
-are not found yet.
+by reading straces. A *run* is a stretch of one thread's calls in which no byte moves and
+few kinds of calls come again and again, in whatever order; so a loop that takes another
+descriptor in each turn is found too. Three kinds come of it:
+
+- ``storm``: the calls do no good; most telling is the one that fails.
+- ``hub busy``: the hub polls and wakes nobody.
+- ``spin``: one greenthread gives way without ever waiting for something.
 """
 
 from __future__ import annotations
@@ -10,46 +15,56 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
 import re
 from typing import ClassVar
 from typing import NamedTuple
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.registrations import Registration
+from pytest_eventlet_debug.recordings.findings.registrations import Registrations
+from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
+from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
-MAX_PERIOD = 12
-"""The longest pattern that is looked for, in calls."""
+MAX_KINDS = 24
+"""Kinds of calls in a run; loops over two or three descriptors have up to 16."""
 MIN_REPEATS = 60
-MIN_RATE = 1000
-"""Calls a second; slower loops are polling with a pause (25 to 350/s in eventlet's tests)."""
+"""How often the most frequent call of a run comes."""
+MIN_CALLS_PER_KIND = 20
+MIN_RATE = 200
+"""Calls a second; strace takes up to a millisecond for each call on a socket."""
 MAX_BLOCKED = 0.5
-"""The share of its time that a storm may spend blocked; more is waiting, not spinning."""
+"""The share of its time that a run may spend blocked; more is waiting, not spinning."""
+MIN_SHARE = 0.1
+"""The share of the turns in which a call is made, or a greenthread runs, to count as a part."""
+MIN_RUN_SECONDS = 0.02
+MIN_SECONDS = 0.1
+"""All runs of one pattern; argparse asks for the terminal's size 70 times in some ms."""
+MIN_SPIN_TURNS = 10_000
+"""A test may well call ``sleep(0)`` one or two thousand times."""
+_MOST_PATTERNS = 256
+
+_HUB = ":hub"
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_WAITS = _names(
-    """epoll_wait epoll_pwait epoll_pwait2 epoll_wait_old poll ppoll ppoll_time64 select
-    _newselect pselect6 pselect6_time64 nanosleep clock_nanosleep clock_nanosleep_time64
-    pause"""
-)
-# Blocking, but what they wait for tells calls apart; or ignored below and yet blocking.
-_BLOCKING = _WAITS | frozenset({"futex", "futex_time64", "wait4", "waitid", "flock"})
+_WAITS = SLEEPS | POLLS
+_BLOCKING = _WAITS | frozenset(("wait4", "waitid", "flock"))
 
 # Bookkeeping of the memory allocator, the interpreter and of signals: it falls between
 # the calls of a loop at irregular places and says nothing about progress.
-_IGNORED = _names(
+_IGNORED = names(
     """mmap mmap2 munmap mremap mprotect madvise brk mlock munlock membarrier
     futex futex_time64 get_robust_list set_robust_list rseq restart_syscall
     stat lstat fstat fstat64 stat64 lstat64 newfstatat fstatat64 statx
@@ -58,7 +73,7 @@ _IGNORED = _names(
     getpid gettid getppid getuid geteuid getgid getegid uname sysinfo getcpu"""
 )
 
-_TRANSFERS = _names(
+_TRANSFERS = names(
     """read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2
     send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64
     sendfile sendfile64 splice tee vmsplice copy_file_range getdents getdents64
@@ -67,26 +82,85 @@ _TRANSFERS = _names(
 
 # The result of these is a new object. Its number belongs to the key: opening one more is
 # progress, getting the same one again (opened, failed, closed) is not.
-_CREATORS = _names(
+_CREATORS = names(
     """socket accept accept4 open openat openat2 creat dup fcntl fcntl64 epoll_create
     epoll_create1 eventfd eventfd2 timerfd_create signalfd4 inotify_init1 memfd_create
     pidfd_open clone clone3 fork vfork wait4"""
 )
 
-_FD = re.compile(r"(-?\d+)(?:<(?:(?:anon_inode:\[(\w+)|([\w-]+):\[)|([^<>\"]*)>)?)?(?=\D|$)")
+# What these name beside their descriptor tells calls apart.
+_WHOLE = names("connect bind epoll_ctl")
+
+# A line that a loop prints about its trouble is no progress.
+_PRINTED = ("1", "2")
+
+_CONTROLLED = re.compile(r"\S+, EPOLL_CTL_\w+, -?\d+")
 _PATHS = re.compile(r'"(?:[^"\\]|\\.)*"')
+_DESCRIPTOR = re.compile(r"-?\d+(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
+
+_SOCKET_ERROR = re.compile(r"SO_ERROR, \[(E[A-Z]+)\]")
+
+_USUAL_ERRORS = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY", "EINTR"))
+
+_Key = tuple[str, object, object]
 
 
-@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """Calls of one kind in a run: the first, the last, and how many."""
+
+    __slots__ = ("count", "first", "last")
+
+    def __init__(self, call: Syscall) -> None:
+        self.count = 0
+        self.first = call
+        self.last = call
+
+
+class _Thread:
+    """The present run of one thread."""
+
+    __slots__ = ("blocked_ns", "kinds", "ran")
+
+    def __init__(self) -> None:
+        self.kinds: dict[_Key, _Kind] = {}
+        self.blocked_ns = 0
+        self.ran: dict[str | None, int] = {}
+
+    def clear(self) -> None:
+        self.kinds = {}
+        self.blocked_ns = 0
+        self.ran = {}
+
+
+class _Caught(NamedTuple):
+    """What a storm's wait brought again and again, and who had asked for it."""
+
+    events: str
+    fd: int
+    registration: Registration | None
+    served: bool
+    """Whether a call of the storm acts on the descriptor."""
+
+    def describe(self) -> str:
+        known = self.registration
+        parts = [f"{self.events} on {known.shown if known else self.fd}"]
+        if known is not None:
+            whose = f"greenthread {known.greenthread}, " if known.greenthread else ""
+            parts.append(f"registered by {whose}line {known.line}")
+        return ", ".join([*parts, "nobody acts on it"])
+
+
+@dataclasses.dataclass
 class Storm:
-    """A pattern of calls that one thread repeated without getting anywhere."""
+    """Calls that one thread repeated without getting anywhere; equal runs are one."""
 
+    kind: str
     syscall: str
     """The call that tells most: ``accept4(-1) = -1 EBADF``."""
     pattern: tuple[str, ...]
-    """All calls of one turn, the one above first."""
+    """All calls that came again and again, the one above first."""
     count: int
-    """How many turns."""
+    """How often that call came."""
     duration: float
     """Seconds spent repeating."""
     pid: int
@@ -95,9 +169,32 @@ class Storm:
     """The greenthread that made ``syscall``, such as ``3:serve``; None if not recorded."""
     line: int
     """Number of the storm's first line in the log."""
+    caught: tuple[_Caught, ...] = ()
+    who: str = ""
+    """Whom to name: a greenthread, a thread, or a child process with its program."""
+
+    @property
+    def may_be_progress(self) -> bool:
+        """Whether greenthreads may get on meanwhile; waits without labels do not tell."""
+        only_waits = all(not call.partition(" = ")[0].endswith(")") for call in self.pattern)
+        return self.kind == "spin" or (only_waits and self.greenthread is None)
 
     def describe(self) -> str:
         """Return the storm in one line, without its place."""
+        unserved = [each.describe() for each in self.caught if not each.served]
+        caught = "".join(f": {each}" for each in unserved[:1])
+        if len(unserved) > 1:
+            caught += f", and {len(unserved) - 1} more"
+        if self.kind == "hub busy":
+            return (
+                f"the hub polled {self.count:,} times in {self.duration:.2f} s and woke nobody"
+                + caught
+            )
+        if self.kind == "spin":
+            return (
+                f"{self.who} gave way {self.count:,} times in {self.duration:.2f} s without "
+                f"waiting for anything{caught}"
+            )
         others = list(dict.fromkeys(call for call in self.pattern if call != self.syscall))
         shown = ", ".join(others[:4])
         if len(others) > 4:
@@ -105,8 +202,7 @@ class Storm:
         return (
             f"{self.syscall} x {self.count:,} in {self.duration:.2f} s"
             + (f" (with {shown})" if shown else "")
-            + (f" by greenthread {self.greenthread}" if self.greenthread else "")
-            + ("" if self.greenthread else f" by thread {self.pid}")
+            + f" by {self.who}{caught}"
         )
 
 
@@ -121,177 +217,13 @@ def find_storms(events: Iterable[Event]) -> list[Storm]:
     detector = Storms(About())
     handlers = detector.handlers()
     for event in events:
-        handlers[ANY_CALL if type(event) is Syscall else ANY_OTHER](event)  # type: ignore[arg-type]
-    return detector.storms()
-
-
-class _Step(NamedTuple):
-    """One call of the recent past of a thread."""
-
-    key: str
-    shown: str
-    greenthread: str | None
-    line: int
-    start_ns: int
-    end_ns: int
-    blocked_ns: int
-    """Time that the thread had been blocked before this call, since its first call."""
-    failed: bool
-    moved: bool
-    waits: bool
-
-
-_NOTHING = _Step("", "", None, 0, 0, 0, 0, False, False, False)
-
-
-class _Thread:
-    """The recent calls of one thread and, per period, how long they have repeated."""
-
-    def __init__(self, pid: int, found: dict[tuple[int, tuple[str, ...]], Storm]) -> None:
-        self._pid = pid
-        self._found = found
-        self._steps = [_NOTHING] * MAX_PERIOD
-        self._keys = [""] * MAX_PERIOD
-        self._blocked_ns = 0
-        self._repeating = [0] * (MAX_PERIOD + 1)
-        self._first = [_NOTHING] * (MAX_PERIOD + 1)
-
-    def add(self, call: Syscall) -> None:
-        name = call.name
-        blocked = self._blocked_ns
-        if name in _BLOCKING and call.duration_ns is not None:
-            self._blocked_ns = blocked + call.duration_ns
-        if name in _IGNORED or call.state not in ("returned", "resumed"):
-            return
-        step = _step(call, blocked)
-        keys = self._keys
-        key = step.key
-        repeating = self._repeating
-        if key in keys:
-            for period in range(1, MAX_PERIOD + 1):
-                if keys[-period] == key:
-                    if not repeating[period]:
-                        self._first[period] = self._steps[-period]
-                    repeating[period] += 1
-                elif repeating[period]:
-                    if repeating[period] >= period * (MIN_REPEATS - 1):
-                        self._judge()
-                    repeating[period] = 0
-        elif any(repeating):
-            self.close()
-        del keys[0], self._steps[0]
-        keys.append(key)
-        self._steps.append(step)
-
-    def close(self) -> None:
-        """End the run that lasts until now, if any."""
-        self._judge()
-        self._repeating = [0] * (MAX_PERIOD + 1)
-
-    def _judge(self) -> None:
-        # The shortest period is the pattern. A run this long that has a longer period
-        # as well has a multiple of it (Fine and Wilf 1965), which ends here too.
-        for period in range(1, MAX_PERIOD + 1):
-            if self._repeating[period] >= period * (MIN_REPEATS - 1):
-                self._record(period, self._repeating[period] + period)
-                break
+        if type(event) is Syscall:
+            handlers[ANY_CALL](event)
+            if event.name in handlers:
+                handlers[event.name](event)
         else:
-            return
-        self._repeating = [0] * (MAX_PERIOD + 1)
-
-    def _record(self, period: int, calls: int) -> None:
-        turn = self._steps[-period:]
-        first = self._first[period]
-        elapsed_ns = max(turn[-1].end_ns - first.start_ns, 1)
-        blocked_ns = self._blocked_ns - first.blocked_ns
-        if (
-            any(step.moved for step in turn)
-            # Short sleeps in a row take less time asleep than strace takes to write them down.
-            or all("nanosleep" in step.shown for step in turn)
-            or calls * 1_000_000_000 < MIN_RATE * elapsed_ns
-            or blocked_ns >= MAX_BLOCKED * elapsed_ns
-        ):
-            return
-        turn = _from_the_telling_call(turn)
-        pattern = tuple(step.shown for step in turn)
-        storm = Storm(
-            turn[0].shown,
-            pattern,
-            calls // period,
-            elapsed_ns / 1e9,
-            self._pid,
-            turn[0].greenthread,
-            first.line,
-        )
-        known = self._found.get((self._pid, pattern))
-        if known is not None:
-            storm = dataclasses.replace(
-                known,
-                count=known.count + storm.count,
-                duration=known.duration + storm.duration,
-            )
-        self._found[self._pid, pattern] = storm
-
-
-def _step(call: Syscall, blocked_ns: int) -> _Step:
-    name = call.name
-    value = call.value
-    failed = call.errno is not None
-    waits = name in _WAITS
-    if failed:
-        outcome = f"-1 {call.errno}" if value is not None else f"? {call.errno}"
-    elif value is None:
-        outcome = "?"
-    elif value > 0:
-        outcome = str(value) if name in _CREATORS else "> 0"
-    else:
-        outcome = str(value)
-    if waits:
-        key = f"WAIT = {outcome}"
-        shown = f"{name} = {outcome}"
-    else:
-        key = shown = f"{name}({_object(name, call.args)}) = {outcome}"
-    return _Step(
-        key,
-        shown,
-        call.greenthread,
-        call.line,
-        call.start_ns,
-        call.start_ns + (call.duration_ns or 0),
-        blocked_ns,
-        failed,
-        name in _TRANSFERS and value is not None and value > 0,
-        waits,
-    )
-
-
-def _object(name: str, args: str) -> str:
-    """Return what a call acts on: a descriptor with its kind, or the paths, or all it has."""
-    match = _FD.match(args)
-    if match is not None:
-        number, anonymous, kind, path = match.groups()
-        described = anonymous or kind or path
-        told = f"{number}<{described}>" if described else number
-        # What is done to the epoll descriptor or file matters as much as which it is.
-        if name == "epoll_ctl":
-            return ", ".join([told, *args.split(", ")[1:2]])
-        if '"' in args and name.endswith(("at", "at2")):
-            return ", ".join([told, *_PATHS.findall(args)])
-        return told
-    paths: Sequence[str] = _PATHS.findall(args)
-    return ", ".join(paths) if paths else args
-
-
-def _from_the_telling_call(turn: list[_Step]) -> list[_Step]:
-    """Rotate a turn so that it begins with the call that says what is wrong."""
-
-    def rank(position: int) -> tuple[bool, bool, list[str]]:
-        step = turn[position]
-        rotated = turn[position:] + turn[:position]
-        return step.waits, not step.failed, [other.shown for other in rotated]
-
-    start = min(range(len(turn)), key=rank)
-    return turn[start:] + turn[:start]
+            handlers[ANY_OTHER](event)  # type: ignore[arg-type]
+    return detector.storms()
 
 
 class Storms:
@@ -300,33 +232,232 @@ class Storms:
     kind: ClassVar[str] = "storm"
 
     def __init__(self, about: About) -> None:
+        self._processes = Processes(about.pid)
+        self._registrations = Registrations()
         self._threads: dict[int, _Thread] = {}
-        self._found: dict[tuple[int, tuple[str, ...]], Storm] = {}
+        self._found: dict[object, Storm] = {}
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
-        return {ANY_CALL: self._call, ANY_OTHER: self._other}
+        return {
+            **self._processes.handlers(),
+            **self._registrations.handlers(),
+            ANY_CALL: self._call,
+            ANY_OTHER: self._other,
+        }
 
     def _call(self, call: Syscall) -> None:
+        name = call.name
+        if name in _IGNORED:
+            return
         thread = self._threads.get(call.pid)
         if thread is None:
-            thread = self._threads[call.pid] = _Thread(call.pid, self._found)
-        thread.add(call)
+            thread = self._thread(call.pid)
+        value = call.value
+        kinds = thread.kinds
+        object_: object
+        if name in _WAITS:
+            thread.blocked_ns += call.duration_ns or 0
+            object_ = None
+        elif name in _WHOLE:
+            object_ = _whole(name, call.args)
+        else:
+            object_ = call.args
+            if object_[0:1] in _FIRST_OF_NUMBER:
+                object_ = object_.partition("<")[0]
+            if name in _BLOCKING:
+                thread.blocked_ns += call.duration_ns or 0
+        if call.errno is not None:
+            outcome: object = call.errno
+        elif value is None:
+            return
+        elif name == "getsockopt" and (found := _SOCKET_ERROR.search(call.args)):
+            outcome = found[1]
+        elif value > 0:
+            if name in _TRANSFERS:
+                if object_ not in _PRINTED and kinds:
+                    self._end(call.pid, thread)
+                return
+            outcome = value if name in _CREATORS else True
+        else:
+            outcome = value
+        key = ("WAIT" if object_ is None else name, object_, outcome)
+        kind = kinds.get(key)
+        if kind is None:
+            if len(kinds) == MAX_KINDS:
+                self._end(call.pid, thread)
+                kinds = thread.kinds
+            kind = kinds[key] = _Kind(call)
+        kind.count += 1
+        kind.last = call
+
+    def _thread(self, pid: int) -> _Thread:
+        if self._processes.main is None:
+            self._processes.main = pid
+        thread = self._threads[pid] = _Thread()
+        return thread
 
     def _other(self, event: Event) -> None:
-        if type(event) is Exit and event.pid in self._threads:
-            self._threads.pop(event.pid).close()
+        if type(event) is Switch:
+            thread = self._threads.get(event.pid) or self._thread(event.pid)
+            thread.ran[event.greenthread] = thread.ran.get(event.greenthread, 0) + 1
+        elif type(event) is Exit and event.pid in self._threads:
+            self._end(event.pid, self._threads.pop(event.pid))
+
+    def _end(self, pid: int, thread: _Thread) -> None:
+        """Judge the run that ends here, and begin another."""
+        most = max((kind.count for kind in thread.kinds.values()), default=0)
+        if most >= MIN_REPEATS:
+            self._judge(pid, thread)
+        thread.clear()
+
+    def _judge(self, pid: int, thread: _Thread) -> None:
+        kinds = thread.kinds
+        calls = sum(kind.count for kind in kinds.values())
+        first = min((kind.first for kind in kinds.values()), key=lambda call: call.line)
+        last = max((kind.last for kind in kinds.values()), key=lambda call: call.line)
+        seconds = (last.start_ns + (last.duration_ns or 0) - first.start_ns) / 1e9
+        if (
+            seconds < MIN_RUN_SECONDS
+            or calls < MIN_CALLS_PER_KIND * len(kinds)
+            or calls < MIN_RATE * seconds
+            or thread.blocked_ns >= MAX_BLOCKED * seconds * 1e9
+            # Short sleeps in a row take less time asleep than strace takes to write them down.
+            or all(kind.first.name in SLEEPS for kind in kinds.values())
+        ):
+            return
+        self._record(pid, thread, first.line, seconds)
+
+    def _record(self, pid: int, thread: _Thread, line: int, seconds: float) -> None:
+        kinds = sorted(_frequent(thread.kinds).items(), key=_rank)
+        telling = kinds[0][1]
+        others = _others(thread.ran, [kind for _, kind in kinds])
+        name = _name(kinds, others)
+        pattern = tuple(_shown(key, kind.last) for key, kind in kinds)
+        storm = Storm(
+            name,
+            pattern[0],
+            pattern,
+            telling.count,
+            seconds,
+            pid,
+            next(iter(others)) if name == "spin" else telling.last.greenthread,
+            line,
+            self._caught(pid, thread),
+        )
+        same = (pid, name, frozenset(key for key, _ in kinds), storm.greenthread)
+        known = self._found.get(same)
+        if known is not None:
+            known.count += storm.count
+            known.duration += storm.duration
+        elif name and len(self._found) < _MOST_PATTERNS:
+            self._found[same] = storm
+
+    def _caught(self, pid: int, thread: _Thread) -> tuple[_Caught, ...]:
+        """Return what the run's waits brought, the descriptors in the order of their numbers."""
+        found = {}
+        used = {key[1] for key in thread.kinds}
+        for kind in thread.kinds.values():
+            for call in (kind.first, kind.last) if kind.last.name in _WAITS else ():
+                for events, fd in events_of(call):
+                    known = self._registrations.find(pid, fd)
+                    found[fd] = _Caught(events, fd, known, str(fd) in used)
+        return tuple(found[fd] for fd in sorted(found))
 
     def storms(self) -> list[Storm]:
         """Return the storms, the longest first."""
-        for thread in self._threads.values():
-            thread.close()
-        return sorted(self._found.values(), key=lambda storm: (-storm.duration, storm.line))
+        for pid, thread in self._threads.items():
+            self._end(pid, thread)
+        long = [
+            storm
+            for storm in self._found.values()
+            if storm.duration >= MIN_SECONDS
+            and (storm.count >= MIN_SPIN_TURNS or not storm.may_be_progress)
+        ]
+        for storm in long:
+            storm.who = self._processes.describe(storm.pid, storm.greenthread)
+        return sorted(long, key=lambda storm: (-storm.duration, storm.line))
 
     def findings(self) -> Iterable[Finding]:
         for storm in self.storms():
             yield Finding(
-                self.kind,
+                storm.kind,
                 storm.describe(),
                 tuple(Evidence(call, STRACE_FILE, storm.line) for call in storm.pattern[:1]),
                 counts={"calls": storm.count, "seconds": storm.duration},
             )
+
+
+_FIRST_OF_NUMBER = frozenset("-0123456789")
+
+
+def _whole(name: str, args: str) -> object:
+    if name == "epoll_ctl":
+        match = _CONTROLLED.match(args)
+        return args if match is None else match[0]
+    number, _, rest = args.partition("<")
+    return number, rest.rpartition(">, ")[2]
+
+
+def _rank(item: tuple[_Key, _Kind]) -> tuple[bool, bool, bool, int]:
+    """Sort the call that says what is wrong to the front."""
+    key, kind = item
+    failed = isinstance(key[2], str)
+    return key[0] == "WAIT", not (_is_trouble(key) or failed), not _is_trouble(key), kind.first.line
+
+
+def _is_trouble(key: _Key) -> bool:
+    """Say whether a call failed otherwise than calls that do not block do as a rule."""
+    return isinstance(key[2], str) and key[2] not in _USUAL_ERRORS
+
+
+def _frequent(kinds: dict[_Key, _Kind]) -> dict[_Key, _Kind]:
+    """Return the kinds of calls that are the loop's, without what fell into its time."""
+    turns = max(kind.count for kind in kinds.values())
+    return {key: kind for key, kind in kinds.items() if kind.count >= MIN_SHARE * turns}
+
+
+def _others(ran: dict[str | None, int], kinds: list[_Kind]) -> set[str | None]:
+    """Return the greenthreads that ran again and again and made no call of the loop."""
+    turns = max(kind.count for kind in kinds)
+    often = {each for each, count in ran.items() if count >= MIN_SHARE * turns}
+    return often.difference(*((kind.first.greenthread, kind.last.greenthread) for kind in kinds))
+
+
+def _name(kinds: list[tuple[_Key, _Kind]], others: set[str | None]) -> str:
+    """Return the kind of finding that a run is; empty for progress.
+
+    :param others: the greenthreads that ran meanwhile and made no call of the run.
+    """
+    if any(_is_trouble(key) for key, _ in kinds):
+        return "storm"
+    by_hub = all((kind.last.greenthread or "").endswith(_HUB) for _, kind in kinds)
+    if not others:
+        only_waits = all(key[0] == "WAIT" for key, _ in kinds)
+        return "hub busy" if only_waits and by_hub else "storm"
+    return "spin" if len(others) == 1 and by_hub else ""
+
+
+def _shown(key: _Key, call: Syscall) -> str:
+    """Return a call in short: its name, what it acts on and its result."""
+    value = call.value
+    if isinstance(key[2], str) and call.errno is None:
+        return f"{call.name}({_object(call.name, call.args)}) gives {key[2]}"
+    if call.errno is not None:
+        outcome = f"-1 {call.errno}" if value is not None else f"? {call.errno}"
+    elif value is not None and value > 0 and call.name not in _CREATORS:
+        outcome = "> 0"
+    else:
+        outcome = str(value)
+    if key[0] == "WAIT":
+        return f"{call.name} = {outcome}"
+    return f"{call.name}({_object(call.name, call.args)}) = {outcome}"
+
+
+def _object(name: str, args: str) -> str:
+    """Return what a call acts on: a descriptor as strace names it, or the paths, or all it has."""
+    match = _DESCRIPTOR.match(args)
+    if match is not None:
+        rest = args[match.end() + 2 :]
+        return f"{match[0]}, {rest}" if name in _WHOLE else match[0]
+    paths: list[str] = _PATHS.findall(args)
+    return ", ".join(paths) if paths else args

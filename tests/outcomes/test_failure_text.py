@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_eventlet_debug.upgrade.failure_text import MESSAGE_LENGTH
-from pytest_eventlet_debug.upgrade.failure_text import error_line
-from pytest_eventlet_debug.upgrade.failure_text import files
-from pytest_eventlet_debug.upgrade.failure_text import modules
-from pytest_eventlet_debug.upgrade.failure_text import one_line
+from pytest_eventlet_debug.outcomes.failure_text import MESSAGE_LENGTH
+from pytest_eventlet_debug.outcomes.failure_text import error_line
+from pytest_eventlet_debug.outcomes.failure_text import files
+from pytest_eventlet_debug.outcomes.failure_text import modules
+from pytest_eventlet_debug.outcomes.failure_text import one_line
 
 LONG = """
     def test_x():

@@ -1,0 +1,57 @@
+"""What is done in the process that the user started when all tests are over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_eventlet_debug.children.controller import Controller
+from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.reruns.culprit import Culprit
+from pytest_eventlet_debug.reruns.differences import HubDifferences
+from pytest_eventlet_debug.reruns.reruns import Reruns
+from pytest_eventlet_debug.reruns.retrace import Retrace
+from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.upgrade.check import UpgradeCheck
+from pytest_eventlet_debug.upgrade.recorder import Recorder
+from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
+
+
+def register(
+    config: pytest.Config, settings: Settings, hubs: Sequence[str], *, run: str, own_pids: bool
+) -> None:
+    """Register the plugin objects for it.
+
+    :param hubs: the names of the hubs that the tests run under.
+    :param run: names the run, for the artifacts of tests that run again.
+    :param own_pids: whether the processes have process ids of their own.
+    :raises pytest.UsageError: a saved run cannot be read or written.
+    """
+    manager = config.pluginmanager
+    gathering = Gathering(config, hubs, settings.hub_in_ids)
+    manager.register(gathering, Gathering.NAME)
+    reruns = Reruns(config, settings, gathering, run, own_pids)
+    controller: Controller | None = manager.getplugin(Controller.NAME)
+    if controller is not None:
+        differences = HubDifferences(config, settings, controller, gathering, reruns)
+        manager.register(differences, HubDifferences.NAME)
+    # The last to be registered is the first of those that come last: what is saved is complete.
+    if settings.save is not None or settings.compare is not None:
+        _register_upgrade_check(config, settings, gathering, reruns)
+    if settings.retrace and settings.tracers:
+        manager.register(Retrace(config, settings, gathering, reruns), Retrace.NAME)
+    if settings.culprit is not None:
+        manager.register(Culprit(settings, gathering, reruns))
+
+
+def _register_upgrade_check(
+    config: pytest.Config, settings: Settings, gathering: Gathering, reruns: Reruns
+) -> None:
+    recorder = Recorder(config, gathering)
+    try:
+        check = UpgradeCheck(config, settings, recorder, gathering, reruns)
+    except SavedRunError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(recorder)
+    config.pluginmanager.register(check)

@@ -1,0 +1,122 @@
+"""Write at any moment, from a signal handler too, what the process does and waits for."""
+
+from __future__ import annotations
+
+import os
+import posix
+import signal
+import sys
+import types
+
+from pytest_eventlet_debug.alive import processes
+from pytest_eventlet_debug.alive.render import render_greenthreads
+from pytest_eventlet_debug.alive.render import render_hubs
+from pytest_eventlet_debug.alive.render import render_tasks
+from pytest_eventlet_debug.alive.snapshot import Alive
+from pytest_eventlet_debug.alive.snapshot import take
+from pytest_eventlet_debug.system import unpatched
+
+BEGIN = "-- what is alive --\n"
+"""The first line, written before anything is looked at."""
+END = "-- end of what is alive --\n"
+"""The last line of a dump that is complete."""
+MAX_SECONDS = 5.0
+"""What a dump may take; then no further part of it is begun."""
+
+_writing = False
+_ignored: frozenset[int] = frozenset()
+
+# Tests replace these functions, and the dump is for the tests that hang.
+_mask = signal.pthread_sigmask
+_SIGNALS = signal.valid_signals()
+
+
+def ignore_present_threads() -> None:
+    """Leave the threads that there are now out of dumps: those of pytest's plugins."""
+    global _ignored
+    _ignored = frozenset(sys._current_frames())
+
+
+def write_dump(target: int | str, interrupted: types.FrameType | None = None) -> None:
+    """Write tasks, greenthreads, hubs and child processes, the test's own stack first.
+
+    Equal greenthreads are shown once. Switches no greenthread, raises nothing, and takes no
+    longer than :data:`MAX_SECONDS` and one walk over the heap.
+
+    :param target: a descriptor, or the path of a file that is appended to.
+    :param interrupted: the frame that a signal handler was given.
+    """
+    global _writing
+    if _writing:
+        return  # a signal that came while it was written
+    _writing = True
+    try:
+        # Another handler's exception would end the dump and be lost.
+        before = _mask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            _write(target, interrupted)
+        finally:
+            _mask(signal.SIG_SETMASK, before)
+    except BaseException:
+        pass  # the test matters more, and there is nobody to tell
+    finally:
+        _writing = False
+
+
+def _write(target: int | str, interrupted: types.FrameType | None) -> None:
+    if isinstance(target, int):
+        _write_parts(target, interrupted)
+        return
+    fd = posix.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        _write_parts(fd, interrupted)
+    finally:
+        posix.close(fd)
+
+
+def _write_parts(fd: int, interrupted: types.FrameType | None) -> None:
+    end = unpatched.monotonic() + MAX_SECONDS
+    unpatched.write_all(fd, BEGIN.encode())
+    look = _Once(interrupted)
+    for part in (look.greenthreads, look.tasks, look.hubs, _children):
+        if unpatched.monotonic() > end:
+            unpatched.write_all(fd, b"there was no time for more\n")
+            break
+        try:
+            text = part()
+        except BaseException as error:
+            text = f"a part could not be written: {type(error).__name__}\n"
+        unpatched.write_all(fd, text.encode("utf-8", "backslashreplace"))
+    unpatched.write_all(fd, END.encode())
+
+
+class _Once:
+    """One look at all that is alive, told in parts."""
+
+    def __init__(self, interrupted: types.FrameType | None) -> None:
+        self._interrupted = interrupted
+        self._alive: Alive | None = None
+
+    def _take(self) -> Alive:
+        if self._alive is None:
+            self._alive = take((), _ignored, self._interrupted)
+        return self._alive
+
+    def greenthreads(self) -> str:
+        return render_greenthreads(self._take().greenthreads)
+
+    def tasks(self) -> str:
+        tasks = self._take().tasks
+        return render_tasks(tasks) if tasks.tasks else ""
+
+    def hubs(self) -> str:
+        hubs = self._take().hubs
+        return render_hubs(hubs) if hubs else ""
+
+
+def _children() -> str:
+    lines = []
+    for each in processes.find_children():
+        waits = f", in {each.waits}" if each.waits else ""
+        lines.append(f"  {each.pid}  {each.state}{waits}: {each.command}\n")
+    return "".join(["child processes:\n", *lines]) if lines else ""

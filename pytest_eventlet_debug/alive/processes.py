@@ -1,0 +1,149 @@
+"""Child processes, with their command lines and the system call that each waits in."""
+
+from __future__ import annotations
+
+import os
+import posix
+from typing import NamedTuple
+
+from pytest_eventlet_debug.system import unpatched
+
+MAX_PROCESSES = 20
+_MAX_COMMAND = 200
+
+# Where processes wait, by their numbers on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl) and
+# on arm64 (include/uapi/asm-generic/unistd.h). Of any other the number is told.
+_X86_64 = {
+    0: "read",
+    1: "write",
+    7: "poll",
+    17: "pread64",
+    20: "writev",
+    23: "select",
+    34: "pause",
+    35: "nanosleep",
+    42: "connect",
+    43: "accept",
+    44: "sendto",
+    45: "recvfrom",
+    46: "sendmsg",
+    47: "recvmsg",
+    61: "wait4",
+    72: "fcntl",
+    73: "flock",
+    128: "rt_sigtimedwait",
+    130: "rt_sigsuspend",
+    202: "futex",
+    230: "clock_nanosleep",
+    232: "epoll_wait",
+    247: "waitid",
+    257: "openat",
+    270: "pselect6",
+    271: "ppoll",
+    281: "epoll_pwait",
+    288: "accept4",
+}
+_ARM64 = {
+    22: "epoll_pwait",
+    25: "fcntl",
+    32: "flock",
+    56: "openat",
+    63: "read",
+    64: "write",
+    66: "writev",
+    72: "pselect6",
+    73: "ppoll",
+    95: "waitid",
+    98: "futex",
+    101: "nanosleep",
+    115: "clock_nanosleep",
+    133: "rt_sigsuspend",
+    137: "rt_sigtimedwait",
+    202: "accept",
+    203: "connect",
+    206: "sendto",
+    207: "recvfrom",
+    211: "sendmsg",
+    212: "recvmsg",
+    242: "accept4",
+    260: "wait4",
+}
+_NAMES = {"x86_64": _X86_64, "aarch64": _ARM64}
+# Whose first argument is a descriptor.
+_ON_DESCRIPTOR = frozenset(("accept", "accept4", "connect", "fcntl", "flock", "pread64", "read"))
+_ON_DESCRIPTOR |= {"recvfrom", "recvmsg", "sendmsg", "sendto", "write", "writev"}
+
+
+class Process(NamedTuple):
+    """A process below this one."""
+
+    pid: int
+    command: str
+    state: str
+    """As proc_pid_status(5) has it, such as ``S (sleeping)``."""
+    waits: str
+    """The call it is in, such as ``read(0, pipe:[1])``, or nothing where that is not told."""
+
+
+def find_children(pid: int | None = None) -> list[Process]:
+    """Return the processes below one, this one by default, each after its parent.
+
+    At most :data:`MAX_PROCESSES`. Reads ``/proc`` alone; where there is none there are none.
+    """
+    found: list[Process] = []
+    ahead = _children(pid if pid is not None else unpatched.getpid())
+    while ahead and len(found) < MAX_PROCESSES:
+        child = ahead.pop(0)
+        try:
+            found.append(_describe(child))
+        except OSError:
+            continue  # it has ended
+        ahead[:0] = _children(child)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        threads = posix.listdir(f"/proc/{pid}/task")
+        texts = [unpatched.read_file(f"/proc/{pid}/task/{each}/children") for each in threads]
+    except OSError:
+        return []
+    return [int(word) for text in texts for word in text.split()]
+
+
+def _describe(pid: int) -> Process:
+    fields = dict(
+        line.split(":", 1) for line in _text(f"/proc/{pid}/status").splitlines() if ":" in line
+    )
+    words = _text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+    command = words or f"[{fields.get('Name', '?').strip()}]"
+    return Process(pid, command[:_MAX_COMMAND], fields.get("State", "?").strip(), _waits(pid))
+
+
+def _waits(pid: int) -> str:
+    """Return the system call of a process's first thread, or where in the kernel it waits."""
+    try:
+        words = _text(f"/proc/{pid}/syscall").split()
+        if words[:1] == ["running"]:
+            return ""
+        number, first = int(words[0]), int(words[1], 16)
+        name = _NAMES.get(posix.uname().machine, {}).get(number, f"system call {number}")
+        return f"{name}({_descriptor(pid, first) if name in _ON_DESCRIPTOR else ''})"
+    except (OSError, ValueError, IndexError):
+        pass  # not ours to look at, or a kernel without it
+    try:
+        place = _text(f"/proc/{pid}/wchan").strip()
+    except OSError:
+        return ""
+    return "" if place in ("", "0") else f"{place} in the kernel"
+
+
+def _descriptor(pid: int, fd: int) -> str:
+    try:
+        return f"{fd}, {os.fsdecode(posix.readlink(f'/proc/{pid}/fd/{fd}'))}"
+    except OSError:
+        return str(fd)
+
+
+def _text(path: str) -> str:
+    return unpatched.read_file(path).decode("utf-8", "backslashreplace")

@@ -1,0 +1,87 @@
+"""Why a test failed, as far as its report says: its own error, and what it printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import re
+
+import pytest
+
+from pytest_eventlet_debug.outcomes import failure_text
+from pytest_eventlet_debug.outcomes import tracebacks
+from pytest_eventlet_debug.outcomes.tracebacks import Traceback
+
+# Errors that say that something else went wrong: in a program, or in another greenthread.
+_VAGUE = frozenset(
+    (
+        *("AssertionError", "CalledProcessError", "Exception", "Failed", "RuntimeError"),
+        *("SystemExit", "Timeout", "TimeoutError", "TimeoutExpired"),
+    )
+)
+_TYPE = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+    """What the report on a test that failed, or was skipped, says of the reason.
+
+    :param error: the error in one line as pytest shows it, or why the test was skipped.
+    :param printed: the first traceback in what the test printed, if any.
+    :param files: the files of all of its tracebacks, the innermost frame first.
+    """
+
+    error: str
+    printed: Traceback | None = None
+    files: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """The error that says most, in one line."""
+        if self.printed is not None and _is_vague(self.error):
+            return self.printed.error
+        return self.error
+
+    @property
+    def kind(self) -> str:
+        """The type of that error, such as ``KeyError``; ``AssertionError`` for a bare assert."""
+        match = _TYPE.match(self.message)
+        return match[1] if match is not None else "AssertionError"
+
+    def lines(self) -> Iterator[str]:
+        """Say it in one line or two, the more telling one first."""
+        printed = None if self.printed is None else f"printed: {self.printed.describe()}"
+        if printed is not None and _is_vague(self.error):
+            yield printed
+            yield self.error
+            return
+        yield self.error
+        if printed is not None and self.printed is not None and self.printed.error != self.error:
+            yield printed
+
+
+def _is_vague(error: str) -> bool:
+    match = _TYPE.match(error)
+    return match is None or match[1] in _VAGUE
+
+
+def cause_of(report: pytest.TestReport | pytest.CollectReport) -> Cause:
+    """Return what a report says of the reason; its test did not pass."""
+    if isinstance(report.longrepr, tuple):  # a skip: path, line, reason
+        return Cause(failure_text.one_line(report.longrepr[2]))
+    text = report.longreprtext
+    captured = [content for _, content in report.sections]
+    files = failure_text.files("\n".join([*captured, text]))
+    crash = getattr(report.longrepr, "reprcrash", None)
+    error = failure_text.error_line(text)
+    if crash is not None:  # there with --tb=no too
+        error, files = str(crash.message), (crash.path, *files)
+    # What a test puts into its message is often a program's output, too.
+    printed = tracebacks.first_printed([*captured, _without_marks(text)])
+    return Cause(failure_text.one_line(error), printed, files)
+
+
+def _without_marks(text: str) -> str:
+    """Return a failure's text without the ``E`` that pytest puts before lines of the error."""
+    lines = (line[1:].removeprefix("   ") for line in text.splitlines() if line[:1] == "E")
+    return "\n".join(lines)

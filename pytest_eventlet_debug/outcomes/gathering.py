@@ -1,0 +1,117 @@
+"""How every test of a run ends, noted from the reports as they come by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import pytest
+
+from pytest_eventlet_debug.hubs.ids import split_hub
+from pytest_eventlet_debug.outcomes.categories import category_of
+from pytest_eventlet_debug.outcomes.cause import Cause
+from pytest_eventlet_debug.outcomes.cause import cause_of
+from pytest_eventlet_debug.outcomes.outcomes import Outcome
+from pytest_eventlet_debug.outcomes.outcomes import Outcomes
+
+Key = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """How a test ended when it ran once.
+
+    :param cause: of a test that failed, or was skipped.
+    :param seconds: setup, call and teardown.
+    :param directory: where its recordings are, or ``""``.
+    """
+
+    outcome: Outcome
+    cause: Cause | None = None
+    seconds: float = 0.0
+    directory: str = ""
+
+
+class Gathering:
+    """Notes the attempt that counts of each test, and those that came before and after it.
+
+    A plugin object, for the process that the user started: where hubs have children, or
+    pytest-xdist has workers, their reports come by there too. It also serves one child alone.
+
+    :param hubs: the names of the hubs that the tests run under, at least one.
+    :param hub_in_ids: whether node ids end in the hub's name.
+    """
+
+    NAME = "eventlet-debug-gathering"
+
+    def __init__(self, config: pytest.Config, hubs: Sequence[str], hub_in_ids: bool) -> None:
+        self._config = config
+        self.hubs = tuple(hubs)
+        self._hub_in_ids = hub_in_ids
+        self._outcomes = Outcomes()
+        self._reported_hubs: dict[str, str] = {}
+        self._seconds: dict[str, float] = {}
+        self._causes: dict[str, Cause] = {}
+        self._directories: dict[str, str] = {}
+        #: What gave no tests, and why: modules that were skipped or could not be imported.
+        self.uncollected: dict[Key, tuple[Outcome, Cause]] = {}
+        #: Attempts after the run, in processes of their own.
+        self.again: dict[str, list[Attempt]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        nodeid = report.nodeid
+        self._reported_hubs[nodeid] = getattr(report, "eventlet_hub", self.hubs[0])
+        category = category_of(self._config, report)
+        if report.when == "setup":
+            self._seconds.pop(nodeid, None)  # of an attempt before
+        self._outcomes.note(nodeid, category, getattr(report, "eventlet_end", None))
+        if not hasattr(report, "context"):  # a subtest's time is in its test's call
+            self._seconds[nodeid] = self._seconds.get(nodeid, 0.0) + report.duration
+        if category == "rerun":
+            self._causes.pop(nodeid, None)
+        elif category != "xfailed" and not report.passed:
+            self._causes.setdefault(nodeid, cause_of(report))
+        self._directories.update(
+            (nodeid, str(value))
+            for name, value in report.user_properties
+            if name == "eventlet_artifacts"
+        )
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if not report.passed:
+            hub = getattr(report, "eventlet_hub", self.hubs[0])
+            outcome: Outcome = "error" if report.failed else "skipped"
+            self.uncollected[report.nodeid, hub] = outcome, cause_of(report)
+
+    @property
+    def nodeids(self) -> list[str]:
+        """The node ids of the tests that ran, in the order in which they began."""
+        return list(self._outcomes.latest)
+
+    def attempt(self, nodeid: str) -> Attempt:
+        """Return the attempt of the run that counts."""
+        return Attempt(
+            self._outcomes.latest[nodeid],
+            self._causes.get(nodeid),
+            self._seconds.get(nodeid, 0.0),
+            self._directories.get(nodeid, ""),
+        )
+
+    def earlier(self, nodeid: str) -> Sequence[Outcome]:
+        """Return how attempts ended that a plugin has repeated."""
+        return self._outcomes.attempts.get(nodeid, ())
+
+    def attempts(self, nodeid: str) -> list[Attempt]:
+        """Return the attempt that counts and those after the run."""
+        return [self.attempt(nodeid), *self.again.get(nodeid, ())]
+
+    def key(self, nodeid: str) -> Key:
+        """Return the test that a node id stands for, and its hub.
+
+        A test that did not run, and an argument of the user's, have no hub but in their names.
+        """
+        reported = self._reported_hubs.get(nodeid)
+        if not self._hub_in_ids:
+            return nodeid, reported or self.hubs[0]
+        test, hub = split_hub(nodeid, self.hubs if reported is None else [reported])
+        return test, reported or hub or self.hubs[0]

@@ -1,0 +1,200 @@
+"""Find calls that held the hub: one greenthread waits in the kernel, and all others with it.
+
+A call counts if it blocks the test process's main thread and is not the hub's own wait.
+That alone harms nobody. So others must have had something to do meanwhile: directly after
+the call the hub finds events that others had asked for before (``certain``), or it runs a
+greenthread that has been running again and again, without having waited for anything
+(``likely``: the one that blocked may have woken it). A call in which the recording ends
+is told in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+import re
+from typing import ClassVar
+from typing import NamedTuple
+
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.model import Certainty
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.registrations import Registrations
+from pytest_eventlet_debug.recordings.findings.registrations import events_of
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Phase
+from pytest_eventlet_debug.recordings.strace_log import Switch
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+MIN_NS = 200_000_000
+"""A call that takes less may as well have waited for the disk or the processor."""
+AT_ONCE_NS = 1_000_000
+"""A wait that takes less found its events there."""
+_MOST = 20
+_REMEMBERED = 4096
+
+_CALLS = SLEEPS | names(
+    """read readv pread64 write writev pwrite64 send sendto sendmsg recv recvfrom recvmsg splice
+    accept accept4 connect flock fcntl futex futex_time64 wait4 waitid"""
+)
+#: Where the descriptors begin that this plugin itself uses.
+_OWN_DESCRIPTORS = 500
+
+_HUB = ":hub"
+#: It waits for the others as a rule: their ends and their events wake it.
+_TEST = "1:test"
+_NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")
+_NUMBER = re.compile(r"(\d+)")
+_OBJECT = re.compile(r"\d+(?!x)(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
+
+
+class _Block(NamedTuple):
+    """A call that held the hub, and what shows that it mattered."""
+
+    call: Syscall
+    seconds: float
+    others: str
+    certainty: Certainty
+
+
+class Blocked:
+    """The detector of calls that hold the hub."""
+
+    kind: ClassVar[str] = "blocked"
+
+    def __init__(self, about: About) -> None:
+        self._main: int | None = None
+        self._registrations = Registrations()
+        self._turns: dict[str, int] = {}
+        self._pending: Syscall | None = None
+        self._readied: list[str] = []
+        self._next: str | None = None
+        self._unfinished: Syscall | None = None
+        self._in_phase = False
+        self._found: list[_Block] = []
+
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+        return {
+            **self._registrations.handlers(),
+            **dict.fromkeys(_CALLS, self._call),
+            **dict.fromkeys(POLLS, self._wait),
+            ANY_OTHER: self._other,
+        }
+
+    def _call(self, call: Syscall) -> None:
+        duration_ns = call.duration_ns
+        if duration_ns is None:
+            if call.value is None and self._counts(call):
+                self._unfinished = call
+        elif self._unfinished is not None and call.pid == self._main:
+            self._unfinished = None  # it went on: what strace lost is not the end
+        elif duration_ns >= MIN_NS and self._counts(call):
+            self._decide()
+            self._pending, self._readied, self._next = call, [], None
+
+    def _counts(self, call: Syscall) -> bool:
+        if call.pid != self._main or not self._in_phase or _is_hub(call.greenthread):
+            return False
+        return call.greenthread is not None and not _is_own(call)
+
+    def _wait(self, call: Syscall) -> None:
+        if call.pid != self._main:
+            return
+        if not _is_hub(call.greenthread):
+            self._call(call)
+        elif self._pending is not None:
+            self._note_ready(self._pending, call)
+            if self._readied or not _returns_at_once(call):
+                self._decide()
+
+    def _note_ready(self, block: Syscall, call: Syscall) -> None:
+        """Note whose events a wait finds there at once that had been asked for before."""
+        if not _returns_at_once(call):
+            return
+        for events, fd in events_of(call):
+            known = self._registrations.find(call.pid, fd)
+            if known is None or known.line > block.line:
+                continue
+            if known.greenthread not in (None, block.greenthread):
+                self._readied.append(f"{events} on {known.shown} for {known.greenthread}")
+
+    def _other(self, event: Event) -> None:
+        if type(event) is Phase:
+            self._in_phase = True
+            self._main = event.pid  # as the trace calls it, whatever its own namespace does
+        elif type(event) is Switch and event.pid == self._main:
+            self._switched(event)
+
+    def _switched(self, event: Switch) -> None:
+        name = event.greenthread
+        if _is_hub(name):
+            return
+        pending = self._pending
+        if pending is not None:
+            if name == pending.greenthread:
+                self._decide()
+            elif self._next is None and name != _TEST and self._turns.get(name, 0) > 1:
+                self._next = name
+        if len(self._turns) == _REMEMBERED and name not in self._turns:
+            self._turns.clear()
+        self._turns[name] = self._turns.get(name, 0) + 1
+
+    def _decide(self) -> None:
+        """Keep the pending block if somebody had something to do meanwhile."""
+        call, self._pending = self._pending, None
+        if call is None or len(self._found) == _MOST:
+            return
+        seconds = (call.duration_ns or 0) / 1e9
+        if self._readied:
+            others = f"there was {self._readied[0]}"
+            self._found.append(_Block(call, seconds, others, "certain"))
+        elif self._next is not None:
+            self._found.append(_Block(call, seconds, f"{self._next} was to run", "likely"))
+
+    def findings(self) -> Iterable[Finding]:
+        self._decide()
+        for block in sorted(self._found, key=lambda each: -each.seconds):
+            call = block.call
+            yield Finding(
+                self.kind,
+                f"greenthread {call.greenthread} held the hub for {block.seconds:.2f} s in "
+                f"{shown(call)} while {block.others}",
+                (Evidence(shown(call), STRACE_FILE, call.line),),
+                block.certainty,
+                {"seconds": block.seconds},
+            )
+        if self._unfinished is not None:
+            call = self._unfinished
+            yield Finding(
+                self.kind,
+                f"greenthread {call.greenthread} was still in {shown(call)} when the recording "
+                "ended, so that no other could run",
+                (Evidence(shown(call), STRACE_FILE, call.line),),
+            )
+
+
+def _is_hub(greenthread: str | None) -> bool:
+    return greenthread is not None and greenthread.endswith(_HUB)
+
+
+def _returns_at_once(call: Syscall) -> bool:
+    """Say whether a wait found its events there, or was not allowed to wait."""
+    return (call.duration_ns or 0) < AT_ONCE_NS or call.args.endswith(_NO_TIMEOUT)
+
+
+def _is_own(call: Syscall) -> bool:
+    match = _NUMBER.match(call.args)
+    return match is not None and int(match[1]) >= _OWN_DESCRIPTORS and "<" in call.args[:12]
+
+
+def shown(call: Syscall) -> str:
+    """Return a call with what it acts on: ``read(9<pipe:[42]>)``."""
+    match = _OBJECT.match(call.args)
+    return f"{call.name}({match[0] if match is not None else ''})"

@@ -1,0 +1,17 @@
+"""Sets of system calls' names."""
+
+from __future__ import annotations
+
+
+def names(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+#: A thread sleeps in these until a time has come.
+SLEEPS = names("nanosleep clock_nanosleep clock_nanosleep_time64 pause")
+#: And in these until something happens to one of several descriptors.
+POLLS = names(
+    """epoll_wait epoll_pwait epoll_pwait2 epoll_wait_old poll ppoll ppoll_time64 select
+    _newselect pselect6 pselect6_time64"""
+)

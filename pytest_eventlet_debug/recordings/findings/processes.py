@@ -1,0 +1,73 @@
+"""Who makes a call: threads of the test process, and its child processes with their programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import re
+
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import unescape
+
+#: Characters of a command line that are shown.
+_SHOWN = 80
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+class Processes:
+    """Learns from a trace which thread belongs to which process.
+
+    A thread of unknown origin is the test process's own: strace finds only such ones when it
+    attaches. Ask at the end of the trace: a child's first calls come before the ``clone``
+    that made it returns.
+
+    :param pid: the test process; ``None`` takes the first thread that is noted.
+    """
+
+    def __init__(self, pid: int | None) -> None:
+        self.main = pid
+        self._process: dict[int, int] = {}
+        self._programs: dict[int, str] = {}
+
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+        """Return what to call by the names of calls, as a detector does."""
+        starters = dict.fromkeys(("clone", "clone3", "fork", "vfork"), self._started)
+        return {**starters, "execve": self._executed}
+
+    def process(self, thread: int) -> int | None:
+        """Return the process that a thread belongs to, as far as the trace has told."""
+        return self._process.get(thread, self.main)
+
+    def is_child(self, thread: int) -> bool:
+        """Say whether a thread belongs to another process than the test's."""
+        return self.process(thread) != self.main
+
+    def describe(self, thread: int, greenthread: str | None) -> str:
+        """Name who made a call: a greenthread of the test process, a thread, a child."""
+        process = self.process(thread)
+        if process == self.main:
+            return f"greenthread {greenthread}" if greenthread else f"thread {thread}"
+        program = self._programs.get(process or thread)
+        name = f"child process {process}" + (f" ({program})" if program else "")
+        return f"{name}, greenthread {greenthread}" if greenthread else name
+
+    def _started(self, call: Syscall) -> None:
+        if not call.value or call.value < 0:
+            return
+        parent = self.process(call.pid)
+        if "CLONE_THREAD" in call.args:
+            if parent is not None and parent != self.main:
+                self._process[call.value] = parent
+            return
+        self._process[call.value] = call.value
+        if parent in self._programs and call.value not in self._programs:
+            self._programs[call.value] = self._programs[parent]
+
+    def _executed(self, call: Syscall) -> None:
+        if call.errno is not None:
+            return
+        path, *words = (unescape(each) for each in _QUOTED.findall(call.args))
+        line = " ".join([path, *words[1:]])
+        self._programs[call.pid] = line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."

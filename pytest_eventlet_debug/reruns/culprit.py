@@ -1,0 +1,80 @@
+"""``--eventlet-culprit``: the earlier tests that make a test fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.phrasing import tests
+from pytest_eventlet_debug.reruns.judgement import BAD
+from pytest_eventlet_debug.reruns.reruns import Reruns
+from pytest_eventlet_debug.reruns.smallest import smallest
+from pytest_eventlet_debug.settings import Settings
+
+
+class Culprit:
+    """Look for them when the run is over; a plugin object.
+
+    :param gathering: knows how the tests ended, and in which order they ran.
+    :param reruns: runs parts of them again, the test in question last.
+    """
+
+    def __init__(self, settings: Settings, gathering: Gathering, reruns: Reruns) -> None:
+        assert settings.culprit is not None
+        self._name = settings.culprit
+        self._settings = settings
+        self._gathering = gathering
+        self._reruns = reruns
+        self._runs = 0
+        self._lines: list[str] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        named = [each for each in self._gathering.nodeids if self._is_named(each)]
+        if not named:
+            self._lines.append(f"{self._name} did not run: name it as the report does")
+        for nodeid in named:
+            self._lines.append(self._search(nodeid))
+
+    def _is_named(self, nodeid: str) -> bool:
+        return self._name in (nodeid, self._gathering.key(nodeid)[0])
+
+    def _search(self, nodeid: str) -> str:
+        """Return what makes a test fail, in a line or several."""
+        if self._gathering.attempt(nodeid).outcome not in BAD:
+            return f"{nodeid} did not fail: there is nothing to explain"
+        if not self._reruns.possible:
+            return f"{nodeid}: tests cannot be run again under --pdb or --trace"
+        hub = self._gathering.key(nodeid)[1]
+        before = [
+            each
+            for each in self._gathering.nodeids[: self._gathering.nodeids.index(nodeid)]
+            if self._gathering.key(each)[1] == hub
+        ]
+        self._runs = 0
+        if self._fails_after([], nodeid):
+            return f"{nodeid} fails alone, too: no earlier test is to blame"
+        if not before or not self._fails_after(before, nodeid):
+            return (
+                f"{nodeid} passes alone, and passes after the {tests(len(before))} before it: "
+                "it is flaky, or depends on what ran beside it"
+            )
+        found = smallest(before, lambda part: self._fails_after(part, nodeid))
+        again = self._fails_after(found, nodeid)
+        doubt = "" if again else " (not every time)"
+        lines = [f"{nodeid} fails after{doubt}:", *(f"  {each}" for each in found)]
+        return "\n".join([*lines, f"  ({self._runs} runs; alone it passes)"])
+
+    def _fails_after(self, part: Sequence[str], nodeid: str) -> bool:
+        self._runs += 1
+        hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
+        ended = self._reruns.run(hub, [*part, nodeid])
+        return nodeid in ended and ended[nodeid].outcome in BAD
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._lines:
+            terminalreporter.section("culprit", "=")
+            for line in self._lines:
+                terminalreporter.line(line)

@@ -1,0 +1,125 @@
+"""Tests whose outcome depends on the hub: seen once, and then again before it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from pytest_eventlet_debug.children.controller import Controller
+from pytest_eventlet_debug.hubs.ids import without_hub
+from pytest_eventlet_debug.outcomes.gathering import Attempt
+from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.outcomes.outcomes import Comparison
+from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
+from pytest_eventlet_debug.reruns.judgement import Ending
+from pytest_eventlet_debug.reruns.judgement import Judgement
+from pytest_eventlet_debug.reruns.judgement import judge
+from pytest_eventlet_debug.reruns.reruns import Reruns
+from pytest_eventlet_debug.settings import Settings
+
+#: Tests that run again at most. Where more differ, it is not the machine's mood.
+MOST = 50
+
+_ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+
+
+class HubDifferences:
+    """Compare the hubs when all of them have run; a plugin object of the controller's process.
+
+    :param gathering: knows how the tests end.
+    :param reruns: runs some of them again.
+    """
+
+    NAME = "eventlet-debug-differences"
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        controller: Controller,
+        gathering: Gathering,
+        reruns: Reruns,
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._controller = controller
+        self._gathering = gathering
+        self._reruns = reruns
+        #: What differs, or ``None`` where there are no two hubs to compare.
+        self.comparison: Comparison | None = None
+        #: What became of the tests that differed at first, by their ids without a hub.
+        self.judgements: dict[str, Judgement] = {}
+        #: Why hubs are not compared: they did not run to their end.
+        self.unfinished: dict[str, str] = {}
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if self._controller.usage_error or self._config.option.collectonly:
+            return
+        self.comparison = self._compare()
+        if self.comparison is None:
+            return
+        nodeids = self._by_test(self.comparison.hubs)
+        doubtful = [test for test, of_hubs in nodeids.items() if self._is_doubtful(of_hubs)]
+        if self._reruns.possible and exitstatus in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+        ):
+            chosen = [each for test in doubtful[:MOST] for each in nodeids[test].values()]
+            self._reruns.repeat(chosen, self._settings.reruns)
+        differing = {each.test for each in self.comparison.differences}
+        for test, of_hubs in nodeids.items():
+            if test in differing or test in doubtful:
+                self.judgements[test] = judge(self._endings(of_hubs))
+
+    def attempts(self, test: str) -> dict[str, list[Attempt]]:
+        """Return all attempts of a test by hub."""
+        assert self.comparison is not None
+        of_hubs = self._by_test(self.comparison.hubs).get(test, {})
+        return {hub: self._gathering.attempts(nodeid) for hub, nodeid in of_hubs.items()}
+
+    def _compare(self) -> Comparison | None:
+        runs = [run for run in self._controller.runs if run.wanted and not run.left_out]
+        if len(runs) < 2:
+            return None
+        self.unfinished = {run.name: run.trouble for run in runs if run.trouble or not run.complete}
+        deselected = {without_hub(each, run.name) for run in runs for each in run.deselected}
+        outcomes = {
+            run.name: {
+                test: outcome
+                for nodeid, outcome in self._controller.replay.outcomes[run.name].latest.items()
+                if (test := without_hub(nodeid, run.name)) not in deselected
+            }
+            for run in runs
+        }
+        return compare_outcomes(outcomes, excluded=self.unfinished)
+
+    def _by_test(self, hubs: tuple[str, ...]) -> dict[str, dict[str, str]]:
+        """Return the node ids of each test that ran, by hub."""
+        found: dict[str, dict[str, str]] = {}
+        for nodeid in self._gathering.nodeids:
+            test, hub = self._gathering.key(nodeid)
+            if hub in hubs:
+                found.setdefault(test, {})[hub] = nodeid
+        return found
+
+    def _is_doubtful(self, of_hubs: Mapping[str, str]) -> bool:
+        """Say whether a failure of the test looks like one hub's own, but was seen once."""
+        endings = self._endings(of_hubs)
+        if len(endings) < 2 or judge(endings).kind == "same":
+            return False
+        return any(each.bad for attempts in endings.values() for each in attempts)
+
+    def _endings(self, of_hubs: Mapping[str, str]) -> dict[str, list[Ending]]:
+        return {
+            hub: [_ending(each) for each in self._gathering.attempts(nodeid)]
+            for hub, nodeid in of_hubs.items()
+        }
+
+
+def _ending(attempt: Attempt) -> Ending:
+    ending = Ending(attempt.outcome)
+    if not ending.bad or attempt.cause is None or attempt.outcome in ("hung", "crashed"):
+        return ending
+    return Ending(attempt.outcome, attempt.cause.kind)

@@ -1,0 +1,76 @@
+"""``--eventlet-retrace``: record only the tests that fail or differ, after an unwatched run."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_eventlet_debug.outcomes.gathering import Attempt
+from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.reruns.differences import MOST
+from pytest_eventlet_debug.reruns.differences import HubDifferences
+from pytest_eventlet_debug.reruns.judgement import BAD
+from pytest_eventlet_debug.reruns.reruns import Reruns
+from pytest_eventlet_debug.settings import Settings
+
+
+class Retrace:
+    """Run tests that failed or differ once more under the tracers, each alone; a plugin object.
+
+    :param gathering: knows how the tests ended when nobody watched.
+    :param reruns: runs some of them again.
+    """
+
+    NAME = "eventlet-debug-retrace"
+
+    def __init__(
+        self, config: pytest.Config, settings: Settings, gathering: Gathering, reruns: Reruns
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._gathering = gathering
+        self._reruns = reruns
+        #: How each test ended under the tracers.
+        self.traced: dict[str, Attempt] = {}
+
+    # After the differences are known.
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if not self._reruns.possible or exitstatus != pytest.ExitCode.TESTS_FAILED:
+            return
+        nodeids = self._chosen()
+        for nodeid in nodeids[:MOST]:
+            hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
+            self.traced.update(self._reruns.run(hub, [nodeid], "on"))
+        left = len(nodeids) - len(nodeids[:MOST])
+        if left:
+            self._reruns.say(f"{left} more failed and were not traced")
+
+    def _chosen(self) -> list[str]:
+        """Return the tests that failed, and those that failed on another hub."""
+        failed = {
+            nodeid
+            for nodeid in self._gathering.nodeids
+            if self._gathering.attempt(nodeid).outcome in BAD
+        }
+        differences: HubDifferences | None = self._config.pluginmanager.getplugin(
+            HubDifferences.NAME
+        )
+        differing = set(differences.judgements) if differences is not None else set()
+        return [
+            nodeid
+            for nodeid in self._gathering.nodeids
+            if nodeid in failed or self._gathering.key(nodeid)[0] in differing
+        ]
+
+    def describe(self, nodeid: str) -> str | None:
+        """Say what the tracers changed about a test, or ``None`` if it ended as before."""
+        before, traced = self._gathering.attempt(nodeid), self.traced.get(nodeid)
+        if traced is None:
+            return None
+        if (before.outcome in BAD) != (traced.outcome in BAD):
+            return f"{before.outcome} unwatched, {traced.outcome} when traced"
+        first = before.cause.kind if before.cause is not None else ""
+        second = traced.cause.kind if traced.cause is not None else ""
+        if before.outcome in BAD and first != second:
+            return f"{first or before.outcome} unwatched, {second or traced.outcome} when traced"
+        return None

@@ -1,0 +1,247 @@
+"""What greenthreads wait on, held against what locks, hubs and threads really do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+HUBS = ("epolls", "asyncio", "poll")
+
+SHOW = """
+import os
+import eventlet
+from eventlet import patcher
+from eventlet.semaphore import Semaphore
+from pytest_eventlet_debug.alive.snapshot import take
+from pytest_eventlet_debug.alive.render import render_greenthreads, render_hubs
+
+def show():
+    alive = take()
+    print(render_greenthreads(alive.greenthreads) + render_hubs(alive.hubs))
+
+def let_run():
+    eventlet.sleep(0)
+    eventlet.sleep(0)
+
+"""
+
+
+def shown(directory: Path, program: str, hub: str = "epolls") -> str:
+    """Run a program and return what it printed of what is alive."""
+    path = directory / "program.py"
+    path.write_text(SHOW + textwrap.dedent(program))
+    environment = {**os.environ, "EVENTLET_HUB": hub}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", str(path)],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+OPPOSITE_ORDER = """
+    import {module} as module
+    a, b = module.{kind}(), module.{kind}()
+
+    def first():
+        with a:
+            eventlet.sleep(0)
+            b.acquire()
+
+    def second():
+        b.acquire()
+        eventlet.sleep(0)
+        with a:
+            pass
+
+    for function in (first, second):
+        eventlet.spawn(function)
+    let_run()
+    show()
+"""
+
+
+@pytest.mark.parametrize("hub", HUBS)
+@pytest.mark.parametrize(
+    ("module", "kind", "word"),
+    [
+        ("eventlet.semaphore", "Semaphore", "Semaphore"),
+        ("eventlet.green.threading", "Lock", "Lock"),
+        ("eventlet.green.threading", "_PyRLock", "Lock"),
+    ],
+)
+def test_locks_taken_in_opposite_order_are_a_circle(
+    tmp_path: Path, hub: str, module: str, kind: str, word: str
+) -> None:
+    text = shown(tmp_path, OPPOSITE_ORDER.format(module=module, kind=kind), hub)
+    assert re.search(
+        r"^  DEADLOCK, unless another one releases a lock: "
+        r"(first -> second -> first|second -> first -> second)$",
+        text,
+        re.MULTILINE,
+    ), text
+    assert f"waits on {word}, value 0, 1 waiting, held by second\n" in text
+    assert f"waits on {word}, value 0, 1 waiting, held by first\n" in text
+
+
+def test_a_lock_that_its_holder_takes_again_is_a_circle_of_one(tmp_path: Path) -> None:
+    text = shown(
+        tmp_path,
+        """
+        lock = Semaphore()
+        def twice():
+            with lock:
+                with lock:
+                    pass
+        eventlet.spawn(twice)
+        let_run()
+        show()
+        """,
+    )
+    assert "  DEADLOCK, unless another one releases a lock: twice -> twice\n" in text
+
+
+def test_locks_and_ends_make_circles_together(tmp_path: Path) -> None:
+    text = shown(
+        tmp_path,
+        """
+        lock = Semaphore()
+        def takes():
+            with lock:
+                pass
+        def holds():
+            with lock:
+                eventlet.spawn(takes).wait()
+        eventlet.spawn(holds)
+        let_run()
+        show()
+        """,
+    )
+    assert re.search(
+        r"^  DEADLOCK, unless .*: (takes -> holds -> takes|holds -> takes -> holds)$", text, re.M
+    ), text
+
+
+def test_no_circle_is_claimed_where_one_of_several_holders_may_release(tmp_path: Path) -> None:
+    text = shown(
+        tmp_path,
+        """
+        two = Semaphore(2)
+        def waits():
+            with two:
+                with two:
+                    pass
+        def sleeps():
+            with two:
+                eventlet.sleep(5)
+        eventlet.spawn(sleeps)
+        eventlet.spawn(waits)
+        let_run()
+        show()
+        """,
+    )
+    assert re.search(r"waits on Semaphore, value 0, 1 waiting, held by (\w+, )+\w+$", text, re.M)
+    assert "DEADLOCK" not in text
+
+
+CLOSED = """
+    read, write = os.pipe()
+    def reader():
+        eventlet.hubs.trampoline(read, read=True)
+    eventlet.spawn(reader)
+    let_run()
+    os.close(read)
+    {then}
+    show()
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_descriptor_that_has_left_the_epoll_set_is_told(tmp_path: Path, hub: str) -> None:
+    text = shown(tmp_path, CLOSED.format(then=""), hub)
+    words = r"read on fd \d+, closed, which the hub's epoll set no longer has"
+    assert re.search(f"^    waits on {words}$", text, re.MULTILINE), text
+    assert re.search(f"^  {words}: wakes reader$", text, re.MULTILINE), text
+
+
+def test_another_file_under_the_same_number_is_told(tmp_path: Path) -> None:
+    # The pipe that was closed lives on under another number, and so in the epoll set.
+    text = shown(
+        tmp_path,
+        """
+        read, write = os.pipe()
+        def reader():
+            eventlet.hubs.trampoline(read, read=True)
+        eventlet.spawn(reader)
+        let_run()
+        other = os.dup(read)
+        os.dup2(os.pipe()[0], read)
+        show()
+        """,
+    )
+    assert re.search(r"read on fd \d+, pipe:\S+, for which the hub's epoll set has another", text)
+
+
+@pytest.mark.parametrize("hub", HUBS)
+def test_a_listener_that_the_hub_has_lost_is_told(tmp_path: Path, hub: str) -> None:
+    then = "hub = eventlet.hubs.get_hub(); hub.listeners['read'].clear()"
+    text = shown(tmp_path, CLOSED.format(then=then), hub)
+    assert "closed, which the hub no longer watches\n" in text
+
+
+@pytest.mark.parametrize("hub", HUBS)
+def test_what_is_watched_rightly_is_told_without_complaint(tmp_path: Path, hub: str) -> None:
+    text = shown(tmp_path, CLOSED.format(then="").replace("os.close(read)", ""), hub)
+    assert re.search(r"^    waits on read on fd \d+, pipe:\[\d+\]$", text, re.MULTILINE), text
+
+
+@pytest.mark.parametrize("hub", HUBS)
+def test_a_lost_timer_and_a_late_one_are_told(tmp_path: Path, hub: str) -> None:
+    text = shown(
+        tmp_path,
+        """
+        def lost():
+            eventlet.sleep(30)
+        def late():
+            eventlet.sleep(0.01)
+        eventlet.spawn(lost)
+        eventlet.spawn(late)
+        eventlet.sleep(0)
+        hub = eventlet.hubs.get_hub()
+        for _, timer in hub.timers + hub.next_timers:
+            if timer.seconds == 30:
+                timer.cancel()
+        patcher.original("time").sleep(0.4)
+        show()
+        """,
+        hub,
+    )
+    assert "waits on sleep, whose timer is in no hub's heap\n" in text
+    assert re.search(r"^    waits on sleep, overdue by 0\.\d s$", text, re.MULTILINE), text
+
+
+def test_greenthreads_have_their_names_where_a_test_mocks_eventlet(tmp_path: Path) -> None:
+    text = shown(
+        tmp_path,
+        """
+        import sys
+        from unittest import mock
+        def waits():
+            eventlet.sleep(60)
+        eventlet.spawn(waits)
+        let_run()
+        for module in (mock.MagicMock(), None):
+            with mock.patch.dict(sys.modules, {"eventlet": module}):
+                show()
+        """,
+    )
+    assert text.count("  waits  suspended\n") == 2
+    assert text.count("    waits on sleep, ") == 2

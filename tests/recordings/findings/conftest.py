@@ -1,0 +1,51 @@
+"""Recordings of real runs: tests that the plugin itself recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.detection import Detection
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Detector
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
+
+Record = Callable[..., list[Path]]
+Find = Callable[..., list[Finding]]
+
+
+@pytest.fixture
+def record(pytester: pytest.Pytester) -> Record:
+    """Run the tests of a program under strace; return their directories, sorted by name."""
+
+    def run(program: str, hub: str, *options: str, name: str = "recorded") -> list[Path]:
+        pytester.makepyfile(test_program=program)
+        artifacts = pytester.path / f"{name}-{hub}"
+        pytester.runpytest_subprocess(
+            *("-p", "no:cacheprovider", "--strace", f"--eventlet-hub={hub}"),
+            *(f"--eventlet-artifacts={artifacts}", *options),
+        )
+        return sorted(each.parent for each in artifacts.glob("*/strace.txt"))
+
+    return run
+
+
+@pytest.fixture
+def find(record: Record) -> Find:
+    """Return what a detector finds in the recordings of a program's tests."""
+
+    def run(program: str, kind: type[Detector], hub: str = "epolls") -> list[Finding]:
+        found = []
+        for directory in record(program, hub):
+            detection = Detection(About(), [kind])
+            with open_log(directory / "strace.txt") as log:
+                for _ in detection.watch(parse(log)):
+                    pass
+            found += detection.findings()
+        return found
+
+    return run

@@ -1,0 +1,135 @@
+"""Calls that hold the hub, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.blocked import Blocked
+from pytest_eventlet_debug.recordings.findings.detection import Detection
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Find = Callable[..., list[Finding]]
+Record = Callable[..., list[Path]]
+
+PIPE = """
+import os
+import subprocess
+import sys
+import threading
+import eventlet
+
+def slow_writer():
+    program = "import sys, time; time.sleep(0.5); sys.stdout.write('x')"
+    return subprocess.Popen([sys.executable, "-S", "-c", program], stdout=subprocess.PIPE)
+"""
+
+HELD = (
+    PIPE
+    + """
+def test_held():
+    done = []
+    def tick():
+        while not done:
+            eventlet.sleep(0.01)
+    def fetch():
+        eventlet.sleep(0.1)
+        child = slow_writer()
+        assert os.read(child.stdout.fileno(), 1) == b"x"
+        child.wait()
+        eventlet.sleep(0.1)
+        done.append(True)
+    eventlet.spawn(tick)
+    eventlet.spawn(fetch).wait()
+"""
+)
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_read_that_blocks_while_another_was_to_run_held_the_hub(find: Find, hub: str) -> None:
+    found = find(HELD, Blocked, hub)
+    (read,) = (each for each in found if " in read(" in each.title)
+    assert read.kind == "blocked"
+    assert ":fetch held the hub for 0." in read.title
+    assert read.title.endswith(":tick was to run")
+    assert read.counts["seconds"] > 0.2
+    assert read.place.startswith("strace.txt line ")
+
+
+def test_a_sleep_that_keeps_a_greenthread_from_its_data_names_the_data(
+    find: Find,
+) -> None:
+    program = """
+import socket
+import time
+import eventlet
+
+def test_sleep():
+    ours, theirs = eventlet.green.socket.socketpair()
+    reader = eventlet.spawn(theirs.recv, 1)
+    eventlet.sleep(0)
+    ours.sendall(b"x")
+    time.sleep(0.3)
+    assert reader.wait() == b"x"
+"""
+    (found,) = find("import eventlet.green.socket\n" + program, Blocked)
+    assert "held the hub for 0.3" in found.title
+    assert " in clock_nanosleep() while there was EPOLLIN on " in found.title
+    assert found.certainty == "certain"
+
+
+def test_reading_alone_or_in_a_plain_thread_is_no_finding(find: Find) -> None:
+    program = (
+        PIPE
+        + """
+def test_alone():
+    child = slow_writer()
+    assert os.read(child.stdout.fileno(), 1) == b"x"
+    child.wait()
+    eventlet.sleep(0.01)
+
+def test_thread():
+    child = slow_writer()
+    got = []
+    def serve():
+        got.append(os.read(child.stdout.fileno(), 1))
+    thread = threading.Thread(target=serve)
+    thread.start()
+    def tick():
+        for _ in range(50):
+            eventlet.sleep(0.01)
+    eventlet.spawn(tick).wait()
+    eventlet.sleep(0.2)
+    thread.join()
+    child.wait()
+"""
+    )
+    assert find(program, Blocked) == []
+
+
+def test_a_call_in_which_a_hung_test_is_killed_is_told(record: Record) -> None:
+    program = """
+import os
+
+def test_hung():
+    reader, writer = os.pipe()
+    def fetch():
+        os.read(reader, 1)
+    eventlet.spawn(fetch).wait()
+"""
+    (directory,) = record("import eventlet\n" + program, "epolls", "--eventlet-timeout=4")
+    with open_log(directory / "strace.txt") as log:
+        detection = Detection(About(), [Blocked])
+        for _ in detection.watch(parse(log)):
+            pass
+    (found,) = detection.findings()
+    assert ":fetch was still in read(" in found.title
+    assert found.title.endswith(" when the recording ended, so that no other could run")

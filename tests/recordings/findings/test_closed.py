@@ -1,0 +1,113 @@
+"""Who closed a descriptor, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.closed import Closed
+from pytest_eventlet_debug.recordings.findings.model import Finding
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Find = Callable[..., list[Finding]]
+
+
+def test_a_descriptor_that_another_greenthread_closed_names_that_one_and_the_line(
+    find: Find,
+) -> None:
+    program = """
+import os
+import eventlet
+
+def test_bad():
+    reader, writer = os.pipe()
+    def janitor():
+        os.close(reader)
+    eventlet.spawn(janitor).wait()
+    try:
+        os.read(reader, 1)
+    except OSError:
+        pass
+    os.close(writer)
+"""
+    (found,) = find(program, Closed)
+    assert re.fullmatch(
+        r"read\((\d+)\) = -1 EBADF by greenthread \d+:test: \1<pipe:\[\d+\]> was closed "
+        r"\d\.\d{3} s before by greenthread \d+:janitor, strace\.txt line \d+",
+        found.title,
+    )
+    assert [each.text.partition("(")[0] for each in found.evidence] == ["read", "close"]
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_accepting_on_a_closed_listener_names_who_closed_it(find: Find, hub: str) -> None:
+    program = """
+import eventlet
+
+def test_accept():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def serve():
+        connection, _ = listener.accept()
+        eventlet.sleep(0)
+        try:
+            listener.accept()
+        except OSError:
+            pass
+    server = eventlet.spawn(serve)
+    def stop():
+        client = eventlet.connect(listener.getsockname())
+        listener.close()
+        return client
+    eventlet.spawn(stop).wait()
+    server.wait()
+"""
+    (found,) = find(program, Closed, hub)
+    assert found.title.startswith("accept4(-1) = -1 EBADF by greenthread ")
+    assert ":serve: " in found.title
+    assert "<TCP:[127.0.0.1:" in found.title
+    assert ":stop, strace.txt line " in found.title
+
+
+def test_a_reset_names_who_closed_the_other_end(find: Find) -> None:
+    program = """
+import eventlet
+
+def test_reset():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def serve():
+        connection, _ = listener.accept()
+        connection.close()
+    def fetch():
+        client = eventlet.connect(listener.getsockname())
+        eventlet.sleep(0.05)
+        try:
+            for _ in range(3):
+                client.sendall(b"x")
+                eventlet.sleep(0.02)
+        except OSError:
+            pass
+    eventlet.spawn(serve)
+    eventlet.spawn(fetch).wait()
+"""
+    (found,) = find(program, Closed)
+    assert found.title.startswith("sendto(")
+    assert " = -1 EPIPE by greenthread " in found.title
+    assert ":serve, strace.txt line " in found.title
+
+
+def test_closing_what_was_never_open_is_no_finding(find: Find) -> None:
+    program = """
+import os
+
+def test_sweep():
+    for number in range(300, 400):
+        try:
+            os.close(number)
+        except OSError:
+            pass
+"""
+    assert find(program, Closed) == []

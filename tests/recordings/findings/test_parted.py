@@ -1,0 +1,95 @@
+"""Where two traces of one test part, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.parted import describe
+from pytest_eventlet_debug.recordings.findings.parted import part
+from pytest_eventlet_debug.recordings.findings.parted import read
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Record = Callable[..., list[Path]]
+
+ECHO = """
+import eventlet
+import eventlet.hubs
+
+def test_echo():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            while data := connection.recv(100):
+                connection.sendall(ANSWER)
+    server = eventlet.spawn(serve)
+    client = eventlet.connect(listener.getsockname())
+    for _ in range(3):
+        client.sendall(b"ping")
+        client.recv(100)
+    client.close()
+    server.wait()
+    listener.close()
+"""
+SAME = ECHO.replace("ANSWER", "data")
+BY_HUB = ECHO.replace(
+    "ANSWER", "data if 'epolls' in type(eventlet.hubs.get_hub()).__module__ else b'pong'"
+)
+
+
+@pytest.mark.parametrize("hub", ["epolls", "poll", "asyncio"])
+def test_two_runs_on_one_hub_do_not_part(record: Record, hub: str) -> None:
+    (once,), (again,) = (record(SAME, hub, name=name) for name in ("once", "again"))
+    assert len(read(once)) > 8
+    assert part(read(once), read(again)) is None
+
+
+def test_two_hubs_on_which_each_socket_does_the_same_part_in_their_order_at_most(
+    record: Record,
+) -> None:
+    (epolls,), (asyncio,) = record(SAME, "epolls"), record(SAME, "asyncio")
+    parting = part(read(epolls), read(asyncio))
+    assert parting is None or parting.only_order
+
+
+def test_the_socket_the_greenthread_and_both_lines_are_named(record: Record) -> None:
+    (epolls,), (asyncio,) = record(BY_HUB, "epolls"), record(BY_HUB, "asyncio")
+    parting = part(read(epolls), read(asyncio))
+    assert parting is not None
+    assert parting.role == "connection 1"
+    left, right = parting.left[0], parting.right[0]
+    assert (left.action, left.data[:4], right.data[:4]) == ("send", "ping", "pong")
+    assert left.greenthread is not None
+    assert left.greenthread.endswith(":serve")
+    trace = (asyncio / "strace.txt").read_text().splitlines()
+    assert '"pong"' in trace[right.line - 1]
+    lines = list(describe(parting, ("epolls", "asyncio")))
+    assert lines[0] == "they part on connection 1:"
+    assert any(f"line {left.line} " in line and f"line {right.line} " in line for line in lines)
+
+
+def diff(*directories: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest_eventlet_debug.cli", "diff", *map(str, directories)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_shows_both_sides_and_its_status_says_whether_they_part(
+    record: Record, tmp_path: Path
+) -> None:
+    (epolls,), (asyncio,) = record(BY_HUB, "epolls"), record(BY_HUB, "asyncio")
+    parted = diff(epolls, asyncio)
+    assert parted.returncode == 1
+    assert parted.stdout.startswith("they part on connection 1:\n")
+    alike = diff(epolls, epolls)
+    assert (alike.returncode, alike.stdout[:17]) == (0, "no difference in ")
+    nothing = diff(epolls, tmp_path)
+    assert nothing.returncode == 2
+    assert nothing.stderr.startswith("pytest-eventlet-debug: Cannot read the strace log ")
+    assert nothing.stderr.endswith("; record with --strace\n")

@@ -1,0 +1,98 @@
+"""What a test costs on each hub, from recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.tally import Tally
+from pytest_eventlet_debug.recordings.findings.tally import compare
+from pytest_eventlet_debug.recordings.findings.tally import read
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Record = Callable[..., list[Path]]
+
+DIFFERENT = """
+import eventlet
+import eventlet.hubs
+
+def test_a_first_one_that_pays_for_imports():
+    eventlet.sleep(0)
+
+def test_costs():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    if "asyncio" in type(eventlet.hubs.get_hub()).__module__:
+        for _ in range(40):
+            listener.getsockname()
+    else:
+        eventlet.sleep(0.5)
+"""
+
+
+@needs_strace
+def test_calls_and_sleeps_of_one_hub_alone_are_told_with_the_line(record: Record) -> None:
+    tallies = {hub: read(record(DIFFERENT, hub)[1]) for hub in ("epolls", "asyncio")}
+    slept, calls = compare(tallies)
+    assert slept.title == "slept 0.5 s on epolls, 0.0 s on asyncio"
+    assert slept.place == f"strace.txt line {tallies['epolls'].line}"
+    assert calls.title == "getsockname 40 on asyncio, 0 on epolls"
+    assert (calls.hub, calls.counts) == ("asyncio", {"calls": 40})
+
+
+@needs_strace
+def test_the_same_work_on_two_hubs_is_no_finding(record: Record) -> None:
+    program = """
+import eventlet
+
+def test_echo():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def serve():
+        connection, _ = listener.accept()
+        while data := connection.recv(100):
+            connection.sendall(data)
+    eventlet.spawn(serve)
+    client = eventlet.connect(listener.getsockname())
+    for _ in range(30):
+        client.sendall(b"ping")
+        assert client.recv(100) == b"ping"
+    eventlet.sleep(0.4)
+"""
+    tallies = {hub: read(record(program, hub)[0]) for hub in ("epolls", "asyncio")}
+    assert tallies["epolls"].calls["sendto"] >= 60
+    assert tallies["asyncio"].slept > 0.3
+    assert compare(tallies) == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        ({"connect": 20}, {}, ["connect 20 on a, 0 on b"]),
+        ({"connect": 19}, {}, []),
+        ({"connect": 79}, {"connect": 20}, []),
+        ({"connect": 80}, {"connect": 20}, ["connect 80 on a, 20 on b"]),
+        ({"epoll_wait": 9000, "openat": 500, "mmap": 100}, {}, []),
+        (
+            {"recvfrom": 30, "connect": 60},
+            {},
+            ["connect 60 on a, 0 on b", "recvfrom 30 on a, 0 on b"],
+        ),
+    ],
+)
+def test_only_many_times_the_calls_of_the_other_are_told(
+    ours: dict[str, int], theirs: dict[str, int], told: list[str]
+) -> None:
+    found = compare({"a": Tally(ours), "b": Tally(theirs)})
+    assert [each.title for each in found] == told
+
+
+def test_a_sleep_that_does_not_make_the_test_longer_is_not_told() -> None:
+    long, short = Tally(seconds=2.0, slept=0.8, line=7), Tally(seconds=1.9)
+    assert compare({"a": long, "b": short}) == []
+
+
+def test_one_hub_alone_costs_nothing_more() -> None:
+    assert compare({"a": Tally({"connect": 1000}, 9.0, 9.0, 1)}) == []

@@ -1,0 +1,113 @@
+"""What packets tell, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.wire import find
+from pytest_eventlet_debug.recordings.packets import packets
+from pytest_eventlet_debug.recordings.packets import read
+from pytest_eventlet_debug.recordings.timeline import in_order
+from pytest_eventlet_debug.recordings.timeline import read_trace
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="capturing without --eventlet-isolate needs root"),
+]
+
+Record = Callable[..., list[Path]]
+
+SERVER = """
+import eventlet
+
+def test_server():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def serve():
+        connection, _ = listener.accept()
+        SERVE
+        connection.close()
+    def fetch():
+        client = eventlet.connect(listener.getsockname())
+        client.sendall(b"GET /slow HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        try:
+            client.recv(100)
+        except OSError:
+            pass
+        client.close()
+    server = eventlet.spawn(serve)
+    eventlet.spawn(fetch).wait()
+    server.wait()
+"""
+
+
+@pytest.fixture
+def wire(record: Record) -> Callable[[str], list[Finding]]:
+    """Return what the packets of a program's one test tell."""
+
+    def run(program: str) -> list[Finding]:
+        (directory,) = record(program, "epolls", "--pcap")
+        source = in_order(packets(read(directory / "capture.pcapng")))
+        return find(source, read_trace(directory).calls)
+
+    return run
+
+
+def test_closing_without_an_answer_names_the_request_and_who_closed(
+    wire: Callable[[str], list[Finding]],
+) -> None:
+    (found,) = wire(SERVER.replace("SERVE", "connection.recv(100)"))
+    assert re.fullmatch(
+        r"127\.0\.0\.1:\d+ closed without an answer to GET /slow, 0\.\d{3} s after it: "
+        r"close\(\d+\) by greenthread \d+:serve, strace\.txt line \d+",
+        found.title,
+    )
+    assert found.evidence[0].file == "capture.pcapng"
+
+
+def test_closing_with_unread_data_is_a_reset_with_the_request_unanswered(
+    wire: Callable[[str], list[Finding]],
+) -> None:
+    (found,) = wire(SERVER.replace("SERVE", "eventlet.sleep(0.1); connection.recv(3)"))
+    assert " reset the connection to 127.0.0.1:" in found.title
+    assert ", GET /slow unanswered: close(" in found.title
+    assert ":serve, strace.txt line " in found.title
+
+
+def test_an_answer_after_more_than_a_second_is_told_with_the_call_that_gave_it(
+    wire: Callable[[str], list[Finding]],
+) -> None:
+    answer = "connection.recv(100); eventlet.sleep(1.1); connection.sendall(b'HTTP/1.1 200 OK')"
+    (found,) = wire(SERVER.replace("SERVE", answer))
+    assert found.title.startswith("GET /slow was answered after 1.")
+    assert ": sendto(" in found.title
+
+
+def test_a_refused_connection_says_that_nobody_listened(
+    wire: Callable[[str], list[Finding]],
+) -> None:
+    program = """
+import socket
+import eventlet
+
+def test_refused():
+    closed = socket.socket()
+    closed.bind(("127.0.0.1", 0))
+    try:
+        eventlet.connect(closed.getsockname())
+    except ConnectionRefusedError:
+        pass
+"""
+    (found,) = wire(program)
+    assert found.title.endswith(" refused a connection: nobody listened there")
+
+
+def test_a_request_that_is_answered_is_no_finding(wire: Callable[[str], list[Finding]]) -> None:
+    answer = "connection.recv(100); connection.sendall(b'HTTP/1.1 200 OK')"
+    assert wire(SERVER.replace("SERVE", answer)) == []
