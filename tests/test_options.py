@@ -152,6 +152,27 @@ def test_words_are_split_as_a_shell_does(text: str, words: tuple[str, ...]) -> N
     assert registry.STRACE_ARGS.parse(text) == words
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("256MB", 256_000_000),
+        ("1g", 1_000_000_000),
+        ("100 K", 100_000),
+        ("200000", 200_000),
+        ("0", None),
+        ("0MB", None),
+    ],
+)
+def test_a_size_has_a_unit_or_none(text: str, size: int | None) -> None:
+    assert registry.STRACE_LIMIT.parse(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", "1.5G", "99K", "1T", "10^6"])
+def test_what_is_no_size_or_too_small_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a size of 100K or more, such as 256MB"):
+        registry.STRACE_LIMIT.parse(text)
+
+
 def test_an_open_quotation_mark_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be split into words"):
         registry.STRACE_ARGS.parse("-P '/tmp")
@@ -169,6 +190,7 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' must be warn or fail"),
         (["--cprofile", "--eventlet-phases=x"], "--eventlet-phases", "'x' must be a comma list"),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
+        (["--strace", "--strace-limit=9"], "--strace-limit", "'9' must be a size of 100K"),
         (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
         (["-o", "eventlet_hub=,"], "eventlet_hub in the ini file", "a hub's name is empty"),
         (

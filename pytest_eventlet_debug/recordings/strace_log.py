@@ -105,6 +105,14 @@ class Switch(NamedTuple):
     greenthread: str
 
 
+class Gap(NamedTuple):
+    """A place at which the middle of a long trace is left out."""
+
+    line: int
+    size: int
+    """Bytes that are missing here."""
+
+
 class Unparsed(NamedTuple):
     """A line that is no known form of strace's output, without its newline."""
 
@@ -112,7 +120,7 @@ class Unparsed(NamedTuple):
     text: str
 
 
-Event: TypeAlias = Syscall | Signal | Exit | Phase | Switch | Unparsed
+Event: TypeAlias = Syscall | Signal | Exit | Phase | Switch | Gap | Unparsed
 
 # Digits are bounded so that no line, however broken, meets int()'s own limit.
 _HEAD = r"(\d{1,10}) +(\d{1,12})\.(\d{1,9}) "
@@ -138,6 +146,7 @@ _EXIT = re.compile(
     r"|superseded by execve in pid (\d{1,10})) \+\+\+\n\Z",
     re.ASCII,
 )
+_GAP = re.compile(r"--- (\d{1,18}) bytes are left out here: ", re.ASCII)
 _TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)\Z", re.ASCII)
 
 _ACCESS = frozenset(marks.CALLS)
@@ -365,6 +374,14 @@ def _rare(
                 begun[pid] = _Begun(number, time_ns, name, args)
             yield _abandoned(pid, begun, labels, "truncated")
             return
+    match = _GAP.match(line)
+    if match is not None:
+        # Whatever went on before it is not known to go on behind it.
+        for pid in list(begun):
+            yield _abandoned(pid, begun, labels)
+        labels.clear()
+        yield Gap(number, int(match[1]))
+        return
     yield Unparsed(number, line.rstrip("\n"))
 
 

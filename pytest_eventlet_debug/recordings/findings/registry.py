@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pytest_eventlet_debug.recordings.findings.blocked import Blocked
 from pytest_eventlet_debug.recordings.findings.closed import Closed
+from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.storms import Storms
 
-DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Closed)
+DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Closed, LongTrace)
