@@ -31,7 +31,8 @@ demo: $(VENV)/.ready tools
 	if [ $$status -ne 1 ]; then \
 		echo "demo: pytest ended with status $$status; 1 was expected," \
 			"one test that fails on the asyncio hub" >&2; exit 1; \
-	fi
+	fi; \
+	echo "demo: open eventlet-debug/index.html to look at the report"
 
 # Most tests wait for processes, so that two at a time take half the time. A shared machine
 # stalls now and then for longer than a real server or tracer waits: then a test runs again.

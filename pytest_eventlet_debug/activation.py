@@ -197,11 +197,28 @@ class Activation:
         """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""
         manager = self._config.pluginmanager
         if self._assignment is None and not manager.hasplugin(_SUMMARY):
+            from pytest_eventlet_debug.report.writing import ReportWriter
             from pytest_eventlet_debug.run_facts import RunEnd
             from pytest_eventlet_debug.summary import Summary
 
             manager.register(Summary(self._config, self.settings), _SUMMARY)
             manager.register(RunEnd(self.settings.artifacts, self._run))
+            manager.register(
+                ReportWriter(self._config, self.settings, self._report_hubs, self._run)
+            )
+            self._register_html_links()
+
+    def _report_hubs(self) -> tuple[str, ...]:
+        # Asked for at the end: to find out the default hub imports eventlet.
+        return self._hub_names or (self.hub.name,)
+
+    def _register_html_links(self) -> None:
+        html = self._config.getoption("htmlpath", None)
+        if html:
+            from pytest_eventlet_debug.report.html_links import HtmlLinks
+
+            links = HtmlLinks(html, self.settings.artifacts)
+            self._config.pluginmanager.register(links)
 
     def _register_afterwards(self) -> None:
         """Have done what is done when the run is over: rerun tests, save, compare."""

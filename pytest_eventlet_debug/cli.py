@@ -4,39 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import gzip
-import itertools
-import json
 import os
-from pathlib import Path
 import sys
-from typing import get_args
 
 from pytest_eventlet_debug import __version__
-from pytest_eventlet_debug import json_files
-from pytest_eventlet_debug import phrasing
-from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import RUN_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.artifact_names import TEST_FILE
-from pytest_eventlet_debug.artifacts import tests
-from pytest_eventlet_debug.recordings import perfetto
-from pytest_eventlet_debug.recordings import timeline_text as text
-from pytest_eventlet_debug.recordings.findings import file as findings_file
-from pytest_eventlet_debug.recordings.findings import parted
-from pytest_eventlet_debug.recordings.findings import text as findings_text
-from pytest_eventlet_debug.recordings.strace_log import StraceLogError
-from pytest_eventlet_debug.recordings.timeline import Kind
-from pytest_eventlet_debug.recordings.timeline import read_timeline
-from pytest_eventlet_debug.upgrade import comparison
-from pytest_eventlet_debug.upgrade import saved_run
-from pytest_eventlet_debug.upgrade import verdict
-from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
-
-USAGE_ERROR = 2
-KINDS = get_args(Kind)
-
-_RECORDINGS = (TEST_FILE, STRACE_FILE, CAPTURE_FILE)
+from pytest_eventlet_debug.recordings import commands as recordings
+from pytest_eventlet_debug.report import commands as report
+from pytest_eventlet_debug.upgrade import commands as upgrade
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,13 +18,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: the command line, ``None`` for this process's.
     """
-    parser = argparse.ArgumentParser(prog="pytest-eventlet-debug", description=__doc__)
-    parser.add_argument("--version", action="version", version=__version__)
+    parser = argparse.ArgumentParser(
+        prog="pytest-eventlet-debug", description="Work with saved runs and with recordings."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_compare(commands)
-    _add_findings(commands)
-    _add_timeline(commands)
-    _add_diff(commands)
+    upgrade.add_compare(commands)
+    upgrade.add_culprit(commands)
+    recordings.add_findings(commands)
+    recordings.add_timeline(commands)
+    recordings.add_diff(commands)
+    report.add_report(commands)
+    report.add_open(commands)
+    report.add_list(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -59,201 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
-
-
-def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "compare",
-        help="compare two runs saved with --eventlet-save",
-        description="Say what got worse from one saved run to another, and which changed "
-        "distribution is the likely cause. Exit status: 0 if nothing got worse, 1 if something "
-        "did, 2 if the files cannot be compared.",
-    )
-    parser.add_argument("old", type=Path, metavar="OLD", help="the run before")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the run to judge")
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
-    parser.set_defaults(run=_compare)
-
-
-def _compare(options: argparse.Namespace) -> int:
-    try:
-        old, new = saved_run.read(options.old), saved_run.read(options.new)
-        comparison.check_same_suite(old, options.old, new.hubs)
-        if not new.uncollected:
-            common = {each.test for each in new.tests}
-            comparison.check_common_tests(old, options.old, common)
-    except SavedRunError as error:
-        print(f"pytest-eventlet-debug: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    found = comparison.compare(old, new)
-    if options.json:
-        print(json.dumps(verdict.as_json(found), indent=1))
-    else:
-        print("\n".join(verdict.format_verdict(found, old, options.old)))
-    return int(found.worse)
-
-
-def _add_findings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "findings",
-        help="print what was found in the recordings",
-        description="Print what was found in the recordings of a test, or of every test of a "
-        "run, with the lines that show it. Exit status: 0, or 2 if there is no recording.",
-    )
-    _add_directory(parser)
-    parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
-    parser.set_defaults(run=_findings)
-
-
-def _findings(options: argparse.Namespace) -> int:
-    directories = _test_directories(options.directory)
-    if directories is None:
-        return USAGE_ERROR
-    read = {directory: findings_file.read(directory) for directory in directories}
-    found = {directory: each for directory, each in read.items() if each is not None}
-    if options.json:
-        every = [finding for each in found.values() for finding in each.findings]
-        print(json_files.encode(every).decode())
-        return 0
-    for directory, each in found.items():
-        _print_findings(directory, each)
-    if not any(each.findings for each in found.values()):
-        print(f"nothing was found in the traces of {phrasing.tests(len(found))}")
-    return 0
-
-
-def _print_findings(directory: Path, found: findings_file.Findings) -> None:
-    """Print the findings of one test, below its id and its directory."""
-    by_test = itertools.groupby(found.findings, lambda finding: finding.nodeid)
-    for nodeid, findings in by_test:
-        print(_printable(f"{nodeid or directory.name} ({directory})"))
-        for finding in findings:
-            for line in findings_text.with_evidence(finding):
-                print(_printable(f"  {line}"))
-    for problem in found.problems:
-        print(_printable(f"{directory}: not read whole: {problem}"))
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _add_directory(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="a test's directory, or that of a run"
-    )
-
-
-def _test_directories(directory: Path) -> list[Path] | None:
-    """Return the directories of tests that a command is about.
-
-    :return: ``None`` if the one that was named is no run's and no test's, which is printed.
-    """
-    if (directory / RUN_FILE).exists():
-        return [directory / test.directory for test in tests(directory)]
-    if any((directory / name).exists() for name in _RECORDINGS):
-        return [directory]
-    print(
-        f"pytest-eventlet-debug: {directory} holds neither {RUN_FILE} nor a recording; "
-        "name a run's directory, such as eventlet-debug, or one below it",
-        file=sys.stderr,
-    )
-    return None
-
-
-def _add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    timeline = commands.add_parser(
-        "timeline",
-        help="print what happened in a test, in time order",
-        description="Print phases, system calls, packets, signals and threads in time order, "
-        "or write them for https://ui.perfetto.dev.",
-    )
-    _add_directory(timeline)
-    timeline.add_argument(
-        "--only",
-        action="append",
-        choices=KINDS,
-        default=[],
-        metavar="KIND",
-        help=f"show rows of this kind alone; may be repeated: {', '.join(KINDS)}",
-    )
-    timeline.add_argument(
-        "--perfetto", action="store_true", help="write a trace for https://ui.perfetto.dev"
-    )
-    timeline.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="with --perfetto: where to write, compressed if FILE ends in .gz; default: standard "
-        "output",
-    )
-    timeline.set_defaults(run=_timeline)
-
-
-def _timeline(options: argparse.Namespace) -> int:
-    found = _test_directories(options.directory)
-    if found is None:
-        return USAGE_ERROR
-    if options.perfetto:
-        return _write_perfetto(found, options.output)
-    for number, each in enumerate(found):
-        if number:
-            print()
-        for line in text.lines(read_timeline(each), options.only):
-            print(line)
-    return 0
-
-
-def _write_perfetto(directories: list[Path], output: Path | None) -> int:
-    """Write the timeline of the one test that is asked for."""
-    if len(directories) != 1:
-        print(
-            f"pytest-eventlet-debug: --perfetto shows one test, and here are {len(directories)}; "
-            "name the directory of one",
-            file=sys.stderr,
-        )
-        return USAGE_ERROR
-    timeline = read_timeline(directories[0])
-    if output is None:
-        perfetto.write(timeline, sys.stdout)
-        return 0
-    open_file = gzip.open if output.suffix == ".gz" else open
-    try:
-        with open_file(output, "wt", encoding="utf-8") as file:
-            perfetto.write(timeline, file)
-    except OSError as error:
-        print(f"pytest-eventlet-debug: cannot write {output}: {error.strerror}", file=sys.stderr)
-        return USAGE_ERROR
-    return 0
-
-
-def _add_diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    diff = commands.add_parser(
-        "diff",
-        help="show where two recordings of a test part",
-        description="Compare two strace.txt of one test, such as of two hubs, by what was done "
-        "on each socket. Exit status: 0 if they are alike, 1 if they part, 2 if there is nothing "
-        "to compare.",
-    )
-    for name in ("left", "right"):
-        diff.add_argument(name, type=Path, metavar="DIR", help="a test's directory")
-    diff.set_defaults(run=_diff)
-
-
-def _diff(options: argparse.Namespace) -> int:
-    try:
-        left, right = parted.read(options.left), parted.read(options.right)
-    except StraceLogError as error:
-        print(f"pytest-eventlet-debug: {error}; record with --strace", file=sys.stderr)
-        return USAGE_ERROR
-    parting = parted.part(left, right)
-    if parting is None:
-        print(f"no difference in {len(left)} steps")
-        return 0
-    for line in parted.describe(parting, (options.left.name, options.right.name)):
-        print(line)
-    return 1
 
 
 if __name__ == "__main__":

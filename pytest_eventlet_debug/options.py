@@ -111,6 +111,14 @@ class Options(Values):
         default=None,
         activates=True,
     )
+    #: The file for a summary of the run in Markdown, or ``None``.
+    summary_file: Option[Path | None] = PathOption(
+        "--eventlet-summary",
+        "FILE",
+        "Write a summary of the run to this file, in Markdown, for the page that GitHub "
+        "($GITHUB_STEP_SUMMARY) or GitLab shows of a job.",
+        activates=True,
+    )
     #: The file to save the run to, or ``None``.
     save: Option[Path | None] = PathOption(
         "--eventlet-save",

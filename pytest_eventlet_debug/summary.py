@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import itertools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
@@ -23,6 +23,10 @@ from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
 from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.outcomes.gathering import Attempt
+    from pytest_eventlet_debug.reruns.retrace import Retrace
 
 #: Seconds that a test takes for its profile to be shown without -v.
 LONG_SECONDS = 1.0
@@ -35,11 +39,15 @@ class Summary:
         self._config = config
         self._settings = settings
         self._directories: dict[str, str] = {}
+        self._shown: set[str] = set()
+        self._failed: set[str] = set()
         self._errors: dict[str, list[str]] = {}
         self._other_hubs: dict[str, list[str]] = {}
         self._seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed.add(report.nodeid)
         before = self._seconds.get(report.nodeid, 0.0)
         self._seconds[report.nodeid] = before + getattr(report, "duration", 0.0)
         if report.when != "teardown" and not hasattr(report, "eventlet_end"):
@@ -54,6 +62,7 @@ class Summary:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         sections = {
+            "retraced": list(self._changed_by_tracing()),
             "hub differences": [*self._differences(), *self._absent(), *self._others()],
             "findings": list(self._findings()),
             "recordings": [*self._profiles(), *self._failures(), *self._artifacts()],
@@ -71,37 +80,27 @@ class Summary:
             )
 
     def _differences(self) -> Iterator[str]:
-        """Say which tests end differently from hub to hub."""
+        """Say which tests end differently from hub to hub, and why."""
         if not self._settings.needs_children:
             return
-        from pytest_eventlet_debug.children.controller import Controller
-        from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
-        from pytest_eventlet_debug.outcomes.outcomes import format_differences
-        from pytest_eventlet_debug.outcomes.outcomes import headline
+        from pytest_eventlet_debug.outcomes.gathering import Gathering
+        from pytest_eventlet_debug.reruns.differences import HubDifferences
+        from pytest_eventlet_debug.reruns.text import difference_lines
 
-        controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
-        if controller is None or controller.usage_error or self._config.option.collectonly:
-            return
-        runs = [run for run in controller.runs if run.wanted and not run.left_out]
-        if len(runs) < 2:
-            return
-        unfinished = {run.name: run.trouble for run in runs if run.trouble or not run.complete}
-        deselected = {without_hub(each, run.name) for run in runs for each in run.deselected}
-        outcomes = {
-            run.name: {
-                test: outcome
-                for nodeid, outcome in controller.replay.outcomes[run.name].latest.items()
-                if (test := without_hub(nodeid, run.name)) not in deselected
-            }
-            for run in runs
-        }
-        compared = compare_outcomes(outcomes, excluded=unfinished)
-        if len(compared.hubs) > 1:
-            yield headline(compared)
-            yield from first(f"  {line}" for line in format_differences(compared))
-        for hub, trouble in unfinished.items():
-            why = f" ({trouble})" if trouble else ""
-            yield f"the run under {hub} is incomplete{why} and not compared"
+        manager = self._config.pluginmanager
+        differences: HubDifferences | None = manager.getplugin(HubDifferences.NAME)
+        gathering: Gathering | None = manager.getplugin(Gathering.NAME)
+        if differences is not None and gathering is not None:
+            yield from difference_lines(differences, gathering, self._findings_of)
+
+    def _findings_of(self, attempt: Attempt) -> list[str]:
+        """Return what the recordings of an attempt tell; the section of findings leaves it out."""
+        traced = self._traced.get(attempt.nodeid)
+        directory = attempt.directory or (traced.directory if traced is not None else "")
+        if not directory:
+            return []
+        self._shown.add(directory)
+        return [line for _, line in self._read_findings(directory, attempt.nodeid)]
 
     def _absent(self) -> Iterator[str]:
         """Name the tests that were asked for by name and are not there on one of the hubs."""
@@ -122,26 +121,64 @@ class Summary:
         return Path(os.path.relpath(path, self._config.rootpath)).as_posix() + colons + names
 
     def _findings(self) -> Iterator[str]:
-        """Show what was found in the recordings; what could not be read is a failure."""
-        if not self._directories:
-            return
+        """Show what was found in the recordings of all other tests, the same only once."""
+        lines = [
+            each
+            for directory, nodeid in self._directories.items()
+            if directory not in self._shown
+            for each in self._read_findings(directory, nodeid, alone=nodeid not in self._failed)
+        ]
+        if lines:
+            from pytest_eventlet_debug.recordings.findings.text import grouped
+
+            yield from first(grouped(lines))
+
+    def _read_findings(
+        self, directory: str, nodeid: str, *, alone: bool = False
+    ) -> Iterator[tuple[str, str]]:
+        """Yield a test and a line for each finding; what could not be read is a failure.
+
+        :param alone: only for what says something of a test that passes.
+        """
         from pytest_eventlet_debug.recordings import finisher
         from pytest_eventlet_debug.recordings.findings import file as findings_file
         from pytest_eventlet_debug.recordings.findings import text as findings_text
+        from pytest_eventlet_debug.recordings.findings.registry import TELLING_ALONE
 
-        found = []
-        for directory, nodeid in self._directories.items():
-            read = findings_file.read(Path(directory))
-            if read is None:
-                if not Path(directory, STRACE_FILE).exists():
-                    continue
-                read = finisher.find(Path(directory))
-            lines = [f"    {findings_text.line(finding)}" for finding in read.findings]
-            if lines:
-                found.append("\n".join([f"  {nodeid}", *lines]))
-            for problem in read.problems:
-                self._errors.setdefault(problem, []).append(nodeid)
-        yield from first(found)
+        read = findings_file.read(Path(directory))
+        if read is None:
+            if not Path(directory, STRACE_FILE).exists():
+                return
+            read = finisher.find(Path(directory))
+        for finding in read.findings:
+            if not alone or finding.kind in TELLING_ALONE:
+                yield nodeid, findings_text.line(finding)
+        for problem in read.problems:
+            self._errors.setdefault(problem, []).append(nodeid)
+
+    @property
+    def _traced(self) -> dict[str, Attempt]:
+        """How tests ended that ran once more under the tracers."""
+        retrace = self._retrace
+        return retrace.traced if retrace is not None else {}
+
+    @property
+    def _retrace(self) -> Retrace | None:
+        if not self._settings.retrace:
+            return None
+        from pytest_eventlet_debug.reruns.retrace import Retrace
+
+        retrace: Retrace | None = self._config.pluginmanager.getplugin(Retrace.NAME)
+        return retrace
+
+    def _changed_by_tracing(self) -> Iterator[str]:
+        """Say where the tracers changed how a test ended."""
+        for nodeid, attempt in self._traced.items():
+            if attempt.directory:
+                self._directories[attempt.directory] = nodeid
+            changed = self._retrace.describe(nodeid) if self._retrace is not None else None
+            if changed is not None:
+                yield f"{nodeid}: {changed}"
 
     def _profiles(self) -> Iterator[str]:
         """Name the functions that tests spent their time in: of long tests, or of all."""

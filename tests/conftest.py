@@ -17,9 +17,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # a quarter of the time that pytest needs to start.
 WITHOUT_PLUGINS = "-p no:asyncio -p no:hypothesispytest -p no:html -p no:metadata"
 
+# What differs between hubs would run four times again, in each of these many runs.
+SEEN_ONCE = "-o eventlet_reruns=0"
+
 
 @pytest.fixture
 def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Run pytest without plugins that are in the way."""
-    monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT_PLUGINS)
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"{WITHOUT_PLUGINS} {SEEN_ONCE}")
     return pytester

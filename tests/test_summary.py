@@ -53,6 +53,7 @@ def test_tests_that_differ_are_counted_and_listed_with_their_outcomes(
     path = pytester.makepyfile(DIFFERING)
     lines = summary(pytester.runpytest("--eventlet-hub=poll,selects"))
     assert lines[0] == "2 tests differ between poll, selects; 1 is on some of them only"
+    assert lines.pop(2) == "    selects: AssertionError: assert 'selects' == 'poll'"
     assert {" ".join(line.split()) for line in lines[1:]} == {
         f"{path.name}::test_differs poll passed selects failed",
         f"{path.name}::test_skips_on_one poll skipped selects passed",
@@ -94,18 +95,20 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
     result = pytester.runpytest("--eventlet-hub=epolls,asyncio", "--strace", "-W", "ignore")
     result.assert_outcomes(passed=1, failed=1)
     test = "test_closed_listener.py::test_server_ends_when_its_listener_is_closed"
-    differing, which = summary(result, "hub differences")
+    differing, which, error, found, *_ = summary(result, "hub differences")
     assert differing == "1 test differs between epolls, asyncio"
     assert " ".join(which.split()) == f"{test} epolls passed asyncio failed"
-    where, found = summary(result, "findings")
-    assert where == f"  {test}[asyncio]"
+    assert error.startswith("    asyncio: AssertionError: ")
     assert re.fullmatch(
-        r"    storm: accept4\(-1\) = -1 EBADF x [\d,]+ in [\d.]+ s by greenthread \d+:serve, "
-        r"strace.txt line \d+",
+        r"    asyncio: storm: accept4\(-1\) = -1 EBADF x [\d,]+ in [\d.]+ s by greenthread "
+        r"\d+:serve, strace.txt line \d+",
         found,
     )
+    assert summary(result, "findings") == []
+    artifacts = pytester.path / "eventlet-debug"
     assert summary(result, "recordings") == [
-        f"artifacts of 2 tests: {pytester.path / 'eventlet-debug'}"
+        f"artifacts of 2 tests: {artifacts}",
+        f"report: {artifacts}/index.html",
     ]
 
 
@@ -188,7 +191,7 @@ def test_what_a_tracer_could_not_is_told_once_for_all_its_tests(
     )
     result = pytester.runpytest("--cprofile")
     result.assert_outcomes(passed=3)
-    told, artifacts = summary(result)
+    told, artifacts, _ = summary(result)
     assert re.fullmatch(
         rf"cprofile: cprofile cannot start: .* \({path.name}::test_profiled\[0\] and 2 more\)",
         told,

@@ -21,11 +21,13 @@ Key = tuple[str, str]
 class Attempt:
     """How a test ended when it ran once.
 
+    :param nodeid: with the hub.
     :param cause: of a test that failed, or was skipped.
     :param seconds: setup, call and teardown.
     :param directory: where its recordings are, or ``""``.
     """
 
+    nodeid: str
     outcome: Outcome
     cause: Cause | None = None
     seconds: float = 0.0
@@ -55,6 +57,8 @@ class Gathering:
         self._directories: dict[str, str] = {}
         #: What gave no tests, and why: modules that were skipped or could not be imported.
         self.uncollected: dict[Key, tuple[Outcome, Cause]] = {}
+        #: Directories of what was recorded once more, after an unwatched run.
+        self.traced: dict[str, str] = {}
         #: Attempts after the run, in processes of their own.
         self.again: dict[str, list[Attempt]] = {}
 
@@ -91,11 +95,17 @@ class Gathering:
     def attempt(self, nodeid: str) -> Attempt:
         """Return the attempt of the run that counts."""
         return Attempt(
+            nodeid,
             self._outcomes.latest[nodeid],
             self._causes.get(nodeid),
             self._seconds.get(nodeid, 0.0),
             self._directories.get(nodeid, ""),
         )
+
+    def recording(self, nodeid: str) -> str:
+        """Return the directory of what was recorded of a test, at whichever attempt, or ``""``."""
+        found = (each.directory for each in self.attempts(nodeid))
+        return next(filter(None, found), "") or self.traced.get(nodeid, "")
 
     def earlier(self, nodeid: str) -> Sequence[Outcome]:
         """Return how attempts ended that a plugin has repeated."""

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Literal
 
-from pytest_eventlet_debug.phrasing import tests
-
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed"]
 OutcomeOrAbsent = Literal[
     "passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed", "absent"
@@ -131,36 +129,3 @@ def compare_outcomes(
 
 def _outcome(outcomes: Mapping[str, Outcome], test: str) -> OutcomeOrAbsent:
     return outcomes.get(test, "absent")
-
-
-def headline(comparison: Comparison) -> str:
-    """Say in one line what :func:`format_differences` lists."""
-    differing = len(comparison.differences)
-    verb = "test differs" if differing == 1 else "tests differ"
-    line = f"{differing or 'no'} {verb} between {', '.join(comparison.hubs)}"
-    partial = sum(module.count for module in comparison.modules)
-    if not partial:
-        return line
-    return f"{line}; {partial} {'is' if partial == 1 else 'are'} on some of them only"
-
-
-def format_differences(comparison: Comparison) -> list[str]:
-    """Return the differences as lines of text, tests first, then whole modules.
-
-    Columns are aligned; no line is cut.
-    """
-    rows = [
-        [difference.test, *(f"{hub} {outcome}" for hub, outcome in difference.outcomes)]
-        for difference in comparison.differences
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    for module in comparison.modules:
-        lines.append(
-            f"{module.module}   {tests(module.count)} on {', '.join(module.present)} only,"
-            f" not on {', '.join(module.absent)}"
-        )
-    return lines

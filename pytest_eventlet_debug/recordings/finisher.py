@@ -1,9 +1,8 @@
 """Complete what was recorded of a test, once all of it is on the disk.
 
 A capture becomes readable beside its trace: comments on the packets, TLS keys, system
-calls and phases as rows between them, packets of other programs left out. One without
-packets stays as it is. The trace is read once, past the detectors of findings, and gives
-``findings.json``.
+calls and phases as rows between them, packets of other programs left out. The trace is
+read once, past the detectors of findings, and gives ``findings.json`` and the timeline.
 This takes time in which the next test can run, so the helper has it done by a process of
 its own, the *finisher*, at low priority: :func:`main`.
 
@@ -36,11 +35,14 @@ from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import pcapng
+from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.tally import Tally
+from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.recordings.packets import Dissected
 from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.packets import dissect
@@ -52,15 +54,21 @@ from pytest_eventlet_debug.recordings.pcapng import PcapngError
 from pytest_eventlet_debug.recordings.pcapng import Section
 from pytest_eventlet_debug.recordings.pcapng import Statistics
 from pytest_eventlet_debug.recordings.pcapng import read
+from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import explain
 from pytest_eventlet_debug.recordings.timeline import in_order
+from pytest_eventlet_debug.recordings.timeline import lay_out
+from pytest_eventlet_debug.recordings.timeline import packet_row
 from pytest_eventlet_debug.recordings.timeline import pass_trace
 from pytest_eventlet_debug.recordings.timeline import phase_rows
 from pytest_eventlet_debug.recordings.timeline import read_trace
 from pytest_eventlet_debug.recordings.timeline import sender
 
 _NICE = 10
+
+#: What findings are made of.
+_FOUND_IN = (STRACE_FILE, CAPTURE_FILE)
 
 _JOURNALLED = frozenset(("syscall", "signal", "thread"))
 
@@ -77,20 +85,27 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
+    tally: Tally | None = None
     for each in recorded(directory):
         detection = Detection(_about(test))
-        if _has_packets(each / CAPTURE_FILE):
-            trace = read_trace(each, watch=detection.watch)
-            _finish_capture(each, trace, test, _own_ports(each, trace, shared, ports))
-            unread = trace.problems
-        else:
-            unread = pass_trace(each, detection.watch)
+        trace = read_trace(each, watch=detection.watch)
         block = None if each == directory else each.name
-        findings += _in_block(detection.findings(), block)
-        problems += [f"{block}/{line}" if block else line for line in unread]
-    if any((each / STRACE_FILE).exists() for each in recorded(directory)):
-        findings_file.write(directory, findings, problems)
+        wire = Wire(trace.calls)
+        _finish_recordings(each, trace, test, shared, ports, wire)
+        found = [*detection.findings(), *_of(test, wire.findings())]
+        findings += _in_block(found, block)
+        problems += [f"{block}/{line}" if block else line for line in trace.problems]
+        if block is None and (each / STRACE_FILE).exists():
+            tally = detection.tally()
+    if any((each / name).exists() for each in recorded(directory) for name in _FOUND_IN):
+        findings_file.write(directory, findings, problems, tally)
     note_artifacts(directory)
+
+
+def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Say of findings which test they are about."""
+    for finding in findings:
+        yield finding if test is None else replace(finding, nodeid=test.nodeid, hub=test.hub)
 
 
 def find(directory: Path) -> findings_file.Findings:
@@ -123,21 +138,34 @@ def _in_block(findings: Iterable[Finding], block: str | None) -> Iterator[Findin
         yield replace(finding, block=block, evidence=evidence)
 
 
+def _finish_recordings(
+    directory: Path,
+    trace: Trace,
+    test: TestRecord | None,
+    shared: bool,
+    ports: Collection[int] | None,
+    wire: Wire,
+) -> None:
+    """Complete the capture in one directory, and write what the report shows."""
+    traced = (directory / STRACE_FILE).exists()
+    captured = (directory / CAPTURE_FILE).exists()
+    packets: list[Row] = []
+    unread: list[str] = []
+    if _has_packets(directory / CAPTURE_FILE):
+        own = {*(ports or ()), *trace.calls.ports}
+        known = ports is not None or traced
+        kept = own if shared and known else None
+        packets, unread = _finish_capture(directory, trace, test, kept, wire)
+    if traced or captured:
+        report_part.write(directory, lay_out(directory, test, trace, packets, unread))
+
+
 def _has_packets(path: Path) -> bool:
     """Say whether there is a capture and a packet in it."""
     try:
         return any(type(block) is Packet for block in read(path))
     except PcapngError:
         return False
-
-
-def _own_ports(
-    directory: Path, trace: Trace, shared: bool, ports: Collection[int] | None
-) -> Collection[int] | None:
-    """Return the ports that tell the test's packets from others; ``None`` to keep all."""
-    if not shared or (ports is None and not (directory / STRACE_FILE).exists()):
-        return None
-    return {*(ports or ()), *trace.calls.ports}
 
 
 @contextlib.contextmanager
@@ -166,22 +194,28 @@ class _Kept:
     interface: Interface = _NO_INTERFACE
     statistics: Statistics | None = None
     foreign: int = 0
+    problems: list[str] = dataclasses.field(default_factory=list)
 
 
 def _finish_capture(
-    directory: Path, trace: Trace, test: TestRecord | None, own: Collection[int] | None
-) -> None:
-    """Write a capture anew, with what the trace and ``test.json`` tell of it."""
+    directory: Path,
+    trace: Trace,
+    test: TestRecord | None,
+    own: Collection[int] | None,
+    wire: Wire,
+) -> tuple[list[Row], list[str]]:
+    """Write a capture anew; return its packets as rows, and what could not be read of it."""
     kept = _Kept()
     source = in_order(_own_packets(read(directory / CAPTURE_FILE), own, kept))
     first = next(source, None)  # by then the section and the interface are known
     packets = itertools.chain(() if first is None else (first,), source)
     keys = directory / KEYS_FILE
+    rows: list[Row] = []
     with _replacing(directory / CAPTURE_FILE) as file:
         file.write(_header(kept))
         if keys.exists():
             file.write(pcapng.tls_secrets(keys.read_bytes()))
-        explained = _explained(packets, trace.calls)
+        explained = _explained(packets, trace.calls, rows, wire)
         last_ns = 0
         for time_ns, _, block in heapq.merge(_journal(trace, test), explained):
             file.write(block)
@@ -192,15 +226,19 @@ def _finish_capture(
         # How many were left out stands in the beginning and is known last.
         file.seek(0)
         file.write(_header(kept))
+    return rows, kept.problems
 
 
 def _explained(
-    packets: Iterable[Dissected], calls: Attribution
+    packets: Iterable[Dissected], calls: Attribution, rows: list[Row], wire: Wire
 ) -> Iterator[tuple[int, int, bytes]]:
-    """Yield packets as blocks with comments."""
-    for found in packets:
+    """Yield packets as blocks with comments, and add their rows to *rows*."""
+    for number, found in enumerate(packets, 1):
         packet = found.packet
-        comment = explain(found, sender(found, calls), calls)
+        wire.see(packet, found.segment)
+        sent = sender(found, calls)
+        rows.append(packet_row(found, number, sent))
+        comment = explain(found, sent, calls)
         block = pcapng.packet(packet.time_ns, packet.data, packet.length, comment)
         yield packet.time_ns, 1, block
 
@@ -259,8 +297,8 @@ def _own_packets(
                 kept.interface = block
             elif type(block) is Statistics:
                 kept.statistics = block
-    except PcapngError:
-        pass  # it breaks off: what is there is kept
+    except PcapngError as error:
+        kept.problems.append(f"{CAPTURE_FILE}: {error}")
 
 
 def _is_own(segment: Segment | None, own: Collection[int]) -> bool:

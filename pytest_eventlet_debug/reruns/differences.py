@@ -50,6 +50,7 @@ class HubDifferences:
         self.comparison: Comparison | None = None
         #: What became of the tests that differed at first, by their ids without a hub.
         self.judgements: dict[str, Judgement] = {}
+        self._nodeids: dict[str, dict[str, str]] = {}
         #: Why hubs are not compared: they did not run to their end.
         self.unfinished: dict[str, str] = {}
 
@@ -60,7 +61,7 @@ class HubDifferences:
         self.comparison = self._compare()
         if self.comparison is None:
             return
-        nodeids = self._by_test(self.comparison.hubs)
+        nodeids = self._nodeids = self._by_test(self.comparison.hubs)
         doubtful = [test for test, of_hubs in nodeids.items() if self._is_doubtful(of_hubs)]
         if self._reruns.possible and exitstatus in (
             pytest.ExitCode.OK,
@@ -75,9 +76,25 @@ class HubDifferences:
 
     def attempts(self, test: str) -> dict[str, list[Attempt]]:
         """Return all attempts of a test by hub."""
-        assert self.comparison is not None
-        of_hubs = self._by_test(self.comparison.hubs).get(test, {})
+        of_hubs = self._nodeids.get(test, {})
         return {hub: self._gathering.attempts(nodeid) for hub, nodeid in of_hubs.items()}
+
+    @property
+    def alike(self) -> list[str]:
+        """The tests that end alike on all hubs, by their ids without a hub."""
+        return [
+            test
+            for test, of_hubs in self._nodeids.items()
+            if len(of_hubs) > 1 and test not in self.judgements
+        ]
+
+    def recordings(self, test: str) -> dict[str, str]:
+        """Return the directories of what was recorded of a test, by hub."""
+        return {
+            hub: directory
+            for hub, nodeid in self._nodeids.get(test, {}).items()
+            if (directory := self._gathering.recording(nodeid))
+        }
 
     def _compare(self) -> Comparison | None:
         runs = [run for run in self._controller.runs if run.wanted and not run.left_out]

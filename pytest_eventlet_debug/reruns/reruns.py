@@ -53,7 +53,7 @@ class Rerun:
         :param end: what became of the test that the child was in when it ended.
         """
         ended = {nodeid: self._gathering.attempt(nodeid) for nodeid in self._gathering.nodeids}
-        return {**ended, **dict.fromkeys(self._running, Attempt(end))}
+        return {**ended, **{nodeid: Attempt(nodeid, end) for nodeid in self._running}}
 
 
 class Reruns:

@@ -40,7 +40,9 @@ class Retrace:
         nodeids = self._chosen()
         for nodeid in nodeids[:MOST]:
             hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
-            self.traced.update(self._reruns.run(hub, [nodeid], "on"))
+            for traced in self._reruns.run(hub, [nodeid], "on").values():
+                self.traced[traced.nodeid] = traced
+                self._gathering.traced[traced.nodeid] = traced.directory
         left = len(nodeids) - len(nodeids[:MOST])
         if left:
             self._reruns.say(f"{left} more failed and were not traced")
@@ -63,14 +65,20 @@ class Retrace:
         ]
 
     def describe(self, nodeid: str) -> str | None:
-        """Say what the tracers changed about a test, or ``None`` if it ended as before."""
+        """Say how a test ended otherwise under the tracers, or ``None`` if it did not."""
         before, traced = self._gathering.attempt(nodeid), self.traced.get(nodeid)
         if traced is None:
             return None
         if (before.outcome in BAD) != (traced.outcome in BAD):
-            return f"{before.outcome} unwatched, {traced.outcome} when traced"
+            words = f"{before.outcome} in the run, {traced.outcome} alone under the tracers"
+            if before.outcome in BAD:
+                return f"{words}; --eventlet-culprit looks for an earlier test that makes it fail"
+            return words
         first = before.cause.kind if before.cause is not None else ""
         second = traced.cause.kind if traced.cause is not None else ""
         if before.outcome in BAD and first != second:
-            return f"{first or before.outcome} unwatched, {second or traced.outcome} when traced"
+            return (
+                f"{first or before.outcome} in the run, "
+                f"{second or traced.outcome} alone under the tracers"
+            )
         return None

@@ -21,8 +21,11 @@ FILES = {
     "profile.callgrind",
     "profile.cprof",
     "profile.json",
+    "report.js",
     "strace.txt",
 }
+
+TRACED = {"report.js", "strace.txt"}
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
@@ -168,7 +171,7 @@ def test_only_failed_tests_keep_their_artifacts_when_that_is_asked_for(
         "test_error_at_teardown": {"setup": "passed", "call": "passed", "teardown": "failed"},
         "test_unit_fails": {"setup": "passed", "call": "failed", "teardown": "passed"},
     }
-    assert len([path for path in Path("eventlet-debug").iterdir() if path.is_dir()]) == 4
+    assert len(list(Path("eventlet-debug").glob("*/test.json"))) == 4
 
 
 @needs_strace
@@ -516,12 +519,13 @@ def test_a_block_is_recorded_alone_with_and_without_options(
     result.assert_outcomes(passed=1, warnings=0)
     facts = recorded()["test_blocks"]
     assert facts["errors"] == []
-    whole = FILES if options == [*ALL] else {"strace.txt"} if options else set()
+    whole = FILES if options == [*ALL] else TRACED if options else set()
     assert set(facts["artifacts"]) == {
         *whole,
         "findings.json",
         *(f"block-1/{name}" for name in FILES - {"findings.json"}),
-        *("block-2/strace.txt", "block-3/strace.txt"),
+        *(f"block-2/{name}" for name in TRACED),
+        *(f"block-3/{name}" for name in TRACED),
     }
 
     def looked(name: str) -> list[str]:

@@ -16,6 +16,8 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.registry import DETECTORS
+from pytest_eventlet_debug.recordings.findings.tally import Tally
+from pytest_eventlet_debug.recordings.findings.tally import Tallying
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Gap
 from pytest_eventlet_debug.recordings.strace_log import Syscall
@@ -30,8 +32,10 @@ class Detection:
     def __init__(self, about: About, kinds: Sequence[type[Detector]] = DETECTORS) -> None:
         self._about = about
         self._detectors = [kind(about) for kind in kinds]
+        self._tallying = Tallying(about)
         handlers: dict[str, list[Callable[[Any], None]]] = {}
-        for detector in self._detectors:
+        watchers: list[Detector | Tallying] = [*self._detectors, self._tallying]
+        for detector in watchers:
             for name, handler in detector.handlers().items():
                 handlers.setdefault(name, []).append(handler)
         self._has_gap = False
@@ -51,6 +55,10 @@ class Detection:
                 for handler in self._any_other:
                     handler(event)
             yield event
+
+    def tally(self) -> Tally:
+        """Return the test's figures, once all events have passed."""
+        return self._tallying.tally()
 
     def findings(self) -> list[Finding]:
         """Return what was found, with the test's id and hub, once all events have passed."""

@@ -11,6 +11,7 @@ import msgspec
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.tally import Tally
 
 Format = Literal["pytest-eventlet-debug findings"]
 FORMAT: Format = "pytest-eventlet-debug findings"
@@ -21,12 +22,14 @@ class Findings(msgspec.Struct, kw_only=True, frozen=True):
     """What a ``findings.json`` holds.
 
     :param findings: of a test and its blocks, the most telling of each kind first.
+    :param tally: what the test did in its call phase, in figures; ``None`` without a trace.
     :param problems: what could not be read, a line each; findings may be missing then.
     """
 
     format: Format
     schema: int = SCHEMA
     findings: tuple[Finding, ...] = ()
+    tally: Tally | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -41,10 +44,15 @@ def read(directory: Path) -> Findings | None:
         return None
 
 
-def write(directory: Path, findings: Sequence[Finding], problems: Sequence[str] = ()) -> None:
+def write(
+    directory: Path,
+    findings: Sequence[Finding],
+    problems: Sequence[str] = (),
+    tally: Tally | None = None,
+) -> None:
     """Write what was found out about a test into its directory.
 
     :raises OSError: the file cannot be written.
     """
-    found = Findings(format=FORMAT, findings=tuple(findings), problems=tuple(problems))
+    found = Findings(format=FORMAT, findings=tuple(findings), problems=tuple(problems), tally=tally)
     json_files.write(directory / FINDINGS_FILE, found)

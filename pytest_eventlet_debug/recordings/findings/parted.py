@@ -266,7 +266,9 @@ def describe(parting: Parting, names: tuple[str, str]) -> Iterator[str]:
 
     :param names: of the two, such as the hubs.
     """
-    if parting.only_order:
+    if parting.only_order and not (parting.left and parting.right):
+        yield f"{names[not parting.right]} ends, and {names[not parting.left]} goes on:"
+    elif parting.only_order:
         yield "each socket has the same steps; only their order differs:"
     else:
         yield f"they part on {parting.role}:"

@@ -8,4 +8,8 @@ from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.storms import Storms
 
+#: Kinds that say something is wrong even where the test passes. Others tell why one failed:
+#: a reset connection is what many a test is about.
+TELLING_ALONE = frozenset(("blocked", "hub busy", "long trace", "spin", "storm"))
+
 DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Closed, LongTrace)

@@ -13,7 +13,7 @@ import pytest
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.wire import find
 from pytest_eventlet_debug.recordings.packets import packets
-from pytest_eventlet_debug.recordings.packets import read
+from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import read_trace
 

@@ -1,0 +1,127 @@
+"""A profile as flame graphs, one for each greenthread root.
+
+A profile knows of each function who called it for how long, not in which stack. So a callee's
+time under a caller is shared among the caller's own places in proportion to their time, as gprof
+and SnakeViz do. https://docs.python.org/3/library/profile.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import marshal
+import os
+from pathlib import Path
+from typing import Any
+
+#: File, line and name, as in :mod:`pstats`.
+Function = tuple[str, int, str]
+
+#: Frames narrower than this share of their graph cannot be seen.
+MIN_SHARE = 0.001
+MAX_DEPTH = 80
+MAX_FRAMES = 5_000
+
+#: What stands above all roots in a profile.
+WHOLE: Function = ("~", 0, "<all greenlets>")
+
+#: The graph of what no greenthread root is above: the test's own greenlet and the hub's.
+OTHERS = "test and hub"
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the graphs of a file of pstats, the one with the most time first.
+
+    A frame has a ``name``, its ``value`` in microseconds and its ``children``.
+
+    :return: empty where there is no profile, or none that can be read.
+    """
+    try:
+        stats = marshal.loads(path.read_bytes())
+        return build(stats)
+    except (OSError, ValueError, EOFError, TypeError, AttributeError):
+        return []
+
+
+def build(stats: dict[Function, tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Return the graphs of a profile: one for each greenthread root, and one for all else."""
+    calls: dict[Function, list[tuple[Function, float]]] = {}
+    roots = []
+    for function, (_, _, _, _, callers) in stats.items():
+        others = [caller for caller in callers if caller not in (function, WHOLE)]
+        for caller in others:
+            calls.setdefault(caller, []).append((function, callers[caller][3]))
+        if not others and function != WHOLE:
+            roots.append(function)
+    for callees in calls.values():
+        callees.sort(key=lambda callee: -callee[1])
+    graph = _Graph({function: entry[3] for function, entry in stats.items()}, calls)
+    # A root may have called functions that are left out of profiles, and these called other
+    # roots. So only the time counts that it spent itself or in what is known to be below it.
+    times = {
+        root: stats[root][2] + sum(spent for _, spent in calls.get(root, ())) for root in roots
+    }
+    greenthreads = [root for root in roots if root[2].startswith("<greenthread ")]
+    graphs = [graph.frame(root, times[root]) for root in greenthreads]
+    graphs.append(
+        graph.together(OTHERS, [(root, times[root]) for root in roots if root not in greenthreads])
+    )
+    return sorted((each for each in graphs if each["value"]), key=lambda each: -each["value"])
+
+
+@dataclasses.dataclass
+class _Graph:
+    """Who calls whom, and how many frames may still be drawn.
+
+    :param seconds: the cumulative time of each function.
+    :param calls: the functions that each one called, with the time they took for it.
+    """
+
+    seconds: dict[Function, float]
+    calls: dict[Function, list[tuple[Function, float]]]
+    left: int = MAX_FRAMES
+
+    def together(self, name: str, roots: list[tuple[Function, float]]) -> dict[str, Any]:
+        """Return one frame with several roots above it."""
+        whole = sum(seconds for _, seconds in roots)
+        roots = sorted(roots, key=lambda root: -root[1])
+        children = [
+            self.frame(root, seconds) for root, seconds in roots if seconds >= MIN_SHARE * whole
+        ]
+        return {"name": name, "value": round(whole * 1e6), "children": children}
+
+    def frame(
+        self,
+        function: Function,
+        seconds: float,
+        above: tuple[Function, ...] = (),
+        least: float | None = None,
+    ) -> dict[str, Any]:
+        """Return a frame with all that is wide enough above it.
+
+        :param least: the seconds of the narrowest frame, by default a share of this one's.
+        """
+        self.left -= 1
+        least = MIN_SHARE * seconds if least is None else least
+        path = (*above, function)
+        callees = [callee for callee in self.calls.get(function, ()) if callee[0] not in path]
+        # Of a root all that it called is below it, of another function this caller's share.
+        share = seconds / self.seconds[function] if above and self.seconds[function] else 1.0
+        # What generators and recursions do counts for several callers; no frame is that wide.
+        share = min(share, seconds / (sum(spent for _, spent in callees) or 1.0))
+        children = [
+            self.frame(callee, spent * share, path, least)
+            for callee, spent in callees
+            if spent * share >= least and len(path) < MAX_DEPTH and self.left > 0
+        ]
+        found: dict[str, Any] = {"name": label(function), "value": round(seconds * 1e6)}
+        if children:
+            found["children"] = children
+        return found
+
+
+def label(function: Function) -> str:
+    """Return a function as a reader knows it: ``recv (eventlet/greenio/base.py:352)``."""
+    file, line, name = function
+    if file == "~":
+        return name
+    return f"{name} ({os.sep.join(file.split(os.sep)[-3:])}:{line})"

@@ -1,0 +1,108 @@
+"""What the HTML report shows of one test's recordings, in one file: ``report.js``.
+
+A page that was opened from a file may load scripts and nothing else, so the data is a script
+with one call in it. The rows of a timeline are stored by column, as JSON, compressed: a few per
+cent of the trace's size. Whatever a test may have written, the script holds base64 alone.
+"""
+
+from __future__ import annotations
+
+from array import array
+import base64
+from collections.abc import Iterable
+import json
+from pathlib import Path
+import re
+from typing import Any
+import zlib
+
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.recordings import flame_graph
+from pytest_eventlet_debug.recordings.timeline import Row
+from pytest_eventlet_debug.recordings.timeline import Timeline
+
+PART_FILE = "report.js"
+
+# A test may have written a file of this name, which the page must not run.
+_SCRIPT = re.compile(rb'eventletReport\.receive\("[A-Za-z0-9+/=]*"\);\n')
+
+#: Half as long as the best takes, for a file that is a fifth larger.
+_LEVEL = 4
+
+
+def script(data: Any) -> str:
+    """Return a script that hands *data*, which can be JSON, to the page that loads it."""
+    text = json.dumps(data, separators=(",", ":"))
+    packed = base64.b64encode(zlib.compress(text.encode("ascii"), _LEVEL)).decode("ascii")
+    return f'eventletReport.receive("{packed}");\n'
+
+
+def is_part(path: Path) -> bool:
+    """Say whether a file is a script of :func:`script`'s, and nothing more."""
+    try:
+        return _SCRIPT.fullmatch(path.read_bytes()) is not None
+    except OSError:
+        return False
+
+
+def write(directory: Path, timeline: Timeline, path: Path | None = None) -> None:
+    """Write the part of a test, or of a block of one.
+
+    :param directory: where the recordings are.
+    :param path: the file, by default the one there.
+    :raises OSError: it cannot be written.
+    """
+    data = {**_columns(timeline), "flames": flame_graph.read(directory / PROFILE_FILE)}
+    (path or directory / PART_FILE).write_text(script(data), "ascii")
+
+
+def _columns(timeline: Timeline) -> dict[str, Any]:
+    return {
+        "begin": str(timeline.begin_ns),  # more than a JavaScript number can hold
+        "leftOut": timeline.left_out,
+        "problems": timeline.problems,
+        **_Columns(timeline.rows, timeline.begin_ns).as_json(),
+    }
+
+
+class _Columns:
+    """The rows of a timeline, a list for each field; times are microseconds."""
+
+    def __init__(self, rows: Iterable[Row], begin_ns: int) -> None:
+        self._kinds: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+        self._lanes: dict[tuple[int | None, str | None], int] = {}
+        self._texts: list[str] = []
+        self._columns = {name: array("q") for name in ("k", "n", "l", "t", "d", "f", "i")}
+        self._causes: dict[int, tuple[int, int, str]] = {}
+        for row in rows:
+            self._add(row, begin_ns)
+
+    def _add(self, row: Row, begin_ns: int) -> None:
+        lane = (None, None) if row.kind in ("phase", "dump") else (row.pid, row.greenthread)
+        duration = row.duration_ns
+        values = (
+            self._kinds.setdefault(row.kind, len(self._kinds)),
+            self._names.setdefault(row.name, len(self._names)),
+            self._lanes.setdefault(lane, len(self._lanes)),
+            (row.time_ns - begin_ns) // 1000,
+            -1 if duration is None else duration // 1000,
+            row.failed,
+            row.line or 0,
+        )
+        if row.cause is not None:
+            cause = row.cause
+            self._causes[len(self._texts)] = (cause.line, cause.fd, cause.name)
+        for column, value in zip(self._columns.values(), values, strict=True):
+            column.append(value)
+        self._texts.append(row.text)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "kinds": list(self._kinds),
+            "names": list(self._names),
+            "lanes": [list(lane) for lane in self._lanes],
+            "texts": self._texts,
+            "causes": self._causes,
+            **{name: column.tolist() for name, column in self._columns.items()},
+        }

@@ -1,0 +1,161 @@
+"""The subcommands ``report``, ``open`` and ``list``.
+
+Their parts are imported where they run: other subcommands read recordings without pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
+
+from pytest_eventlet_debug.artifact_names import RUN_FILE
+from pytest_eventlet_debug.artifacts import read_run as read_record
+from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.report.data import Run
+
+#: What ``open`` can show.
+VIEWS = ("strace", "packets", "profile", "tasks", "timeline", "report")
+
+USAGE_ERROR = 2
+
+
+def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="write an HTML report on one run or several",
+        description="Write index.html with all tests by hubs and what was recorded of them. "
+        "Several runs, such as those of a CI job for each hub, become one matrix.",
+    )
+    parser.add_argument(
+        "directories",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="a run's directory, such as eventlet-debug",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where to write the page; default: the run's directory, if there is one run",
+    )
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from pytest_eventlet_debug.report.data import RunDataError
+    from pytest_eventlet_debug.report.data import read_run
+    from pytest_eventlet_debug.report.page import ReportError
+    from pytest_eventlet_debug.report.page import write_report
+
+    folder = options.output
+    if folder is None and len(options.directories) > 1:
+        return _refuse("several runs need a folder to write the report to; name it with -o")
+    try:
+        runs = [read_run(directory) for directory in options.directories]
+        print(write_report(runs, folder or options.directories[0]))
+    except (RunDataError, ReportError) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"cannot write the report ({error}); name another folder with -o")
+    return 0
+
+
+def add_open(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "open",
+        help="open what was recorded of a test",
+        description="Open the report at a test, or another of its recordings in the best program "
+        "that is installed: a pager, Wireshark, KCachegrind.",
+    )
+    parser.add_argument("test", metavar="TEST", help="a part of a test's id")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=VIEWS,
+        default="report",
+        metavar="WHAT",
+        help=f"{', '.join(VIEWS)}; default: report",
+    )
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        metavar="DIR",
+        help="the run's directory; default: eventlet-debug",
+    )
+    parser.set_defaults(run=_open)
+
+
+def _open(options: argparse.Namespace) -> int:
+    from pytest_eventlet_debug.options import DEFAULT_ARTIFACTS
+    from pytest_eventlet_debug.report import opening
+    from pytest_eventlet_debug.report.data import RunDataError
+    from pytest_eventlet_debug.report.data import read_run
+
+    try:
+        run = read_run(options.artifacts or Path(DEFAULT_ARTIFACTS))
+        test = opening.find(run, options.test)
+        if options.what == "report":
+            opening.browse(opening.address(run, test))
+            return 0
+        argv = opening.command(run.directory / test.directory, options.what)
+    except (RunDataError, opening.OpenError) as error:
+        return _refuse(str(error))
+    return opening.show(argv, paged=options.what == "timeline" or argv[0] == "tshark")
+
+
+def add_list(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "list",
+        help="list the runs that were recorded",
+        description="Say of each run below a folder when it was, under which hubs, how its tests "
+        "ended, and where its report is. The last one comes first.",
+    )
+    parser.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        metavar="DIR",
+        help="where to look, two folders deep; default: the current one",
+    )
+    parser.set_defaults(run=_list)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from pytest_eventlet_debug.report.data import read_run
+
+    found = [
+        read_run(path.parent)
+        for pattern in (RUN_FILE, f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
+        for path in options.directory.glob(pattern)
+        if read_record(path.parent) is not None
+    ]
+    if not found:
+        return _refuse(f"there is no run of ours in {options.directory} or just below it")
+    for run in sorted(found, key=lambda run: -run.facts.started_ns):
+        print(_described(run))
+    return 0
+
+
+def _described(run: Run) -> str:
+    from pytest_eventlet_debug.report.page import PAGE_FILE
+
+    started = datetime.fromtimestamp(run.facts.started_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S")
+    counts = Counter(cell.result.outcome for row in run.cells.values() for cell in row.values())
+    outcomes = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if name in counts)
+    page = run.directory / PAGE_FILE
+    where = page if page.exists() else run.directory
+    return f"{started}  {', '.join(run.hubs)}  {outcomes or 'no tests'}  {where}"
+
+
+def _refuse(why: str) -> int:
+    print(f"pytest-eventlet-debug: {why}", file=sys.stderr)
+    return USAGE_ERROR

@@ -1,0 +1,105 @@
+"""Read what a run left: the one place where the report meets the files of the artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.artifact_names import RUN_FILE
+from pytest_eventlet_debug.artifacts import ListedTest
+from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.hubs.ids import split_hub
+from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
+from pytest_eventlet_debug.outcomes.outcomes import Outcome
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.report import results
+from pytest_eventlet_debug.report.results import RESULTS_FILE
+from pytest_eventlet_debug.report.results import Result
+
+
+class RunDataError(Exception):
+    """A directory has no run in it. One line: which one, and what would do."""
+
+
+class Cell(msgspec.Struct):
+    """A test on one hub in one run.
+
+    :param attempts: those that have artifacts, the first one first.
+    """
+
+    result: Result
+    attempts: list[ListedTest] = []
+    findings: list[Finding] = []
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A run, read.
+
+    :param cells: by the test's id without its hub, then by the hub.
+    """
+
+    directory: Path
+    facts: RunRecord
+    hubs: tuple[str, ...]
+    cells: dict[str, dict[str, Cell]]
+
+
+def read_run(directory: Path) -> Run:
+    """Read a run's directory.
+
+    :raises RunDataError: it has no ``run.json`` of ours.
+    """
+    record = artifacts.read_run(directory)
+    if record is None:
+        raise RunDataError(
+            f"{directory} holds no {RUN_FILE}; name a run's directory, such as eventlet-debug"
+        )
+    recorded = results.read(directory / RESULTS_FILE)
+    if recorded is not None and recorded.run != record.run:
+        recorded = None  # of the run before: this one has not ended, or was killed
+    hubs = dict.fromkeys(recorded.hubs if recorded else record.hubs)
+    cells: dict[str, dict[str, Cell]] = {}
+    for result in recorded.tests if recorded else ():
+        cells.setdefault(result.test, {})[result.hub] = Cell(result)
+    for test in artifacts.tests(directory):
+        _add(cells, test, tuple(hubs))
+    hubs.update(dict.fromkeys(hub for row in cells.values() for hub in row))
+    for row in cells.values():
+        for cell in row.values():
+            cell.attempts.sort(key=lambda test: test.attempt)
+            cell.findings = [
+                finding
+                for test in cell.attempts
+                for finding in read_findings(directory / test.directory)
+            ]
+    return Run(directory, record, tuple(hubs), cells)
+
+
+def _add(cells: dict[str, dict[str, Cell]], facts: ListedTest, hubs: tuple[str, ...]) -> None:
+    """Give an attempt its cell, a new one if no report told of the test."""
+    test, named = split_hub(facts.nodeid, hubs)
+    if facts.nodeid in cells:  # a parameter that is called as a hub
+        test, named = facts.nodeid, None
+    hub = named or facts.hub or (hubs[0] if hubs else "")
+    row = cells.setdefault(test, {})
+    if hub not in row:
+        row[hub] = Cell(Result(test, hub, facts.nodeid, _outcome(facts), _seconds(facts)))
+    row[hub].attempts.append(facts)
+
+
+def _outcome(facts: ListedTest) -> Outcome:
+    known = [outcome for outcome in OUTCOMES if outcome in facts.outcomes.values()]
+    return max(known, key=OUTCOMES.index, default="passed")
+
+
+def _seconds(facts: ListedTest) -> float:
+    return sum(end - start for start, end in facts.phases.values()) / 1e9
+
+
+def read_findings(directory: Path) -> tuple[Finding, ...]:
+    """Return the findings in a test's directory; none if there is no such file."""
+    found = findings_file.read(directory)
+    return () if found is None else found.findings

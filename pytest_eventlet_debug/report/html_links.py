@@ -1,0 +1,60 @@
+"""Links to what was recorded of a test, in its row of pytest-html's report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.report.page import PAGE_FILE
+from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
+
+# What a reader may open, and what the link says.
+_NAMES = {
+    STRACE_FILE: "strace",
+    CAPTURE_FILE: "packets",
+    CALLGRIND_FILE: "profile",
+    TASKS_FILE: "tasks",
+}
+
+
+class HtmlLinks:
+    """Adds the links to reports before pytest-html takes them in; a plugin object.
+
+    :param page: what was given with ``--html``; the links are relative to that file.
+    :param artifacts: the run's directory.
+    """
+
+    def __init__(self, page: str, artifacts: Path) -> None:
+        self._folder = Path(os.path.expandvars(page)).expanduser().absolute().parent
+        self._artifacts = artifacts
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # A report before the last phase may name the directory of an earlier attempt.
+        if report.when != "teardown" and not hasattr(report, "eventlet_end"):
+            return
+        named = [value for name, value in report.user_properties if name == DIRECTORY_PROPERTY]
+        if named:
+            links = self._links(Path(str(named[-1])))
+            report.extras = [*getattr(report, "extras", ()), *links]  # type: ignore[attr-defined]
+
+    def _links(self, directory: Path) -> list[dict[str, str | None]]:
+        from pytest_html import extras  # there when this object is
+
+        links = [extras.url(self._relative(self._artifacts / PAGE_FILE), "report")]
+        links += [
+            extras.url(self._relative(directory / file), name)
+            for file, name in _NAMES.items()
+            if (directory / file).exists()
+        ]
+        return links
+
+    def _relative(self, path: Path) -> str:
+        return quote(os.path.relpath(path, self._folder))

@@ -1,0 +1,176 @@
+"""Find a test of a run by a part of its id, and open what was recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import os
+from pathlib import Path
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+from urllib.parse import quote
+import webbrowser
+
+from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifacts import ListedTest
+from pytest_eventlet_debug.report.data import Run
+from pytest_eventlet_debug.report.page import PAGE_FILE
+
+#: Wireshark's columns with one for our comments, which say who sent and received a packet.
+COLUMNS = (
+    'gui.column.format:"No.","%m","Time","%t","Source","%s","Destination","%d","Protocol","%p",'
+    '"Info","%i","Comment","%Cus:frame.comment:0:R"'
+)
+
+#: Tests that an error lists when a part of an id fits several.
+SHOWN = 10
+
+
+class OpenError(Exception):
+    """Nothing can be opened. One line: what was asked for, why not, and what would do."""
+
+
+class Tool(NamedTuple):
+    """A program that shows one of the artifacts.
+
+    :param command: what stands before the file's name.
+    """
+
+    command: tuple[str, ...]
+    file: str
+
+
+class View(NamedTuple):
+    """A way to look at a test.
+
+    :param tools: the best one first.
+    :param recorded_by: the option that records what they show.
+    :param package: what to install on Debian and Ubuntu for the best tool.
+    """
+
+    tools: tuple[Tool, ...]
+    recorded_by: str
+    package: str
+
+
+def _pager() -> tuple[str, ...]:
+    return tuple(shlex.split(os.environ.get("PAGER") or "less"))
+
+
+def views() -> dict[str, View]:
+    """Return the ways to look at a test's files, by what the command calls them."""
+    pager = _pager()
+    pstats = (sys.executable, "-m", "pstats")
+    return {
+        "strace": View((Tool(pager, STRACE_FILE),), "--strace", "less"),
+        "packets": View(
+            (
+                Tool(("wireshark", "-o", COLUMNS, "-r"), CAPTURE_FILE),
+                Tool(("tshark", "-o", COLUMNS, "-r"), CAPTURE_FILE),
+            ),
+            "--pcap",
+            "wireshark",
+        ),
+        "profile": View(
+            (
+                Tool(("kcachegrind",), CALLGRIND_FILE),
+                Tool(("qcachegrind",), CALLGRIND_FILE),
+                Tool(("snakeviz",), PROFILE_FILE),
+                Tool(pstats, PROFILE_FILE),
+            ),
+            "--cprofile",
+            "kcachegrind",
+        ),
+        "tasks": View((Tool(pager, TASKS_FILE),), "--dump-asyncio-tasks", "less"),
+    }
+
+
+def find(run: Run, part: str) -> ListedTest:
+    """Return the recorded test that a part of an id means.
+
+    Of one test's hubs and attempts the last that failed is taken, else the last.
+
+    :raises OpenError: no recorded test has it in its id, or several have.
+    """
+    found = [(test, each) for test, each in _recorded(run) if part in each.nodeid]
+    exact = [(test, each) for test, each in found if part in (test, each.nodeid)]
+    tests = list(dict.fromkeys(test for test, _ in exact or found))
+    if not tests:
+        raise OpenError(f"{part!r} is in no id of a test that {run.directory} has recordings of")
+    if len(tests) > 1:
+        more = f" and {len(tests) - SHOWN} more" if len(tests) > SHOWN else ""
+        raise OpenError(
+            f"{part!r} fits {len(tests)} tests: {', '.join(tests[:SHOWN])}{more}; give more of one"
+        )
+    attempts = [each for _, each in exact or found]
+    failed = [each for each in attempts if not {"passed", "skipped"} >= {*each.outcomes.values()}]
+    return (failed or attempts)[-1]
+
+
+def _recorded(run: Run) -> Iterator[tuple[str, ListedTest]]:
+    for test, row in run.cells.items():
+        for cell in row.values():
+            for attempt in cell.attempts:
+                yield test, attempt
+
+
+def command(directory: Path, name: str) -> list[str]:
+    """Return the command that shows what was recorded of a test.
+
+    :param directory: the test's.
+    :param name: ``timeline``, or one of :func:`views`.
+    :raises OpenError: that was not recorded, or no program is there that shows it.
+    """
+    if name == "timeline":
+        return [sys.executable, "-m", "pytest_eventlet_debug", "timeline", str(directory)]
+    view = views()[name]
+    usable = [tool for tool in view.tools if (directory / tool.file).exists()]
+    if not usable:
+        raise OpenError(f"{directory} has no {view.tools[0].file}; {view.recorded_by} records it")
+    for tool in usable:
+        if shutil.which(tool.command[0]) is not None:
+            return [*tool.command, str(directory / tool.file)]
+    programs = " or ".join(dict.fromkeys(tool.command[0] for tool in usable))
+    raise OpenError(
+        f"there is no {programs} on PATH (on Debian and Ubuntu: sudo apt-get install "
+        f"{view.package}); the file is {directory / usable[0].file}"
+    )
+
+
+def show(argv: Sequence[str], *, paged: bool) -> int:
+    """Run a command in this terminal; return its exit status.
+
+    :param paged: whether its output goes through the user's pager.
+    """
+    if not paged:
+        return subprocess.call(argv)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as source:
+        return subprocess.call(_pager(), stdin=source.stdout)
+
+
+def address(run: Run, test: ListedTest) -> str:
+    """Return where a browser finds a test in the report.
+
+    :raises OpenError: the run has no report.
+    """
+    page = run.directory.absolute() / PAGE_FILE
+    if not page.exists():
+        raise OpenError(f"{page} does not exist; pytest-eventlet-debug report writes it")
+    name = next(name for name, each in _recorded(run) if each is test)
+    return f"{page.as_uri()}#/test/{quote(name, safe='', errors='replace')}"
+
+
+def browse(url: str) -> None:
+    """Open an address in the user's browser.
+
+    :raises OpenError: there is no browser.
+    """
+    if not webbrowser.open(url):
+        raise OpenError(f"there is no browser here; the report is {url}")

@@ -1,0 +1,243 @@
+"""Write the report: ``index.html``, and beside it ``report`` with what it loads.
+
+Opening the page reads one small script with the matrix. What belongs to one test is in scripts
+of its own, loaded when that test is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import hashlib
+from importlib import resources
+import os
+from pathlib import Path
+import shutil
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import msgspec
+
+from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifacts import ListedTest
+from pytest_eventlet_debug.artifacts import recorded
+from pytest_eventlet_debug.recordings import report_part
+from pytest_eventlet_debug.recordings.report_part import PART_FILE
+from pytest_eventlet_debug.recordings.timeline import read_timeline
+from pytest_eventlet_debug.report.data import Cell
+from pytest_eventlet_debug.report.data import Run
+from pytest_eventlet_debug.report.data import read_findings
+from pytest_eventlet_debug.report.results import Section
+
+PAGE_FILE = "index.html"
+DATA_FOLDER = "report"
+
+#: By this line of its head a page is known to be ours, and may be replaced.
+GENERATOR = '<meta name="generator" content="pytest-eventlet-debug">'
+
+#: Characters of a dump that the page shows; the file has all of it.
+MAX_DUMP = 200_000
+
+_RECORDINGS = (STRACE_FILE, CAPTURE_FILE, PROFILE_FILE)
+
+
+class ReportError(Exception):
+    """The report cannot be written there. One line: why, and what would do."""
+
+
+def write_report(runs: Sequence[Run], folder: Path) -> Path:
+    """Write a report on one run or several; return the page.
+
+    In the directory of the run itself the page loads what lies there. Elsewhere the data is
+    copied, and only the links to the recordings lead back.
+
+    :raises ReportError: the folder holds a page that is not ours, or links.
+    :raises OSError: a file cannot be written.
+    """
+    page, data = folder / PAGE_FILE, folder / DATA_FOLDER
+    if _check_ours(page, data):
+        for old in data.glob("test-*.js"):
+            old.unlink()
+    # What tests sent and received is nobody else's business.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # First of all, so that what is there is known as ours if this is interrupted.
+    title = _title(runs)
+    page.write_text(_shell(title), "utf-8", "backslashreplace")
+    data.mkdir(mode=0o700, exist_ok=True)
+    _copy_assets(data)
+    matrix = {"title": title, **_Writer(runs, folder).write()}
+    (data / "run.js").write_text(report_part.script(matrix), "ascii")
+    return page
+
+
+def _title(runs: Sequence[Run]) -> str:
+    names = dict.fromkeys(Path(run.facts.rootdir).name or "tests" for run in runs)
+    return ", ".join(names)
+
+
+def _check_ours(page: Path, data: Path) -> bool:
+    """Return whether a report of ours is there already.
+
+    :raises ReportError: something else is, which writing would replace.
+    """
+    for path in (page, data):
+        if path.is_symlink():
+            raise ReportError(f"{path} is a link; remove it or name another folder with -o")
+    if page.exists():
+        if GENERATOR not in page.read_text("utf-8", "replace")[:1000]:
+            raise ReportError(f"{page} is another program's; name another folder with -o")
+    elif data.exists():
+        raise ReportError(f"{data} is not of a report; name another folder with -o")
+    return page.exists()
+
+
+def _static() -> Path:
+    return Path(str(resources.files(__package__))) / "static"
+
+
+def _copy_assets(data: Path) -> None:
+    for path in _static().rglob("*"):
+        if path.suffix in (".js", ".css"):
+            shutil.copyfile(path, data / path.name)
+
+
+def _shell(title: str) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    vendored = msgspec.json.decode((_static() / "vendor" / "vendored.json").read_bytes())
+    return environment.get_template("index.html.j2").render(
+        title=title, generator=GENERATOR, data=DATA_FOLDER, styles=vendored["styles"]
+    )
+
+
+class _Writer:
+    """Writes the scripts of all tests, and returns the matrix that leads to them."""
+
+    def __init__(self, runs: Sequence[Run], folder: Path) -> None:
+        self._runs = sorted(runs, key=lambda run: run.facts.started_ns)
+        self._folder = folder
+        hubs = dict.fromkeys(hub for run in self._runs for hub in run.hubs)
+        self._columns = [
+            (number, hub)
+            for hub in hubs
+            for number, run in enumerate(self._runs)
+            if hub in run.hubs
+        ]
+
+    def write(self) -> dict[str, Any]:
+        tests = dict.fromkeys(test for run in self._runs for test in run.cells)
+        return {
+            "version": __version__,
+            "runs": [self._run(run) for run in self._runs],
+            "columns": [{"run": number, "hub": hub} for number, hub in self._columns],
+            "tests": [self._test(test) for test in tests],
+        }
+
+    def _run(self, run: Run) -> dict[str, Any]:
+        facts = msgspec.to_builtins(run.facts)
+        facts.pop("tests", None)
+        for name in ("started_ns", "ended_ns"):  # more than a JavaScript number can hold
+            if name in facts:
+                facts[name] = str(facts[name])
+        return {**facts, "directory": str(run.directory), "label": run.directory.name}
+
+    def _test(self, test: str) -> dict[str, Any]:
+        cells = [self._runs[number].cells.get(test, {}).get(hub) for number, hub in self._columns]
+        details = [
+            self._detail(self._runs[number], cell) if cell is not None else None
+            for (number, _), cell in zip(self._columns, cells, strict=True)
+        ]
+        found: dict[str, Any] = {"id": test, "cells": [cell and _shown(cell) for cell in cells]}
+        if any(details):
+            digest = hashlib.sha256(test.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            found["script"] = f"{DATA_FOLDER}/test-{digest}.js"
+            (self._folder / found["script"]).write_text(report_part.script(details), "ascii")
+        return found
+
+    def _detail(self, run: Run, cell: Cell) -> dict[str, Any] | None:
+        """Return what the page of a test shows of a hub, or ``None`` for no more than a cell."""
+        result = cell.result
+        if not (cell.attempts or result.failure or result.sections):
+            return None
+        return {
+            "nodeid": result.nodeid,
+            "failure": result.failure,
+            "sections": [_section(section) for section in result.sections],
+            "attempts": [self._attempt(run, test) for test in cell.attempts],
+        }
+
+    def _attempt(self, run: Run, test: ListedTest) -> dict[str, Any]:
+        directory = run.directory / test.directory
+        return {
+            "attempt": test.attempt,
+            "directory": self._link(directory),
+            "path": str(directory),
+            "phases": _phases(test.phases),
+            "outcomes": test.outcomes,
+            "errors": test.errors,
+            "files": [name for name in test.artifacts if Path(name).name != PART_FILE],
+            "findings": [msgspec.to_builtins(each) for each in read_findings(directory)],
+            "dumps": dict(_dumps(directory)),
+            "parts": [self._part(each) for each in _recorded(directory)],
+        }
+
+    def _part(self, directory: Path) -> dict[str, str]:
+        """Name the script with a recording's data, which is made now if no finisher has."""
+        part = directory / PART_FILE
+        name = directory.name if directory.name.startswith("block-") else ""
+        made = report_part.is_part(part)
+        if made and self._folder.resolve() in part.resolve().parents:
+            return {"block": name, "script": self._link(part)}
+        digest = hashlib.sha256(os.fsencode(part.resolve())).hexdigest()[:16]
+        here = f"{DATA_FOLDER}/test-part-{digest}.js"
+        if made:
+            shutil.copyfile(part, self._folder / here)
+        else:
+            report_part.write(directory, read_timeline(directory), self._folder / here)
+        return {"block": name, "script": here}
+
+    def _link(self, path: Path) -> str:
+        return quote(os.path.relpath(path, self._folder))
+
+
+def _shown(cell: Cell) -> dict[str, Any]:
+    """Return what the matrix shows of a test on a hub."""
+    result = cell.result
+    shown: dict[str, Any] = {"outcome": result.outcome, "seconds": result.seconds}
+    if result.reason:
+        shown["reason"] = result.reason
+    if result.earlier:
+        shown["earlier"] = result.earlier
+    if cell.findings:
+        shown["findings"] = [finding.title for finding in cell.findings]
+    return shown
+
+
+def _section(section: Section) -> dict[str, str]:
+    return {"title": section.title, "text": section.text}
+
+
+def _phases(phases: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+    """Return how long each phase took, in seconds."""
+    return {name: (end - start) / 1e9 for name, (start, end) in phases.items()}
+
+
+def _dumps(directory: Path) -> Iterator[tuple[str, str]]:
+    with contextlib.suppress(OSError):
+        with open(directory / TASKS_FILE, encoding="utf-8", errors="replace") as file:
+            yield TASKS_FILE, file.read(MAX_DUMP)
+
+
+def _recorded(directory: Path) -> Iterator[Path]:
+    """Yield a test's directory and those of its blocks, as far as they hold recordings."""
+    for each in recorded(directory):
+        if any((each / name).exists() for name in _RECORDINGS):
+            yield each

@@ -1,0 +1,57 @@
+"use strict";
+
+// Builds the page. Text goes into text nodes alone: no markup is ever made from data.
+eventletReport.dom = (() => {
+  const OUTCOMES = {
+    passed: "P", failed: "F", error: "E", skipped: "S", xfailed: "x", xpassed: "X",
+    hung: "H", crashed: "C",
+  };
+
+  function element(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else if (value === true) made.setAttribute(name, "");
+      else if (value !== false && value != null) made.setAttribute(name, value);
+    }
+    made.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
+    return made;
+  }
+
+  function seconds(value) {
+    if (value == null) return "";
+    if (value < 0.0995) return `${(value * 1000).toFixed(value < 0.00995 ? 1 : 0)} ms`;
+    return `${value.toFixed(value < 9.95 ? 2 : 1)} s`;
+  }
+
+  function plural(count, noun) {
+    return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+  }
+
+  // An outcome in colour, as a letter and as a word.
+  function outcome(name) {
+    return element("span", { class: `outcome ${name}` },
+      element("b", { "aria-hidden": "true" }, OUTCOMES[name] || "–"), name);
+  }
+
+  function absent() {
+    return element("span", { class: "outcome absent" },
+      element("b", { "aria-hidden": "true" }, "–"), "absent");
+  }
+
+  // A test's id as a path that recedes and a name that stands out.
+  function testName(id) {
+    const at = id.indexOf("::");
+    if (at < 0) return [element("span", { class: "test-name" }, id)];
+    return [
+      element("span", { class: "test-file" }, id.slice(0, at + 2)),
+      element("span", { class: "test-name" }, id.slice(at + 2)),
+    ];
+  }
+
+  function say(text) {
+    document.getElementById("status").textContent = text;
+  }
+
+  return { element, seconds, plural, outcome, absent, testName, say };
+})();

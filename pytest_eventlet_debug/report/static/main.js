@@ -1,0 +1,69 @@
+"use strict";
+
+// Chooses the view that the address names, and the theme.
+(() => {
+  const { element } = eventletReport.dom;
+  const main = document.getElementById("main");
+  let leave = null;
+  let run = null;
+
+  function route() {
+    if (leave) leave();
+    leave = null;
+    const [path, query = ""] = location.hash.slice(1).split("?");
+    const parameters = new URLSearchParams(query);
+    const test = path.startsWith("/test/") ? decodeURIComponent(path.slice(6)) : null;
+    document.body.dataset.view = test !== null ? "test" : path === "/run" ? "run" : "matrix";
+    for (const link of document.querySelectorAll("[data-view]")) {
+      if (link.dataset.view === document.body.dataset.view) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    if (test !== null) leave = eventletReport.test.show(main, run, test, parameters);
+    else if (path === "/run") eventletReport.runs.show(main, run);
+    else leave = eventletReport.matrix.show(main, run, parameters);
+  }
+
+  function shortcuts(event) {
+    if (event.target.matches("input, select, textarea")) {
+      if (event.key === "Escape") event.target.blur();
+      return;
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const search = document.querySelector("input[type=search]");
+    if (event.key === "/" && search) {
+      event.preventDefault();
+      search.focus();
+    } else if (event.key === "Escape" && document.body.dataset.view !== "matrix") {
+      location.hash = "#/";
+    }
+  }
+
+  function theme() {
+    const button = document.getElementById("theme");
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    let chosen = null;
+    try { chosen = localStorage.getItem("eventlet-report-theme"); } catch { /* forbidden for files */ }
+    const apply = () => {
+      const now = chosen || (system.matches ? "dark" : "light");
+      document.documentElement.dataset.theme = now;
+      button.textContent = now === "dark" ? "Light" : "Dark";
+      button.setAttribute("aria-label", `Switch to the ${now === "dark" ? "light" : "dark"} theme`);
+      document.dispatchEvent(new Event("themechange"));
+    };
+    system.addEventListener("change", apply);
+    button.addEventListener("click", () => {
+      chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+      try { localStorage.setItem("eventlet-report-theme", chosen); } catch { /* then for this visit */ }
+      apply();
+    });
+    apply();
+  }
+
+  theme();
+  document.addEventListener("keydown", shortcuts);
+  eventletReport.load("report/run.js").then((loaded) => {
+    run = loaded;
+    window.addEventListener("hashchange", route);
+    route();
+  }, (error) => main.replaceChildren(element("p", { class: "problem" }, error.message)));
+})();

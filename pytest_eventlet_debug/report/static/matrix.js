@@ -1,0 +1,227 @@
+"use strict";
+
+// The first view: tests by hubs, with filters that the address holds.
+eventletReport.matrix = (() => {
+  const { element, seconds, plural, outcome, absent, testName, say } = eventletReport.dom;
+  const BAD = new Set(["failed", "error", "hung", "crashed"]);
+  const SLOW_SECONDS = 1;
+  // Durations of one test scatter; below both of these they count as equal.
+  const NOISE_FACTOR = 3;
+  const NOISE_SECONDS = 0.25;
+
+  const FILTERS = [
+    ["differs", "Differs", "ends differently from hub to hub"],
+    ["failed", "Failed", "failed, crashed or hung on a hub"],
+    ["flaky", "Flaky", "ended differently on one hub when it ran again"],
+    ["slow", "Slow", `took ${SLOW_SECONDS} s or longer, or much longer on one hub`],
+    ["findings", "Has findings", "its recordings tell something"],
+  ];
+
+  function label(run, column) {
+    return run.runs.length > 1 ? `${column.hub} · ${run.runs[column.run].label}` : column.hub;
+  }
+
+  function byHub(run, cells) {
+    const found = new Map();
+    run.columns.forEach((column, i) => {
+      if (!cells[i]) return;
+      if (!found.has(column.hub)) found.set(column.hub, []);
+      found.get(column.hub).push(...(cells[i].earlier || []), cells[i].outcome);
+    });
+    return found;
+  }
+
+  // Say of each test once what the filters ask.
+  function judge(run, test, index) {
+    const shown = test.cells.filter(Boolean);
+    const history = byHub(run, test.cells);
+    const flaky = [...history].filter(([, outcomes]) => new Set(outcomes).size > 1);
+    const times = shown.map((cell) => cell.seconds);
+    const longest = Math.max(...times), shortest = Math.min(...times);
+    const last = new Set([...history.values()].map((outcomes) => outcomes.at(-1)));
+    // Half a surrogate pair, from a file's name that is not UTF-8, fits no address.
+    const id = test.id.toWellFormed();
+    return {
+      index, test, id,
+      text: [id, ...shown.map((c) => c.reason), ...shown.flatMap((c) => c.findings || [])]
+        .join("\n").toLowerCase(),
+      differs: last.size > 1,
+      failed: shown.some((cell) => BAD.has(cell.outcome)),
+      flaky: flaky.length > 0,
+      rate: flaky.map(([hub, outcomes]) => {
+        const bad = outcomes.filter((each) => BAD.has(each)).length;
+        return `${hub}: failed ${bad} of ${outcomes.length}`;
+      }).join(", "),
+      drags: longest > NOISE_FACTOR * shortest && longest - shortest > NOISE_SECONDS,
+      slow: longest >= SLOW_SECONDS,
+      longest,
+      findings: shown.reduce((sum, cell) => sum + (cell.findings || []).length, 0),
+    };
+  }
+
+  function judged(run) {
+    run.judged ||= run.tests.map((test, index) => judge(run, test, index));
+    return run.judged;
+  }
+
+  function passes(row, state) {
+    if (state.text && !row.text.includes(state.text.toLowerCase())) return false;
+    return [...state.filters].every((name) => name === "slow" ? row.slow || row.drags : row[name]);
+  }
+
+  function show(main, run, query) {
+    const rows = judged(run);
+    const state = {
+      filters: new Set((query.get("f") || "").split(",").filter(Boolean)),
+      text: query.get("q") || "",
+    };
+    const search = element("input", {
+      type: "search", id: "search", placeholder: "Search tests, errors, findings  ( / )",
+      "aria-label": "Search tests, errors and findings", value: state.text, autocomplete: "off",
+      spellcheck: "false",
+    });
+    const buttons = FILTERS.map(([name, text, explained]) => {
+      const count = rows.filter((row) => passes(row, { filters: [name] })).length;
+      return element("button", {
+        type: "button", class: "filter", "data-filter": name, title: `Tests of which one ${explained}`,
+        "aria-pressed": String(state.filters.has(name)), disabled: !count && !state.filters.has(name),
+      }, text, " ", element("span", { class: "count" }, count.toLocaleString("en")));
+    });
+    const shownCount = element("p", { class: "shown", "aria-live": "polite" });
+    const holder = element("div", { id: "matrix", class: "table" });
+    main.replaceChildren(
+      overview(run, rows),
+      element("div", { class: "toolbar", role: "search" }, search,
+        element("div", { class: "filters", role: "group", "aria-label": "Show only tests that" },
+          buttons), shownCount),
+      holder,
+    );
+    const table = makeTable(holder, run, rows);
+    const apply = () => {
+      table.setFilter((row) => passes(row, state));
+      const count = table.getDataCount("active");
+      shownCount.textContent = count === rows.length
+        ? plural(count, "test") : `${count.toLocaleString("en")} of ${plural(rows.length, "test")}`;
+    };
+    const remember = () => {
+      const parts = [];
+      if (state.filters.size) parts.push(`f=${[...state.filters].join(",")}`);
+      if (state.text) parts.push(`q=${encodeURIComponent(state.text)}`);
+      history.replaceState(null, "", `#/${parts.length ? "?" + parts.join("&") : ""}`);
+    };
+    table.on("tableBuilt", apply);
+    search.addEventListener("input", () => { state.text = search.value; apply(); remember(); });
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        const name = button.dataset.filter;
+        if (!state.filters.delete(name)) state.filters.add(name);
+        button.setAttribute("aria-pressed", String(state.filters.has(name)));
+        apply();
+        remember();
+        say(shownCount.textContent);
+      });
+    }
+    holder.addEventListener("keydown", (event) => moveFocus(event, table, holder));
+    search.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowDown") moveFocus(event, table, holder);
+    });
+    return () => table.destroy();
+  }
+
+  // How the run ended, a line for each hub.
+  function overview(run, rows) {
+    const items = run.columns.map((column, i) => {
+      const counts = new Map();
+      let total = 0;
+      for (const { test } of rows) {
+        const cell = test.cells[i];
+        if (!cell) continue;
+        counts.set(cell.outcome, (counts.get(cell.outcome) || 0) + 1);
+        total += cell.seconds;
+      }
+      const order = ["crashed", "hung", "failed", "error", "xpassed", "passed", "skipped", "xfailed"];
+      const all = [...counts.values()].reduce((sum, count) => sum + count, 0);
+      const present = order.filter((name) => counts.has(name));
+      const bar = element("div", { class: "bar", "aria-hidden": "true" },
+        present.map((name) => {
+          const part = element("i", { class: name });
+          part.style.flexGrow = counts.get(name) / all;
+          return part;
+        }));
+      return element("li", {},
+        element("h3", {}, label(run, column)), bar,
+        element("p", {}, present.map((name) =>
+          element("span", { class: `tally ${name}` }, `${counts.get(name).toLocaleString("en")} ${name}`)),
+        element("span", { class: "dim" }, ` in ${seconds(total)}`)));
+    });
+    return element("ul", { class: "overview", "aria-label": "How the tests ended" }, items);
+  }
+
+  function cellElement(row, i) {
+    const cell = row.test.cells[i];
+    if (!cell) return absent();
+    const slowest = row.drags && cell.seconds === row.longest;
+    return element("span", { class: "cell", title: cell.reason || "" },
+      outcome(cell.outcome),
+      element("span", { class: slowest ? "time drags" : "time", title: slowest ? "much longer than elsewhere" : null },
+        slowest ? "▲ " : "", seconds(cell.seconds)));
+  }
+
+  function nameElement(row) {
+    const notes = [];
+    if (row.flaky) notes.push(element("span", { class: "tag flaky", title: row.rate }, "flaky"));
+    return element("span", { class: "name-cell" },
+      element("a", { href: address(row.id), title: row.id }, testName(row.id)), notes);
+  }
+
+  function address(id) {
+    return `#/test/${encodeURIComponent(id)}`;
+  }
+
+  function makeTable(holder, run, rows) {
+    const cells = run.columns.map((column, i) => ({
+      title: label(run, column), field: `hub${i}`, width: 178, minWidth: 120, titleFormatter: plainTitle,
+      formatter: (cell) => cellElement(cell.getData(), i),
+      sorter: (a, b, first, second) => rank(first.getData(), i) - rank(second.getData(), i),
+    }));
+    return new Tabulator(holder, {
+      data: rows, index: "index", layout: "fitColumns", height: "100%", rowHeight: 33,
+      renderVerticalBuffer: 200, placeholder: "No test matches.",
+      columns: [
+        { title: "Test", field: "id", minWidth: 260, widthGrow: 5, formatter: (cell) => nameElement(cell.getData()) },
+        ...cells,
+        { title: "Findings", field: "findings", width: 108, hozAlign: "right",
+          formatter: (cell) => document.createTextNode(cell.getValue() || "") },
+      ],
+      columnDefaults: { headerSortTristate: true },
+    });
+  }
+
+  // Tabulator makes markup of titles; a hub's name may be a user's.
+  function plainTitle(cell) {
+    return document.createTextNode(cell.getValue());
+  }
+
+  function rank(row, i) {
+    const order = ["crashed", "hung", "failed", "error", "xpassed", "skipped", "xfailed", "passed"];
+    const cell = row.test.cells[i];
+    return cell ? order.indexOf(cell.outcome) - Math.min(cell.seconds, 1e5) / 1e6 : order.length;
+  }
+
+  // Arrow keys go from test to test, also to rows that are not drawn yet.
+  function moveFocus(event, table, holder) {
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 20, PageUp: -20 }[event.key];
+    if (!step && event.key !== "Home" && event.key !== "End") return;
+    const rows = table.getRows("active");
+    if (!rows.length) return;
+    event.preventDefault();
+    const current = document.activeElement.closest(".tabulator-row");
+    let position = current ? rows.findIndex((row) => row.getElement() === current) + step : 0;
+    if (event.key === "Home") position = 0;
+    if (event.key === "End") position = rows.length - 1;
+    const row = rows[Math.max(0, Math.min(rows.length - 1, position))];
+    row.scrollTo("nearest", false).then(() => row.getElement().querySelector("a").focus({ preventScroll: true }));
+  }
+
+  return { show, judged, label, address, BAD };
+})();

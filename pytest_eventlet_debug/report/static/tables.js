@@ -1,0 +1,95 @@
+"use strict";
+
+// System calls and packets as tables with a search.
+eventletReport.tables = (() => {
+  const { element, plural } = eventletReport.dom;
+
+  function milliseconds(us) {
+    return (us / 1000).toFixed(3);
+  }
+
+  // A row is a number: where it is in the columns of the data. Objects for 100,000 rows are
+  // made once, with nothing in them that is not shown or searched.
+  function rowsOf(data, kinds) {
+    const wanted = new Set(kinds.map((kind) => data.kinds.indexOf(kind)));
+    const rows = [];
+    for (let i = 0; i < data.t.length; i++) {
+      if (!wanted.has(data.k[i])) continue;
+      const [pid, greenthread] = data.lanes[data.l[i]];
+      rows.push({
+        i, line: data.i[i], time: data.t[i], took: data.d[i], pid: pid ?? "", text: data.texts[i],
+        greenthread: greenthread ?? "", failed: data.f[i], cause: data.causes[i],
+      });
+    }
+    return rows;
+  }
+
+  const TIME = { title: "ms", field: "time", width: 88, hozAlign: "right", formatter: (cell) => plain(milliseconds(cell.getValue())), headerTooltip: "milliseconds since the test began" };
+  const GREENTHREAD = { title: "Greenthread", field: "greenthread", width: 110 };
+
+  function plain(text) {
+    return document.createTextNode(text);
+  }
+
+  function calls(body, data, place) {
+    return table(body, data, rowsOf(data, ["syscall", "signal", "thread"]), place.line, "call", [
+      { title: "Line", field: "line", width: 68, hozAlign: "right" },
+      TIME,
+      { title: "took", field: "took", width: 80, hozAlign: "right", headerTooltip: "milliseconds", formatter: took },
+      { title: "Thread", field: "pid", width: 78 },
+      GREENTHREAD,
+      { title: "Call", field: "text", minWidth: 120, widthGrow: 1, formatter: call },
+    ]);
+  }
+
+  function packets(body, data, place) {
+    return table(body, data, rowsOf(data, ["packet"]), place.line, "packet", [
+      { title: "No.", field: "line", width: 64, hozAlign: "right" },
+      TIME,
+      { title: "Packet", field: "text", minWidth: 120, widthGrow: 1, formatter: call },
+      { title: "Sent by", field: "cause", width: 190, headerSort: false, formatter: sender },
+    ]);
+  }
+
+  function took(cell) {
+    return plain(cell.getValue() < 0 ? "" : milliseconds(cell.getValue()));
+  }
+
+  function call(cell) {
+    const { text, failed } = cell.getData();
+    return element("span", { class: failed ? "call failed" : "call", title: text }, text);
+  }
+
+  function sender(cell) {
+    const { cause, greenthread } = cell.getData();
+    if (!cause) return plain("");
+    const [line, fd, name] = cause;
+    const who = greenthread ? `[${greenthread}] ` : "";
+    return element("span", { title: `strace.txt line ${line}` }, `${who}${name}(fd ${fd}), line ${line}`);
+  }
+
+  function table(body, data, rows, focus, noun, columns) {
+    const search = element("input", { type: "search", placeholder: `Search ${noun}s`, "aria-label": `Search ${noun}s` });
+    const count = element("span", { class: "dim", "aria-live": "polite" }, plural(rows.length, noun));
+    const holder = element("div", { class: "table" });
+    body.append(element("div", { class: "toolbar small" }, search, count),
+      ...data.problems.map((problem) => element("p", { class: "problem" }, problem)),
+      data.leftOut ? element("p", { class: "dim" }, `${plural(data.leftOut, "row")} in the middle of the trace are left out`) : "",
+      holder);
+    const made = new Tabulator(holder, {
+      data: rows, index: "i", layout: "fitColumns", height: 480, rowHeight: 26, columns,
+      columnDefaults: { formatter: (cell) => plain(cell.getValue()) }, placeholder: `No ${noun} matches.`,
+      rowFormatter: (row) => row.getElement().classList.toggle("focus", row.getData().line === focus),
+    });
+    search.addEventListener("input", () => {
+      const text = search.value.toLowerCase();
+      made.setFilter((row) => row.text.toLowerCase().includes(text) || String(row.greenthread).toLowerCase().includes(text));
+      count.textContent = plural(made.getDataCount("active"), noun);
+    });
+    const target = focus && rows.find((row) => row.line >= focus);
+    if (target) made.on("tableBuilt", () => made.scrollToRow(target.i, "center"));
+    return () => made.destroy();
+  }
+
+  return { calls, packets };
+})();

@@ -1,0 +1,165 @@
+"use strict";
+
+// The view of one test: what is wrong first, then its hubs side by side, then its recordings.
+eventletReport.test = (() => {
+  const { element, seconds, plural, outcome, absent, testName } = eventletReport.dom;
+  const { matrix, runs } = eventletReport;
+
+  const OPENED_BY = [
+    [/^(.*\/)?strace\.txt$/, "less"],
+    [/\.(pcapng|pcap)$/, "wireshark"],
+    [/\.cprof$/, "python -m pstats"],
+    [/\.callgrind$/, "kcachegrind"],
+    [/\.(txt|json)$/, "less"],
+  ];
+
+  function show(main, run, id, parameters) {
+    const row = matrix.judged(run).find((each) => each.id === id);
+    if (!row) {
+      main.replaceChildren(element("p", { class: "problem" }, `There is no test ${id} in this report. `,
+        element("a", { href: "#/" }, "All tests")));
+      return null;
+    }
+    const body = element("div", { class: "page" });
+    main.replaceChildren(body);
+    const view = { run, row, parameters, closers: [], gone: false };
+    const ready = row.test.script ? eventletReport.load(row.test.script) : Promise.resolve([]);
+    ready.then((details) => { if (!view.gone) fill(body, view, details); },
+      (error) => body.replaceChildren(heading(row), element("p", { class: "problem" }, error.message)));
+    window.scrollTo(0, 0);
+    return () => { view.gone = true; view.closers.forEach((close) => close()); };
+  }
+
+  function heading(row) {
+    return element("div", { class: "title" },
+      element("p", {}, element("a", { href: "#/", class: "back" }, "← All tests")),
+      element("h2", {}, testName(row.id)));
+  }
+
+  function fill(body, view, details) {
+    const { run, row } = view;
+    const hubs = run.columns
+      .map((column, i) => ({ i, label: matrix.label(run, column), cell: row.test.cells[i], detail: details[i] }))
+      .filter(({ cell }) => cell || run.runs.length === 1);
+    for (const hub of hubs) hub.recordings = recordings(hub.detail);
+    const cards = element("div", { class: "hubs" }, hubs.map((hub) => hubCard(hub)));
+    body.replaceChildren(heading(row), verdict(row, hubs), ...findings(row, hubs), cards);
+    eventletReport.tabs.add(body, view, hubs);
+  }
+
+  // What was recorded of a test on a hub: its attempts, and blocks of them.
+  function recordings(detail) {
+    const attempts = detail ? detail.attempts : [];
+    return attempts.flatMap((attempt) => attempt.parts.map((part) => ({
+      attempt, part,
+      label: [attempts.length > 1 && `attempt ${attempt.attempt}`, part.block].filter(Boolean).join(", ")
+        || "whole test",
+    })));
+  }
+
+  function verdict(row, hubs) {
+    const groups = new Map();
+    for (const { cell, label } of hubs) {
+      const name = cell ? cell.outcome : "absent";
+      groups.set(name, [...(groups.get(name) || []), label]);
+    }
+    const said = [...groups].map(([name, labels]) => [outcomeWord(name), ` under ${labels.join(", ")}`]);
+    const parts = said.flatMap((part, i) => (i ? ["; ", part] : [part]));
+    const bad = hubs.some(({ cell }) => cell && matrix.BAD.has(cell.outcome));
+    return element("section", { class: `verdict ${bad ? "bad" : "good"}`, "aria-label": "Verdict" },
+      element("p", {}, parts, "."),
+      row.flaky && element("p", {}, `It is flaky: ${row.rate}.`));
+  }
+
+  function outcomeWord(name) {
+    return name === "absent" ? absent() : outcome(name);
+  }
+
+  function findings(row, hubs) {
+    const items = hubs.flatMap(({ label, i, detail }) =>
+      (detail ? detail.attempts : []).flatMap((attempt) =>
+        attempt.findings.map((finding) => findingItem(row, label, i, finding))));
+    if (!items.length) return [];
+    return [element("section", { class: "card findings" },
+      element("h3", {}, plural(items.length, "finding")), element("ul", {}, items))];
+  }
+
+  function findingItem(row, label, i, finding) {
+    const evidence = (finding.evidence || []).map((each) => element("li", {}, evidenceLink(row, i, each)));
+    return element("li", {},
+      element("p", {},
+        element("span", { class: "tag hub" }, label), " ",
+        element("span", { class: "tag" }, finding.kind), " ",
+        element("strong", {}, finding.title),
+        finding.certainty && finding.certainty !== "certain"
+          && element("span", { class: "dim" }, ` (${finding.certainty})`)),
+      evidence.length > 0 && element("ul", { class: "evidence" }, evidence));
+  }
+
+  function evidenceLink(row, i, evidence) {
+    const place = evidence.file && (evidence.line ? `${evidence.file}:${evidence.line}` : evidence.file);
+    const code = element("code", {}, evidence.text);
+    if (!place) return code;
+    const tab = /strace\.txt$/.test(evidence.file) ? "calls" : /\.pcapng$/.test(evidence.file) ? "packets"
+      : /(tasks|greenthreads|hub)\.txt$/.test(evidence.file) ? "tasks" : "files";
+    const line = evidence.line ? `&line=${evidence.line}` : "";
+    return element("a", { href: `${matrix.address(row.id)}?tab=${tab}&hub=${i}${line}` },
+      element("span", { class: "place" }, place), " ", code);
+  }
+
+  function hubCard({ label, cell, detail }) {
+    const last = detail && detail.attempts.at(-1);
+    return element("section", { class: "card hub-card", "aria-label": label },
+      element("h3", {}, label, " ", cell ? outcome(cell.outcome) : absent(),
+        cell && element("span", { class: "dim" }, seconds(cell.seconds))),
+      last && phases(last),
+      cell && cell.reason && element("p", { class: "reason" }, cell.reason),
+      detail && detail.failure && fold("Failure", detail.failure, true),
+      detail && detail.sections.map(({ title, text }) => fold(title, text, true)),
+      last && last.errors.map((error) => element("p", { class: "problem" }, error)));
+  }
+
+  function phases({ phases: spans, outcomes }) {
+    const total = Object.values(spans).reduce((sum, each) => sum + each, 0) || 1;
+    const parts = Object.entries(spans).map(([name, length]) => {
+      const part = element("i", { class: `phase ${name} ${outcomes[name] || ""}` });
+      part.style.flexGrow = Math.max(length / total, 0.02);
+      return part;
+    });
+    return [
+      element("div", { class: "bar phases", "aria-hidden": "true" }, parts),
+      element("p", { class: "dim phase-times" }, Object.entries(spans).map(([name, length]) =>
+        element("span", {}, `${name} ${seconds(length)}`))),
+    ];
+  }
+
+  function fold(title, text, open) {
+    return element("details", { open }, element("summary", {}, title),
+      element("pre", { class: "text", tabindex: "0" }, marked(text)));
+  }
+
+  // pytest marks the lines of an error with an E.
+  function marked(text) {
+    return text.split("\n").map((line) => /^E( |$)/.test(line)
+      ? element("span", { class: "error-line" }, `${line}\n`) : `${line}\n`);
+  }
+
+  function files(hub) {
+    return hub.detail.attempts.map((attempt) => element("div", {},
+      hub.detail.attempts.length > 1 && element("h4", {}, `attempt ${attempt.attempt}`),
+      element("table", { class: "files" },
+        element("tbody", {}, attempt.files.map((name) => element("tr", {},
+          element("td", {}, element("a", {
+            href: `${attempt.directory}/${name.split("/").map(encodeURIComponent).join("/")}`,
+            target: "_blank", rel: "noopener",
+          }, name)),
+          element("td", {}, element("code", {}, command(`${attempt.path}/${name}`)))))))));
+  }
+
+  function command(path) {
+    const [, program] = OPENED_BY.find(([pattern]) => pattern.test(path)) || [null, "xdg-open"];
+    return `${program} ${runs.quoted(path)}`;
+  }
+
+  return { show, files, fold };
+})();

@@ -1,0 +1,135 @@
+"""``pytest-eventlet-debug report``, ``open`` and ``list`` on the files of real runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+
+from hostile_run import Recorded
+from hostile_run import report
+import pytest
+
+from pytest_eventlet_debug.report import opening
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with changed variables of the environment."""
+    command = [sys.executable, "-m", "pytest_eventlet_debug", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def in_run(recorded: Recorded, *arguments: str, **environment: str) -> str:
+    """Run ``open`` on a recorded run; return what it printed."""
+    ran = run("open", *arguments, "--artifacts", recorded.directory, **environment)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def programs(folder: Path, *names: str) -> str:
+    """Return a PATH with these programs alone, each of which prints how it was called."""
+    for name in names:
+        (folder / name).write_text('#!/bin/sh\necho "$0" "$@"\n')
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def test_open_shows_the_hub_that_failed_in_the_browser(recorded: Recorded) -> None:
+    shown = in_run(recorded, "test_differs", BROWSER="echo %s")
+    assert shown.strip() == f"{recorded.page}#/test/test_hostile.py%3A%3Atest_differs"
+
+
+def test_open_takes_the_users_pager_for_text(recorded: Recorded) -> None:
+    shown = in_run(recorded, "test_differs", "strace", PAGER="cat")
+    assert shown == (recorded.of("differs-selects") / "strace.txt").read_text()
+    assert "call: passed" in in_run(recorded, "differs[poll]", "timeline", PAGER="cat")
+
+
+def test_open_takes_the_best_program_that_is_there(recorded: Recorded, tmp_path: Path) -> None:
+    test = recorded.of("differs-selects")
+    path = programs(tmp_path, "kcachegrind", "snakeviz")
+    shown = in_run(recorded, "differs", "profile", PATH=path)
+    assert shown == f"{tmp_path}/kcachegrind {test}/profile.callgrind\n"
+    (tmp_path / "kcachegrind").unlink()
+    shown = in_run(recorded, "differs", "profile", PATH=path)
+    assert shown == f"{tmp_path}/snakeviz {test}/profile.cprof\n"
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
+def test_packets_have_a_column_that_says_who_sent_them(recorded: Recorded) -> None:
+    capture = recorded.of("differs-selects") / "capture.pcapng"
+    command = ["tshark", "-o", opening.COLUMNS, "-r", str(capture)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "sent by sendto(fd" in shown
+
+
+def test_open_says_what_to_install_where_no_program_is_there(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    arguments = ("open", "differs", "packets", "--artifacts", recorded.directory)
+    ran = run(*arguments, PATH=str(tmp_path))
+    assert ran.returncode == 2
+    assert "no wireshark or tshark on PATH" in ran.stderr
+    assert "apt-get install wireshark" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("test_nothing",), "'test_nothing' is in no id of a test"),
+        (("test_",), "'test_' fits 3 tests: "),
+        (("differs", "tasks"), "has no tasks.txt; --dump-asyncio-tasks records it"),
+    ],
+)
+def test_open_says_what_does_not_fit(
+    recorded: Recorded, arguments: tuple[str, ...], said: str
+) -> None:
+    ran = run("open", *arguments, "--artifacts", recorded.directory)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_list_shows_the_runs_below_a_folder(recorded: Recorded, tmp_path: Path) -> None:
+    shutil.copytree(recorded.directory, tmp_path / "job" / "artifacts")
+    ran = run("list", tmp_path)
+    assert ran.returncode == 0
+    (line,) = ran.stdout.splitlines()
+    assert "  poll, selects  5 passed, 2 skipped, 1 failed  " in line
+    assert line.endswith(f"{tmp_path}/job/artifacts/index.html")
+    assert run("list", tmp_path / "job" / "artifacts" / "report").returncode == 2
+
+
+def test_several_runs_need_a_folder_for_their_report(recorded: Recorded, tmp_path: Path) -> None:
+    ran = report(recorded.directory, recorded.directory)
+    assert (ran.returncode, "name it with -o" in ran.stderr) == (2, True)
+    ran = report(tmp_path)
+    assert (ran.returncode, "holds no run.json" in ran.stderr) == (2, True)
+
+
+def test_a_page_of_another_program_is_not_replaced(recorded: Recorded, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<html>mine</html>")
+    ran = report(recorded.directory, "-o", tmp_path)
+    assert (ran.returncode, "another program's" in ran.stderr) == (2, True)
+    assert (tmp_path / "index.html").read_text() == "<html>mine</html>"
+
+
+def test_links_and_folders_of_others_are_not_written_to(recorded: Recorded, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "report").symlink_to(tmp_path)
+    (tmp_path / "theirs" / "report").mkdir(parents=True)
+    for folder, why in (("linked", "is a link"), ("theirs", "is not of a report")):
+        before = sorted(tmp_path.rglob("*"))
+        ran = report(recorded.directory, "-o", tmp_path / folder)
+        assert (ran.returncode, why in ran.stderr) == (2, True)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_libraries_are_the_files_that_were_vendored() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "vendor-report-libraries"
+    checked = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout) == (0, "")

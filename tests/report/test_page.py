@@ -1,0 +1,194 @@
+"""The report in Chromium, opened from a file, as a user does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+
+from hostile_run import Recorded
+from hostile_run import line_of
+from hostile_run import report
+from playwright.sync_api import Browser
+from playwright.sync_api import Page
+from playwright.sync_api import expect
+import pytest
+
+DIFFERS = "#/test/test_hostile.py%3A%3Atest_differs"
+
+
+def rows(page: Page) -> list[str]:
+    """Return the names of the tests that the matrix shows."""
+    page.wait_for_selector("#matrix .tabulator-row")
+    return page.locator("#matrix .tabulator-row .test-name").all_inner_texts()
+
+
+def test_the_matrix_says_in_words_how_each_test_ended_on_each_hub(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(recorded.page)
+    row = page.locator("#matrix .tabulator-row", has_text="test_differs")
+    expect(row.locator(".outcome")).to_have_text(["Ppassed", "Ffailed"])
+    assert page.locator(".overview h3").all_inner_texts() == ["poll", "selects"]
+
+
+def test_a_filter_leaves_its_tests_and_stands_in_the_address(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(recorded.page)
+    assert len(rows(page)) == 4
+    page.get_by_role("button", name="Differs").click()
+    assert rows(page) == ["test_differs"]
+    page.goto("about:blank")
+    page.goto(f"{recorded.page}#/?f=differs")
+    assert rows(page) == ["test_differs"]
+
+
+def test_the_search_finds_tests_by_their_errors(page: Page, recorded: Recorded) -> None:
+    page.goto(recorded.page)
+    page.get_by_role("searchbox").fill("assertionerror")
+    expect(page.locator(".shown")).to_have_text("1 of 4 tests")
+    assert rows(page) == ["test_differs"]
+
+
+def test_keys_alone_lead_to_a_test_and_back(page: Page, recorded: Recorded) -> None:
+    page.goto(recorded.page)
+    rows(page)
+    page.keyboard.press("/")
+    page.keyboard.type("test_d")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("h2")).to_contain_text("test_differs")
+    page.keyboard.press("Escape")
+    assert len(rows(page)) == 4
+
+
+def test_a_test_shows_its_failure_and_what_it_printed(page: Page, recorded: Recorded) -> None:
+    page.goto(recorded.page + DIFFERS)
+    card = page.get_by_role("region", name="selects").first
+    expect(card).to_contain_text("AssertionError")
+    expect(card).to_contain_text("<script>window.attacked=1</script> printed")
+    expect(page.locator(".verdict")).to_contain_text("failed under selects")
+
+
+def test_a_finding_leads_to_the_line_that_shows_it(page: Page, recorded: Recorded) -> None:
+    page.goto(recorded.page + DIFFERS)
+    page.locator(".evidence a").click()
+    marked = page.locator(".tabulator-row.focus")
+    expect(marked).to_contain_text("connect(")
+    line = line_of(recorded.of("differs-selects") / "strace.txt", "connect(")
+    assert marked.locator("[tabulator-field=line]").inner_text() == str(line)
+
+
+def test_the_timeline_zooms_by_wheel_and_by_key(page: Page, recorded: Recorded) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    canvas = page.locator("canvas.timeline").first
+    scale = "document.querySelector('canvas.timeline').timeline.scale"
+    canvas.hover()
+    whole = page.evaluate(scale)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    page.wait_for_function(f"{scale} < {whole}")
+    zoomed = page.evaluate(scale)
+    canvas.focus()
+    page.keyboard.press("+")
+    assert page.evaluate(scale) == zoomed / 2
+    page.keyboard.press("Home")
+    assert page.evaluate(scale) == whole
+
+
+def test_an_event_of_the_timeline_leads_to_its_line(page: Page, recorded: Recorded) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    canvas = page.locator("canvas.timeline").first
+    canvas.wait_for()
+    x, y = page.evaluate(
+        """() => {
+            const { timeline } = document.querySelector("canvas.timeline");
+            const lane = timeline.lanes.findIndex(({ label }) => /serve/.test(label));
+            const time = timeline.data.t[timeline.lanes[lane].rows[0]];
+            return [150 + (time - timeline.left) / timeline.scale, 22 + lane * 22 + 11];
+        }"""
+    )
+    canvas.click(position={"x": x, "y": y})
+    link = page.locator(".event-details a").first
+    number = link.inner_text().rpartition(" ")[2]
+    link.click()
+    expect(page.locator(".tabulator-row.focus [tabulator-field=line]")).to_have_text(number)
+
+
+def test_the_profile_is_a_flame_graph_for_each_root(page: Page, recorded: Recorded) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=profile")
+    choice = page.get_by_label("Root of the flame graph").first
+    root = choice.locator("option", has_text="<greenthread").first
+    choice.select_option(root.get_attribute("value"))
+    expect(page.locator(".flames").first).to_contain_text("serve (")
+
+
+def test_packets_name_the_call_that_sent_them(page: Page, recorded: Recorded) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=packets")
+    page.get_by_label("Search packets").first.fill("PSH")
+    row = page.locator(".recording .tabulator-row").first
+    expect(row).to_contain_text("sendto(fd")
+
+
+def test_the_theme_follows_the_system_until_one_is_chosen(
+    browser: Browser, recorded: Recorded
+) -> None:
+    page = browser.new_page(color_scheme="dark")
+    page.goto(recorded.page)
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    page.get_by_role("button", name="Switch to the light theme").click()
+    assert page.evaluate(background) != dark
+    page.reload()
+    expect(page.get_by_role("button", name="Switch to the dark theme")).to_be_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("tab", ["timeline", "calls", "packets", "profile", "files"])
+def test_hostile_names_output_and_packets_run_nothing(
+    page: Page, recorded: Recorded, tab: str
+) -> None:
+    page.goto(recorded.page)
+    assert any("<script>" in name for name in rows(page))
+    page.goto(f"{recorded.page}{DIFFERS}?tab={tab}")
+    page.wait_for_selector(".recording")
+    page.wait_for_function("!document.querySelector('.loading')")
+    assert page.evaluate("window.attacked") is None
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_no_script_runs_that_stands_in_the_page(browser: Browser, recorded: Recorded) -> None:
+    page = browser.new_page()
+    page.goto(recorded.page)
+    page.evaluate(
+        """() => {
+            const script = document.createElement("script");
+            script.textContent = "window.attacked = 1";
+            document.body.append(script);
+            const link = document.createElement("div");
+            link.innerHTML = "<b onclick='window.attacked = 1'>x</b>";
+            document.body.append(link);
+            link.firstChild.click();
+        }"""
+    )
+    assert page.evaluate("window.attacked") is None
+    page.close()
+
+
+def test_several_runs_become_one_matrix(page: Page, recorded: Recorded, tmp_path: Path) -> None:
+    shutil.copytree(recorded.directory, tmp_path / "other-job")
+    out = tmp_path / "out"
+    made = report(recorded.directory, tmp_path / "other-job", "-o", out)
+    assert made.returncode == 0, made.stderr
+    page.goto((out / "index.html").as_uri())
+    names = page.locator(".overview h3").all_inner_texts()
+    assert names == [
+        "poll · eventlet-debug",
+        "poll · other-job",
+        "selects · eventlet-debug",
+        "selects · other-job",
+    ]
+    page.goto(f"{(out / 'index.html').as_uri()}{DIFFERS}?tab=calls")
+    expect(page.locator(".recording")).to_have_count(4)
+    expect(page.locator(".recording .tabulator-row").first).to_be_visible()

@@ -1,0 +1,134 @@
+"""What a run leaves for its report, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_eventlet_debug.report import results
+from pytest_eventlet_debug.report.data import read_run
+from pytest_eventlet_debug.report.results import Result
+
+SUITE = """
+    import pytest
+
+    runs = []
+
+    def test_passes():
+        print("of no interest")
+
+    def test_fails():
+        print("told")
+        assert False, "broken"
+
+    def test_is_flaky():
+        runs.append(1)
+        assert len(runs) > 1
+
+    @pytest.mark.skip(reason="not today")
+    def test_skips():
+        pass
+"""
+
+
+def recorded(pytester: pytest.Pytester, *arguments: str) -> dict[str, Result]:
+    """Run the suite, and return its results by test and hub."""
+    pytester.makepyfile(SUITE)
+    pytester.runpytest("--reruns=1", *arguments)
+    found = results.read(pytester.path / "eventlet-debug" / results.RESULTS_FILE)
+    assert found is not None
+    return {f"{each.test.partition('::')[2]} {each.hub}": each for each in found.tests}
+
+
+@pytest.mark.parametrize("hubs", ["poll", "poll,selects"])
+def test_results_hold_every_test_and_the_texts_of_those_that_failed(
+    pytester: pytest.Pytester, hubs: str
+) -> None:
+    found = recorded(pytester, f"--eventlet-hub={hubs}", "--cprofile")
+    assert len(found) == 4 * len(hubs.split(","))
+    failed = found["test_fails poll"]
+    assert (failed.outcome, failed.earlier) == ("failed", ("failed",))
+    assert failed.reason.startswith("AssertionError: broken")
+    assert "assert False" in failed.failure
+    assert [(each.title, each.text) for each in failed.sections[:1]] == [
+        ("Captured stdout call", "told\n")
+    ]
+    flaky = found["test_is_flaky poll"]
+    assert (flaky.outcome, flaky.earlier, flaky.failure) == ("passed", ("failed",), "")
+    assert found["test_skips poll"].reason == "Skipped: not today"
+    assert found["test_passes poll"].sections == ()
+
+
+def test_a_run_names_its_report_at_its_end(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest("--cprofile")
+    page = pytester.path / "eventlet-debug" / "index.html"
+    assert result.stdout.lines.count(f"report: {page}") == 1
+    assert "Content-Security-Policy" in page.read_text()
+
+
+def test_a_run_that_records_nothing_leaves_the_report_before_it_alone(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    pytester.runpytest("--cprofile")
+    page = pytester.path / "eventlet-debug" / "index.html"
+    page.write_text("as it was")
+    result = pytester.runpytest("--eventlet-hub=poll")
+    assert page.read_text() == "as it was"
+    result.stdout.no_fnmatch_line("report: *")
+
+
+def test_a_report_that_cannot_be_written_changes_no_outcome(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): open('eventlet-debug/index.html', 'w').write('mine')")
+    result = pytester.runpytest("--cprofile")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["the report is not written: ReportError: *another program's*"])
+
+
+def test_a_summary_needs_nothing_recorded(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest("--eventlet-hub=poll,selects", "--eventlet-summary=job.md")
+    assert result.ret == 0
+    assert "| selects | 1 |" in (pytester.path / "job.md").read_text()
+    assert not (pytester.path / "eventlet-debug").exists()
+
+
+def test_a_run_without_results_is_read_from_its_tests(pytester: pytest.Pytester) -> None:
+    recorded(pytester, "--eventlet-hub=poll", "--cprofile")
+    directory = Path(pytester.path / "eventlet-debug")
+    (directory / results.RESULTS_FILE).unlink()
+    run = read_run(directory)
+    outcomes = {
+        test.partition("::")[2]: row["poll"].result.outcome for test, row in run.cells.items()
+    }
+    assert outcomes == {"test_passes": "passed", "test_fails": "failed", "test_is_flaky": "passed"}
+
+
+def test_results_of_the_run_before_say_nothing_of_one_that_was_killed(
+    pytester: pytest.Pytester,
+) -> None:
+    recorded(pytester, "--eventlet-hub=poll", "--cprofile")
+    pytester.makepyfile("import os\ndef test_it(): os._exit(1)")
+    pytester.runpytest("--eventlet-hub=poll", "--cprofile")
+    run = read_run(pytester.path / "eventlet-debug")
+    assert [test.partition("::")[2] for test in run.cells] == ["test_it"]
+
+
+def test_a_module_that_cannot_be_imported_stands_in_the_place_of_its_tests(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_good="def test_it(): pass",
+        test_broken="""
+            from eventlet.hubs import get_hub
+            assert "selects" not in type(get_hub()).__module__, "not here"
+            def test_that_is_not_reached(): pass
+        """,
+    )
+    pytester.runpytest("--eventlet-hub=poll,selects", "--cprofile")
+    row = read_run(pytester.path / "eventlet-debug").cells["test_broken.py"]
+    assert list(row) == ["selects"]
+    assert row["selects"].result.outcome == "error"
+    assert row["selects"].result.reason == "AssertionError: not here"

@@ -1,0 +1,208 @@
+"""Tests whose outcome differs between hubs run again before the difference is believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+
+import pytest
+from runs import run
+
+HUBS = "--eventlet-hub=poll,selects"
+
+
+def section(result: pytest.RunResult, title: str) -> list[str]:
+    """Return the lines of one section of the terminal's summary, with single spaces."""
+    found, inside = [], False
+    for line in result.stdout.lines:
+        if line.startswith("==="):
+            inside = line.strip("= ") == title
+        elif inside and line:
+            found.append(" ".join(line.split()))
+    return found
+
+
+def test_a_difference_is_counted_over_all_attempts(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        def test_passes(): pass
+        def test_differs(eventlet_hub): assert eventlet_hub == "poll"
+        """
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=2")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*running 2 tests again, 2 times"])
+    assert section(result, "hub differences") == [
+        "1 test differs between poll, selects",
+        "test_x.py::test_differs poll failed 0 of 3 selects failed 3 of 3",
+        "selects: AssertionError: assert 'selects' == 'poll'",
+    ]
+
+
+def test_a_test_that_fails_now_and_then_is_flaky_and_no_difference(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        from pathlib import Path
+
+        def test_once(eventlet_hub):
+            seen = Path(__file__).with_name(f"seen-{eventlet_hub}")
+            first = not seen.exists()
+            seen.touch()
+            assert not (first and eventlet_hub == "selects")
+        """
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=2")
+    result.assert_outcomes(passed=1, failed=1)
+    assert section(result, "hub differences")[:3] == [
+        "no tests differ between poll, selects",
+        "1 test is flaky: the outcome varies on one and the same hub",
+        "test_x.py::test_once poll failed 0 of 3 selects failed 1 of 3",
+    ]
+
+
+def test_a_test_that_fails_in_another_way_on_each_hub_is_told_apart(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        def test_fails(eventlet_hub):
+            raise KeyError("k") if eventlet_hub == "poll" else ValueError("v")
+
+        def test_fails_alike():
+            raise KeyError("k")
+        """
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=1")
+    assert section(result, "hub differences") == [
+        "no tests differ between poll, selects",
+        "1 test fails on each hub, in another way:",
+        "test_x.py::test_fails poll failed 2 of 2 (KeyError) selects failed 2 of 2 (ValueError)",
+        "poll: KeyError: 'k'",
+        "selects: ValueError: v",
+    ]
+
+
+def test_what_a_program_of_the_test_printed_is_its_reason(pytester: pytest.Pytester) -> None:
+    program = pytester.path / "program.py"
+    program.write_text("def load():\n    return {}['missing']\n\nload()\n")
+    pytester.makepyfile(
+        test_x=f"""
+        import subprocess, sys
+
+        def test_program(eventlet_hub):
+            if eventlet_hub == "selects":
+                ended = subprocess.run([sys.executable, {str(program)!r}]).returncode
+                assert ended == 0, "the program failed"
+        """
+    )
+    lines = section(run(pytester, HUBS), "hub differences")
+    assert lines[2:] == [
+        f"selects: printed: KeyError: 'missing' ({program}:2 in load)",
+        "selects: AssertionError: the program failed",
+    ]
+
+
+def test_a_skip_that_names_a_hub_is_by_design(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_for_one(eventlet_hub, number):
+            if eventlet_hub == "poll":
+                pytest.skip("does not work with the poll hub")
+        """
+    )
+    assert section(run(pytester, HUBS), "hub differences") == [
+        "no tests differ between poll, selects",
+        "by design, 3 tests are skipped on a hub: does not work with the poll hub",
+    ]
+
+
+def test_the_rest_still_runs_again_when_one_of_them_ends_its_process(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_ends(eventlet_hub):
+            if eventlet_hub == "selects":
+                os._exit(3)
+
+        def test_differs(eventlet_hub): assert eventlet_hub == "poll"
+        """
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=1", "--eventlet-stress")
+    lines = section(result, "hub differences")
+    assert lines[0] == "2 tests differ between poll, selects"
+    assert "test_x.py::test_ends poll failed 0 of 2 selects crashed 2 of 2" in lines
+    assert "test_x.py::test_differs poll failed 0 of 2 selects failed 2 of 2" in lines
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@pytest.mark.parametrize("hubs", ["poll,selects", "selects"])
+def test_only_what_failed_is_recorded_after_an_unwatched_run(
+    pytester: pytest.Pytester, hubs: str
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        from pathlib import Path
+
+        def is_traced():
+            return "TracerPid:\\t0" not in Path("/proc/self/status").read_text()
+
+        def test_passes(): assert not is_traced()
+        def test_fails(eventlet_hub):
+            assert eventlet_hub == "poll", is_traced()
+        def test_only_when_watched(): assert is_traced()
+        """
+    )
+    result = run(pytester, f"--eventlet-hub={hubs}", "--strace", "--eventlet-retrace")
+    names = [f"{name}-{hub}" for name in ("fails", "only_when_watched") for hub in hubs.split(",")]
+    traces = Path("eventlet-debug").glob("*/strace.txt")
+    recorded = [path.parent.name.rpartition("-")[0] for path in traces]
+    assert sorted(recorded) == sorted(f"test_x.py-test_{name}" for name in names)
+    assert [line.partition(";")[0] for line in section(result, "retraced")] == [
+        f"test_x.py::test_only_when_watched[{hub}]: failed in the run, "
+        "passed alone under the tracers"
+        for hub in hubs.split(",")
+    ]
+
+
+def test_the_earlier_test_that_makes_one_fail_is_found(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import pytest
+        STATE = []
+
+        @pytest.mark.parametrize("number", range(10))
+        def test_before(number):
+            if number == 6:
+                STATE.append(number)
+
+        def test_after(): assert STATE == []
+        def test_alone(): assert False
+        """
+    )
+    result = run(
+        pytester,
+        "--eventlet-hub=poll",
+        "--eventlet-culprit=test_x.py::test_after",
+        "-p",
+        "no:cacheprovider",
+    )
+    name, culprit, how = section(result, "culprit")
+    assert name == "test_x.py::test_after[poll] fails after:"
+    assert culprit == "test_x.py::test_before[6-poll]"
+    assert how.endswith("alone it passes)")
+
+
+def test_a_test_that_fails_alone_has_no_culprit(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x="def test_a(): pass\ndef test_alone(): assert False")
+    result = run(pytester, "--eventlet-culprit=test_x.py::test_alone")
+    assert section(result, "culprit") == [
+        "test_x.py::test_alone fails alone, too: no earlier test is to blame"
+    ]
