@@ -231,11 +231,10 @@ def empty(scratch: Path) -> Workload:
 
 
 def yielding(scratch: Path, tests: int) -> Workload:
-    (scratch / "yielding").mkdir()
-    (scratch / "yielding" / "test_yields.py").write_text(YIELDING.format(tests=tests))
-    return Workload(
-        f"each test of {tests} that yield", scratch / "yielding", ("test_yields.py",), tests
-    )
+    directory = scratch / f"yielding-{tests}"
+    directory.mkdir()
+    (directory / "test_yields.py").write_text(YIELDING.format(tests=tests))
+    return Workload(f"each test of {tests:,} that yield", directory, ("test_yields.py",), tests)
 
 
 def table(workload: Workload, ways: Sequence[Way], found: dict[str, Measured]) -> list[str]:

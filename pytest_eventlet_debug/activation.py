@@ -279,10 +279,6 @@ class Activation:
         if self.settings.hubs:
             self._register_names()
             register(HubWitness(self.hub))
-        if self.settings.leaks is not None:
-            from pytest_eventlet_debug.alive.leaks import LeakWatch
-
-            register(LeakWatch(self.settings.leaks, self._own_descriptors))
         if self.settings.dump_asyncio_tasks:
             from pytest_eventlet_debug.alive.dump import AliveDump
 
@@ -290,6 +286,11 @@ class Activation:
             register(AliveDump(self._config, self._need_recording().directory))
         if self.settings.records or self.settings.dump_asyncio_tasks:
             self._need_recording().start_session()
+        if self.settings.leaks is not None:
+            from pytest_eventlet_debug.alive.leaks import LeakWatch
+
+            # After the session, so that it looks when the test's recordings have ended.
+            register(LeakWatch(self.settings.leaks, self._own_descriptors))
 
     def _register_names(self) -> None:
         """Have the tests named after the hub, and taken by these names."""

@@ -167,6 +167,8 @@ _CONTROL = {
     b"v": b"\v",
 }
 _UNFINISHED = " <unfinished ...>"
+#: What most calls return.
+_NUMBERS = {str(number): number for number in range(-1, 1024)}
 _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 
 
@@ -222,15 +224,11 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
         them. If they carry newlines, a last line without one is a truncated line.
     :raises StraceLogError: the log cannot be read further.
     """
-    source = iter(_readable(lines))
-    for first in source:
-        whole = chain((first,), source)
-        yield from _parse(whole if first.endswith("\n") else (line + "\n" for line in whole))
-
-
-def _readable(lines: Iterable[str]) -> Iterator[str]:
     try:
-        yield from lines
+        source = iter(lines)
+        for first in source:
+            whole = chain((first,), source)
+            yield from _parse(whole if first.endswith("\n") else (line + "\n" for line in whole))
     except (OSError, ValueError) as error:
         raise StraceLogError(f"Cannot read the strace log: {error}") from error
 
@@ -240,6 +238,8 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
     labels: dict[int, str] = {}
     returned = _RETURNED.match
     label_of = labels.get
+    number_of = _NUMBERS.get
+    make = tuple.__new__  # Syscall() itself is written in Python
     scale = _SCALE
     for number, line in enumerate(lines, 1):
         match = returned(line)
@@ -252,18 +252,22 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
             yield _abandoned(pid, begun, labels)
         if args.endswith(_UNFINISHED):
             args = args[: -len(_UNFINISHED)]
-        call = Syscall(
-            number,
-            pid,
-            int(sec + frac) * scale[len(frac)],
-            name,
-            args,
-            ret,
-            int(value_) if value_.isdigit() and value_[0] != "0" else _number(value_),
-            errno,
-            int(took_sec + took) * scale[len(took)] if took is not None else None,
-            label_of(pid),
-            "returned",
+        value = number_of(value_)
+        call = make(
+            Syscall,
+            (
+                number,
+                pid,
+                int(sec + frac) * scale[len(frac)],
+                name,
+                args,
+                ret,
+                _number(value_) if value is None else value,
+                errno,
+                int(took_sec + took) * scale[len(took)] if took is not None else None,
+                label_of(pid),
+                "returned",
+            ),
         )
         if name in _ACCESS:
             yield _marked(call, labels)
