@@ -284,10 +284,6 @@ class Activation:
         if self.settings.hubs:
             self._register_names()
             register(HubWitness(self.hub))
-        if self.settings.leaks is not None:
-            from pytest_eventlet_debug.alive.leaks import LeakWatch
-
-            register(LeakWatch(self.settings.leaks, self._own_descriptors))
         if self.settings.dump_asyncio_tasks:
             from pytest_eventlet_debug.alive.dump import AliveDump
 
@@ -296,6 +292,11 @@ class Activation:
             register(AliveDump(self._config, recording.directory, self.settings.redact))
         if self.settings.records or self.settings.dump_asyncio_tasks:
             self._need_recording().start_session()
+        if self.settings.leaks is not None:
+            from pytest_eventlet_debug.alive.leaks import LeakWatch
+
+            # After the session, so that it looks when the test's recordings have ended.
+            register(LeakWatch(self.settings.leaks, self._own_descriptors))
 
     def _register_names(self) -> None:
         """Have the tests named after the hub, and taken by these names."""

@@ -20,7 +20,6 @@ KEYS_FILE: Final = "tls-keys.txt"
 PROFILE_FILE: Final = "profile.cprof"
 CALLGRIND_FILE: Final = "profile.callgrind"
 PROFILE_FACTS_FILE: Final = "profile.json"
-TIMELINE_FILE: Final = "timeline.json"
 FINDINGS_FILE: Final = "findings.json"
 
 #: What was alive as a test failed.

@@ -30,13 +30,11 @@ from msgspec.structs import replace
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.artifact_names import TIMELINE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import pcapng
-from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.cuts import is_cut
@@ -63,6 +61,7 @@ from pytest_eventlet_debug.recordings.timeline import explain
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import lay_out
 from pytest_eventlet_debug.recordings.timeline import packet_row
+from pytest_eventlet_debug.recordings.timeline import pass_trace
 from pytest_eventlet_debug.recordings.timeline import phase_rows
 from pytest_eventlet_debug.recordings.timeline import read_trace
 from pytest_eventlet_debug.recordings.timeline import sender
@@ -129,12 +128,12 @@ def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Findin
 def find(directory: Path) -> findings_file.Findings:
     """Return what a test's trace shows, where it is not completed: its process has just died."""
     detection = Detection(_about(read_test(directory)))
-    trace = read_trace(directory, watch=detection.watch)
+    problems = pass_trace(directory, detection.watch)
     found = detection.findings()
     return findings_file.Findings(
         format=findings_file.FORMAT,
         findings=tuple(_of_cut(found) if is_cut(directory) else found),
-        problems=tuple(trace.problems),
+        problems=tuple(problems),
     )
 
 
@@ -182,22 +181,26 @@ def _finish_recordings(
     ports: Collection[int] | None,
     wire: Wire,
 ) -> None:
-    """Complete the capture in one directory; write the timeline and what the report shows."""
+    """Complete the capture in one directory, and write what the report shows."""
     traced = (directory / STRACE_FILE).exists()
     captured = (directory / CAPTURE_FILE).exists()
     packets: list[Row] = []
     unread: list[str] = []
-    if captured:
+    if _has_packets(directory / CAPTURE_FILE):
         own = {*(ports or ()), *trace.calls.ports}
         known = ports is not None or traced
         kept = own if shared and known else None
         packets, unread = _finish_capture(directory, trace, test, kept, wire)
     if traced or captured:
-        timeline = lay_out(directory, test, trace, packets, unread)
-        with _replacing(directory / TIMELINE_FILE) as file:
-            with open(file.fileno(), "w", encoding="utf-8", closefd=False) as text:
-                perfetto.write(timeline, text)
-        report_part.write(directory, timeline)
+        report_part.write(directory, lay_out(directory, test, trace, packets, unread))
+
+
+def _has_packets(path: Path) -> bool:
+    """Say whether there is a capture and a packet in it."""
+    try:
+        return any(type(block) is Packet for block in read(path))
+    except PcapngError:
+        return False
 
 
 @contextlib.contextmanager
