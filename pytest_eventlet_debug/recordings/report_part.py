@@ -20,6 +20,7 @@ from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.recordings import flame_graph
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Timeline
+from pytest_eventlet_debug.system import files
 
 PART_FILE = "report.js"
 
@@ -53,7 +54,7 @@ def write(directory: Path, timeline: Timeline, path: Path | None = None) -> None
     :raises OSError: it cannot be written.
     """
     data = {**_columns(timeline), "flames": flame_graph.read(directory / PROFILE_FILE)}
-    (path or directory / PART_FILE).write_text(script(data), "ascii")
+    files.replace(path or directory / PART_FILE, script(data).encode("ascii"))
 
 
 def _columns(timeline: Timeline) -> dict[str, Any]:

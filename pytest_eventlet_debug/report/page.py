@@ -35,6 +35,7 @@ from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
 from pytest_eventlet_debug.report.data import read_findings
 from pytest_eventlet_debug.report.results import Section
+from pytest_eventlet_debug.system import files
 
 PAGE_FILE = "index.html"
 DATA_FOLDER = "report"
@@ -66,14 +67,14 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         for old in data.glob("test-*.js"):
             old.unlink()
     # What tests sent and received is nobody else's business.
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(folder)
     # First of all, so that what is there is known as ours if this is interrupted.
     title = _title(runs)
-    page.write_text(_shell(title), "utf-8", "backslashreplace")
-    data.mkdir(mode=0o700, exist_ok=True)
+    _write(page, _shell(title).encode("utf-8", "backslashreplace"))
+    _make(data)
     _copy_assets(data)
     matrix = {"title": title, **_Writer(runs, folder).write()}
-    (data / "run.js").write_text(report_part.script(matrix), "ascii")
+    _write(data / "run.js", report_part.script(matrix).encode("ascii"))
     return page
 
 
@@ -105,7 +106,17 @@ def _static() -> Path:
 def _copy_assets(data: Path) -> None:
     for path in _static().rglob("*"):
         if path.suffix in (".js", ".css"):
-            shutil.copyfile(path, data / path.name)
+            _write(data / path.name, path.read_bytes())
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        files.make_directory(folder)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file for its owner alone; the folder may be named by a link of the user's."""
+    files.replace(Path(os.path.realpath(path.parent), path.name), data)
 
 
 def _shell(title: str) -> str:
@@ -159,7 +170,7 @@ class _Writer:
         if any(details):
             digest = hashlib.sha256(test.encode("utf-8", "surrogatepass")).hexdigest()[:16]
             found["script"] = f"{DATA_FOLDER}/test-{digest}.js"
-            (self._folder / found["script"]).write_text(report_part.script(details), "ascii")
+            _write(self._folder / found["script"], report_part.script(details).encode("ascii"))
         return found
 
     def _detail(self, run: Run, cell: Cell) -> dict[str, Any] | None:
