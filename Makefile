@@ -9,7 +9,7 @@ PYTEST = $(VENV)/bin/pytest
 # The tests start Python thousands of times, and each would compile the plugin anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test coverage lint docs linkcheck dist downstream suite tools clean
+.PHONY: help demo test coverage lint docs linkcheck dist downstream suite bench tools clean
 
 help:
 	@echo "make demo        run examples/ under two hubs with every tracer on"
@@ -21,6 +21,7 @@ help:
 	@echo "make dist        build, check and try what is published, in dist/"
 	@echo "make downstream  compare suites of others with runs by hand (ARGS='oslo.log' for one)"
 	@echo "make suite       run eventlet's own test suite under two hubs"
+	@echo "make bench       run all benchmarks, quickly, into one table"
 	@echo "make clean       remove what the targets above made"
 
 # One test of the demo fails on the asyncio hub: that is what it shows. So
@@ -67,6 +68,9 @@ downstream: $(VENV)/.ready
 suite: $(VENV)/.ready tools
 	$(VENV)/bin/pip install --quiet aiohttp
 	scripts/eventlet-suite $(VENV)/bin/python .eventlet-suite $(ARGS)
+
+bench: $(VENV)/.ready tools
+	$(VENV)/bin/python benchmarks/bench.py
 
 tools:
 	@scripts/setup-tools

@@ -26,6 +26,7 @@ from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.hubs.ids import HubItems
 from pytest_eventlet_debug.hubs.witness import HubWitness
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import run_lock
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
@@ -51,6 +52,10 @@ class Activation:
         self._distributes = False
         self.settings = self._read_settings()
         self._own_run = f"{time.time_ns():x}-{os.getpid():x}"
+        if self._assignment is not None and self.settings.tracers:
+            from pytest_eventlet_debug.artifacts import place_of
+
+            self.settings.use_artifacts(place_of(self.settings.artifacts, self._run))
 
     def _read_settings(self) -> Settings:
         assignment = self._assignment
@@ -202,7 +207,7 @@ class Activation:
             from pytest_eventlet_debug.summary import Summary
 
             manager.register(Summary(self._config, self.settings), _SUMMARY)
-            manager.register(RunEnd(self.settings.artifacts, self._run))
+            manager.register(RunEnd(self.settings, self._run))
             manager.register(
                 ReportWriter(self._config, self.settings, self._report_hubs, self._run)
             )
@@ -279,17 +284,19 @@ class Activation:
         if self.settings.hubs:
             self._register_names()
             register(HubWitness(self.hub))
-        if self.settings.leaks is not None:
-            from pytest_eventlet_debug.alive.leaks import LeakWatch
-
-            register(LeakWatch(self.settings.leaks, self._own_descriptors))
         if self.settings.dump_asyncio_tasks:
             from pytest_eventlet_debug.alive.dump import AliveDump
 
             # Before the session, which closes the artifacts that this one adds to.
-            register(AliveDump(self._config, self._need_recording().directory))
+            recording = self._need_recording()
+            register(AliveDump(self._config, recording.directory, self.settings.redact))
         if self.settings.records or self.settings.dump_asyncio_tasks:
             self._need_recording().start_session()
+        if self.settings.leaks is not None:
+            from pytest_eventlet_debug.alive.leaks import LeakWatch
+
+            # After the session, so that it looks when the test's recordings have ended.
+            register(LeakWatch(self.settings.leaks, self._own_descriptors))
 
     def _register_names(self) -> None:
         """Have the tests named after the hub, and taken by these names."""
@@ -304,6 +311,7 @@ class Activation:
         """Return the descriptors that the plugin has open in this process."""
         helper = self._recording.helper.started if self._recording is not None else None
         own = {helper.fileno()} if helper is not None else set()
+        own |= run_lock.descriptors()
         return own | ({self._child.descriptor} if self._child is not None else set())
 
     def directory(self, item: pytest.Item) -> Path:
@@ -332,7 +340,7 @@ class Activation:
         if settings.timeout is not None:
             parts.append(f"timeout: {settings.timeout:g} s")
         if settings.tracers:
-            parts.append(f"artifacts: {settings.artifacts}")
+            parts.append(f"artifacts: {settings.place}")
         return "; ".join(parts)
 
 

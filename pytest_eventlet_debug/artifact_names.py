@@ -9,6 +9,8 @@ from typing import Final
 
 #: In the run's directory.
 RUN_FILE: Final = "run.json"
+LOCK_FILE: Final = ".lock"
+IGNORE_FILE: Final = ".gitignore"
 
 #: In the directory of each test; the recordings in those of its blocks, too.
 TEST_FILE: Final = "test.json"
@@ -18,7 +20,6 @@ KEYS_FILE: Final = "tls-keys.txt"
 PROFILE_FILE: Final = "profile.cprof"
 CALLGRIND_FILE: Final = "profile.callgrind"
 PROFILE_FACTS_FILE: Final = "profile.json"
-TIMELINE_FILE: Final = "timeline.json"
 FINDINGS_FILE: Final = "findings.json"
 
 #: What was alive as a test failed.

@@ -3,6 +3,8 @@
 Layout::
 
     eventlet-debug/
+        .gitignore              of all that is here
+        .lock                   held as long as the run goes on
         run.json                one run: command, versions, hubs, when, every test
         <slug>-<hash>/          one test on one hub, one attempt
             test.json           node id, hub, outcome, phases, artifacts
@@ -16,13 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
+import itertools
 import os
 from pathlib import Path
 import posix
 import re
-import shutil
 from typing import Literal
 from typing import TypeVar
 
@@ -30,12 +33,24 @@ import msgspec
 
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import BLOCKS
+from pytest_eventlet_debug.artifact_names import IGNORE_FILE
+from pytest_eventlet_debug.artifact_names import LOCK_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
+from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system import run_lock
 
 Format = Literal["pytest-eventlet-debug"]
 FORMAT: Format = "pytest-eventlet-debug"
 SCHEMA = 1
+
+# Taken here, before a test can patch them.
+_sha256 = hashlib.sha256
+_flock = fcntl.flock
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
+
+# Recordings hold secrets, and nobody wants them in a repository.
+_IGNORE = b"# Created by pytest-eventlet-debug.\n*\n"
 
 # 80 bytes of slug and the hash stay clear of the 255 bytes that file systems allow.
 _SLUG_BYTES = 80
@@ -116,9 +131,9 @@ def directory_name(nodeid: str, attempt: int = 1) -> str:
     The tail of the node id, for it tells most, and 8 hexadecimal digits of the SHA-256 of
     the whole id and the attempt.
     """
-    digest = hashlib.sha256(f"{nodeid}\0{attempt}".encode("utf-8", "surrogatepass")).hexdigest()
+    digest = _sha256(f"{nodeid}\0{attempt}".encode("utf-8", "surrogatepass")).hexdigest()
     path, colons, rest = nodeid.partition("::")
-    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", path.rpartition("/")[2] + colons + rest)
+    slug = _UNSAFE.sub("-", path.rpartition("/")[2] + colons + rest)
     slug = slug[-_SLUG_BYTES:].strip("-.")
     return f"{slug or 'test'}-{digest[:8]}"
 
@@ -161,11 +176,21 @@ class TestArtifacts:
             artifacts=_files(self.directory),
             errors=self.errors,
         )
-        json_files.write(self.directory / TEST_FILE, record)
+        path = self.directory / TEST_FILE
+        try:
+            json_files.write(path, record)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not files.is_there(path):
+                raise
+            # There is room for it where it was, if it is not much longer now.
+            files.overwrite(path, json_files.encode(record) + b"\n")
 
     def discard(self) -> None:
-        """Delete the directory with all that was recorded in it."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Delete the directory with all that was recorded in it.
+
+        :raises OSError: something of it cannot be deleted.
+        """
+        files.remove(self.directory)
 
 
 def open_test(run: Path, nodeid: str, hub: str | None) -> TestArtifacts:
@@ -174,20 +199,16 @@ def open_test(run: Path, nodeid: str, hub: str | None) -> TestArtifacts:
     :raises OSError: the directory cannot be made.
     """
     attempt = 1
-    while True:
-        directory = run / directory_name(nodeid, attempt)
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            attempt += 1
-        else:
-            return TestArtifacts(nodeid, hub, attempt, directory)
+    while files.is_there(directory := run / directory_name(nodeid, attempt)):
+        attempt += 1
+    files.make_directory(directory)
+    return TestArtifacts(nodeid, hub, attempt, directory)
 
 
 def newest_attempt(run: Path, nodeid: str) -> Path:
     """Return the directory of a test's last attempt, whether or not it exists."""
     attempt = 1
-    while (run / directory_name(nodeid, attempt + 1)).exists():
+    while files.is_there(run / directory_name(nodeid, attempt + 1)):
         attempt += 1
     return run / directory_name(nodeid, attempt)
 
@@ -223,37 +244,82 @@ def _save_files(directory: Path, record: TestRecord) -> None:
 
 def _files(directory: Path) -> list[str]:
     """Return the files below a test's directory, relative to it, without its ``test.json``."""
-    found = []
-    for parent, _, names in os.walk(directory):
-        found += [os.path.relpath(os.path.join(parent, name), directory) for name in names]
     # Nor drafts of files that are just being written.
     return sorted(
-        name for name in found if TEST_FILE not in name and os.path.basename(name)[0] != "."
+        name
+        for name in files.names_below(directory)
+        if TEST_FILE not in name and not name.rpartition("/")[2].startswith(".")
     )
 
 
-def open_run(directory: Path, record: RunRecord) -> None:
-    """Make the directory of a run, or empty it of the run before.
+def open_run(directory: Path, record: RunRecord) -> Path:
+    """Make the directory of a run, or empty it of the run before; return the directory.
 
-    Only what this plugin wrote goes: directories that hold our ``test.json``. Several
-    processes of one run may call this; the first one does the work.
+    A run that goes on in another process keeps what is its: the directory is another one then,
+    whose name ends in ``-2``, or the next number that is free. Only what this plugin wrote goes:
+    directories that hold our ``test.json``. Several processes of one run may call this; the
+    first one does the work.
 
     :param record: what ``run.json`` says of the run.
     :raises ArtifactsError: the directory is not ours or cannot be written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with _locked(directory):
-            opened = read_run(directory)
-            if opened is not None and opened.run == record.run:
-                return
+    for place in _places(directory):
+        try:
+            if _take(place, record):
+                break
+        except OSError as error:
+            raise ArtifactsError(
+                f"cannot write artifacts to {place} ({error.strerror or error}); "
+                f"name another place with --eventlet-artifacts"
+            ) from error
+    return place
+
+
+def place_of(directory: Path, run: str) -> Path:
+    """Return the directory that :func:`open_run` gave to a run.
+
+    :param directory: the one that was asked for; returned where the run has none.
+    """
+    for place in _places(directory):
+        opened = read_run(place)
+        if opened is None:
+            return directory
+        if opened.run == run:
+            return place
+    return directory
+
+
+def _places(directory: Path) -> Iterator[Path]:
+    yield directory
+    for number in itertools.count(2):
+        yield Path(f"{directory}-{number}")
+
+
+def _take(directory: Path, record: RunRecord) -> bool:
+    """Make a directory the run's, unless another one that goes on holds it.
+
+    :raises OSError: it cannot be written.
+    """
+    if not directory.is_dir():
+        with contextlib.suppress(FileExistsError):
+            files.make_directory(directory)
+    with _locked(directory):
+        opened = read_run(directory)
+        if opened is None:
+            _refuse_others(directory)
+        ours = opened is not None and opened.run == record.run
+        if not run_lock.hold(directory / LOCK_FILE, shared=ours):
+            return False
+        if not ours:
             _clear(directory)
-            json_files.write(directory / RUN_FILE, record)
-    except OSError as error:
-        raise ArtifactsError(
-            f"cannot write artifacts to {directory} ({error.strerror or error}); "
-            f"name another place with --eventlet-artifacts"
-        ) from error
+            files.replace(_within(directory, IGNORE_FILE), _IGNORE)
+            json_files.write(_within(directory, RUN_FILE), record)
+    return True
+
+
+def _within(directory: Path, name: str) -> Path:
+    """Return a file's path where no link leads; that to the directory is the user's own."""
+    return Path(os.path.realpath(directory), name)
 
 
 def close_run(directory: Path, run: str, *, ended_ns: int, exit_status: int) -> None:
@@ -268,17 +334,17 @@ def close_run(directory: Path, run: str, *, ended_ns: int, exit_status: int) -> 
     with _locked(directory):  # pytest-xdist's workers may all be at it
         opened.ended_ns, opened.exit_status = ended_ns, exit_status
         opened.tests = tests(directory)
-        json_files.write(directory / RUN_FILE, opened)
+        json_files.write(_within(directory, RUN_FILE), opened)
 
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        posix.close(descriptor)
 
 
 def tests(directory: Path) -> list[ListedTest]:
@@ -292,19 +358,22 @@ def tests(directory: Path) -> list[ListedTest]:
     return found
 
 
-def _clear(directory: Path) -> None:
-    if read_run(directory) is None and any(directory.iterdir()):
+def _refuse_others(directory: Path) -> None:
+    if {path.name for path in directory.iterdir()} - {LOCK_FILE, IGNORE_FILE}:
         raise ArtifactsError(
             f"{directory} holds files but no {RUN_FILE} of {FORMAT}; "
             f"empty it or name another place with --eventlet-artifacts"
         )
+
+
+def _clear(directory: Path) -> None:
     for path in directory.glob(f"*/{TEST_FILE}"):
         record = read_test(path.parent)
         if record is None or path.parent.is_symlink():
             continue
         # A copy that somebody made of a test's directory has another name.
         if path.parent.name == directory_name(record.nodeid, record.attempt):
-            shutil.rmtree(path.parent)
+            files.remove(path.parent)
 
 
 def read_run(directory: Path) -> RunRecord | None:

@@ -5,16 +5,13 @@ msgspec does the work, which a test that patches :mod:`json` does not reach.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
 from pathlib import Path
-import posix
-import stat
 from typing import TypeVar
 
 import msgspec
+
+from pytest_eventlet_debug.system import files
 
 #: Nothing that this plugin writes comes near.
 MAX_BYTES = 256 << 20
@@ -33,14 +30,7 @@ def write(path: Path, value: object) -> None:
     :param value: a structure, or whatever else msgspec encodes.
     :raises OSError: the disk is full, or the directory is gone.
     """
-    draft = path.with_name(f".{path.name}.{posix.getpid()}")
-    try:
-        draft.write_bytes(encode(value) + b"\n")
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
+    files.replace(path, encode(value) + b"\n")
 
 
 def encode(value: object) -> bytes:
@@ -86,14 +76,4 @@ def content(path: Path) -> bytes:
 
     :raises OSError: as :func:`read` does.
     """
-    # Without O_NONBLOCK a fifo of that name would wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        if status.st_size > MAX_BYTES:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        return file.read(MAX_BYTES)
+    return files.read(path, MAX_BYTES)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import math
 import os
 from pathlib import Path
+import re
 import shlex
 from typing import Any
 from typing import Generic
@@ -20,6 +21,9 @@ from typing import overload
 import pytest
 
 _T = TypeVar("_T")
+
+#: Bytes below which a limit would leave nothing that tells anything.
+LEAST_SIZE = 100_000
 
 
 class Option(Generic[_T]):
@@ -273,6 +277,18 @@ def seconds(text: str) -> float | None:
         number = math.nan
     if not 0 <= number < math.inf:
         raise ValueError("must be a number of seconds, 0 for no limit")
+    return number or None
+
+
+def size(text: str) -> int | None:
+    """Parse a number of bytes such as ``256MB``, with K, M or G for powers of 1,000.
+
+    0 means no limit.
+    """
+    match = re.fullmatch(r"(\d{1,9}) ?([KMG]?)B?", text, re.IGNORECASE | re.ASCII)
+    number = int(match[1]) * 1000 ** " KMG".index(match[2].upper() or " ") if match else -1
+    if 0 < number < LEAST_SIZE or number < 0:
+        raise ValueError("must be a size of 100K or more, such as 256MB, or 0 for no limit")
     return number or None
 
 

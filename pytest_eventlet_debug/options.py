@@ -21,6 +21,8 @@ from pytest_eventlet_debug.option_types import PathOption
 from pytest_eventlet_debug.option_types import Switch
 from pytest_eventlet_debug.option_types import Value
 from pytest_eventlet_debug.option_types import Values
+from pytest_eventlet_debug.redaction import Redaction
+from pytest_eventlet_debug.redaction import parse as parse_redaction
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.tracers.protocol import Phase
@@ -86,6 +88,15 @@ class Options(Values):
         "Default: all three for --strace and --pcap, call for --cprofile.",
         option_types.any_of("setup", "call", "teardown"),
         default=None,
+    )
+    #: What is kept out of the recordings' texts.
+    redact: Option[Redaction] = Value(
+        "--eventlet-redact",
+        "REGEX",
+        "Replace what matches this regular expression by [redacted] in traces, dumps, timelines, "
+        "findings and reports. Packets and profiles keep it. Default: nothing.",
+        parse_redaction,
+        default=Redaction(None),
     )
     #: Whether the processes that run tests have a network of their own.
     isolate: Option[bool] = Switch(

@@ -47,7 +47,7 @@ class Recording:
         self._run = run
         self._session: TracerSession | None = None
         self._is_open = False
-        self.helper = SharedHelper(config.add_cleanup)
+        self.helper = SharedHelper(config.add_cleanup, settings.redact.pattern)
         self._maker = TracerMaker(settings, self.helper.start)
         #: Names and versions of the tracers that were tried.
         self.tools: list[str] = []
@@ -89,7 +89,7 @@ class Recording:
         :raises artifacts.ArtifactsError: it cannot be used.
         """
         record = describe_run(self._config, self._run(), self._hub_names, self.tools)
-        artifacts.open_run(self._settings.artifacts, record)
+        self._settings.use_artifacts(artifacts.open_run(self._settings.artifacts, record))
         self._is_open = True
 
     def start_session(self) -> None:

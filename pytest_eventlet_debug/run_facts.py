@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import contextlib
 from importlib.metadata import version
-from pathlib import Path
 import platform
-import time
 
 import pytest
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
 
 
@@ -30,7 +29,7 @@ def describe_run(
         command=[str(argument) for argument in config.invocation_params.args],
         rootdir=str(config.rootpath),
         hubs=list(hub_names),
-        started_ns=time.time_ns(),
+        started_ns=unpatched.time_ns(),
         python=platform.python_version(),
         platform=unpatched.platform_name(),
         versions={
@@ -44,16 +43,19 @@ def describe_run(
 class RunEnd:
     """Complete ``run.json`` when all tests are over; a plugin object.
 
-    :param directory: the run's directory, if it was opened under the name *run*.
+    :param settings: say where the run's directory is, if it was opened under the name *run*.
     """
 
-    def __init__(self, directory: Path, run: str) -> None:
-        self._directory = directory
+    def __init__(self, settings: Settings, run: str) -> None:
+        self._settings = settings
         self._run = run
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        with contextlib.suppress(OSError):
+        ended_ns = unpatched.time_ns()
+        with Shield():
+            # A child or worker may have opened it, where a test asked for a recording itself.
+            directory = artifacts.place_of(self._settings.artifacts, self._run)
             artifacts.close_run(
-                self._directory, self._run, ended_ns=time.time_ns(), exit_status=int(exitstatus)
+                directory, self._run, ended_ns=ended_ns, exit_status=int(exitstatus)
             )

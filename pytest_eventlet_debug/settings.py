@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,10 +37,22 @@ class Settings(Options):
         """
         super().__init__(config, all_options())
         self._tracing = tracing
+        self._artifacts_asked = self.artifacts
         self.hubs = select_hubs(hub) if hub is not None else _hubs(config, self.hub_names)
         if self.compare_fail and self.compare is None:
             name = Options.compare_fail.name(config)
             raise pytest.UsageError(f"{name} requires {Options.compare.flag}=FILE")
+
+    def use_artifacts(self, directory: Path) -> None:
+        """Know which directory the run got, which may not be the one that was asked for."""
+        self._values[Options.artifacts.dest] = directory
+
+    @property
+    def place(self) -> str:
+        """Where the artifacts are, and why not where they were asked for."""
+        if self.artifacts == self._artifacts_asked:
+            return str(self.artifacts)
+        return f"{self.artifacts} ({self._artifacts_asked.name} is that of a run still going on)"
 
     @property
     def hub_in_ids(self) -> bool:

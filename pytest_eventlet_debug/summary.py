@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import itertools
 import os
 from pathlib import Path
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,10 +20,13 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
+from pytest_eventlet_debug.report_properties import CUT_PROPERTY
+from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
+from pytest_eventlet_debug.report_properties import Cut
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
-from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
-from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.outcomes.gathering import Attempt
@@ -42,6 +46,7 @@ class Summary:
         self._shown: set[str] = set()
         self._failed: set[str] = set()
         self._errors: dict[str, list[str]] = {}
+        self._cuts: dict[str, list[Cut]] = {}
         self._other_hubs: dict[str, list[str]] = {}
         self._seconds: dict[str, float] = {}
 
@@ -57,15 +62,24 @@ class Summary:
                 self._directories[str(value)] = report.nodeid
             elif name == ERROR_PROPERTY:
                 self._errors.setdefault(str(value), []).append(report.nodeid)
+            elif name == CUT_PROPERTY:
+                self._cuts.setdefault(report.nodeid, []).append(Cut.parse(str(value)))
             elif name == HUB_PROPERTY:
                 self._other_hubs.setdefault(str(value), []).append(report.nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        # Tests that ran in this process may have patched for good what the summary calls.
+        with Shield(terminalreporter.line, "the summary of the recordings ends here"):
+            self._show(terminalreporter)
+
+    def _show(self, terminalreporter: pytest.TerminalReporter) -> None:
         sections = {
             "retraced": list(self._changed_by_tracing()),
             "hub differences": [*self._differences(), *self._absent(), *self._others()],
             "findings": list(self._findings()),
-            "recordings": [*self._profiles(), *self._failures(), *self._artifacts()],
+            "recordings": [
+                *(*self._profiles(), *self._failures(), *self._cut(), *self._artifacts())
+            ],
         }
         for title, lines in sections.items():
             if lines:
@@ -188,7 +202,7 @@ class Summary:
             for directory, nodeid in self._directories.items()
             if self._seconds[nodeid] > least
         }
-        found = ((nodeid, path) for path, nodeid in paths.items() if path.exists())
+        found = ((nodeid, path) for path, nodeid in paths.items() if path.is_file())
         one = next(found, None)
         if one is not None:
             from pytest_eventlet_debug.profiling import heaviest as profile
@@ -210,6 +224,18 @@ class Summary:
             more = f" and {len(counts) - 1} more" if len(counts) > 1 else ""
             yield f"{error} ({nodeids[0]}{more})"
 
+    def _cut(self) -> Iterator[str]:
+        """Say in one line what there was no room for."""
+        cuts = sorted((cut, nodeid) for nodeid, cuts in self._cuts.items() for cut in cuts)
+        if cuts:
+            since = time.strftime("%H:%M:%S", time.localtime(cuts[0][0].since_ns / 1e9))
+            what = ", ".join(sorted({cut.what for cut, _ in cuts}))
+            why = ", ".join(sorted({cut.why for cut, _ in cuts}))
+            yield (
+                f"recordings of {tests(len(self._cuts))} are cut or missing since {since} "
+                f"({why}): {what} (first {cuts[0][1]})"
+            )
+
     def _artifacts(self) -> Iterator[str]:
         if self._directories:
-            yield f"artifacts of {tests(len(self._directories))}: {self._settings.artifacts}"
+            yield f"artifacts of {tests(len(self._directories))}: {self._settings.place}"

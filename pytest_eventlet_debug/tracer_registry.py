@@ -51,6 +51,14 @@ STRACE_ARGS: Option[tuple[str, ...]] = Value(
     option_types.words,
     default=(),
 )
+STRACE_LIMIT: Option[int | None] = Value(
+    "--strace-limit",
+    "SIZE",
+    "Keep only the beginning and the end of a test's trace that is longer, such as 1GB; 0: keep "
+    "all. Default: 256MB.",
+    option_types.size,
+    default=256_000_000,
+)
 
 CPROFILE_CLOCK: Option[ClockName] = Choice(
     "--cprofile-clock",
@@ -151,6 +159,7 @@ register(
                 activates=True,
             ),
             STRACE_ARGS,
+            STRACE_LIMIT,
         ),
         needs_helper=True,
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import json
 import os
 from pathlib import Path
 import re
 import resource
+import select
 import subprocess
 import sys
 from unittest import mock
@@ -113,7 +116,7 @@ def test_the_next_run_replaces_what_the_last_one_made_and_nothing_else(tmp_path:
     open_run(tmp_path, record("3"))
     assert not test.directory.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("a-copy-to-keep", "notes.txt", "run.json", "theirs")
+        *(".gitignore", ".lock", "a-copy-to-keep", "notes.txt", "run.json", "theirs")
     ]
     opened = read_run(tmp_path)
     assert opened is not None
@@ -138,19 +141,16 @@ def test_a_directory_with_files_of_others_is_refused_and_left_alone(
 
 
 def test_of_two_processes_that_open_the_same_run_one_clears(tmp_path: Path) -> None:
-    open_run(tmp_path, record("1"))
-    open_test(tmp_path, "test_x.py::old", None).save()
     program = (
         "import sys; from pathlib import Path; from pytest_eventlet_debug.artifacts import *\n"
-        "run, number = Path(sys.argv[1]), sys.argv[2]\n"
-        "open_run(run, RunRecord(format=FORMAT, run='2'))\n"
-        "open_test(run, 'test_x.py::' + number, None).save()\n"
-        "close_run(run, '2', ended_ns=1, exit_status=0)"
+        "directory, run, number = Path(sys.argv[1]), *sys.argv[2:]\n"
+        "open_run(directory, RunRecord(format=FORMAT, run=run))\n"
+        "open_test(directory, 'test_x.py::' + number, None).save()\n"
+        "close_run(directory, run, ended_ns=1, exit_status=0)"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(number)])
-        for number in range(4)
-    ]
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    subprocess.run([*command, "1", "old"], check=True)
+    processes = [subprocess.Popen([*command, "2", str(number)]) for number in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     made = [f"test_x.py::{number}" for number in range(4)]
     assert sorted(test.nodeid for test in described(tmp_path)) == made
@@ -276,3 +276,80 @@ def test_run_json_says_what_was_run_and_how_it_ended(pytester: pytest.Pytester) 
     for test in facts["tests"]:
         directory = Path("eventlet-debug", test["directory"])
         assert json.loads((directory / "test.json").read_text())["nodeid"] == test["nodeid"]
+
+
+WAITING = """
+    import os
+
+    def test_is_recorded():
+        pass
+
+    def test_waits():
+        os.mkfifo("go")
+        os.mkdir("ready")
+        open("go").close()
+"""
+
+
+@contextlib.contextmanager
+def waiting_run(pytester: pytest.Pytester) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a run that has recorded a test wait until somebody opens the fifo ``go``."""
+    pytester.makepyfile(test_waiting=WAITING)
+    command = [sys.executable, "-m", "pytest", "--cprofile", "test_waiting.py"]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        while not Path("ready").exists():
+            assert run.poll() is None
+            select.select([], [], [], 0.01)
+        yield run
+    finally:
+        run.kill()
+        run.wait()
+
+
+def test_a_run_beside_another_one_has_a_directory_of_its_own(pytester: pytest.Pytester) -> None:
+    with waiting_run(pytester) as first:
+        pytester.makepyfile(test_second="def test_x(): pass")
+        second = pytester.runpytest("--cprofile", "--eventlet-hub=poll,selects", "test_second.py")
+        second.assert_outcomes(passed=2)
+        where = f"{pytester.path}/eventlet-debug-2 (eventlet-debug is that of a run still going on)"
+        assert f"artifacts: {where}" in second.stdout.str()
+        second.stdout.fnmatch_lines([f"artifacts of 2 tests: {where.replace('[', '[[]')}"])
+        with open("go", "w"):
+            assert first.wait() == 0
+    assert [test.nodeid for test in described(Path("eventlet-debug"))] == [
+        *("test_waiting.py::test_is_recorded", "test_waiting.py::test_waits")
+    ]
+    assert len(described(Path("eventlet-debug-2"))) == 2
+    closed = read_run(Path("eventlet-debug-2"))
+    assert closed is not None
+    assert closed.exit_status == 0
+
+
+def test_a_run_that_was_killed_holds_no_directory(pytester: pytest.Pytester) -> None:
+    with waiting_run(pytester) as first:
+        first.kill()
+        first.wait()
+        pytester.makepyfile(test_second="def test_x(): pass")
+        pytester.runpytest("--cprofile", "test_second.py").assert_outcomes(passed=1)
+    assert not Path("eventlet-debug-2").exists()
+    assert [test.nodeid for test in described(Path("eventlet-debug"))] == ["test_second.py::test_x"]
+
+
+def test_a_fork_that_outlives_the_run_does_not_hold_its_directory(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        import os, time
+
+        def test_forks():
+            os.mkfifo("end")
+            if os.fork() == 0:
+                open("end").close()
+                os._exit(0)
+    """)
+    pytester.runpytest("--cprofile", "-s").assert_outcomes(passed=1)
+    with open("end", "w"):  # it lives until here
+        pytester.makepyfile(test_second="def test_x(): pass")
+        pytester.runpytest("--cprofile", "test_second.py").assert_outcomes(passed=1)
+    assert not Path("eventlet-debug-2").exists()

@@ -152,6 +152,27 @@ def test_words_are_split_as_a_shell_does(text: str, words: tuple[str, ...]) -> N
     assert registry.STRACE_ARGS.parse(text) == words
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("256MB", 256_000_000),
+        ("1g", 1_000_000_000),
+        ("100 K", 100_000),
+        ("200000", 200_000),
+        ("0", None),
+        ("0MB", None),
+    ],
+)
+def test_a_size_has_a_unit_or_none(text: str, size: int | None) -> None:
+    assert registry.STRACE_LIMIT.parse(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", "1.5G", "99K", "1T", "10^6"])
+def test_what_is_no_size_or_too_small_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a size of 100K or more, such as 256MB"):
+        registry.STRACE_LIMIT.parse(text)
+
+
 def test_an_open_quotation_mark_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be split into words"):
         registry.STRACE_ARGS.parse("-P '/tmp")
@@ -169,6 +190,7 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' must be warn or fail"),
         (["--cprofile", "--eventlet-phases=x"], "--eventlet-phases", "'x' must be a comma list"),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
+        (["--strace", "--strace-limit=9"], "--strace-limit", "'9' must be a size of 100K"),
         (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
         (["-o", "eventlet_hub=,"], "eventlet_hub in the ini file", "a hub's name is empty"),
         (
@@ -314,7 +336,7 @@ def test_every_option_stands_in_one_group_of_the_help(pytester: pytest.Pytester)
         for line in lines[start:end]
         if re.match(f"  ({ours})", line)
     ]
-    assert len(flags) == 27
+    assert len(flags) == 28
     assert in_group == flags
 
 
@@ -326,7 +348,7 @@ def test_an_options_name_in_the_code_says_whose_it_is_and_is_no_other_ones(
         def pytest_report_header(config):
             names = [o.dest for g in config._parser._groups for o in g.options]
             ours = [n for n in names if n and n.startswith("eventlet_")]
-            assert len(ours) == len(set(ours)) == 27
+            assert len(ours) == len(set(ours)) == 28
             assert not {"strace", "pcap", "cprofile"}.intersection(names)
             assert all(getattr(config.option, name) is None for name in ours)
             return "all is well"

@@ -22,6 +22,8 @@ from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.alive.watch import AsyncioWatch
+from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.system import files
 
 FILE = "tasks.txt"
 """The artifact of a failing test."""
@@ -41,14 +43,17 @@ class AliveDump:
 
     :param directory: returns the directory of a test's artifacts, made now. ``None``
         where nothing is to be recorded.
+    :param redact: takes out of a text what is not to be in it.
     """
 
     def __init__(
         self,
         config: pytest.Config,
         directory: Callable[[pytest.Item], Path] | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._directory = directory
+        self._redact = redact
         self._in_reports = not config.option.usepdb
         self._watch = AsyncioWatch()
         self._spawns = SpawnWatch()
@@ -61,29 +66,33 @@ class AliveDump:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         # Threads of pytest's plugins say nothing of a test.
-        self._others = frozenset(sys._current_frames())
-        self._watch.start()
+        with Shield():
+            self._others = frozenset(sys._current_frames())
+            self._watch.start()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         self._error = self._as_it_failed = None
-        self._watch.forget()
-        self._watch.look_again()
-        self._timeouts.begin()
-        self._spawns.look_again()
-        if self._in_reports and not self._unittest:
-            self._watch_unittest()
+        with Shield():  # what is not watched is not shown
+            self._watch.forget()
+            self._watch.look_again()
+            self._timeouts.begin()
+            self._spawns.look_again()
+            if self._in_reports and not self._unittest:
+                self._watch_unittest()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self) -> None:
-        self._watch.look_again()
-        self._timeouts.begin()
-        self._spawns.look_again()
+        with Shield():
+            self._watch.look_again()
+            self._timeouts.begin()
+            self._spawns.look_again()
 
     def pytest_unconfigure(self) -> None:
-        self._watch.stop()
-        self._timeouts.stop()
-        self._spawns.stop()
+        with Shield():
+            self._watch.stop()
+            self._timeouts.stop()
+            self._spawns.stop()
         for kind, name, original in self._unittest:
             setattr(kind, name, original)
         self._unittest.clear()
@@ -135,7 +144,7 @@ class AliveDump:
             seen = self._as_it_failed
             alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
             self._as_it_failed = None
-            report.sections += sections(alive)
+            report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
             if self._directory is not None:
                 self._write(self._directory(item) / FILE, alive)
         except BaseException as failure:
@@ -150,8 +159,7 @@ class AliveDump:
                 render_hubs(alive.hubs, _MAX_GROUPS_IN_FILE),
             )
         )
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        files.append(path, self._redact(text).encode("utf-8", "backslashreplace"))
 
     def pytest_enter_pdb(self, pdb: Any) -> None:
         # Capturing is suspended by now, and the debugger made after that.

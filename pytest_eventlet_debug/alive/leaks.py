@@ -47,6 +47,8 @@ from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import find_tasks
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
+from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
+from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.warning_types import EventletLeakWarning
 
@@ -121,7 +123,11 @@ class LeakWatch:
         except BaseException:
             self._accept()
             raise
-        for nodeids, lines in _by_lines(self._judge(item.nodeid), item.nodeid):
+        found: list[tuple[list[str], list[str]]] = []
+        # A leak unseen is better than a test that fails for being watched.
+        with Shield(lambda line: item.user_properties.append((ERROR_PROPERTY, line)), "leaks"):
+            found = _by_lines(self._judge(item.nodeid), item.nodeid)
+        for nodeids, lines in found:
             if nodeids != [item.nodeid]:
                 item.warn(EventletLeakWarning(_text(lines, f"{_earlier(nodeids)} left")))
             elif self._failed:
@@ -136,28 +142,24 @@ class LeakWatch:
         return _look(self._follower, self._own_descriptors())
 
     def _accept(self) -> None:
-        with contextlib.suppress(Exception):
+        with Shield():
             self._known.accept(self._look())
 
     def _judge(self, nodeid: str) -> list[tuple[str, list[str]]]:
         """Return what is left by which test, the earlier one first."""
-        try:
+        census = self._look()
+        found = _Findings(census, self._known, self._late, nodeid, self._failed)
+        if found.uncertain:
+            # Garbage is not left behind, and what ends by itself neither.
+            del census
+            found.forget_census()
+            _wait_for(found.still_ending)
+            gc.collect()
             census = self._look()
             found = _Findings(census, self._known, self._late, nodeid, self._failed)
-            if found.uncertain:
-                # Garbage is not left behind, and what ends by itself neither.
-                del census
-                found.forget_census()
-                _wait_for(found.still_ending)
-                gc.collect()
-                census = self._look()
-                found = _Findings(census, self._known, self._late, nodeid, self._failed)
-            self._late = found.late
-            self._known.accept(census)
-            return found.by_test()
-        except Exception as error:
-            # A leak unseen is better than a test that fails for being watched.
-            return [(nodeid, [f"something that could not be read: {type(error).__name__}"])]
+        self._late = found.late
+        self._known.accept(census)
+        return found.by_test()
 
 
 def _by_lines(found: list[tuple[str, list[str]]], own: str) -> list[tuple[list[str], list[str]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import contextlib
 import faulthandler
 import functools
 import io
@@ -23,6 +22,7 @@ from pytest_eventlet_debug.alive import on_demand
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.selection import Stepwise
+from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
 
@@ -110,7 +110,7 @@ class Reporter:
     def _send(self, message: messages.Message) -> None:
         # A test that forks and returns into pytest must not speak for this process.
         if unpatched.getpid() == self._pid:
-            with contextlib.suppress(OSError):
+            with Shield():
                 unpatched.write_all(self._assignment.descriptor, messages.encode(message))
                 if self._assignment.interactive or isinstance(message, messages.AWAITED):
                     self._wait_until_shown()

@@ -297,6 +297,8 @@ class Controller:
         sections = evidence.gather(
             process, self._directory / "sample.strace", self._settings.artifacts, run.running
         )
+        redact = self._settings.redact
+        sections = [(title, redact(text)) for title, text in sections]
         process.kill()
         while self._hear(run):
             pass

@@ -21,8 +21,8 @@ from pytest_eventlet_debug.hubs.marker import is_kept_for_others
 from pytest_eventlet_debug.outcomes.categories import category_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
 from pytest_eventlet_debug.phrasing import tests
+from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.system import unpatched
-from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
 
 
 class _Deselected:

@@ -17,6 +17,9 @@ import signal
 
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.trace_limit import LOOK_SECONDS
+from pytest_eventlet_debug.helper.trace_limit import TraceLimit
+from pytest_eventlet_debug.system import files
 
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
 ATTACH_SECONDS = 10.0
@@ -62,16 +65,18 @@ class Attachment:
         path: str | None,
         append: bool,
         pin: bool,
+        limit: int | None,
     ) -> None:
         """Attach and answer once all of the test process is traced.
 
         :param path: the file to write; ``None`` for a trial that leaves no file.
         :param append: keep what the file holds, and add to it when strace ends.
+        :param limit: bytes of which the beginning and the end are kept; ``None`` for no limit.
         """
         if self._strace is not None:
             self._strace.kill()
             self._strace = None
-        self._strace = _Strace(self._loop, self._tracee, path, append)
+        self._strace = _Strace(self._loop, self._tracee, path, append, limit)
         self._strace.attach(answer, program, options, pin)
 
     def stop(self, answer: Answer) -> None:
@@ -104,7 +109,9 @@ class Attachment:
 class _Strace:
     """One strace process from its fork to its end."""
 
-    def __init__(self, loop: Loop, tracee: int, path: str | None, append: bool) -> None:
+    def __init__(
+        self, loop: Loop, tracee: int, path: str | None, append: bool, limit: int | None
+    ) -> None:
         self._loop = loop
         self._tracee = tracee
         self._scratch = None
@@ -117,6 +124,8 @@ class _Strace:
         elif append:
             self._appended_to, path = path, path + ".part"
         self._path = path
+        self._limit = TraceLimit(path, limit) if limit is not None else None
+        self._look_alarm: int | None = None
         self._answer: Answer | None = None
         self._attached = False
         self._terminated = False
@@ -136,6 +145,13 @@ class _Strace:
 
     def attach(self, answer: Answer, program: str, options: list[str], pin: bool) -> None:
         self._answer = answer
+        try:
+            # Nor is a link followed that the test has laid there: strace makes the file anew.
+            files.clear_away(self._path)
+        except OSError as error:
+            self._status = 127 << 8
+            answer(f"strace.txt cannot be written: {error}")
+            return
         # It signs its messages with the name it is called by.
         arguments = ["strace", *options, "-o", self._path, "-p", str(self._tracee)]
         self._stderr, write_end = os.pipe()
@@ -165,6 +181,21 @@ class _Strace:
         self._loop.watch(self._stderr, self._listen)
         self._loop.watch(self._end, self._ended)
         self._alarm = self._loop.call_later(ATTACH_SECONDS, self._late)
+        if self._limit is not None:
+            self._look_alarm = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Keep the trace within its limit, or end it where that cannot be done."""
+        assert self._limit is not None
+        try:
+            self._limit.look()
+        except OSError as error:
+            self._words += (
+                f"--strace-limit is reached, and holes are not supported here: {error}\n".encode()
+            )
+            self._terminate()
+        else:
+            self._look_alarm = self._loop.call_later(LOOK_SECONDS, self._look)
 
     def detach(self, answer: Answer) -> None:
         if self._status is None and os.waitid(
@@ -243,6 +274,8 @@ class _Strace:
         os.close(self._stderr)
         os.close(self._end)
         self._loop.cancel(self._alarm)
+        self._loop.cancel(self._look_alarm)
+        self._close_gap()
         self._unpin()
         if self._line:
             self._hear(self._line)
@@ -277,6 +310,14 @@ class _Strace:
         else:
             self._give()
 
+    def _close_gap(self) -> None:
+        if self._limit is None:
+            return
+        try:
+            self._limit.close()
+        except OSError as error:
+            self._words += f"the gap in {self._path} stays open: {error}\n".encode()
+
     def _too_early(self, status: int) -> str:
         return (
             f"strace ended before the test did ({_fate(status)}); "
@@ -293,8 +334,9 @@ class _Strace:
         wrote = os.path.exists(self._path)
         if self._appended_to is not None and wrote:
             try:
-                with open(self._appended_to, "ab") as whole, open(self._path, "rb") as part:
-                    shutil.copyfileobj(part, whole)
+                whole = files.open_to_append(self._appended_to)
+                with open(whole, "ab") as file, open(self._path, "rb") as part:
+                    shutil.copyfileobj(part, file)
                 os.unlink(self._path)
             except OSError as error:
                 self._words += f"{error}\n".encode("utf-8", "replace")

@@ -24,6 +24,7 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.recordings import pcapng
+from pytest_eventlet_debug.system import files
 
 #: A block holds a packet of 64 KiB and not two, so two fillers close any block.
 BLOCK_BYTES = 1 << 17
@@ -349,8 +350,8 @@ class _Recording:
         application = f"pytest-eventlet-debug {__version__}"
         begin = pcapng.section(nodeid, application) + pcapng.interface(interface, linktype)
         self._blocks.append(begin)
-        path = os.path.join(directory, CAPTURE_FILE)
-        self._file: BinaryIO = open(path, "wb", buffering=0)  # noqa: SIM115, open for long
+        fd = files.create(os.path.join(directory, CAPTURE_FILE))
+        self._file: BinaryIO = open(fd, "wb", buffering=0)  # noqa: SIM115, open for long
         self.flush()
 
     def take(self, time_ns: int, data: bytes, length: int) -> None:

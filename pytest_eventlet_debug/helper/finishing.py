@@ -29,6 +29,7 @@ class Finishing:
         """
         self._loop = loop
         self._libraries = libraries
+        self._pattern: str | None = None
         self._orders: deque[dict[str, object]] = deque()
         self._problems: list[str] = []
         self._waiting: Answer | None = None
@@ -38,6 +39,11 @@ class Finishing:
         self._pid = 0
         self._input = self._output = -1
         self._line = b""
+
+    def redact(self, answer: Answer, *, pattern: str) -> None:
+        """Have what matches a regular expression left out of all that is completed."""
+        self._pattern = pattern
+        answer()
 
     def order(
         self, answer: Answer, *, directory: str, shared: bool, ports: list[int] | None
@@ -96,7 +102,8 @@ class Finishing:
             if not self._pid:
                 self._start()
             # Shorter than a pipe's buffer, and the last one has been read: it never blocks.
-            os.write(self._input, json.dumps(order).encode("ascii") + b"\n")
+            line = json.dumps({**order, "redact": self._pattern})
+            os.write(self._input, line.encode("ascii") + b"\n")
             self._busy = True
         except OSError as error:
             self._problems.append(f"{order['directory']} is not completed: {error}")

@@ -53,6 +53,7 @@ class HelperProcess:
         self._completing = False
         self._commands: dict[str, Callable[..., None]] = {
             "hello": self._hello,
+            "redact": self._finishing.redact,
             "goodbye": self._goodbye,
             "strace-version": self._attachment.version,
             "strace-start": self._attachment.start,
@@ -152,6 +153,7 @@ def main(control: str, tracee: str, libraries: str) -> None:
     if os.fork():
         os._exit(0)  # whoever started us waits for this process, not for the helper
     os.chdir("/")
+    os.umask(0o077)  # what strace and the finisher write is for their owner alone
     # Whatever else was inheritable is somebody's pipe: `pytest | cat` must end.
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != control_fd:

@@ -9,6 +9,7 @@ import pytest
 from pytest_eventlet_debug.hubs.names import Hub
 from pytest_eventlet_debug.hubs.names import in_force
 from pytest_eventlet_debug.hubs.names import same
+from pytest_eventlet_debug.shield import Shield
 
 #: Name in ``report.user_properties``: the hub that a test left in force.
 HUB_PROPERTY = "eventlet_hub_in_force"
@@ -30,9 +31,10 @@ class HubWitness:
         self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        name = in_force()
-        if name is not None and not same(self._hub, name):
-            item.stash[_seen_key] = name
+        with Shield():
+            name = in_force()
+            if name is not None and not same(self._hub, name):
+                item.stash[_seen_key] = name
         seen = item.stash.get(_seen_key, None)
         if seen is not None:
             if report.failed:

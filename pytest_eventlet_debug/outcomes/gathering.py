@@ -13,6 +13,7 @@ from pytest_eventlet_debug.outcomes.cause import Cause
 from pytest_eventlet_debug.outcomes.cause import cause_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
+from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 
 Key = tuple[str, str]
 
@@ -78,7 +79,7 @@ class Gathering:
         self._directories.update(
             (nodeid, str(value))
             for name, value in report.user_properties
-            if name == "eventlet_artifacts"
+            if name == DIRECTORY_PROPERTY
         )
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import itertools
 from pathlib import Path
 import sys
@@ -15,6 +16,7 @@ from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import tests
+from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings import parted
@@ -101,7 +103,8 @@ def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     timeline = commands.add_parser(
         "timeline",
         help="print what happened in a test, in time order",
-        description="Print phases, system calls, packets, signals and threads in time order.",
+        description="Print phases, system calls, packets, signals and threads in time order, "
+        "or write them for https://ui.perfetto.dev.",
     )
     _add_directory(timeline)
     timeline.add_argument(
@@ -112,6 +115,17 @@ def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="KIND",
         help=f"show rows of this kind alone; may be repeated: {', '.join(KINDS)}",
     )
+    timeline.add_argument(
+        "--perfetto", action="store_true", help="write a trace for https://ui.perfetto.dev"
+    )
+    timeline.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="with --perfetto: where to write, compressed if FILE ends in .gz; default: standard "
+        "output",
+    )
     timeline.set_defaults(run=_timeline)
 
 
@@ -119,11 +133,36 @@ def _timeline(options: argparse.Namespace) -> int:
     found = _test_directories(options.directory)
     if found is None:
         return USAGE_ERROR
+    if options.perfetto:
+        return _write_perfetto(found, options.output)
     for number, each in enumerate(found):
         if number:
             print()
         for line in text.lines(read_timeline(each), options.only):
             print(line)
+    return 0
+
+
+def _write_perfetto(directories: list[Path], output: Path | None) -> int:
+    """Write the timeline of the one test that is asked for."""
+    if len(directories) != 1:
+        print(
+            f"pytest-eventlet-debug: --perfetto shows one test, and here are {len(directories)}; "
+            "name the directory of one",
+            file=sys.stderr,
+        )
+        return USAGE_ERROR
+    timeline = read_timeline(directories[0])
+    if output is None:
+        perfetto.write(timeline, sys.stdout)
+        return 0
+    open_file = gzip.open if output.suffix == ".gz" else open
+    try:
+        with open_file(output, "wt", encoding="utf-8") as file:
+            perfetto.write(timeline, file)
+    except OSError as error:
+        print(f"pytest-eventlet-debug: cannot write {output}: {error.strerror}", file=sys.stderr)
+        return USAGE_ERROR
     return 0
 
 

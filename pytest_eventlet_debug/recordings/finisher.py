@@ -30,15 +30,14 @@ from msgspec.structs import replace
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.artifact_names import TIMELINE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import pcapng
-from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
+from pytest_eventlet_debug.recordings.cuts import is_cut
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -62,27 +61,42 @@ from pytest_eventlet_debug.recordings.timeline import explain
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import lay_out
 from pytest_eventlet_debug.recordings.timeline import packet_row
+from pytest_eventlet_debug.recordings.timeline import pass_trace
 from pytest_eventlet_debug.recordings.timeline import phase_rows
 from pytest_eventlet_debug.recordings.timeline import read_trace
 from pytest_eventlet_debug.recordings.timeline import sender
+from pytest_eventlet_debug.redaction import Redaction
+from pytest_eventlet_debug.system import files
 
 _NICE = 10
 
 #: What findings are made of.
 _FOUND_IN = (STRACE_FILE, CAPTURE_FILE)
+# A connection's keys take a few hundred.
+_MAX_KEYS_BYTES = 64 << 20
 
 _JOURNALLED = frozenset(("syscall", "signal", "thread"))
 
 
-def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | None = None) -> None:
+def finish(
+    directory: Path,
+    *,
+    shared: bool = False,
+    ports: Collection[int] | None = None,
+    redact: str | None = None,
+) -> None:
     """Complete a test's directory and those of its blocks.
 
     :param shared: whether other programs used the same network, so that their packets are to
         be left out where it is known which ones these are.
     :param ports: the ports that the test's process used, those in its trace aside; ``None``
         if they are not known.
+    :param redact: a regular expression; what matches is taken out of the traces first, and so
+        out of everything that is made of them.
     :raises OSError: a file cannot be written.
     """
+    for each in recorded(directory) if redact is not None else ():
+        _redact(each / STRACE_FILE, Redaction(redact))
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
@@ -94,6 +108,8 @@ def finish(directory: Path, *, shared: bool = False, ports: Collection[int] | No
         wire = Wire(trace.calls)
         _finish_recordings(each, trace, test, shared, ports, wire)
         found = [*detection.findings(), *_of(test, wire.findings())]
+        if is_cut(each):
+            found = list(_of_cut(found))
         findings += _in_block(found, block)
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
         if block is None and (each / STRACE_FILE).exists():
@@ -112,11 +128,12 @@ def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Findin
 def find(directory: Path) -> findings_file.Findings:
     """Return what a test's trace shows, where it is not completed: its process has just died."""
     detection = Detection(_about(read_test(directory)))
-    trace = read_trace(directory, watch=detection.watch)
+    problems = pass_trace(directory, detection.watch)
+    found = detection.findings()
     return findings_file.Findings(
         format=findings_file.FORMAT,
-        findings=tuple(detection.findings()),
-        problems=tuple(trace.problems),
+        findings=tuple(_of_cut(found) if is_cut(directory) else found),
+        problems=tuple(problems),
     )
 
 
@@ -124,6 +141,23 @@ def _about(test: TestRecord | None) -> About:
     if test is None:
         return About()
     return About(test.nodeid, test.hub, test.pid, test.phases)
+
+
+def _redact(path: Path, redaction: Redaction) -> None:
+    """Take out of a trace, line by line, what matches."""
+    if not path.exists():
+        return
+    with _replacing(path) as file, open(files.open_to_read(path), "rb") as trace:
+        for line in trace:
+            text = line.decode("utf-8", "surrogateescape")
+            end = "\n" if text.endswith("\n") else ""
+            kept = redaction(text.removesuffix("\n")) + end
+            file.write(kept.encode("utf-8", "surrogateescape"))
+
+
+def _of_cut(findings: Iterable[Finding]) -> list[Finding]:
+    """Say of findings that the trace which shows them is not whole."""
+    return [replace(finding, certainty="cut trace") for finding in findings]
 
 
 def _in_block(findings: Iterable[Finding], block: str | None) -> Iterator[Finding]:
@@ -147,22 +181,26 @@ def _finish_recordings(
     ports: Collection[int] | None,
     wire: Wire,
 ) -> None:
-    """Complete the capture in one directory; write the timeline and what the report shows."""
+    """Complete the capture in one directory, and write what the report shows."""
     traced = (directory / STRACE_FILE).exists()
     captured = (directory / CAPTURE_FILE).exists()
     packets: list[Row] = []
     unread: list[str] = []
-    if captured:
+    if _has_packets(directory / CAPTURE_FILE):
         own = {*(ports or ()), *trace.calls.ports}
         known = ports is not None or traced
         kept = own if shared and known else None
         packets, unread = _finish_capture(directory, trace, test, kept, wire)
     if traced or captured:
-        timeline = lay_out(directory, test, trace, packets, unread)
-        with _replacing(directory / TIMELINE_FILE) as file:
-            with open(file.fileno(), "w", encoding="utf-8", closefd=False) as text:
-                perfetto.write(timeline, text)
-        report_part.write(directory, timeline)
+        report_part.write(directory, lay_out(directory, test, trace, packets, unread))
+
+
+def _has_packets(path: Path) -> bool:
+    """Say whether there is a capture and a packet in it."""
+    try:
+        return any(type(block) is Packet for block in read(path))
+    except PcapngError:
+        return False
 
 
 @contextlib.contextmanager
@@ -170,7 +208,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of *path* when it is complete."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(draft, "wb") as file:
+        with open(files.create(draft), "wb") as file:
             yield file
         draft.replace(path)
     except BaseException:
@@ -211,7 +249,7 @@ def _finish_capture(
     with _replacing(directory / CAPTURE_FILE) as file:
         file.write(_header(kept))
         if keys.exists():
-            file.write(pcapng.tls_secrets(keys.read_bytes()))
+            file.write(pcapng.tls_secrets(files.read(keys, _MAX_KEYS_BYTES)))
         explained = _explained(packets, trace.calls, rows, wire)
         last_ns = 0
         for time_ns, _, block in heapq.merge(_journal(trace, test), explained):
@@ -311,10 +349,11 @@ def main() -> None:
         os.nice(_NICE)
     for line in sys.stdin.buffer:
         order = json.loads(line)
+        directory = Path(order.pop("directory"))
         try:
-            finish(Path(order["directory"]), shared=order["shared"], ports=order["ports"])
+            finish(directory, **order)
         except Exception as error:
-            answer: str | None = f"{order['directory']}: {type(error).__name__}: {error}"
+            answer: str | None = f"{directory}: {type(error).__name__}: {error}"
         else:
             answer = None
         sys.stdout.write(json.dumps(answer) + "\n")

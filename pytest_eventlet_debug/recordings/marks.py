@@ -5,6 +5,9 @@ The tracer makes them and the reader of traces takes them for what they mean::
     access("/.eventlet-debug/phase/<unix ns>/<phase>/<node id>", F_OK)
     access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
 
+The helper puts one of its own into a trace whose middle it has cut out, see
+:func:`left_out`.
+
 Standard library alone.
 """
 
@@ -38,6 +41,11 @@ def phase(time_ns: int, name: str, nodeid: str) -> bytes:
 def greenlet(number: int, label: str) -> bytes:
     """Return the path that marks that a greenlet runs from now on."""
     return _path(f"{GREENLET}/{number}/{label.replace('/', '_')[:_LABEL_CHARACTERS]}")
+
+
+def left_out(size: int) -> bytes:
+    """Return the line, with its newline, that stands for *size* bytes of a trace."""
+    return f"--- {size} bytes are left out here: the trace is longer than its limit ---\n".encode()
 
 
 def _path(rest: str) -> bytes:

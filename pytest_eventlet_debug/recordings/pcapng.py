@@ -15,6 +15,8 @@ from typing import BinaryIO
 from typing import NamedTuple
 from typing import TypeAlias
 
+from pytest_eventlet_debug.system import files
+
 LINKTYPE_ETHERNET = 1
 LINKTYPE_RAW = 101
 
@@ -202,7 +204,7 @@ def read(path: str | os.PathLike[str]) -> Iterator[Block]:
         is readable has been yielded then.
     """
     try:
-        with open(path, "rb") as file:
+        with open(files.open_to_read(path), "rb") as file:
             yield from parse(file)
     except OSError as error:
         raise PcapngError(f"Cannot read the capture {os.fspath(path)!r}: {error}") from error

@@ -21,6 +21,7 @@ from typing import TextIO
 from typing import TypeAlias
 
 from pytest_eventlet_debug.recordings import marks
+from pytest_eventlet_debug.system import files
 
 State = Literal["returned", "unfinished", "detached", "truncated", "resumed"]
 
@@ -105,6 +106,14 @@ class Switch(NamedTuple):
     greenthread: str
 
 
+class Gap(NamedTuple):
+    """A place at which the middle of a long trace is left out."""
+
+    line: int
+    size: int
+    """Bytes that are missing here."""
+
+
 class Unparsed(NamedTuple):
     """A line that is no known form of strace's output, without its newline."""
 
@@ -112,7 +121,7 @@ class Unparsed(NamedTuple):
     text: str
 
 
-Event: TypeAlias = Syscall | Signal | Exit | Phase | Switch | Unparsed
+Event: TypeAlias = Syscall | Signal | Exit | Phase | Switch | Gap | Unparsed
 
 # Digits are bounded so that no line, however broken, meets int()'s own limit.
 _HEAD = r"(\d{1,10}) +(\d{1,12})\.(\d{1,9}) "
@@ -138,6 +147,7 @@ _EXIT = re.compile(
     r"|superseded by execve in pid (\d{1,10})) \+\+\+\n\Z",
     re.ASCII,
 )
+_GAP = re.compile(r"--- (\d{1,18}) bytes are left out here: ", re.ASCII)
 _TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)\Z", re.ASCII)
 
 _ACCESS = frozenset(marks.CALLS)
@@ -158,6 +168,8 @@ _CONTROL = {
     b"v": b"\v",
 }
 _UNFINISHED = " <unfinished ...>"
+#: What most calls return.
+_NUMBERS = {str(number): number for number in range(-1, 1024)}
 _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 
 
@@ -175,9 +187,10 @@ def open_log(path: str | os.PathLike[str]) -> TextIO:
     :raises StraceLogError: the file cannot be opened.
     """
     try:
-        return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
+        fd = files.open_to_read(path)
     except OSError as error:
         raise StraceLogError(f"Cannot read the strace log {os.fspath(path)!r}: {error}") from error
+    return open(fd, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def unescape(text: str) -> str:
@@ -213,15 +226,11 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
         them. If they carry newlines, a last line without one is a truncated line.
     :raises StraceLogError: the log cannot be read further.
     """
-    source = iter(_readable(lines))
-    for first in source:
-        whole = chain((first,), source)
-        yield from _parse(whole if first.endswith("\n") else (line + "\n" for line in whole))
-
-
-def _readable(lines: Iterable[str]) -> Iterator[str]:
     try:
-        yield from lines
+        source = iter(lines)
+        for first in source:
+            whole = chain((first,), source)
+            yield from _parse(whole if first.endswith("\n") else (line + "\n" for line in whole))
     except (OSError, ValueError) as error:
         raise StraceLogError(f"Cannot read the strace log: {error}") from error
 
@@ -231,6 +240,8 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
     labels: dict[int, str] = {}
     returned = _RETURNED.match
     label_of = labels.get
+    number_of = _NUMBERS.get
+    make = tuple.__new__  # Syscall() itself is written in Python
     scale = _SCALE
     for number, line in enumerate(lines, 1):
         match = returned(line)
@@ -243,18 +254,22 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
             yield _abandoned(pid, begun, labels)
         if args.endswith(_UNFINISHED):
             args = args[: -len(_UNFINISHED)]
-        call = Syscall(
-            number,
-            pid,
-            int(sec + frac) * scale[len(frac)],
-            name,
-            args,
-            ret,
-            int(value_) if value_.isdigit() and value_[0] != "0" else _number(value_),
-            errno,
-            int(took_sec + took) * scale[len(took)] if took is not None else None,
-            label_of(pid),
-            "returned",
+        value = number_of(value_)
+        call = make(
+            Syscall,
+            (
+                number,
+                pid,
+                int(sec + frac) * scale[len(frac)],
+                name,
+                args,
+                ret,
+                _number(value_) if value is None else value,
+                errno,
+                int(took_sec + took) * scale[len(took)] if took is not None else None,
+                label_of(pid),
+                "returned",
+            ),
         )
         if name in _ACCESS:
             yield _marked(call, labels)
@@ -365,6 +380,14 @@ def _rare(
                 begun[pid] = _Begun(number, time_ns, name, args)
             yield _abandoned(pid, begun, labels, "truncated")
             return
+    match = _GAP.match(line)
+    if match is not None:
+        # Whatever went on before it is not known to go on behind it.
+        for pid in list(begun):
+            yield _abandoned(pid, begun, labels)
+        labels.clear()
+        yield Gap(number, int(match[1]))
+        return
     yield Unparsed(number, line.rstrip("\n"))
 
 

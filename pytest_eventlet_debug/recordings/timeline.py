@@ -135,14 +135,28 @@ def read_trace(
     :param watch: passes the events on, to see them on their way.
     """
     trace = Trace(limit)
+    trace.problems += _read_log(directory, lambda events: trace.take(watch(events)))
+    return trace
+
+
+def pass_trace(directory: Path, watch: Callable[[Iterable[Event]], Iterable[Event]]) -> list[str]:
+    """Let *watch* see the trace in a directory, if there is one, and keep no rows of it.
+
+    :return: what could not be read, a line each.
+    """
+    # A deque that keeps nothing is the fastest way to the end of an iterator.
+    return _read_log(directory, lambda events: deque(watch(events), maxlen=0))
+
+
+def _read_log(directory: Path, take: Callable[[Iterable[Event]], object]) -> list[str]:
     path = directory / STRACE_FILE
     if path.exists():
         try:
             with open_log(path) as log:
-                trace.take(watch(parse(log)))
+                take(parse(log))
         except StraceLogError as error:
-            trace.problems.append(f"{STRACE_FILE}: {error}")
-    return trace
+            return [f"{STRACE_FILE}: {error}"]
+    return []
 
 
 def lay_out(

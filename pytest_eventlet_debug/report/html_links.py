@@ -13,7 +13,7 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.report.page import PAGE_FILE
-from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 
 # What a reader may open, and what the link says.
 _NAMES = {

@@ -23,6 +23,7 @@ from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
 
+_VERSION = platform.python_version()
 ARTIFACTS = ("profile.cprof", "profile.callgrind", "profile.json")
 
 
@@ -54,7 +55,7 @@ class CProfile:
     @property
     def version(self) -> str:
         """Python's version, whose standard library the profiler belongs to."""
-        return platform.python_version()
+        return _VERSION
 
     def check(self) -> None:
         """Find out whether the results can be written.
@@ -129,7 +130,9 @@ class CProfile:
         if profile.stats:  # pstats refuses to read a file without entries
             export.write_pstats(profile.stats, pstats)
             about = {"Test": nodeid, "Engine": engine, "Clock": self._clock}
-            export.write_callgrind(pstats, callgrind, command=f"pytest {nodeid}", about=about)
+            export.write_callgrind(
+                profile.stats, callgrind, command=f"pytest {nodeid}", about=about
+            )
         figures = {
             "engine": engine,
             "clock": self._clock,
@@ -142,7 +145,8 @@ class CProfile:
 
 
 def prepare(settings: Settings) -> None:
-    """Do nothing: the profiler is there whenever it is wanted."""
+    """Load what writes the results, before a test can be in its way."""
+    export.converter()
 
 
 def make(settings: Settings, start_helper: Callable[[], Helper]) -> CProfile:

@@ -18,12 +18,19 @@ import sys
 
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import helper_command
+from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 #: Seconds to wait for an answer. What the helper does itself has shorter limits.
 ANSWER_SECONDS = 30
+
+
+# Taken here, before a test can patch them.
+_encode = json.JSONEncoder().encode
+_decode = json.JSONDecoder().decode
+_pack = struct.pack
 
 
 class Helper:
@@ -76,7 +83,7 @@ class Helper:
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
         for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
             # The kernel's own timeout: settimeout() would add a poll() to each call.
-            connection.setsockopt(_socket.SOL_SOCKET, option, struct.pack("ll", ANSWER_SECONDS, 0))
+            connection.setsockopt(_socket.SOL_SOCKET, option, _pack("ll", ANSWER_SECONDS, 0))
         helper = cls(connection)
         try:
             pid = helper.request("hello")["pid"]
@@ -111,7 +118,7 @@ class Helper:
             )
         self._sequence += 1
         sequence = self._sequence
-        message = json.dumps([sequence, command, arguments]).encode("ascii")
+        message = _encode([sequence, command, arguments]).encode("ascii")
         if len(message) > MESSAGE_BYTES:
             raise TracerError(f"{command} with {len(message)} bytes is too long for the helper")
         try:
@@ -120,7 +127,7 @@ class Helper:
                 answer = self._connection.recv(MESSAGE_BYTES)
                 if not answer:
                     raise ConnectionResetError("end of file")
-                answered, error, values = json.loads(answer)
+                answered, error, values = _decode(answer.decode("ascii"))
                 # An older one belongs to a request that a signal handler's exception ended.
                 if answered == sequence:
                     break
@@ -139,10 +146,8 @@ class Helper:
     def close(self) -> None:
         """Let the helper end, with everything it started; do nothing if it has."""
         if posix.getpid() == self._owner and self._connection.fileno() >= 0:
-            try:
+            with Shield():
                 self.request("goodbye")
-            except TracerError:
-                pass
         self._connection.close()
 
 

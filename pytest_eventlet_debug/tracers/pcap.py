@@ -14,6 +14,7 @@ import sys
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracer_registry import PCAP_FILTER
 from pytest_eventlet_debug.tracer_registry import PCAP_INTERFACE
@@ -132,16 +133,12 @@ class Pcap:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read.
+    """Write the keys beside the packets.
 
     :raises TracerError: it cannot be written.
     """
     try:
-        fd = posix.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            unpatched.write_all(fd, data)
-        finally:
-            posix.close(fd)
+        files.replace(path, data)
     except OSError as error:
         raise TracerError(f"the TLS keys cannot be written: {error}") from error
 

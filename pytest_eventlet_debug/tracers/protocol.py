@@ -19,6 +19,17 @@ class TracerError(Exception):
     """
 
 
+class RecordingCut(TracerError):
+    """A recording ends too early.
+
+    :param since_ns: when its last record was made, in nanoseconds since the epoch.
+    """
+
+    def __init__(self, message: str, since_ns: int) -> None:
+        super().__init__(message)
+        self.since_ns = since_ns
+
+
 class TracerUnavailable(TracerError):
     """A tracer cannot work on this machine at all; found out before the first test."""
 

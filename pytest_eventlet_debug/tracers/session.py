@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import errno
+import os
 from pathlib import Path
 import warnings
 
@@ -17,17 +19,49 @@ from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test
+from pytest_eventlet_debug.report_properties import CUT_PROPERTY
+from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
+from pytest_eventlet_debug.report_properties import Cut
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import RecordingCut
 from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
-from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
-from pytest_eventlet_debug.tracers.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.warning_types import EventletDebugWarning
+
+#: Their messages are written for the user.
+_TOLD = (TracerError, OSError)
+
+_warn = warnings.warn
+
+_NO_ROOM = tuple(
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+)
+
+
+def _no_room(line: str, error: BaseException | None = None) -> str | None:
+    """Return why there was no room for a recording, if that is what a line or an error says."""
+    if isinstance(error, RecordingCut):
+        return "no room"
+    return next((words for words in _NO_ROOM if words in line), None)
+
+
+def _together(problems: Sequence[str]) -> list[str]:
+    """Say once, not for each test, that there was no room to complete recordings."""
+    full = [problem for problem in problems if _no_room(problem)]
+    others = [problem for problem in problems if problem not in full]
+    if not full:
+        return others
+    more = f", and {len(full) - 1} more" if len(full) > 1 else ""
+    return [*others, f"not completed: {full[0]}{more}"]
 
 
 @dataclasses.dataclass
@@ -68,6 +102,7 @@ class TracerSession:
         self._completion = completion
         self._item: pytest.Item | None = None
         self._test: TestArtifacts | None = None
+        self._refused: OSError | None = None
         self._errors: list[str] = []
         self._phase: Phase | None = None
         self._running: list[_Running] = []
@@ -154,32 +189,54 @@ class TracerSession:
             with self._noting(running):
                 running.tracer.stop()
 
-    @contextlib.contextmanager
-    def _noting(self, running: _Running) -> Iterator[None]:
-        """Keep a tracer's failure, and the disk's, out of the test."""
-        try:
-            yield
-        except (TracerError, OSError) as error:
-            running.failed = True
-            self._note(f"{running.tracer.name}: {error}")
+    def _noting(self, running: _Running) -> Shield:
+        """Keep a tracer's failure, and the disk's, out of the test; that tracer has had it."""
 
-    def _note(self, line: str) -> None:
+        def note(line: str) -> None:
+            running.failed = True
+            self._note(line, shield.error)
+
+        shield = Shield(note, running.tracer.name, _TOLD)
+        return shield
+
+    def _note(self, line: str, error: BaseException | None = None) -> None:
         assert self._item is not None
-        if line not in self._errors:
-            self._errors.append(line)
+        if line in self._errors:
+            return
+        self._errors.append(line)
+        why = _no_room(line, error)
+        if why is None:
             self._item.user_properties.append((ERROR_PROPERTY, line))
+        else:
+            since = error.since_ns if isinstance(error, RecordingCut) else unpatched.time_ns()
+            cut = Cut(since, line.partition(":")[0], why)
+            self._item.user_properties.append((CUT_PROPERTY, str(cut)))
 
     def _artifacts(self) -> TestArtifacts:
         """Return this attempt's directory, made now if nothing was recorded before.
 
-        :raises OSError: it cannot be made.
+        :raises OSError: it cannot be made; not tried again for this attempt.
         """
+        if self._refused is not None:
+            raise self._refused
         if self._test is None:
             assert self._item is not None
-            test = open_test(self._settings.artifacts, self._item.nodeid, self._hub)
-            test.save()  # so that the directory is known as ours if the test crashes
-            self._test = test
+            try:
+                self._test = self._make_artifacts(self._item.nodeid)
+            except OSError as error:
+                self._refused = error
+                raise
         return self._test
+
+    def _make_artifacts(self, nodeid: str) -> TestArtifacts:
+        test = open_test(self._settings.artifacts, nodeid, self._hub)
+        try:
+            test.save()  # so that the directory is known as ours if the test crashes
+        except OSError:
+            with contextlib.suppress(OSError):
+                test.discard()
+            raise
+        return test
 
     def directory(self, item: pytest.Item) -> Path:
         """Return the directory of the test that runs now.
@@ -217,18 +274,17 @@ class TracerSession:
             skipped = test.outcomes.get("setup") == "skipped"  # nothing of it ran
             passed = self._settings.keep == "failed" or skipped
             if passed and not test.failed:
-                test.discard()
+                with Shield(self._note, told=_TOLD):
+                    test.discard()
             else:
                 item.user_properties.append((DIRECTORY_PROPERTY, str(test.directory)))
                 test.errors = list(self._errors)
-                try:
+                with Shield(self._note, TEST_FILE, _TOLD):
                     test.save()
+                with Shield(self._note, told=_TOLD):
                     self._completion.begin(test.directory)
-                except OSError as error:
-                    self._note(f"{TEST_FILE}: {error}")
-                except TracerError as error:
-                    self._note(str(error))
         self._item, self._test, self._errors, self._phase = None, None, [], None
+        self._refused = None
 
     def pytest_enter_pdb(self) -> None:
         for running in self._running:
@@ -248,13 +304,14 @@ class TracerSession:
         if self._test is not None and self._phase is not None:
             self._test.outcomes.setdefault(self._phase, "interrupted")
         self._finish()
-        for problem in self._completion.wait():
-            with contextlib.suppress(EventletDebugWarning):
-                warnings.warn(EventletDebugWarning(problem), stacklevel=1)
+        with Shield():  # with -W error a warning is an exception
+            for problem in _together(self._completion.wait()):
+                _warn(EventletDebugWarning(problem), stacklevel=2)
 
     def pytest_unconfigure(self) -> None:
         for tracer in self._tracers:
-            tracer.close()
+            with Shield():
+                tracer.close()
 
     @contextlib.contextmanager
     def block(self, item: pytest.Item, tracers: Sequence[Tracer]) -> Iterator[Path]:
@@ -284,15 +341,12 @@ class TracerSession:
 
     def _block_directory(self, item: pytest.Item) -> Path:
         """Make a block's directory. Where that fails, starting its tracers will, too."""
-        parent = self._settings.artifacts / directory_name(item.nodeid)
-        number = 1
-        try:
+        directory = self._settings.artifacts / directory_name(item.nodeid) / "block-1"
+        with Shield(self._note, "eventlet_trace", _TOLD):
             parent = self._artifacts().directory
-            number += sum(1 for _ in parent.glob("block-*"))
-            (parent / f"block-{number}").mkdir()
-        except OSError as error:
-            self._note(f"block-{number}: {error}")
-        return parent / f"block-{number}"
+            directory = parent / f"block-{1 + sum(1 for _ in parent.glob('block-*'))}"
+            files.make_directory(directory)
+        return directory
 
     def _make_way(self, names: set[str]) -> list[_Running]:
         """Pause the tracers that cannot run twice at a time, and return them."""
@@ -312,8 +366,6 @@ class TracerSession:
         """
         self._enter(item)
         self._note(f"{name}: {error}")
-        try:
+        with Shield():  # -W error, but what does not work here is no fault of the test's
             # The sixth caller from here is the test.
-            warnings.warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=6)
-        except EventletDebugWarning:
-            pass  # -W error, but what does not work here is no fault of the test's
+            _warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=6)

@@ -11,10 +11,14 @@ class SharedHelper:
     """Starts the helper when it is first needed, and has it closed when the run is over.
 
     :param add_cleanup: takes what is to be called at the end of the run.
+    :param redact: a regular expression; what matches is left out of what the helper completes.
     """
 
-    def __init__(self, add_cleanup: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self, add_cleanup: Callable[[Callable[[], None]], object], redact: str | None = None
+    ) -> None:
         self._add_cleanup = add_cleanup
+        self._redact = redact
         #: The helper, or ``None`` as long as nothing needed one.
         self.started: Helper | None = None
 
@@ -26,4 +30,6 @@ class SharedHelper:
         if self.started is None:
             self.started = Helper.start()
             self._add_cleanup(self.started.close)
+            if self._redact is not None:
+                self.started.request("redact", pattern=self._redact)
         return self.started

@@ -15,15 +15,18 @@ import sys
 from typing import Any
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings import cuts
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracer_registry import STRACE_ARGS
+from pytest_eventlet_debug.tracer_registry import STRACE_LIMIT
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import RecordingCut
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
@@ -56,7 +59,12 @@ class Strace:
     default_phases: frozenset[Phase] = frozenset(PHASES)
 
     def __init__(
-        self, helper: Helper, extra_args: tuple[str, ...] = (), *, pin: bool = True
+        self,
+        helper: Helper,
+        extra_args: tuple[str, ...] = (),
+        *,
+        pin: bool = True,
+        limit: int | None = None,
     ) -> None:
         """Record through *helper*; nothing is started yet.
 
@@ -64,18 +72,23 @@ class Strace:
         :param pin: keep strace and the test's main thread on one CPU while recording,
             which makes a traced call three to five times cheaper. Tests can see it in
             their ``os.sched_getaffinity(0)``.
+        :param limit: bytes of the longest trace that is kept whole; ``None`` for any. Between
+            two pauses, that is: each part has its limit.
         """
         self._helper = helper
         self._extra_args = extra_args
         self._pin = pin
+        self._limit = limit
         self._version = ""
         self._program = ""
         self._recording: Recording | None = None
+        self._started_ns = 0
         self._tracing = False
         self._allowed = False
         self._pid: object = 0
         self._labels: switches.Labels | None = None
         self._paths: dict[tuple[int, str], bytes] = {}
+        self._marked = b""
 
     @property
     def version(self) -> str:
@@ -104,8 +117,10 @@ class Strace:
             self._allowed = True
         self._attach(recording, append=False)
         self._recording = recording
+        self._started_ns = unpatched.time_ns()
         self._labels = None
         self._paths = {}
+        self._marked = b""
         self._label()
 
     def mark(self, phase: str) -> None:
@@ -137,6 +152,10 @@ class Strace:
             return ()
         if self._tracing:
             self._detach()
+        if cuts.is_cut(recording.directory):
+            # strace itself does not say that it cannot write.
+            since = cuts.last_ns(recording.directory) or self._started_ns
+            raise RecordingCut(f"{STRACE_FILE} is cut: there was no room for all of it", since)
         return (_artifact(recording),)
 
     def close(self) -> None:
@@ -151,6 +170,7 @@ class Strace:
             path=str(_artifact(recording)),
             append=append,
             pin=self._pin,
+            limit=self._limit,
         )
         self._tracing = True
         self._pid = answer["strace"]
@@ -181,17 +201,24 @@ class Strace:
         current = sys.modules["greenlet"].getcurrent()
         if self._labels is None:
             self._labels = switches.Labels(current)
-        self._switched("switch", (None, current))
+        path = self._path(current, None)
+        if path != self._marked:  # the reader knows who ran last
+            self._mark(path)
 
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
-        labels = self._labels
-        if labels is None:
-            return
         origin, target = arguments
-        number, label = labels.of(target, origin)
-        path = self._paths.get((number, label))
+        self._mark(self._path(target, origin))
+
+    def _path(self, target: object, origin: object) -> bytes:
+        assert self._labels is not None
+        known = self._labels.of(target, origin)
+        path = self._paths.get(known)
         if path is None:
-            path = self._paths[number, label] = marks.greenlet(number, label)
+            path = self._paths[known] = marks.greenlet(*known)
+        return path
+
+    def _mark(self, path: bytes) -> None:
+        self._marked = path
         posix.access(path, 0)
 
 
@@ -201,7 +228,7 @@ def prepare(settings: Settings) -> None:
 
 def make(settings: Settings, start_helper: Callable[[], Helper]) -> Strace:
     """Return a tracer with the arguments that the options name."""
-    return Strace(start_helper(), settings.value(STRACE_ARGS))
+    return Strace(start_helper(), settings.value(STRACE_ARGS), limit=settings.value(STRACE_LIMIT))
 
 
 def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:
@@ -242,6 +269,7 @@ def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:
             path=None,
             append=False,
             pin=False,
+            limit=None,
         )
         helper.request("strace-stop")
     except TracerUnavailable:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import os
-from pathlib import Path
 
 import pytest
 
-from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade.comparison import Kind
@@ -49,6 +47,7 @@ class UpgradeCheck:
         self._reruns = reruns
         self._checked = False
         self._lines: list[str] = []
+        self._saved: str | None = None
         self._bad = False
         self._old: SavedRun | None = None
         if settings.compare is not None:
@@ -61,7 +60,7 @@ class UpgradeCheck:
                     f"{self._old.tests[0].test.partition('::')[0]}"
                 )
         if settings.save is not None:
-            _see_writable(settings.save)
+            saved_run.see_writable(settings.save)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:
@@ -90,6 +89,11 @@ class UpgradeCheck:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.exitstatus == pytest.ExitCode.USAGE_ERROR or self._config.option.collectonly:
             return
+        # Tests that ran in this process may have patched for good what is called here.
+        with Shield(self._lines.append, "the run could not be compared"):
+            self._finish(session)
+
+    def _finish(self, session: pytest.Session) -> None:
         new = self._recorder.run(session)
         self._save(new)
         if self._old is None:
@@ -133,32 +137,16 @@ class UpgradeCheck:
         if self._settings.save is None:
             return
         try:
-            json_files.write(self._settings.save, run.as_json())
+            saved_run.write(self._settings.save, run)
         except OSError as error:
             why = error.strerror or error
-            self._lines = [f"the run could not be saved to {self._settings.save} ({why})"]
+            self._saved = f"the run could not be saved to {self._settings.save} ({why})"
+        else:
+            self._saved = f"saved to {self._settings.save}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self._lines:
-            return
-        terminalreporter.section("eventlet upgrade", "=", red=self._bad)
-        for line in self._lines:
-            terminalreporter.line(line)
-
-
-def _see_writable(path: Path) -> None:
-    """Make the folder of a file, and see that the file can be written there.
-
-    :raises SavedRunError: it cannot.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a directory")
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(None, "no right to write there")
-    except OSError as error:
-        raise SavedRunError(
-            f"cannot save the run to {path} ({error.strerror or error}); "
-            f"name another file with --eventlet-save"
-        ) from None
+        if self._lines:
+            terminalreporter.section("eventlet upgrade", "=", red=self._bad)
+        for line in (*self._lines, self._saved):
+            if line is not None:
+                terminalreporter.line(line)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import errno
+import os
 from pathlib import Path
+import stat
 from typing import Any
 from typing import Literal
 
@@ -131,6 +134,67 @@ class SavedRun:
     def as_json(self) -> dict[str, Any]:
         """Return what stands in the file."""
         return {"format": FORMAT, "schema": SCHEMA, **dataclasses.asdict(self)}
+
+
+def see_writable(path: Path) -> None:
+    """Make the folder of a file, and see that a run can be saved to the file.
+
+    :raises SavedRunError: it cannot, or there is something else that would be lost.
+    """
+    why = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        why = _in_the_way(path)
+        if why is None and not os.access(os.path.dirname(os.path.realpath(path)), os.W_OK):
+            why = "no right to write there"
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why is not None:
+        raise SavedRunError(
+            f"cannot save the run to {path} ({why}); name another file with --eventlet-save"
+        )
+
+
+def write(path: Path, run: SavedRun) -> None:
+    """Save a run, whole or not at all. A link to a regular file stays one.
+
+    :raises OSError: it cannot be written, or there is something else that would be lost.
+    """
+    why = _in_the_way(path)
+    if why is not None:
+        raise FileExistsError(errno.EEXIST, why)
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with open(draft, "xb") as file:
+            if target.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+            file.write(json_files.encode(run.as_json()) + b"\n")
+        draft.replace(target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _in_the_way(path: Path) -> str | None:
+    """Say what of somebody else's a run that is saved there would replace, if anything.
+
+    :raises OSError: it cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return "it is a directory"
+    if not stat.S_ISREG(status.st_mode):
+        return "it is no regular file"
+    try:
+        if status.st_size:
+            json_files.read(path, _Header)
+    except msgspec.DecodeError:
+        return "it is there and no saved run"
+    return None
 
 
 def read(path: Path) -> SavedRun:

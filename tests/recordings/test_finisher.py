@@ -111,7 +111,7 @@ def test_packets_of_other_programs_are_left_out_where_the_ports_tell(
     assert blocks[-1] == pcapng.Statistics(7, 2)
     left_out = f"{3 - len(kept)} packets of other programs are left out".encode()
     assert left_out in (tmp_path / "capture.pcapng").read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["capture.pcapng", "report.js", "timeline.json"]
+    assert sorted(os.listdir(tmp_path)) == ["capture.pcapng", "findings.json", "report.js"]
 
 
 def test_a_trace_tells_the_ports_by_itself(tmp_path: Path) -> None:
@@ -131,8 +131,20 @@ def test_a_capture_that_breaks_off_keeps_what_is_there(tmp_path: Path) -> None:
     assert payloads(tmp_path / "capture.pcapng") == [b"a"]
 
 
+def test_a_capture_without_packets_stays_as_it_is(tmp_path: Path) -> None:
+    capture(tmp_path)
+    before = (tmp_path / "capture.pcapng").stat()
+    (tmp_path / "strace.txt").write_text(STORM)
+    finish(tmp_path, shared=True, ports=[100])
+    after = (tmp_path / "capture.pcapng").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    found = findings_file.read(tmp_path)
+    assert found is not None
+    assert [each.kind for each in found.findings] == ["storm"]
+
+
 STORM = "".join(
-    f"7 1.{number:04}00 accept4(-1, NULL, NULL, 0) = -1 EBADF (Bad file descriptor) <0.000010>\n"
+    f"7 1.{number * 2:03}000 accept4(-1, NULL, NULL, 0) = -1 EBADF (Bad descriptor) <0.000010>\n"
     for number in range(200)
 )
 
@@ -213,7 +225,7 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
     done.assert_outcomes(passed=1)
     (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     facts = json.loads((directory / "test.json").read_text())
-    files = ["capture.pcapng", "findings.json", "report.js", "strace.txt", "timeline.json"]
+    files = ["capture.pcapng", "findings.json", "report.js", "strace.txt"]
     assert facts["artifacts"] == files
 
     path = directory / "capture.pcapng"
@@ -258,11 +270,11 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
     pytester.runpytest().assert_outcomes(passed=1)
     (directory,) = (pytester.path / "eventlet-debug").glob("*-*")
     assert sorted(os.listdir(directory / "block-1")) == [
-        *("capture.pcapng", "report.js", "strace.txt", "timeline.json")
+        *("capture.pcapng", "report.js", "strace.txt")
     ]
     assert (directory / "findings.json").exists()
     facts = json.loads((directory / "test.json").read_text())
-    assert "block-1/timeline.json" in facts["artifacts"]
+    assert "block-1/capture.pcapng" in facts["artifacts"]
     whole = (directory / "block-1" / "capture.pcapng").read_bytes()
     assert b"sent by connect(fd " in whole
 
@@ -282,7 +294,7 @@ def test_a_test_that_kills_its_process_is_completed_as_others_are(
     for name in ("test_echo", "test_end"):
         (directory,) = (pytester.path / "eventlet-debug").glob(f"*{name}-*")
         files = sorted(os.listdir(directory))
-        assert set(files) >= {"capture.pcapng", "strace.txt", "timeline.json"}
+        assert set(files) >= {"capture.pcapng", "findings.json", "strace.txt"}
         assert not [file for file in files if file.startswith(".")]
         assert b"sent by sendto(fd " in (directory / "capture.pcapng").read_bytes()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import gzip
 import json
 import os
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -206,6 +209,38 @@ def test_the_command_prints_a_test_or_a_whole_run(
     (directory.parent / "run.json").write_text("{}")
     assert cli.main(["timeline", str(directory.parent)]) == 0
     assert capsys.readouterr().out.startswith("a::b\n    0.000000 phase   setup")
+
+
+@pytest.mark.parametrize(("name", "open_file"), [("a.json", open), ("a.json.gz", gzip.open)])
+def test_the_command_writes_one_test_for_perfetto(
+    directory: Path, name: str, open_file: Callable[..., Any]
+) -> None:
+    path = directory / name
+    assert cli.main(["timeline", "--perfetto", str(directory), "-o", str(path)]) == 0
+    with open_file(path, "rt") as file:
+        whole = json.load(file)
+    assert whole["otherData"]["nodeid"] == "a::b"
+    assert [event["name"] for event in whole["traceEvents"] if event.get("cat") == "phase"]
+
+
+def test_perfetto_shows_one_test_and_no_run(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = directory / "run"
+    for name in ("one", "another"):
+        (run / name).mkdir(parents=True)
+        shutil.copy(directory / "test.json", run / name)
+    (run / "run.json").write_text("{}")
+    assert cli.main(["timeline", "--perfetto", str(run)]) == 2
+    assert "--perfetto shows one test, and here are 2" in capsys.readouterr().err
+
+
+def test_perfetto_says_where_it_cannot_write(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(directory / "missing" / "a.json")
+    assert cli.main(["timeline", "--perfetto", str(directory), "-o", output]) == 2
+    assert f"cannot write {output}: No such file or directory" in capsys.readouterr().err
 
 
 def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

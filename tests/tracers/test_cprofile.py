@@ -235,6 +235,6 @@ def test_no_greenlet_of_ours_is_in_the_first_recording(pytester: pytest.Pytester
         """
     )
     pytester.runpytest("--strace", "--cprofile").assert_outcomes(passed=1)
-    (path,) = Path("eventlet-debug").glob("*/timeline.json")
-    names = set(re.findall(r'"(\d+:\w+)"', path.read_text()))
-    assert names == {"1:test", "2:hub", "3:sleep"}
+    (path,) = Path("eventlet-debug").glob("*/strace.txt")
+    names = set(re.findall(r"greenlet/(\d+)/(\w+)", path.read_text()))
+    assert names == {("1", "test"), ("2", "hub"), ("3", "sleep")}

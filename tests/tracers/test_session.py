@@ -23,10 +23,9 @@ FILES = {
     "profile.json",
     "report.js",
     "strace.txt",
-    "timeline.json",
 }
 
-TRACED = {"report.js", "strace.txt", "timeline.json"}
+TRACED = {"report.js", "strace.txt"}
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
@@ -490,6 +489,25 @@ def test_tracers_pause_while_the_debugger_is_open(pytester: pytest.Pytester) -> 
 
 
 # Blocks
+
+
+@needs_strace
+def test_the_look_for_leaks_is_not_in_the_trace(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_leak():
+            os.open("/", os.O_RDONLY)
+        """
+    )
+    result = pytester.runpytest("--strace", "--eventlet-leaks=fail")
+    result.assert_outcomes(passed=1, errors=1)
+    facts = recorded()["test_leak"]
+    assert facts["outcomes"]["teardown"] == "failed"
+    text = (facts["directory"] / "strace.txt").read_text()
+    assert "openat(AT_FDCWD" in text
+    assert "/proc/" not in text
 
 
 BLOCKS = """

@@ -565,10 +565,11 @@ def test_a_run_that_only_collects_saves_and_compares_nothing(pytester: pytest.Py
     assert "eventlet upgrade" not in result.stdout.str()
 
 
-def test_saving_alone_adds_nothing_to_the_summary(pytester: pytest.Pytester) -> None:
+def test_saving_alone_adds_one_line_to_the_summary(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_x=TEXT)
     result = pytester.runpytest("--eventlet-save=run.json")
     assert "eventlet upgrade" not in result.stdout.str()
+    assert f"saved to {pytester.path / 'run.json'}" in result.outlines
 
 
 @pytest.fixture

@@ -64,12 +64,14 @@ class Closed:
     def _accept(self, call: Syscall) -> None:
         self._call(call)
         who = (self._processes.process(call.pid), call.greenthread)
-        match = _DESCRIPTOR.match(call.args)
-        if match is not None:
-            _remember(self._listeners, who, int(match[1]))
-        elif call.errno == "EBADF" and who in self._listeners:
+        number = call.args.partition("<")[0]
+        known = self._listeners.get(who)
+        if number.isdecimal():
+            if known != int(number):
+                _remember(self._listeners, who, int(number))
+        elif call.errno == "EBADF" and number[0:1] == "-" and known is not None:
             # Python's socket object gives -1 once it is closed.
-            self._bad(call, self._listeners[who], -1)
+            self._bad(call, known, -1)
 
     def _call(self, call: Syscall) -> None:
         errno = call.errno

@@ -19,6 +19,7 @@ from pytest_eventlet_debug.recordings.findings.registry import DETECTORS
 from pytest_eventlet_debug.recordings.findings.tally import Tally
 from pytest_eventlet_debug.recordings.findings.tally import Tallying
 from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Gap
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 
@@ -37,6 +38,7 @@ class Detection:
         for detector in watchers:
             for name, handler in detector.handlers().items():
                 handlers.setdefault(name, []).append(handler)
+        self._has_gap = False
         self._any_call = tuple(handlers.pop(ANY_CALL, ()))
         self._any_other = tuple(handlers.pop(ANY_OTHER, ()))
         self._by_name = {name: (*self._any_call, *wanted) for name, wanted in handlers.items()}
@@ -49,6 +51,7 @@ class Detection:
                 for handler in by_name(event.name, any_call):
                     handler(event)
             else:
+                self._has_gap = self._has_gap or type(event) is Gap
                 for handler in self._any_other:
                     handler(event)
             yield event
@@ -60,7 +63,14 @@ class Detection:
     def findings(self) -> list[Finding]:
         """Return what was found, with the test's id and hub, once all events have passed."""
         return [
-            msgspec.structs.replace(finding, nodeid=self._about.nodeid, hub=self._about.hub)
+            self._completed(finding)
             for detector in self._detectors
             for finding in detector.findings()
         ]
+
+    def _completed(self, finding: Finding) -> Finding:
+        certainty = finding.certainty
+        if self._has_gap and certainty == "certain":
+            certainty = "cut trace"
+        nodeid, hub = self._about.nodeid, self._about.hub
+        return msgspec.structs.replace(finding, nodeid=nodeid, hub=hub, certainty=certainty)

@@ -1,0 +1,44 @@
+"""Say that a trace was longer than its limit, so that its middle is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Gap
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+
+class LongTrace:
+    """The detector of traces that were too long."""
+
+    kind: ClassVar[str] = "long trace"
+
+    def __init__(self, about: About) -> None:
+        self._gaps: list[Gap] = []
+
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+        return {ANY_OTHER: self._other}
+
+    def _other(self, event: Event) -> None:
+        if type(event) is Gap:
+            self._gaps.append(event)
+
+    def findings(self) -> Iterable[Finding]:
+        for gap in self._gaps:
+            megabytes = gap.size / 1e6
+            yield Finding(
+                self.kind,
+                f"{megabytes:,.1f} MB in the middle of {STRACE_FILE} are left out: "
+                "it is longer than --strace-limit",
+                (Evidence("the gap", STRACE_FILE, gap.line),),
+                counts={"bytes": gap.size},
+            )

@@ -1,0 +1,38 @@
+"""Names in ``report.user_properties``, for JUnit, pytest-html, pytest-xdist and our summary."""
+
+from __future__ import annotations
+
+from typing import Final
+from typing import NamedTuple
+
+#: A directory with recordings of the test.
+DIRECTORY_PROPERTY: Final = "eventlet_artifacts"
+
+#: What a tracer could not do, in one line.
+ERROR_PROPERTY: Final = "eventlet_tracer_error"
+
+#: What of a test's recordings is cut or missing, as :class:`Cut` writes it.
+CUT_PROPERTY: Final = "eventlet_cut"
+
+
+class Cut(NamedTuple):
+    """A recording that is cut, or missing, because there was no room for it.
+
+    :param since_ns: nanoseconds since the epoch.
+    :param what: whose recording, such as ``strace``.
+    :param why: in the system's words.
+    """
+
+    since_ns: int
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.since_ns} {self.what}: {self.why}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cut:
+        """Undo ``str()``."""
+        since, _, rest = text.partition(" ")
+        what, _, why = rest.partition(": ")
+        return cls(int(since), what, why)

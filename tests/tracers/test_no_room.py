@@ -1,0 +1,104 @@
+"""A full disk, a limit of file sizes, no descriptors left: said once, and nothing else breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.finisher import finish
+
+needs_strace = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("strace"), reason="strace is not installed"
+)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+BUSY = """
+    import select
+    import pytest
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_polls(number):
+        poll = select.poll()
+        for _ in range(3000):
+            poll.poll(0)
+"""
+
+LIMIT = 1 << 16
+
+
+def cut_lines(text: str) -> list[str]:
+    """Return what a run's output says of recordings that are cut."""
+    return [line for line in text.splitlines() if " cut " in line or "No space left" in line]
+
+
+@needs_strace
+def test_a_trace_that_a_limit_cuts_is_said_in_its_test_and_once_for_all(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(BUSY)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "--strace", "-v"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
+    )
+    assert "3 passed" in result.stdout
+    (line,) = cut_lines(result.stdout)
+    assert line.startswith("recordings of 3 tests are cut or missing since ")
+    assert line.endswith(
+        "(no room): strace (first test_a_trace_that_a_limit_cuts_is_said_in_its_"
+        "test_and_once_for_all.py::test_polls[0])"
+    )
+    for record in (
+        json.loads(path.read_text()) for path in Path().glob("eventlet-debug/*/test.json")
+    ):
+        assert record["errors"] == ["strace: strace.txt is cut: there was no room for all of it"]
+
+
+@needs_strace
+def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(BUSY)
+    pytester.runpytest("--strace").assert_outcomes(passed=3)
+    directory = next(path.parent for path in Path().glob("eventlet-debug/*/strace.txt"))
+    whole = findings_file.read(directory)
+    assert whole is not None
+    assert [each.certainty for each in whole.findings] == ["certain"]
+    trace = directory / "strace.txt"
+    trace.write_bytes(trace.read_bytes()[:-1000])
+    finish(directory)
+    cut = findings_file.read(directory)
+    assert cut is not None
+    assert [each.certainty for each in cut.findings] == ["cut trace"]
+
+
+@needs_strace
+@needs_root
+def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(BUSY)
+    Path("disk").mkdir()
+    command = (
+        "mount -t tmpfs -o size=200k none disk && "
+        f"{sys.executable} -m pytest -v --strace --cprofile --pcap --eventlet-artifacts=disk/here; "
+        "find disk/here -mindepth 1 -maxdepth 1 -type d | while read each; do "
+        'test -s "$each/test.json" || echo stray "$each"; done; cat disk/here/*/test.json'
+    )
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True
+    )
+    assert "3 passed" in result.stdout, result.stderr
+    assert "stray" not in result.stdout
+    recordings, _, records = result.stdout.partition(" recordings ==")[2].partition("3 passed")
+    (line,) = cut_lines(recordings)
+    assert line.startswith("recordings of ")
+    assert "No space left on device" in line
+    assert "strace: strace.txt is cut: there was no room for all of it" in records

@@ -1,0 +1,324 @@
+"""What a test patches does not reach the recorder.
+
+Of all public functions of the standard library's modules that our code imports, those are found
+out first that it calls around a test, if need be by way of the standard library. A suite of one
+test for each of these replaces that function by one that raises where our code calls it, and
+lets everybody else through.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import pathlib
+from pathlib import Path
+import sys
+
+import pytest
+
+import pytest_eventlet_debug
+
+EVERYTHING = (
+    *("--strace", "--cprofile", "--pcap", "--dump-asyncio-tasks", "--eventlet-leaks=warn"),
+    "--eventlet-phases=call",
+)
+
+IN_THE_CALL = """
+def test_patched(target, monkeypatch):
+    owner, name = target
+    monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
+"""
+
+IN_A_FAILING_CALL = (
+    IN_THE_CALL
+    + """
+    assert False, "as it should"
+"""
+)
+
+AROUND_THE_TEST = """
+@pytest.fixture(scope="module")
+def patched(target):
+    owner, name = target
+    before = getattr(owner, name)
+    setattr(owner, name, failing(before))
+    yield
+    setattr(owner, name, before)
+
+def test_patched(patched):
+    pass
+"""
+
+OUR_CALLS = """
+import importlib
+import json
+import sys
+import sysconfig
+
+import pytest
+
+STANDARD = (sysconfig.get_path("stdlib"), "<frozen")
+getframe = sys._getframe
+
+def called_by_the_plugin():
+    frame = getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(STANDARD):
+        if "site-packages" in frame.f_code.co_filename:
+            return False
+        frame = frame.f_back
+    return frame is not None and "/pytest_eventlet_debug/" in frame.f_code.co_filename
+
+def find(function):
+    module, *path, name = function
+    target = importlib.import_module(module)
+    for each in path:
+        target = getattr(target, each)
+    return target, name
+"""
+
+SURVEY = (
+    OUR_CALLS
+    + """
+@pytest.fixture(scope="module", autouse=True)
+def survey():
+    reached = set()
+
+    def noting(function, full_name):
+        def note(*args, **kwargs):
+            if called_by_the_plugin():
+                reached.add(full_name)
+            return function(*args, **kwargs)
+        return note
+
+    places = [(*find(function), function) for function in {functions!r}]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
+    for owner, name, function in places:
+        setattr(owner, name, noting(getattr(owner, name), function))
+    yield
+    for owner, name, function in before:
+        setattr(owner, name, function)
+    with open("reached.json", "w") as file:
+        json.dump(sorted(reached), file)
+
+def test_passes():
+    pass
+
+def test_fails():
+    assert False, "as it should"
+
+def test_after_it():
+    pass
+"""
+)
+
+SUITE = (
+    OUR_CALLS
+    + """
+def failing(function):
+    def fail(*args, **kwargs):
+        if called_by_the_plugin():
+            raise RuntimeError("a test has patched this")
+        return function(*args, **kwargs)
+    return fail
+
+@pytest.fixture(scope="module", params={functions!r}, ids="/".join)
+def target(request):
+    return find(request.param)
+"""
+)
+
+
+def standard_modules() -> list[str]:
+    """Return the modules of the standard library that our code imports."""
+    found = set()
+    for path in Path(pytest_eventlet_debug.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module)
+    return sorted(name for name in found if name.partition(".")[0] in sys.stdlib_module_names)
+
+
+def public_functions() -> list[tuple[str, ...]]:
+    """Return the public functions of these modules, and of pathlib's class."""
+    functions: list[tuple[str, ...]] = [("builtins", "open")]
+    for name in standard_modules():
+        if name in ("__future__", "builtins", "typing"):
+            continue
+        module = importlib.import_module(name)
+        functions += [
+            (name, each)
+            for each, value in vars(module).items()
+            if not each.startswith("_") and callable(value) and not inspect.isclass(value)
+        ]
+    functions += [
+        ("pathlib", "Path", each)
+        for each, value in inspect.getmembers(pathlib.Path, inspect.isfunction)
+        if not each.startswith("_")
+    ]
+    return functions
+
+
+def called_around_tests(pytester: pytest.Pytester) -> list[tuple[str, ...]]:
+    """Return those of the public functions that our code calls while tests run."""
+    functions = public_functions()
+    assert len(functions) > 500
+    pytester.makepyfile(SURVEY.format(functions=functions))
+    pytester.runpytest("-q", *EVERYTHING).assert_outcomes(passed=2, failed=1)
+    reached = json.loads((pytester.path / "reached.json").read_text())
+    return [tuple(function) for function in reached]
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome"),
+    [(IN_THE_CALL, "passed"), (IN_A_FAILING_CALL, "failed"), (AROUND_THE_TEST, "passed")],
+    ids=["in the call", "in a call that fails", "around the test"],
+)
+def test_no_function_that_a_test_patches_changes_its_outcome_when_it_is_recorded(
+    pytester: pytest.Pytester, how: str, outcome: str
+) -> None:
+    functions = called_around_tests(pytester)
+    assert ("posix", "open") in functions
+    pytester.makepyfile(SUITE.format(functions=functions) + how)
+    result = pytester.runpytest("-q", "--tb=short", *EVERYTHING)
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    result.assert_outcomes(**{outcome: len(functions)})
+
+
+def test_json_patched_in_the_call_costs_neither_the_test_nor_its_trace(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        import json
+
+        def fail(*args, **kwargs):
+            raise RuntimeError("not in this test")
+
+        def test_it(monkeypatch):
+            monkeypatch.setattr(json, "dumps", fail)
+            monkeypatch.setattr(json, "loads", fail)
+    """)
+    result = pytester.runpytest("--strace", "--eventlet-phases=call")
+    result.assert_outcomes(passed=1)
+    assert_nothing_was_lost(pytester, result)
+
+
+def test_json_patched_for_a_class_whose_tests_run_in_a_child_is_no_internal_error(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        from unittest import mock
+        import pytest
+
+        class TestIt:
+            @pytest.fixture(scope="class", autouse=True)
+            def patched(self):
+                with mock.patch("json.dumps", side_effect=RuntimeError("not here")):
+                    yield
+
+            def test_a(self):
+                pass
+
+            def test_b(self):
+                pass
+    """)
+    result = pytester.runpytest("--strace", "--eventlet-hub=poll,selects")
+    result.assert_outcomes(passed=4)
+    assert_nothing_was_lost(pytester, result)
+
+
+def test_a_mock_that_says_all_directories_exist_does_not_hold_the_test_up(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        from unittest import mock
+        import pytest
+
+        @pytest.fixture(scope="module", autouse=True)
+        def patched():
+            with mock.patch("os.mkdir", side_effect=FileExistsError("always")):
+                yield
+
+        def test_it():
+            pass
+    """)
+    result = pytester.runpytest("--strace", "--cprofile", timeout=60)
+    result.assert_outcomes(passed=1)
+    assert_nothing_was_lost(pytester, result)
+
+
+def test_a_profile_is_written_where_open_is_patched(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        from unittest import mock
+        import pytest
+
+        @pytest.fixture(scope="module", autouse=True)
+        def patched():
+            with mock.patch("builtins.open", mock.mock_open(read_data="")):
+                yield
+
+        def test_it():
+            pass
+    """)
+    result = pytester.runpytest("--cprofile")
+    result.assert_outcomes(passed=1)
+    assert_nothing_was_lost(pytester, result)
+    (profile,) = pytester.path.glob("eventlet-debug/*/profile.callgrind")
+    assert "fn=" in profile.read_text()
+
+
+def test_patches_left_on_for_good_end_in_no_traceback(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import json, os, pathlib, re, struct, sys, time
+
+        def fail(*args, **kwargs):
+            raise RuntimeError("for good")
+
+        def test_first():
+            places = (
+                (json, "loads"), (json, "dumps"), (struct, "pack"), (re, "sub"),
+                (pathlib.Path, "mkdir"), (time, "time_ns"), (os, "open"),
+            )
+            for owner, name in places:
+                setattr(owner, name, fail)
+            sys.modules["pyprof2calltree"] = None
+
+        def test_second():
+            pass
+    """)
+    result = pytester.runpytest("-p", "no:cacheprovider", "--strace", "--cprofile", "--pcap")
+    result.assert_outcomes(passed=2)
+    assert_nothing_was_lost(pytester, result)
+
+
+def test_a_mock_that_fails_the_test_when_called_does_not_when_we_call_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        import posix
+        import pytest
+
+        @pytest.fixture(scope="module", autouse=True)
+        def patched():
+            before = posix.open
+            posix.open = lambda *args, **kwargs: pytest.fail("nothing is to be opened")
+            yield
+            posix.open = before
+
+        def test_it():
+            pass
+    """)
+    result = pytester.runpytest("--cprofile")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["cprofile: Failed: nothing is to be opened (*"])
+
+
+def assert_nothing_was_lost(pytester: pytest.Pytester, result: pytest.RunResult) -> None:
+    """See that no tracer had a failure, and no traceback was printed."""
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    records = list(pytester.path.glob("eventlet-debug/*/test.json"))
+    assert records
+    assert [json.loads(record.read_text())["errors"] for record in records] == [[]] * len(records)

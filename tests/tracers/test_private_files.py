@@ -1,0 +1,150 @@
+"""Recordings hold secrets: who may read them, and what is not written through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import json
+import os
+import stat
+
+import pytest
+
+EVERYTHING = ("--strace", "--cprofile", "--pcap", "--dump-asyncio-tasks")
+
+FAILS = """
+    import time
+
+    def test_it(eventlet_trace):
+        with eventlet_trace("strace"):
+            time.time()
+        assert False
+"""
+
+
+@pytest.fixture(params=[0, 0o777], ids=oct)
+def umask(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> Iterator[int]:
+    # Where root writes in spite of modes, they are what they are made to be all the same.
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_only_their_owner_reads_recordings_whatever_the_umask(
+    pytester: pytest.Pytester, umask: int
+) -> None:
+    pytester.makepyfile(FAILS)
+    pytester.runpytest("-p", "no:cacheprovider", *EVERYTHING).assert_outcomes(failed=1)
+    artifacts = pytester.path / "eventlet-debug"
+    found = [artifacts, *artifacts.rglob("*")]
+    names = {path.name for path in found}
+    assert {"strace.txt", "capture.pcapng", "timeline.json", "findings.json"} <= names
+    assert {"profile.cprof", "profile.callgrind", "tasks.txt", "block-1"} <= names
+    for path in found:
+        expected = 0o700 if path.is_dir() else 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == expected, path
+
+
+def test_links_that_a_test_lays_into_its_directory_are_not_written_through(
+    pytester: pytest.Pytester,
+) -> None:
+    victim = pytester.path / "victim"
+    victim.write_text("precious")
+    hard = pytester.path / "hard"
+    hard.write_text("precious, too")
+    pytester.makepyfile("""
+        import os
+
+        NAMES = (
+            "strace.txt capture.pcapng timeline.json findings.json "
+            "profile.cprof profile.callgrind profile.json"
+        )
+
+        def test_it(eventlet_artifacts):
+            for name in NAMES.split():
+                if os.path.exists(eventlet_artifacts / name):
+                    os.unlink(eventlet_artifacts / name)
+                os.symlink(os.path.abspath("victim"), eventlet_artifacts / name)
+            os.link("hard", eventlet_artifacts / "tasks.txt")
+            assert False
+    """)
+    result = pytester.runpytest("--eventlet-phases=call", *EVERYTHING)
+    result.assert_outcomes(failed=1)
+    assert victim.read_text() == "precious"
+    assert hard.read_text() == "precious, too"
+
+
+def test_a_trace_and_a_capture_replace_links_laid_before_they_begin(
+    pytester: pytest.Pytester,
+) -> None:
+    victim = pytester.path / "victim"
+    victim.write_text("precious")
+    pytester.makepyfile("""
+        import os
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def planted(eventlet_artifacts):
+            for name in ("strace.txt", "capture.pcapng"):
+                os.symlink(os.path.abspath("victim"), eventlet_artifacts / name)
+
+        def test_it(planted):
+            os.path.exists("/marked")
+    """)
+    result = pytester.runpytest("--strace", "--pcap", "--eventlet-phases=call")
+    result.assert_outcomes(passed=1)
+    assert victim.read_text() == "precious"
+    (trace,) = pytester.path.glob("eventlet-debug/*/strace.txt")
+    assert not trace.is_symlink()
+    assert '"/marked"' in trace.read_text()
+
+
+def test_git_sees_nothing_of_the_recordings(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    pytester.runpytest("--cprofile").assert_outcomes(passed=1)
+    ignored = (pytester.path / "eventlet-debug" / ".gitignore").read_text().splitlines()
+    assert "*" in ignored
+
+
+SECRETIVE = """
+    import asyncio, os
+
+    def test_it():
+        os.path.exists("/path/with/password=hunter2/in/it")
+
+        async def main():
+            task = asyncio.ensure_future(asyncio.sleep(9), loop=asyncio.get_running_loop())
+            task.set_name("password=hunter2")
+            await asyncio.sleep(0)
+            assert False
+
+        asyncio.run(main())
+"""
+
+
+def test_what_is_to_be_redacted_is_in_no_text_of_the_recordings(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(SECRETIVE)
+    result = pytester.runpytest(
+        "--tb=no", "--eventlet-redact=hunter[0-9]", "--strace", "--pcap", "--dump-asyncio-tasks"
+    )
+    result.assert_outcomes(failed=1)
+    (directory,) = (path.parent for path in pytester.path.glob("eventlet-debug/*/test.json"))
+    for name in ("strace.txt", "timeline.json", "tasks.txt"):
+        text = (directory / name).read_text()
+        assert "password=[redacted]" in text, name
+    for path in directory.iterdir():
+        assert b"hunter2" not in path.read_bytes(), path
+    assert "hunter2" not in result.stdout.str()
+    assert json.loads((directory / "test.json").read_text())["errors"] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [("(", "is no regular expression"), ("x*", "matches the empty text")]
+)
+def test_what_cannot_be_redacted_is_a_usage_error(
+    pytester: pytest.Pytester, value: str, words: str
+) -> None:
+    result = pytester.runpytest(f"--eventlet-redact={value}", "--cprofile")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--eventlet-redact: {value!r} {words}" in result.stderr.str()
