@@ -37,7 +37,7 @@ def test_only_their_owner_reads_recordings_whatever_the_umask(
     artifacts = pytester.path / "eventlet-debug"
     found = [artifacts, *artifacts.rglob("*")]
     names = {path.name for path in found}
-    assert {"strace.txt", "capture.pcapng", "timeline.json", "findings.json"} <= names
+    assert {"strace.txt", "capture.pcapng", "findings.json", "report.js"} <= names
     assert {"profile.cprof", "profile.callgrind", "tasks.txt", "block-1"} <= names
     for path in found:
         expected = 0o700 if path.is_dir() else 0o600
@@ -55,7 +55,7 @@ def test_links_that_a_test_lays_into_its_directory_are_not_written_through(
         import os
 
         NAMES = (
-            "strace.txt capture.pcapng timeline.json findings.json "
+            "strace.txt capture.pcapng findings.json report.js "
             "profile.cprof profile.callgrind profile.json"
         )
 
@@ -130,7 +130,7 @@ def test_what_is_to_be_redacted_is_in_no_text_of_the_recordings(
     )
     result.assert_outcomes(failed=1)
     (directory,) = (path.parent for path in pytester.path.glob("eventlet-debug/*/test.json"))
-    for name in ("strace.txt", "timeline.json", "tasks.txt"):
+    for name in ("strace.txt", "report.js", "tasks.txt"):
         text = (directory / name).read_text()
         assert "password=[redacted]" in text, name
     for path in directory.iterdir():
