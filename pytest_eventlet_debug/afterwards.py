@@ -32,15 +32,16 @@ def register(
     gathering = Gathering(config, hubs, settings.hub_in_ids)
     manager.register(gathering, Gathering.NAME)
     reruns = Reruns(config, settings, gathering, run, own_pids)
+    # Of several that finish a session, pytest asks the last to be registered first: what differs
+    # is known, then what is traced once more, and then run.json and the report are written.
+    if settings.retrace and settings.tracers:
+        manager.register(Retrace(config, settings, gathering, reruns), Retrace.NAME)
     controller: Controller | None = manager.getplugin(Controller.NAME)
     if controller is not None:
         differences = HubDifferences(config, settings, controller, gathering, reruns)
         manager.register(differences, HubDifferences.NAME)
-    # The last to be registered is the first of those that come last: what is saved is complete.
     if settings.save is not None or settings.compare is not None:
         _register_upgrade_check(config, settings, gathering, reruns)
-    if settings.retrace and settings.tracers:
-        manager.register(Retrace(config, settings, gathering, reruns), Retrace.NAME)
     if settings.culprit is not None:
         manager.register(Culprit(settings, gathering, reruns))
 

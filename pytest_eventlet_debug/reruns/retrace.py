@@ -32,8 +32,6 @@ class Retrace:
         #: How each test ended under the tracers.
         self.traced: dict[str, Attempt] = {}
 
-    # After the differences are known.
-    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if not self._reruns.possible or exitstatus != pytest.ExitCode.TESTS_FAILED:
             return
