@@ -22,9 +22,7 @@ from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.alive.watch import AsyncioWatch
-
-FILE = "tasks.txt"
-"""The artifact of a failing test."""
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
 
 _DUMPED = "_eventlet_debug_dumped"
 # Stacks in the file, where there is more room than in a report.
@@ -137,7 +135,7 @@ class AliveDump:
             self._as_it_failed = None
             report.sections += sections(alive)
             if self._directory is not None:
-                self._write(self._directory(item) / FILE, alive)
+                self._write(self._directory(item) / TASKS_FILE, alive)
         except BaseException as failure:
             text = f"could not be listed: {type(failure).__name__}"
             report.sections.append(("Asyncio tasks", text))
