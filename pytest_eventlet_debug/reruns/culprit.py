@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import tests
-from pytest_eventlet_debug.reruns.judgement import BAD
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.reruns.smallest import smallest
 from pytest_eventlet_debug.settings import Settings

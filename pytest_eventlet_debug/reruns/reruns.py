@@ -31,7 +31,7 @@ class Rerun:
 
     def __init__(self, config: pytest.Config, hub: str | None, hub_in_ids: bool) -> None:
         self._config = config
-        self._gathering = Gathering(config, [hub or "default"], hub_in_ids)
+        self._gathering = Gathering(config, lambda: [hub or "default"], hub_in_ids)
         self._running: dict[str, None] = {}
 
     def receive(self, message: messages.Message) -> None:
