@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import newest_attempt
 from pytest_eventlet_debug.children.child import ALIVE_SIGNAL
@@ -98,7 +99,7 @@ def gather(
     calls = _strace_sample(runner, scratch)
     directories = [newest_attempt(artifacts, nodeid) for nodeid in nodeids]
     for directory in directories:
-        calls = calls or tail(directory / "strace.txt")
+        calls = calls or tail(directory / STRACE_FILE)
     inside = _inside(process, scratch.with_name("py-spy.txt"))
     _keep(directories, inside)
     last = "\n".join(calls.splitlines()[-_CALLS:])
