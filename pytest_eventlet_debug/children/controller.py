@@ -269,6 +269,7 @@ class Controller:
         if process.exit_status == usage_error and refused:
             self.usage_error = process.usage_error
         elif run.exit_status is None or process.died:
+            self.replay.note_end(run, "crashed")
             self.replay.report_end(run, "crashed", process.end, last_words)
             self._go_on(run)
         elif process.output and not self._interactive:
@@ -286,20 +287,26 @@ class Controller:
         if timeout is not None and run.silent >= timeout:
             self._end_hung(run, process)
         elif run.silent >= run.notice_after:
-            run.notice_after *= 2
-            self.replay.say(
-                f"{run.name}: silent for {run.silent:.0f} s in {run.where}; "
-                f"{evidence.activity(process.runner)}"
-            )
+            self._say_silent(run, process)
+
+    def _say_silent(self, run: HubRun, process: ChildProcess) -> None:
+        run.notice_after *= 2
+        silent, doing = run.silent, evidence.activity(process)
+        if doing is not None:
+            self.replay.say(f"{run.name}: silent for {silent:.0f} s in {run.where}; {doing}")
 
     def _end_hung(self, run: HubRun, process: ChildProcess) -> None:
+        """Kill a child that has been silent for too long, unless it speaks when looked at."""
         silent = run.silent
         sections = evidence.gather(
             process, self._directory / "sample.strace", self._settings.artifacts, run.running
         )
+        if sections is None:
+            self.replay.say(f"{run.name}: {run.where} went on after {run.silent:.1f} s")
+            self._hear(run)
+            return
+        self.replay.note_end(run, "hung")  # while the helper still waits to complete it
         process.kill()
-        while self._hear(run):
-            pass
         sections += process.captured
         process.close()
         self.replay.report_end(run, "hung", f"silent for {silent:.0f} s, killed", sections)

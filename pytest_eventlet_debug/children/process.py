@@ -56,6 +56,7 @@ class ChildProcess:
         self._decoder = messages.Decoder()
         self._status: int | None = None
         self._garbled = ""
+        self._line_ended = False
         self._captured: list[tuple[str, int]] = []
         near, far = (side.detach() for side in _socket.socketpair())
         self.descriptor = unpatched.move_up(near)
@@ -109,6 +110,7 @@ class ChildProcess:
             if error.errno != errno.ECONNRESET:
                 raise
             data = b""
+        self._line_ended = not data
         heard: list[messages.Message] = []
         try:
             heard.extend(self._decoder.feed(data))
@@ -117,6 +119,15 @@ class ChildProcess:
             self._garbled = f"ended, for what it sent cannot be read: {error}"
             self.kill()
         return heard or ([] if data and not self._garbled else None)
+
+    def wait_until_heard(self, seconds: float) -> bool:
+        """Wait for the child to say something; return whether it has.
+
+        :param seconds: how long to wait at most.
+        """
+        # A line that has ended can be read for ever.
+        line = [] if self._line_ended else [self.descriptor]
+        return bool(unpatched.wait_readable(line, seconds))
 
     def stop_after_test(self) -> None:
         """Ask the child to end when the test that it runs is over."""
@@ -220,9 +231,11 @@ class ChildProcess:
 
         before = proc.size(self._stderr)
         self._signal(STACKS_SIGNAL)
-        while seconds > 0 and not proc.read(self._stderr, before).endswith("\n"):
-            unpatched.wait_readable([], 0.02)
-            seconds -= 0.02
+        deadline = unpatched.monotonic() + seconds
+        while unpatched.monotonic() < deadline:
+            if proc.read(self._stderr, before).endswith("\n"):
+                break
+            unpatched.wait_readable([], 0.005)
         return proc.read(self._stderr, before).strip()
 
     def kill(self) -> None:

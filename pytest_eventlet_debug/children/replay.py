@@ -145,7 +145,7 @@ class Replay:
         )
         pytest_internals.keep_subtest_parameters(report, data)
         if report.nodeid in run.running:
-            run.running[report.nodeid].phases.add(str(report.when))
+            run.running[report.nodeid].note(report)
         self._log(run, report)
 
     def _log(self, run: HubRun, report: pytest.TestReport) -> None:
@@ -246,9 +246,16 @@ class Replay:
         for nodeid, test in list(run.running.items()):
             self._replay_held(run, test)
             # "???" is the phase that xdist gives the report on a worker's death.
-            if test.phases & {"teardown", "???"}:
+            if test.phases.keys() & {"teardown", "???"}:
                 run.running.pop(nodeid)
                 run.done.append(nodeid)
+
+    def note_end(self, run: HubRun, end: End) -> None:
+        """Note in their recordings how the tests that a child is in have ended, and when."""
+        now_ns = unpatched.time_ns()
+        for nodeid, test in run.running.items():
+            phases = test.phases_until(now_ns)
+            test.directory = artifacts.note_end(self._artifacts, nodeid, end, phases)
 
     def report_end(
         self, run: HubRun, end: End, verdict: str, sections: list[tuple[str, str]]
@@ -260,8 +267,7 @@ class Replay:
         for nodeid, test in list(run.running.items()):
             self._replay_held(run, test)
             path, line, _ = test.location
-            directory = artifacts.note_end(self._artifacts, nodeid, end)
-            properties = [(DIRECTORY_PROPERTY, str(directory))] if directory else []
+            properties = [(DIRECTORY_PROPERTY, str(test.directory))] if test.directory else []
             report = pytest.TestReport(
                 nodeid=nodeid,
                 location=test.location,
