@@ -11,11 +11,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import os
-from pathlib import Path
 import posix
-import shutil
 import signal
-import tempfile
 from typing import Any
 
 import pytest
@@ -35,6 +32,7 @@ from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.scratch import ScratchDirectory
 
 #: How long children have to tear down after Ctrl-C; a second Ctrl-C cuts it short.
 INTERRUPT_SECONDS = 10.0
@@ -74,7 +72,8 @@ class Controller:
         self._jobs = 1 if self._interactive else min(settings.jobs, len(self.runs))
         # Tests that run side by side, of workers or hubs, would mix their lines.
         self._whole_tests = self._jobs > 1 or has_workers
-        self._directory = Path(tempfile.mkdtemp(prefix="pytest-eventlet-debug-"))
+        self._scratch = ScratchDirectory()
+        self._directory = self._scratch.path
         self.usage_error: str | None = None
         self._has_terminal = False
         self._at_terminal: int | None = None
@@ -148,7 +147,7 @@ class Controller:
 
     def pytest_unconfigure(self) -> None:
         self._kill_all()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.remove()
 
     def pytest_report_teststatus(
         self, report: pytest.TestReport
@@ -356,7 +355,7 @@ class Controller:
 
         def end(number: int, frame: object) -> None:
             self._kill_all()
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._scratch.remove()
             signal.signal(number, signal.SIG_DFL)
             posix.kill(posix.getpid(), number)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+import posix
+import signal
 
+from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
 from pytest_eventlet_debug.system import unpatched
 
 _TAIL_BYTES = 4000
@@ -18,6 +21,17 @@ def descendants(pid: int) -> list[int]:
         return [process.pid for process in psutil.Process(pid).children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def continue_helpers(pid: int) -> None:
+    """Let the helper of a process that is dead complete its work, where somebody has stopped it."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            command = process.cmdline()
+            if HELPER_PROGRAM in command and str(pid) in command:
+                posix.killpg(posix.getpgid(process.pid), signal.SIGCONT)
 
 
 def ids(pid: int) -> list[int]:

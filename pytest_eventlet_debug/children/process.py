@@ -27,6 +27,12 @@ from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.system import pids
 from pytest_eventlet_debug.system import unpatched
 
+#: Seconds for a tracer to let a dead process go.
+_LETTING_GO_SECONDS = 1.0
+
+#: Seconds for a process to end after SIGKILL, at most.
+_END_SECONDS = 5.0
+
 _CAPTURED = ("Captured stdout", "Captured stderr")
 
 
@@ -239,14 +245,29 @@ class ChildProcess:
         return proc.read(self._stderr, before).strip()
 
     def kill(self) -> None:
-        """End the process, its group and its descendants by SIGKILL, and reap it."""
+        """End the process, its group and its descendants by SIGKILL, and reap it.
+
+        A dead process cannot be reaped before its tracer lets it go: a strace that does not
+        is ended, too.
+        """
         if not self.ended():
             runner = self.runner
-            for pid in (*proc.descendants(runner), runner):
+            processes = (*proc.descendants(runner), runner)
+            for pid in processes:
                 _kill(pid)
             self._kill_group(runner)
-        while not self.ended():
+            if not self._ends_within(_LETTING_GO_SECONDS):
+                for tracer in {*map(proc.tracer, processes)} - {0, proc.tracer(posix.getpid())}:
+                    _kill(tracer)
+            proc.continue_helpers(runner)
+        if not self._ends_within(_END_SECONDS):
+            self._status = signal.SIGKILL  # it is dead, and some debugger has it
+
+    def _ends_within(self, seconds: float) -> bool:
+        deadline = unpatched.monotonic() + seconds
+        while not self.ended() and unpatched.monotonic() < deadline:
             unpatched.wait_readable([], 0.005)
+        return self.ended()
 
     def _kill_group(self, group: int) -> None:
         if not self._interactive:

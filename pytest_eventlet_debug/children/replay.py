@@ -173,7 +173,9 @@ class Replay:
 
     def _log_collected(self, report: pytest.CollectReport, run: HubRun) -> None:
         _set_hub(report, run)
-        if report.failed:
+        if report.failed and report.when != "collect":  # all tests of the run are there
+            run.trouble = "its process ended outside of any test"
+        elif report.failed:
             self.collect_errors += 1
             # For people: the reports of all hubs have the same heading.
             report.sections.append(("eventlet hub", run.name))
@@ -287,9 +289,14 @@ class Replay:
         self, run: HubRun, verdict: str, sections: list[tuple[str, str]]
     ) -> None:
         name = f"eventlet hub {run.name}"
-        where = "while it collected" if run.ids is None else "outside of any test"
+        collected = run.ids is not None
+        where = "outside of any test" if collected else "while it collected"
         evidence = Evidence(name, None, f"{verdict} {where}", sections)
-        report = pytest.CollectReport(nodeid=name, outcome="failed", longrepr=evidence, result=[])
+        # In the report's heading: "ERROR collecting ..." or "ERROR at end of ...".
+        when = "end" if collected else "collect"
+        report = pytest.CollectReport(
+            nodeid=name, outcome="failed", longrepr=evidence, result=[], when=when
+        )
         self._log_collected(report, run)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from pathlib import Path
-import tempfile
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.scratch import ScratchDirectory
 
 _TICK_SECONDS = 0.2
 
@@ -81,8 +80,7 @@ class Reruns:
 
     def run(self, hub: str | None, nodeids: Sequence[str]) -> dict[str, tuple[Outcome, float]]:
         """Run tests of one hub once more; return the outcome and the seconds of each."""
-        with tempfile.TemporaryDirectory(prefix="pytest-eventlet-debug-") as name:
-            directory = Path(name)
+        with ScratchDirectory() as directory:
             # Its coverage data goes with the directory: the run has been measured.
             assignment = ChildAssignment(
                 hub=hub,

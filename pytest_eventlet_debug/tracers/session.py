@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 import warnings
 
@@ -20,6 +21,7 @@ from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.completion import Completion
+from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -72,6 +74,13 @@ class TracerSession:
         self._phase: Phase | None = None
         self._running: list[_Running] = []
         self._in_debugger: list[_Running] = []
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """Record nothing in a fork that goes on running tests: all this is its parent's."""
+        self._tracers, self._running, self._in_debugger = (), [], []
+        self._item, self._test = None, None
+        self._completion = Completion(lambda: None)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -159,6 +168,9 @@ class TracerSession:
         """Keep a tracer's failure, and the disk's, out of the test."""
         try:
             yield
+        except HelperGoneError as error:
+            running.failed = True
+            self._note(str(error))  # one line for all tracers that need it
         except (TracerError, OSError) as error:
             running.failed = True
             self._note(f"{running.tracer.name}: {error}")
@@ -250,7 +262,9 @@ class TracerSession:
         self._finish()
         for problem in self._completion.wait():
             with contextlib.suppress(EventletDebugWarning):
-                warnings.warn(EventletDebugWarning(problem), stacklevel=1)
+                # It is no line of code that this is about.
+                where = str(self._settings.artifacts)
+                warnings.warn_explicit(EventletDebugWarning(problem), None, where, 0)
 
     def pytest_unconfigure(self) -> None:
         for tracer in self._tracers:

@@ -238,7 +238,7 @@ def test_a_crash_after_the_last_test_is_reported_and_fails_the_run(
     assert ended(result) == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
     assert result.ret != pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
-        ["*eventlet hub asyncio*", "ended with exit status 3 outside of any test"]
+        ["*ERROR at end of eventlet hub asyncio*", "ended with exit status 3 outside of any test"]
     )
 
 
@@ -435,6 +435,8 @@ def test_a_hang_after_the_last_test_is_reported(pytester: pytest.Pytester, deed:
     assert ended(result)[:2] == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
     assert result.ret != pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["silent for 6 s, killed*", "*in hang"])
+    result.stdout.no_fnmatch_line("*collect*asyncio*")
+    result.stdout.no_fnmatch_line("*errors during collection*")
 
 
 def test_one_hub_or_none_with_a_timeout_gets_a_process_to_kill(pytester: pytest.Pytester) -> None:
