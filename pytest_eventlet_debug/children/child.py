@@ -18,6 +18,7 @@ import pytest
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug import roles
 from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.system import tty
@@ -46,7 +47,11 @@ def give_up_files(config: pytest.Config, assignment: ChildAssignment) -> None:
     for option in _CONTROLLERS_FILES:
         if getattr(config.option, option, None):
             setattr(config.option, option, None)
+    if assignment.randomly_seed is not None:
+        config.option.randomly_seed = assignment.randomly_seed
     config.option.cacheclear = False
+    if getattr(config.option, "clean_alluredir", False):
+        config.option.clean_alluredir = False  # the controller has done it, for all hubs
     config.option.maxfail = assignment.maxfail
     if getattr(config.option, "stepwise_skip", False):
         config.option.stepwise, config.option.stepwise_skip = True, assignment.stepwise_skip
@@ -121,6 +126,10 @@ class Reporter:
         cache = getattr(config, "cache", None)
         if cache is not None:
             cache.set = _without(cache.set, _CONTROLLERS_CACHE)
+
+        results = benchmarks.sender(config, lambda found: self._send(messages.Benchmarks(found)))
+        if results is not None:
+            manager.register(results)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:

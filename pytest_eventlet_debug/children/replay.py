@@ -10,6 +10,7 @@ import pytest
 
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import pytest_internals
+from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.evidence import Evidence
 from pytest_eventlet_debug.children.evidence import Interruption
@@ -120,6 +121,8 @@ class Replay:
                 self._warning_recorded(message)
             case messages.Text(text):
                 self._text(text)
+            case messages.Benchmarks(results):
+                benchmarks.receive(self._config, results)
             case messages.Debugger(opens):
                 run.debugging = opens
                 run.hear()
