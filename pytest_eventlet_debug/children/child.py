@@ -49,6 +49,11 @@ def give_up_files(config: pytest.Config, assignment: ChildAssignment) -> None:
             setattr(config.option, option, None)
     if assignment.randomly_seed is not None:
         config.option.randomly_seed = assignment.randomly_seed
+    if hasattr(config.option, "environment_expression"):
+        # pytest-testmon keeps what it knows for each environment, and forgets tests that it does
+        # not find in one.
+        told = config.option.environment_expression, assignment.hub
+        config.option.environment_expression = " ".join(filter(None, told))
     config.option.cacheclear = False
     if getattr(config.option, "clean_alluredir", False):
         config.option.clean_alluredir = False  # the controller has done it, for all hubs
@@ -196,7 +201,8 @@ class Reporter:
         self._send(messages.SessionStart(pytest_internals.captured_files(self._config)))
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        self._send(messages.Deselected([item.nodeid for item in items]))
+        # pytest-testmon's stand for tests in files that it did not even open.
+        self._send(messages.Deselected([getattr(item, "nodeid", "") for item in items]))
 
     def pytest_warning_recorded(
         self,
@@ -238,6 +244,7 @@ class Reporter:
         shouldstop, shouldfail = ("", "")
         if session is not None:
             shouldstop, shouldfail = str(session.shouldstop or ""), str(session.shouldfail or "")
+            exitstatus = int(session.exitstatus)  # plugins may have changed it
         self._send(messages.SessionFinish(int(exitstatus), shouldstop, shouldfail))
 
 

@@ -39,6 +39,9 @@ INTERRUPT_SECONDS = 10.0
 
 _TICK_SECONDS = 0.2
 
+# Of pytest-testmon: what a test executes is known in the process that runs it.
+_CHILDRENS_PLUGINS = ("TestmonCollect", "TestmonSelect")
+
 
 class Controller:
     """Run the hubs, some at a time; a plugin object.
@@ -78,6 +81,8 @@ class Controller:
         self._has_terminal = False
         self._at_terminal: int | None = None
         self.replay: Replay
+        for name in _CHILDRENS_PLUGINS:
+            config.pluginmanager.unregister(name=name)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -136,6 +141,11 @@ class Controller:
         Stepwise(self._config).save({hub: n for hub, n in counts.items() if n is not None})
         if self.replay.internal_error:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        elif session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and all(
+            run.exit_status == pytest.ExitCode.OK for run in self.runs if run.wanted
+        ):
+            # A plugin of the children's knows that this is as it should be: pytest-testmon does.
+            session.exitstatus = pytest.ExitCode.OK
 
     @pytest.hookimpl(trylast=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:

@@ -29,8 +29,9 @@ from pytest_eventlet_debug.tracers.report_properties import DIRECTORY_PROPERTY
 class _Deselected:
     """Stands for an item that a child deselected."""
 
-    def __init__(self, nodeid: str) -> None:
+    def __init__(self, nodeid: str, config: pytest.Config) -> None:
         self.nodeid = self.name = nodeid
+        self.config = config
 
 
 class Replay:
@@ -219,7 +220,7 @@ class Replay:
     def _deselected(self, run: HubRun, nodeids: list[str]) -> None:
         if run.children == 1:  # later ones deselect the same again, and what has run
             run.deselected.update(nodeids)
-            items = [_Deselected(nodeid) for nodeid in nodeids]
+            items = [_Deselected(nodeid, self._config) for nodeid in nodeids]
             self._config.hook.pytest_deselected(items=items)
 
     def _warning_recorded(self, recorded: messages.WarningRecorded) -> None:

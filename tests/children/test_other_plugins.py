@@ -215,3 +215,23 @@ def test_allure_has_a_result_for_each_hub_with_the_hub_as_a_parameter(
         parameters = [each["parameters"] for each in results]
         assert sorted(one["value"] for (one,) in parameters) == ["'asyncio'", "'epolls'"]
         assert {one["name"] for (one,) in parameters} == {"eventlet_hub"}
+
+
+@needs("testmon")
+def test_testmon_runs_on_each_hub_what_a_change_concerns(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x="def test_a(): pass", test_y="def test_b(): pass")
+    tests = on_both("test_a", "test_b")
+    assert ran(run(pytester, BOTH, "-v", "--testmon")) == tests
+    again = run(pytester, BOTH, "-v", "--testmon")
+    assert ran(again) == []
+    assert again.ret == pytest.ExitCode.OK
+    pytester.makepyfile(test_y="def test_b(): assert 1")
+    assert ran(run(pytester, BOTH, "-v", "--testmon")) == on_both("test_b")
+
+
+@needs("pytest_sugar")
+def test_sugars_progress_is_that_of_all_hubs(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x="def test_a(): pass\ndef test_b(): pass\ndef test_c(): pass")
+    result = run(pytester, BOTH, "--force-sugar", "-k", "test_a or test_b")
+    seen = [int(percent) for percent in re.findall(r"(\d+)% ", result.stdout.str())]
+    assert [each for each in dict.fromkeys(seen) if each] == [25, 50, 75, 100]
