@@ -235,3 +235,38 @@ def test_sugars_progress_is_that_of_all_hubs(pytester: pytest.Pytester) -> None:
     result = run(pytester, BOTH, "--force-sugar", "-k", "test_a or test_b")
     seen = [int(percent) for percent in re.findall(r"(\d+)% ", result.stdout.str())]
     assert [each for each in dict.fromkeys(seen) if each] == [25, 50, 75, 100]
+
+
+#: Plugins that need nothing of ours, by module: options, a test that uses them, and how often it
+#: runs on a hub.
+WORKING = {
+    "pytest_asyncio": (
+        ["-p", "asyncio"],
+        "import pytest\n@pytest.mark.asyncio\nasync def test_a(): pass",
+        1,
+    ),
+    "pytest_flakefinder": (["--flake-finder", "--flake-runs=2"], "def test_a(): pass", 2),
+    "pytest_instafail": (["--instafail"], "def test_a(): pass", 1),
+    "pytest_jsonreport": (["--json-report"], "def test_a(): pass", 1),
+    "pytest_mock": ([], "def test_a(mocker): mocker.patch('os.getcwd')", 1),
+    "pytest_order": ([], "import pytest\n@pytest.mark.order(1)\ndef test_a(): pass", 1),
+    "pytest_repeat": (["--count=2"], "def test_a(): pass", 2),
+    "pytest_reportlog": (["--report-log=log.jsonl"], "def test_a(): pass", 1),
+    "pytest_split": (["--splits=1", "--group=1"], "def test_a(): pass", 1),
+}
+
+
+@pytest.mark.parametrize("module", [pytest.param(name, marks=needs(name)) for name in WORKING])
+def test_a_plugin_that_works_without_hubs_works_with_several(
+    pytester: pytest.Pytester, module: str
+) -> None:
+    options, program, times = WORKING[module]
+    pytester.makepyfile(test_x=program)
+    result = run(pytester, BOTH, *options)
+    result.assert_outcomes(passed=2 * times)
+    result.stdout.fnmatch_lines(["no tests differ between epolls, asyncio"])
+    if module in ("pytest_jsonreport", "pytest_reportlog"):
+        (path,) = [*pytester.path.glob(".report.json"), *pytester.path.glob("log.jsonl")]
+        text = path.read_text()
+        assert "test_a[epolls]" in text
+        assert "test_a[asyncio]" in text
