@@ -311,8 +311,9 @@ class Controller:
             process, self._directory / "sample.strace", self._settings.artifacts, run.running
         )
         if sections is None:
-            self.replay.say(f"{run.name}: {run.where} went on after {run.silent:.1f} s")
-            self._hear(run)
+            said = f"{run.name}: {run.where} went on after {run.silent:.1f} s"
+            if self._hear(run):  # and has not just died
+                self.replay.say(said)
             return
         self.replay.note_end(run, "hung")  # while the helper still waits to complete it
         process.kill()

@@ -74,6 +74,7 @@ class TracerSession:
         self._phase: Phase | None = None
         self._running: list[_Running] = []
         self._in_debugger: list[_Running] = []
+        self._is_fork = False
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
@@ -81,6 +82,7 @@ class TracerSession:
         self._tracers, self._running, self._in_debugger = (), [], []
         self._item, self._test = None, None
         self._completion = Completion(lambda: None)
+        self._is_fork = True
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -90,6 +92,8 @@ class TracerSession:
             _Running(tracer, self._settings.phases or tracer.default_phases)
             for tracer in self._tracers
         ]
+        if self._is_fork:
+            self._note("a fork of the test process is not recorded")
         return (yield from self._around("setup"))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
