@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_eventlet_debug import roles
+from pytest_eventlet_debug.hubs import allure_results
 from pytest_eventlet_debug.hubs import names as hubs
+from pytest_eventlet_debug.hubs import randomly
 from pytest_eventlet_debug.hubs.ids import HubItems
 from pytest_eventlet_debug.hubs.witness import HubWitness
 from pytest_eventlet_debug.settings import Settings
@@ -310,6 +312,8 @@ class Activation:
             register = self._config.pluginmanager.register
             register(ArgumentsOfHub(self.hub.name, self._hub_names))
             register(HubItems(self.hub.name))
+            randomly.hash_without_hub(self._config, self.hub.name)
+            allure_results.register(self._config, self.hub.name)
 
     def _own_descriptors(self) -> set[int]:
         """Return the descriptors that the plugin has open in this process."""

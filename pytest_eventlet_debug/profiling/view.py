@@ -28,4 +28,7 @@ def open_only(directories: Iterable[Path]) -> str:
         return f"there is no {' or '.join(programs)} on PATH; the profile is {profiles[0]}"
     # Not visualize(): that converts again, into a file without the right summary line.
     status = subprocess.call([program, str(profiles[0])])
-    return f"{program} has shown {profiles[0]}" + (f" (exit status {status})" if status else "")
+    if status:
+        ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"{program} {ended}; the profile is {profiles[0]}"
+    return f"{program} has shown {profiles[0]}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
-from pathlib import Path
-import tempfile
 
 import pytest
 
@@ -22,6 +20,7 @@ from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.stress import stress
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.scratch import ScratchDirectory
 
 _TICK_SECONDS = 0.2
 
@@ -122,7 +121,7 @@ class Reruns:
     def _run_in_one_process(
         self, hub: str | None, nodeids: Sequence[str], tracing: Tracing
     ) -> dict[str, Attempt]:
-        with tempfile.TemporaryDirectory(prefix="pytest-eventlet-debug-") as name:
+        with ScratchDirectory() as directory:
             # Its coverage data goes with the directory: the run has been measured.
             assignment = ChildAssignment(
                 hub=hub,
@@ -131,7 +130,7 @@ class Reruns:
                 own_pids=self._own_pids,
                 tracing=tracing,
             )
-            process = start_child(self._config, assignment, Path(name), "rerun", nodeids)
+            process = start_child(self._config, assignment, directory, "rerun", nodeids)
             rerun = Rerun(self._config, hub, self._settings.hub_in_ids)
             try:
                 end = self._listen(process, rerun)
