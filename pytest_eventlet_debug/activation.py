@@ -202,19 +202,20 @@ class Activation:
         """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""
         manager = self._config.pluginmanager
         if self._assignment is None and not manager.hasplugin(_SUMMARY):
+            from pytest_eventlet_debug.outcomes.gathering import Gathering
             from pytest_eventlet_debug.report.writing import ReportWriter
             from pytest_eventlet_debug.run_facts import RunEnd
             from pytest_eventlet_debug.summary import Summary
 
-            manager.register(Summary(self._config, self.settings), _SUMMARY)
+            hub_in_ids = self.settings.hub_in_ids
+            gathering = Gathering(self._config, self._tests_hubs, hub_in_ids)
+            manager.register(gathering, Gathering.NAME)
+            manager.register(Summary(self._config, self.settings, gathering), _SUMMARY)
             manager.register(RunEnd(self.settings, self._run))
-            manager.register(
-                ReportWriter(self._config, self.settings, self._report_hubs, self._run)
-            )
+            manager.register(ReportWriter(self.settings, gathering, self._run))
             self._register_html_links()
 
-    def _report_hubs(self) -> tuple[str, ...]:
-        # Asked for at the end: to find out the default hub imports eventlet.
+    def _tests_hubs(self) -> tuple[str, ...]:
         return self._hub_names or (self.hub.name,)
 
     def _register_html_links(self) -> None:
@@ -230,11 +231,14 @@ class Activation:
         if not (self.settings.needs_children or self._needs_gathering):
             return
         from pytest_eventlet_debug.afterwards import register
+        from pytest_eventlet_debug.outcomes.gathering import Gathering
 
+        gathering: Gathering | None = self._config.pluginmanager.getplugin(Gathering.NAME)
+        assert gathering is not None  # at the root it has just been registered
         register(
             self._config,
             self.settings,
-            self._hub_names or (self.hub.name,),
+            gathering,
             run=self._run,
             own_pids=self._own_pids,
         )

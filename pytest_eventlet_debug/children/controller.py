@@ -295,10 +295,12 @@ class Controller:
     def _end_hung(self, run: HubRun, process: ChildProcess) -> None:
         silent = run.silent
         sections = evidence.gather(
-            process, self._directory / "sample.strace", self._settings.artifacts, run.running
+            process,
+            self._directory / "sample.strace",
+            self._settings.artifacts,
+            run.running,
+            self._settings.redact,
         )
-        redact = self._settings.redact
-        sections = [(title, redact(text)) for title, text in sections]
         process.kill()
         while self._hear(run):
             pass

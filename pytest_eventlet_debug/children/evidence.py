@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import newest_attempt
 from pytest_eventlet_debug.children.child import ALIVE_SIGNAL
@@ -21,6 +22,8 @@ from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.pytest_internals import ReprFileLocation
 from pytest_eventlet_debug.pytest_internals import TerminalRepr
 from pytest_eventlet_debug.pytest_internals import TerminalWriter
+from pytest_eventlet_debug.redaction import Redaction
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 
 _CALLS = 12
@@ -84,13 +87,18 @@ class Interruption(TerminalRepr):
 
 
 def gather(
-    process: ChildProcess, scratch: Path, artifacts: Path, nodeids: Iterable[str]
+    process: ChildProcess,
+    scratch: Path,
+    artifacts: Path,
+    nodeids: Iterable[str],
+    redact: Redaction,
 ) -> list[tuple[str, str]]:
     """Look at a silent child from outside, before it is killed.
 
     :param scratch: where a second of strace may go.
     :param artifacts: where its tests may be recorded already; two straces cannot attach.
     :param nodeids: the tests it is in.
+    :param redact: takes out of a text what is not to be in it.
     """
     runner = process.runner
     burning = activity(runner)
@@ -98,10 +106,11 @@ def gather(
     calls = _strace_sample(runner, scratch)
     directories = [newest_attempt(artifacts, nodeid) for nodeid in nodeids]
     for directory in directories:
-        calls = calls or tail(directory / "strace.txt")
-    inside = _inside(process, scratch.with_name("py-spy.txt"))
+        calls = calls or tail(directory / STRACE_FILE)
+    seen = _inside(process, scratch.with_name("py-spy.txt"))
+    inside = [(title, redact(text)) for title, text in seen]
     _keep(directories, inside)
-    last = "\n".join(calls.splitlines()[-_CALLS:])
+    last = redact("\n".join(calls.splitlines()[-_CALLS:]))
     return [("What it does", burning), *inside, ("Its last system calls", last)]
 
 
@@ -127,7 +136,7 @@ def _keep(directories: Iterable[Path], sections: Iterable[tuple[str, str]]) -> N
     for directory in directories:
         if (directory / TEST_FILE).exists():
             with contextlib.suppress(OSError):
-                (directory / HANG_FILE).write_text(text, errors="backslashreplace")
+                files.replace(directory / HANG_FILE, text.encode("utf-8", "backslashreplace"))
 
 
 def _py_spy(pid: int, path: Path, seconds: float = 5.0) -> str:

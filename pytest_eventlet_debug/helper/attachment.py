@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.trace_limit import LOOK_SECONDS
@@ -120,7 +121,7 @@ class _Strace:
             import tempfile  # only for the trial before the first test
 
             self._scratch = tempfile.mkdtemp(prefix="pytest-eventlet-debug-")
-            path = os.path.join(self._scratch, "strace.txt")
+            path = os.path.join(self._scratch, STRACE_FILE)
         elif append:
             self._appended_to, path = path, path + ".part"
         self._path = path

@@ -31,7 +31,7 @@ class Rerun:
 
     def __init__(self, config: pytest.Config, hub: str | None, hub_in_ids: bool) -> None:
         self._config = config
-        self._gathering = Gathering(config, [hub or "default"], hub_in_ids)
+        self._gathering = Gathering(config, lambda: [hub or "default"], hub_in_ids)
         self._running: dict[str, None] = {}
 
     def receive(self, message: messages.Message) -> None:
@@ -110,11 +110,12 @@ class Reruns:
         """
         attempts: dict[str, Attempt] = {}
         left = list(nodeids)
-        while left:
+        tries = 2
+        while left and tries:
             found = self._run_in_one_process(hub, left, tracing)
             attempts.update((nodeid, found[nodeid]) for nodeid in left if nodeid in found)
-            if not any(nodeid in found for nodeid in left):
-                break
+            # A process that ended before its first test is tried once more.
+            tries = 2 if any(nodeid in found for nodeid in left) else tries - 1
             left = [nodeid for nodeid in left if nodeid not in found]
         return attempts
 

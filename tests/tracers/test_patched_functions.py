@@ -316,6 +316,18 @@ def test_a_mock_that_fails_the_test_when_called_does_not_when_we_call_it(
     result.stdout.fnmatch_lines(["cprofile: Failed: nothing is to be opened (*"])
 
 
+def test_leaks_that_cannot_be_looked_for_fail_no_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import gc
+
+        def test_it():
+            gc.get_objects = lambda *args, **kwargs: 1 / 0
+    """)
+    result = pytester.runpytest("--eventlet-leaks=fail")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["leaks: ZeroDivisionError: division by zero (*"])
+
+
 def assert_nothing_was_lost(pytester: pytest.Pytester, result: pytest.RunResult) -> None:
     """See that no tracer had a failure, and no traceback was printed."""
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
