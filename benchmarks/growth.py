@@ -3,13 +3,15 @@
 Usage: python benchmarks/growth.py [--quick]
 
 The first two run pytest with all tracers and without the plugin, in turn, and print the CPU
-time of all processes above the plain run, for each test and each greenthread. The third reads
-traces past the detectors of findings. What is linear has the same figure in each row.
+time of all processes above the plain run, and what each test or greenthread more has added to
+the row before. The third reads traces past the detectors of findings. What is linear has the
+same figure in each row.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 import tempfile
 import time
@@ -38,15 +40,24 @@ def spawning(scratch: Path, greenthreads: int) -> cost.Workload:
     return cost.Workload(name, directory, ("test_spawns.py",), greenthreads)
 
 
-def print_above_plain(workload: cost.Workload, rounds: int, scratch: Path) -> None:
-    """Print what one test or greenthread costs above the plain run, and the bytes it leaves."""
+def above_plain(workload: cost.Workload, rounds: int, scratch: Path) -> float:
+    """Return the seconds of CPU time that all tracers take above the plain run."""
     wanted = (cost.BASE, "all five")
     ways = [way for way in cost.available(cost.WAYS) if way.name in wanted]
-    found = cost.interleaved(ways, workload, rounds, scratch)
-    plain, watched = (found[name] for name in wanted)
-    each = (watched.cpu - plain.cpu) / workload.tests * 1000
-    disk = watched.disk / workload.tests / 1000
-    print(f"{workload.name}: {each:.3f} ms CPU and {disk:.2f} kB each", flush=True)
+    plain, watched = cost.interleaved(ways, workload, rounds, scratch).values()
+    return watched.cpu - plain.cpu
+
+
+def print_rows(workloads: Iterable[cost.Workload], rounds: int, scratch: Path) -> None:
+    """Print what watching costs, and what each test or greenthread more has added to it."""
+    before = 0.0
+    tests = 0
+    for workload in workloads:
+        seconds = above_plain(workload, rounds, scratch)
+        each = (seconds - before) / (workload.tests - tests) * 1000
+        more = f", {each:.2f} ms for each one more" if tests else ""
+        print(f"{workload.name}: {seconds:.2f} s CPU{more}", flush=True)
+        before, tests = seconds, workload.tests
 
 
 def print_reading(directory: Path, megabytes: int) -> None:
@@ -76,10 +87,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         (scratch / "cost_last_test.py").write_text(cost.LAST_TEST)
-        for tests in (100,) if quick else (100, 1000, 10_000):
-            print_above_plain(cost.yielding(scratch, tests), rounds, scratch)
-        for greenthreads in (10, 1000) if quick else (10, 100, 1000, 10_000):
-            print_above_plain(spawning(scratch, greenthreads), rounds, scratch)
+        tests = (10, 100) if quick else (100, 1000, 10_000)
+        print_rows((cost.yielding(scratch, number) for number in tests), rounds, scratch)
+        greenthreads = (10, 1000) if quick else (10, 100, 1000, 10_000)
+        print_rows((spawning(scratch, number) for number in greenthreads), rounds, scratch)
         for megabytes in (1, 10) if quick else (1, 10, 100):
             print_reading(scratch, megabytes)
 

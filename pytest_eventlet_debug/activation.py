@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_eventlet_debug import roles
+from pytest_eventlet_debug.hubs import allure_results
 from pytest_eventlet_debug.hubs import names as hubs
+from pytest_eventlet_debug.hubs import randomly
 from pytest_eventlet_debug.hubs.ids import HubItems
 from pytest_eventlet_debug.hubs.witness import HubWitness
 from pytest_eventlet_debug.settings import Settings
@@ -202,19 +204,20 @@ class Activation:
         """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""
         manager = self._config.pluginmanager
         if self._assignment is None and not manager.hasplugin(_SUMMARY):
+            from pytest_eventlet_debug.outcomes.gathering import Gathering
             from pytest_eventlet_debug.report.writing import ReportWriter
             from pytest_eventlet_debug.run_facts import RunEnd
             from pytest_eventlet_debug.summary import Summary
 
-            manager.register(Summary(self._config, self.settings), _SUMMARY)
+            hub_in_ids = self.settings.hub_in_ids
+            gathering = Gathering(self._config, self._tests_hubs, hub_in_ids)
+            manager.register(gathering, Gathering.NAME)
+            manager.register(Summary(self._config, self.settings, gathering), _SUMMARY)
             manager.register(RunEnd(self.settings, self._run))
-            manager.register(
-                ReportWriter(self._config, self.settings, self._report_hubs, self._run)
-            )
+            manager.register(ReportWriter(self.settings, gathering, self._run))
             self._register_html_links()
 
-    def _report_hubs(self) -> tuple[str, ...]:
-        # Asked for at the end: to find out the default hub imports eventlet.
+    def _tests_hubs(self) -> tuple[str, ...]:
         return self._hub_names or (self.hub.name,)
 
     def _register_html_links(self) -> None:
@@ -230,11 +233,14 @@ class Activation:
         if not (self.settings.needs_children or self._needs_gathering):
             return
         from pytest_eventlet_debug.afterwards import register
+        from pytest_eventlet_debug.outcomes.gathering import Gathering
 
+        gathering: Gathering | None = self._config.pluginmanager.getplugin(Gathering.NAME)
+        assert gathering is not None  # at the root it has just been registered
         register(
             self._config,
             self.settings,
-            self._hub_names or (self.hub.name,),
+            gathering,
             run=self._run,
             own_pids=self._own_pids,
         )
@@ -306,6 +312,8 @@ class Activation:
             register = self._config.pluginmanager.register
             register(ArgumentsOfHub(self.hub.name, self._hub_names))
             register(HubItems(self.hub.name))
+            randomly.hash_without_hub(self._config, self.hub.name)
+            allure_results.register(self._config, self.hub.name)
 
     def _own_descriptors(self) -> set[int]:
         """Return the descriptors that the plugin has open in this process."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from pytest_eventlet_debug.children.controller import Controller
@@ -19,28 +17,27 @@ from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 
 
 def register(
-    config: pytest.Config, settings: Settings, hubs: Sequence[str], *, run: str, own_pids: bool
+    config: pytest.Config, settings: Settings, gathering: Gathering, *, run: str, own_pids: bool
 ) -> None:
     """Register the plugin objects for it.
 
-    :param hubs: the names of the hubs that the tests run under.
+    :param gathering: knows how the tests end.
     :param run: names the run, for the artifacts of tests that run again.
     :param own_pids: whether the processes have process ids of their own.
     :raises pytest.UsageError: a saved run cannot be read or written.
     """
     manager = config.pluginmanager
-    gathering = Gathering(config, hubs, settings.hub_in_ids)
-    manager.register(gathering, Gathering.NAME)
     reruns = Reruns(config, settings, gathering, run, own_pids)
+    # Of several that finish a session, pytest asks the last to be registered first: what differs
+    # is known, then what is traced once more, and then run.json and the report are written.
+    if settings.retrace and settings.tracers:
+        manager.register(Retrace(config, settings, gathering, reruns), Retrace.NAME)
     controller: Controller | None = manager.getplugin(Controller.NAME)
     if controller is not None:
         differences = HubDifferences(config, settings, controller, gathering, reruns)
         manager.register(differences, HubDifferences.NAME)
-    # The last to be registered is the first of those that come last: what is saved is complete.
     if settings.save is not None or settings.compare is not None:
         _register_upgrade_check(config, settings, gathering, reruns)
-    if settings.retrace and settings.tracers:
-        manager.register(Retrace(config, settings, gathering, reruns), Retrace.NAME)
     if settings.culprit is not None:
         manager.register(Culprit(settings, gathering, reruns))
 

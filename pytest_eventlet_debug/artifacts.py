@@ -213,8 +213,13 @@ def newest_attempt(run: Path, nodeid: str) -> Path:
     return run / directory_name(nodeid, attempt)
 
 
-def note_end(run: Path, nodeid: str, end: str) -> Path | None:
-    """Note in its ``test.json`` that a test crashed or hung; return its directory, if any."""
+def note_end(
+    run: Path, nodeid: str, end: str, phases: dict[str, tuple[int, int]] | None = None
+) -> Path | None:
+    """Note in its ``test.json`` that a test crashed or hung; return its directory, if any.
+
+    :param phases: when each phase that it came to began and ended, in nanoseconds.
+    """
     directory = newest_attempt(run, nodeid)
     if read_test(directory) is None:
         return None
@@ -222,6 +227,7 @@ def note_end(run: Path, nodeid: str, end: str) -> Path | None:
         record = read_test(directory)  # the finisher may be at it
         if record is not None:
             record.outcomes = {"call": end}
+            record.phases = phases or record.phases
             _save_files(directory, record)
     return directory
 

@@ -54,6 +54,7 @@ class ChildAssignment(Assignment, frozen=True, kw_only=True):
     :param interactive: whether the terminal is the child's.
     :param borrows_terminal: whether there is one to borrow while a debugger is open.
     :param own_pids: whether it is born with process ids and a network of its own.
+    :param randomly_seed: the seed that pytest-randomly has told the user.
     :param descriptor: the socket that leads to the controller, once there is one.
     """
 
@@ -62,6 +63,7 @@ class ChildAssignment(Assignment, frozen=True, kw_only=True):
     interactive: bool = False
     borrows_terminal: bool = False
     own_pids: bool = False
+    randomly_seed: int | None = None
     descriptor: int = -1
 
 

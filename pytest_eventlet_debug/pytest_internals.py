@@ -109,6 +109,8 @@ def set_collected(config: pytest.Config, count: int) -> None:
     if hasattr(terminal, "_numcollected"):
         deselected = len(terminal.stats.get("deselected", ()))
         terminal._numcollected = count + deselected
+    if hasattr(terminal, "tests_count"):  # pytest-sugar's own
+        terminal.tests_count = count
 
 
 def set_interruption(config: pytest.Config, place: TerminalRepr) -> None:

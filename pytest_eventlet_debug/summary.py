@@ -18,6 +18,7 @@ import pytest
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.report_properties import CUT_PROPERTY
@@ -30,6 +31,7 @@ from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.outcomes.gathering import Attempt
+    from pytest_eventlet_debug.outcomes.gathering import Gathering
     from pytest_eventlet_debug.reruns.retrace import Retrace
 
 #: Seconds that a test takes for its profile to be shown without -v.
@@ -39,22 +41,17 @@ LONG_SECONDS = 1.0
 class Summary:
     """Gather what the reports carry and show it at the end; a plugin object."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, gathering: Gathering) -> None:
         self._config = config
         self._settings = settings
+        self._gathering = gathering
         self._directories: dict[str, str] = {}
         self._shown: set[str] = set()
-        self._failed: set[str] = set()
         self._errors: dict[str, list[str]] = {}
         self._cuts: dict[str, list[Cut]] = {}
         self._other_hubs: dict[str, list[str]] = {}
-        self._seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self._failed.add(report.nodeid)
-        before = self._seconds.get(report.nodeid, 0.0)
-        self._seconds[report.nodeid] = before + getattr(report, "duration", 0.0)
         if report.when != "teardown" and not hasattr(report, "eventlet_end"):
             return
         for name, value in report.user_properties:
@@ -97,15 +94,14 @@ class Summary:
         """Say which tests end differently from hub to hub, and why."""
         if not self._settings.needs_children:
             return
-        from pytest_eventlet_debug.outcomes.gathering import Gathering
         from pytest_eventlet_debug.reruns.differences import HubDifferences
         from pytest_eventlet_debug.reruns.text import difference_lines
 
-        manager = self._config.pluginmanager
-        differences: HubDifferences | None = manager.getplugin(HubDifferences.NAME)
-        gathering: Gathering | None = manager.getplugin(Gathering.NAME)
-        if differences is not None and gathering is not None:
-            yield from difference_lines(differences, gathering, self._findings_of)
+        differences: HubDifferences | None = self._config.pluginmanager.getplugin(
+            HubDifferences.NAME
+        )
+        if differences is not None:
+            yield from difference_lines(differences, self._gathering, self._findings_of)
 
     def _findings_of(self, attempt: Attempt) -> list[str]:
         """Return what the recordings of an attempt tell; the section of findings leaves it out."""
@@ -140,7 +136,9 @@ class Summary:
             each
             for directory, nodeid in self._directories.items()
             if directory not in self._shown
-            for each in self._read_findings(directory, nodeid, alone=nodeid not in self._failed)
+            for each in self._read_findings(
+                directory, nodeid, alone=self._gathering.outcome(nodeid) not in BAD
+            )
         ]
         if lines:
             from pytest_eventlet_debug.recordings.findings.text import grouped
@@ -200,7 +198,7 @@ class Summary:
         paths = {
             Path(directory, PROFILE_FILE): nodeid
             for directory, nodeid in self._directories.items()
-            if self._seconds[nodeid] > least
+            if self._gathering.seconds(nodeid) > least
         }
         found = ((nodeid, path) for path, nodeid in paths.items() if path.is_file())
         one = next(found, None)

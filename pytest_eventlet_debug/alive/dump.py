@@ -22,11 +22,9 @@ from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.alive.watch import AsyncioWatch
+from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
-
-FILE = "tasks.txt"
-"""The artifact of a failing test."""
 
 _DUMPED = "_eventlet_debug_dumped"
 # Stacks in the file, where there is more room than in a report.
@@ -146,7 +144,7 @@ class AliveDump:
             self._as_it_failed = None
             report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
             if self._directory is not None:
-                self._write(self._directory(item) / FILE, alive)
+                self._write(self._directory(item) / TASKS_FILE, alive)
         except BaseException as failure:
             text = f"could not be listed: {type(failure).__name__}"
             report.sections.append(("Asyncio tasks", text))

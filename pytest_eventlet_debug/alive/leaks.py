@@ -622,7 +622,10 @@ def _place(frame: Frame | None) -> str:
 def _waits(waits: Waits | None) -> str:
     if waits is None:
         return ""
-    left = f", {waits.seconds:.3f} s left" if waits.seconds is not None else ""
+    if waits.seconds is None:
+        left = ""
+    else:
+        left = f", {waits.seconds:.3f} s left" if waits.seconds > 0 else ", overdue"
     return f", waits on {waits.text}{left}"
 
 

@@ -20,6 +20,7 @@ from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug import roles
 from pytest_eventlet_debug.alive import on_demand
 from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.shield import Shield
@@ -63,7 +64,16 @@ def give_up_files(config: pytest.Config, assignment: ChildAssignment) -> None:
     for option in _CONTROLLERS_FILES:
         if getattr(config.option, option, None):
             setattr(config.option, option, None)
+    if assignment.randomly_seed is not None:
+        config.option.randomly_seed = assignment.randomly_seed
+    if hasattr(config.option, "environment_expression"):
+        # pytest-testmon keeps what it knows for each environment, and forgets tests that it does
+        # not find in one.
+        told = config.option.environment_expression, assignment.hub
+        config.option.environment_expression = " ".join(filter(None, told))
     config.option.cacheclear = False
+    if getattr(config.option, "clean_alluredir", False):
+        config.option.clean_alluredir = False  # the controller has done it, for all hubs
     config.option.maxfail = assignment.maxfail
     if getattr(config.option, "stepwise_skip", False):
         config.option.stepwise, config.option.stepwise_skip = True, assignment.stepwise_skip
@@ -139,6 +149,10 @@ class Reporter:
         if cache is not None:
             cache.set = _without(cache.set, _CONTROLLERS_CACHE)
 
+        results = benchmarks.sender(config, lambda found: self._send(messages.Benchmarks(found)))
+        if results is not None:
+            manager.register(results)
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         said = self._config.hook.pytest_report_collectionfinish(
@@ -205,7 +219,8 @@ class Reporter:
         self._send(messages.SessionStart(pytest_internals.captured_files(self._config)))
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        self._send(messages.Deselected([item.nodeid for item in items]))
+        # pytest-testmon's stand for tests in files that it did not even open.
+        self._send(messages.Deselected([getattr(item, "nodeid", "") for item in items]))
 
     def pytest_warning_recorded(
         self,
@@ -247,6 +262,7 @@ class Reporter:
         shouldstop, shouldfail = ("", "")
         if session is not None:
             shouldstop, shouldfail = str(session.shouldstop or ""), str(session.shouldfail or "")
+            exitstatus = int(session.exitstatus)  # plugins may have changed it
         self._send(messages.SessionFinish(int(exitstatus), shouldstop, shouldfail))
 
 

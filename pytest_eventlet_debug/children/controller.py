@@ -11,11 +11,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import os
-from pathlib import Path
 import posix
-import shutil
 import signal
-import tempfile
 from typing import Any
 
 import pytest
@@ -35,11 +32,15 @@ from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.scratch import ScratchDirectory
 
 #: How long children have to tear down after Ctrl-C; a second Ctrl-C cuts it short.
 INTERRUPT_SECONDS = 10.0
 
 _TICK_SECONDS = 0.2
+
+# Of pytest-testmon: what a test executes is known in the process that runs it.
+_CHILDRENS_PLUGINS = ("TestmonCollect", "TestmonSelect")
 
 
 class Controller:
@@ -74,11 +75,14 @@ class Controller:
         self._jobs = 1 if self._interactive else min(settings.jobs, len(self.runs))
         # Tests that run side by side, of workers or hubs, would mix their lines.
         self._whole_tests = self._jobs > 1 or has_workers
-        self._directory = Path(tempfile.mkdtemp(prefix="pytest-eventlet-debug-"))
+        self._scratch = ScratchDirectory()
+        self._directory = self._scratch.path
         self.usage_error: str | None = None
         self._has_terminal = False
         self._at_terminal: int | None = None
         self.replay: Replay
+        for name in _CHILDRENS_PLUGINS:
+            config.pluginmanager.unregister(name=name)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -137,6 +141,11 @@ class Controller:
         Stepwise(self._config).save({hub: n for hub, n in counts.items() if n is not None})
         if self.replay.internal_error:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        elif session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and all(
+            run.exit_status == pytest.ExitCode.OK for run in self.runs if run.wanted
+        ):
+            # A plugin of the children's knows that this is as it should be: pytest-testmon does.
+            session.exitstatus = pytest.ExitCode.OK
 
     @pytest.hookimpl(trylast=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -148,7 +157,7 @@ class Controller:
 
     def pytest_unconfigure(self) -> None:
         self._kill_all()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.remove()
 
     def pytest_report_teststatus(
         self, report: pytest.TestReport
@@ -269,6 +278,7 @@ class Controller:
         if process.exit_status == usage_error and refused:
             self.usage_error = process.usage_error
         elif run.exit_status is None or process.died:
+            self.replay.note_end(run, "crashed")
             self.replay.report_end(run, "crashed", process.end, last_words)
             self._go_on(run)
         elif process.output and not self._interactive:
@@ -286,13 +296,16 @@ class Controller:
         if timeout is not None and run.silent >= timeout:
             self._end_hung(run, process)
         elif run.silent >= run.notice_after:
-            run.notice_after *= 2
-            self.replay.say(
-                f"{run.name}: silent for {run.silent:.0f} s in {run.where}; "
-                f"{evidence.activity(process.runner)}"
-            )
+            self._say_silent(run, process)
+
+    def _say_silent(self, run: HubRun, process: ChildProcess) -> None:
+        run.notice_after *= 2
+        silent, doing = run.silent, evidence.activity(process)
+        if doing is not None:
+            self.replay.say(f"{run.name}: silent for {silent:.0f} s in {run.where}; {doing}")
 
     def _end_hung(self, run: HubRun, process: ChildProcess) -> None:
+        """Kill a child that has been silent for too long, unless it speaks when looked at."""
         silent = run.silent
         sections = evidence.gather(
             process,
@@ -301,9 +314,13 @@ class Controller:
             run.running,
             self._settings.redact,
         )
+        if sections is None:
+            said = f"{run.name}: {run.where} went on after {run.silent:.1f} s"
+            if self._hear(run):  # and has not just died
+                self.replay.say(said)
+            return
+        self.replay.note_end(run, "hung")  # while the helper still waits to complete it
         process.kill()
-        while self._hear(run):
-            pass
         sections += process.captured
         process.close()
         self.replay.report_end(run, "hung", f"silent for {silent:.0f} s, killed", sections)
@@ -353,7 +370,7 @@ class Controller:
 
         def end(number: int, frame: object) -> None:
             self._kill_all()
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._scratch.remove()
             signal.signal(number, signal.SIG_DFL)
             posix.kill(posix.getpid(), number)
 

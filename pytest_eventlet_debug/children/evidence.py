@@ -12,11 +12,11 @@ import shutil
 import signal
 import sys
 
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import newest_attempt
+from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.children.child import ALIVE_SIGNAL
-from pytest_eventlet_debug.children.proc import descendants
-from pytest_eventlet_debug.children.proc import tail
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.pytest_internals import ReprFileLocation
 from pytest_eventlet_debug.pytest_internals import TerminalRepr
@@ -91,26 +91,27 @@ def gather(
     artifacts: Path,
     nodeids: Iterable[str],
     redact: Redaction,
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, str]] | None:
     """Look at a silent child from outside, before it is killed.
 
     :param scratch: where a second of strace may go.
     :param artifacts: where its tests may be recorded already; two straces cannot attach.
     :param nodeids: the tests it is in.
     :param redact: takes out of a text what is not to be in it.
+    :return: titles and texts, or ``None`` as soon as the child says something after all.
     """
-    runner = process.runner
-    burning = activity(runner)
+    trace = _trace(artifacts, nodeids) if proc.tracer(process.runner) else None
+    doing = activity(process, trace)
     # Before the stacks, for writing them out is system calls too.
-    calls = _strace_sample(runner, scratch)
-    directories = [newest_attempt(artifacts, nodeid) for nodeid in nodeids]
-    for directory in directories:
-        calls = calls or tail(directory / "strace.txt")
+    calls = proc.tail(trace) if trace else _strace_sample(process, scratch)
+    if doing is None or process.wait_until_heard(0):
+        return None
+    # What it says from here on does not count: these signals end calls that block in C.
     seen = _inside(process, scratch.with_name("py-spy.txt"))
     inside = [(title, redact(text)) for title, text in seen]
-    _keep(directories, inside)
+    _keep([newest_attempt(artifacts, nodeid) for nodeid in nodeids], inside)
     last = redact("\n".join(calls.splitlines()[-_CALLS:]))
-    return [("What it does", burning), *inside, ("Its last system calls", last)]
+    return [("What it does", doing), *inside, ("Its last system calls", last)]
 
 
 def _inside(process: ChildProcess, scratch: Path) -> list[tuple[str, str]]:
@@ -162,7 +163,7 @@ def _py_spy(pid: int, path: Path, seconds: float = 5.0) -> str:
         unpatched.wait_readable([], 0.02)
     else:
         _end(reader)
-    return _without_runner(tail(path))
+    return _without_runner(proc.tail(path))
 
 
 def _without_runner(text: str) -> str:
@@ -170,35 +171,56 @@ def _without_runner(text: str) -> str:
     return "\n".join(lines)
 
 
-def activity(pid: int, seconds: float = 0.5) -> str:
-    """Say whether a process and its descendants burn CPU or wait, sampled for *seconds*.
+def _trace(artifacts: Path, nodeids: Iterable[str]) -> Path | None:
+    """Return the trace that is being written of one of these tests, if there is any."""
+    paths = (newest_attempt(artifacts, nodeid) / STRACE_FILE for nodeid in nodeids)
+    return next((path for path in paths if path.exists()), None)
 
-    It is their state that counts: on a busy machine a loop gets little of a CPU.
+
+def activity(process: ChildProcess, trace: Path | None = None, seconds: float = 0.5) -> str | None:
+    """Say whether a child and its descendants burn CPU or wait, sampled for *seconds*.
+
+    It is their state that counts: on a busy machine a loop gets little of a CPU, and so does
+    one that is traced, which is stopped at each of its calls.
+
+    :param trace: what strace writes of it at the moment.
+    :return: ``None`` as soon as the child says something.
     """
     import psutil
 
+    pid = process.runner
     started = unpatched.monotonic()
-    before = _cpu_seconds(pid)
-    running = 0
+    before, written = _cpu_seconds(pid), proc.size(trace) if trace else 0
+    running = stopped = 0
     for _ in range(_SAMPLES):
-        unpatched.wait_readable([], seconds / _SAMPLES)
-        running += any(_status(each) == psutil.STATUS_RUNNING for each in (pid, *descendants(pid)))
+        if process.wait_until_heard(seconds / _SAMPLES):
+            return None
+        states = {_status(each) for each in (pid, *proc.descendants(pid))}
+        running += psutil.STATUS_RUNNING in states
+        stopped += psutil.STATUS_TRACING_STOP in states
     after = _cpu_seconds(pid)
     elapsed = unpatched.monotonic() - started
     burnt = sum(after[each] - before.get(each, 0.0) for each in after) / elapsed
-    burning = burnt > 0.5 or running > _SAMPLES / 2
-    if len(after) > 1:
-        what = f"{len(after)} processes {'burn CPU' if burning else 'wait'}"
+    calls = proc.read(trace, written).count("\n") if trace else 0
+    if stopped == _SAMPLES and not calls:
+        return _say(len(after), "is", "are") + " held by a tracer that does not go on"
+    if burnt > 0.5 or running + stopped > _SAMPLES / 2:
+        what = _say(len(after), "burns CPU", "burn CPU")
     else:
-        what = f"its process {'burns CPU' if burning else 'waits'}"
-    return f"{what}, {burnt:.0%} of one CPU"
+        what = _say(len(after), "waits", "wait")
+    traced = f", {calls / elapsed:.0f} system calls/s in its trace" if trace else ""
+    return f"{what}, {burnt:.0%} of one CPU{traced}"
+
+
+def _say(processes: int, does: str, do: str) -> str:
+    return f"its process {does}" if processes == 1 else f"{processes} processes {do}"
 
 
 def _cpu_seconds(pid: int) -> dict[int, float]:
     import psutil
 
     spent = {}
-    for each in (pid, *descendants(pid)):
+    for each in (pid, *proc.descendants(pid)):
         with contextlib.suppress(psutil.Error):
             user, system, *_ = psutil.Process(each).cpu_times()
             spent[each] = user + system
@@ -214,19 +236,19 @@ def _status(pid: int) -> str:
         return ""
 
 
-def _strace_sample(pid: int, path: Path, seconds: float = 1.0) -> str:
+def _strace_sample(process: ChildProcess, path: Path, seconds: float = 1.0) -> str:
     """Return the end of *seconds* of strace, where strace is there and may attach."""
     strace = shutil.which("strace")
-    if strace is None:
+    if strace is None or process.wait_until_heard(0):
         return ""
-    command = [strace, "-f", "-y", "-o", str(path), "-p", str(pid)]
+    command = [strace, "-f", "-y", "-o", str(path), "-p", str(process.runner)]
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     tracer = posix.posix_spawn(strace, command, unpatched.environment(), file_actions=null)
     try:
-        unpatched.wait_readable([], seconds)
+        process.wait_until_heard(seconds)
     finally:
         _end(tracer)
-    return tail(path)
+    return proc.tail(path)
 
 
 def _end(tracer: int) -> None:

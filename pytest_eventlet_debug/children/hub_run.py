@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 import dataclasses
+from pathlib import Path
 from typing import Literal
+
+import pytest
 
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
@@ -19,12 +22,34 @@ NOTICE_SECONDS = 60.0
 
 @dataclasses.dataclass
 class RunningTest:
-    """A test that a child has begun: where it stands and which phases it has reported."""
+    """A test that a child has begun.
+
+    :param location: where it stands.
+    :param phases: those that it has reported: when they began and ended, in ns of the clock.
+    :param failed: whether one of them did not pass.
+    :param directory: where it is recorded, as far as that is known.
+    """
 
     location: messages.Location
-    phases: set[str] = dataclasses.field(default_factory=set)
+    phases: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    failed: bool = False
     started: float = dataclasses.field(default_factory=unpatched.monotonic)
+    started_ns: int = dataclasses.field(default_factory=unpatched.time_ns)
+    directory: Path | None = None
     held: list[messages.Message] = dataclasses.field(default_factory=list)
+
+    def note(self, report: pytest.TestReport) -> None:
+        """Note what it says of one of its phases."""
+        if report.when == "setup":  # of the next attempt, where there was one before
+            self.phases, self.failed = {}, False
+        self.phases[str(report.when)] = (int(report.start * 1e9), int(report.stop * 1e9))
+        self.failed |= not report.passed
+
+    def phases_until(self, now_ns: int) -> dict[str, tuple[int, int]]:
+        """Return the phases that it has reported, and the one that it is in until now."""
+        began = max((end for _, end in self.phases.values()), default=self.started_ns)
+        current = "teardown" if "call" in self.phases or self.failed else "call"
+        return {**self.phases, current if self.phases else "setup": (began, now_ns)}
 
 
 @dataclasses.dataclass

@@ -119,6 +119,12 @@ class Text(_Message, frozen=True):
     text: str
 
 
+class Benchmarks(_Message, frozen=True):
+    """Results of pytest-benchmark."""
+
+    results: list[dict[str, Any]]
+
+
 class Debugger(_Message, frozen=True):
     """A debugger opens or closes."""
 
@@ -161,6 +167,7 @@ Message = (
     | CollectReport
     | WarningRecorded
     | Text
+    | Benchmarks
     | Debugger
     | InternalError
     | Exit

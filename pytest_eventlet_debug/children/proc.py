@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+import posix
+import signal
 
+from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
 from pytest_eventlet_debug.system import unpatched
 
 _TAIL_BYTES = 4000
@@ -20,6 +23,17 @@ def descendants(pid: int) -> list[int]:
         return []
 
 
+def continue_helpers(pid: int) -> None:
+    """Let the helper of a process that is dead complete its work, where somebody has stopped it."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            command = process.cmdline()
+            if HELPER_PROGRAM in command and str(pid) in command:
+                posix.killpg(posix.getpgid(process.pid), signal.SIGCONT)
+
+
 def ids(pid: int) -> list[int]:
     """Return the ids of a process in this process's namespace and in those within it."""
     with contextlib.suppress(OSError):
@@ -27,6 +41,15 @@ def ids(pid: int) -> list[int]:
             if line.startswith(b"NSpid:"):
                 return [int(word) for word in line.split()[1:]]
     return []
+
+
+def tracer(pid: int) -> int:
+    """Return the id of the process that traces another one, 0 where none does."""
+    with contextlib.suppress(OSError):
+        for line in unpatched.read_file(f"/proc/{pid}/status").splitlines():
+            if line.startswith(b"TracerPid:"):
+                return int(line.split()[1])
+    return 0
 
 
 def size(path: Path) -> int:

@@ -27,6 +27,12 @@ from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.system import pids
 from pytest_eventlet_debug.system import unpatched
 
+#: Seconds for a tracer to let a dead process go.
+_LETTING_GO_SECONDS = 1.0
+
+#: Seconds for a process to end after SIGKILL, at most.
+_END_SECONDS = 5.0
+
 _CAPTURED = ("Captured stdout", "Captured stderr")
 
 
@@ -56,6 +62,7 @@ class ChildProcess:
         self._decoder = messages.Decoder()
         self._status: int | None = None
         self._garbled = ""
+        self._line_ended = False
         self._captured: list[tuple[str, int]] = []
         near, far = (side.detach() for side in _socket.socketpair())
         self.descriptor = unpatched.move_up(near)
@@ -109,6 +116,7 @@ class ChildProcess:
             if error.errno != errno.ECONNRESET:
                 raise
             data = b""
+        self._line_ended = not data
         heard: list[messages.Message] = []
         try:
             heard.extend(self._decoder.feed(data))
@@ -117,6 +125,15 @@ class ChildProcess:
             self._garbled = f"ended, for what it sent cannot be read: {error}"
             self.kill()
         return heard or ([] if data and not self._garbled else None)
+
+    def wait_until_heard(self, seconds: float) -> bool:
+        """Wait for the child to say something; return whether it has.
+
+        :param seconds: how long to wait at most.
+        """
+        # A line that has ended can be read for ever.
+        line = [] if self._line_ended else [self.descriptor]
+        return bool(unpatched.wait_readable(line, seconds))
 
     def stop_after_test(self) -> None:
         """Ask the child to end when the test that it runs is over."""
@@ -220,9 +237,11 @@ class ChildProcess:
 
         before = proc.size(self._stderr)
         self._signal(STACKS_SIGNAL)
-        while seconds > 0 and not proc.read(self._stderr, before).endswith("\n"):
-            unpatched.wait_readable([], 0.02)
-            seconds -= 0.02
+        deadline = unpatched.monotonic() + seconds
+        while unpatched.monotonic() < deadline:
+            if proc.read(self._stderr, before).endswith("\n"):
+                break
+            unpatched.wait_readable([], 0.005)
         return proc.read(self._stderr, before).strip()
 
     def dump_alive(self, seconds: float) -> str:
@@ -258,14 +277,29 @@ class ChildProcess:
         return False
 
     def kill(self) -> None:
-        """End the process, its group and its descendants by SIGKILL, and reap it."""
+        """End the process, its group and its descendants by SIGKILL, and reap it.
+
+        A dead process cannot be reaped before its tracer lets it go: a strace that does not
+        is ended, too.
+        """
         if not self.ended():
             runner = self.runner
-            for pid in (*proc.descendants(runner), runner):
+            processes = (*proc.descendants(runner), runner)
+            for pid in processes:
                 _kill(pid)
             self._kill_group(runner)
-        while not self.ended():
+            if not self._ends_within(_LETTING_GO_SECONDS):
+                for tracer in {*map(proc.tracer, processes)} - {0, proc.tracer(posix.getpid())}:
+                    _kill(tracer)
+            proc.continue_helpers(runner)
+        if not self._ends_within(_END_SECONDS):
+            self._status = signal.SIGKILL  # it is dead, and some debugger has it
+
+    def _ends_within(self, seconds: float) -> bool:
+        deadline = unpatched.monotonic() + seconds
+        while not self.ended() and unpatched.monotonic() < deadline:
             unpatched.wait_readable([], 0.005)
+        return self.ended()
 
     def _kill_group(self, group: int) -> None:
         if not self._interactive:

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import pytest_internals
+from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.evidence import Evidence
 from pytest_eventlet_debug.children.evidence import Interruption
@@ -28,8 +29,9 @@ from pytest_eventlet_debug.system import unpatched
 class _Deselected:
     """Stands for an item that a child deselected."""
 
-    def __init__(self, nodeid: str) -> None:
+    def __init__(self, nodeid: str, config: pytest.Config) -> None:
         self.nodeid = self.name = nodeid
+        self.config = config
 
 
 class Replay:
@@ -120,6 +122,8 @@ class Replay:
                 self._warning_recorded(message)
             case messages.Text(text):
                 self._text(text)
+            case messages.Benchmarks(results):
+                benchmarks.receive(self._config, results)
             case messages.Debugger(opens):
                 run.debugging = opens
                 run.hear()
@@ -145,7 +149,7 @@ class Replay:
         )
         pytest_internals.keep_subtest_parameters(report, data)
         if report.nodeid in run.running:
-            run.running[report.nodeid].phases.add(str(report.when))
+            run.running[report.nodeid].note(report)
         self._log(run, report)
 
     def _log(self, run: HubRun, report: pytest.TestReport) -> None:
@@ -173,7 +177,9 @@ class Replay:
 
     def _log_collected(self, report: pytest.CollectReport, run: HubRun) -> None:
         _set_hub(report, run)
-        if report.failed:
+        if report.failed and report.when != "collect":  # all tests of the run are there
+            run.trouble = "its process ended outside of any test"
+        elif report.failed:
             self.collect_errors += 1
             # For people: the reports of all hubs have the same heading.
             report.sections.append(("eventlet hub", run.name))
@@ -214,7 +220,7 @@ class Replay:
     def _deselected(self, run: HubRun, nodeids: list[str]) -> None:
         if run.children == 1:  # later ones deselect the same again, and what has run
             run.deselected.update(nodeids)
-            items = [_Deselected(nodeid) for nodeid in nodeids]
+            items = [_Deselected(nodeid, self._config) for nodeid in nodeids]
             self._config.hook.pytest_deselected(items=items)
 
     def _warning_recorded(self, recorded: messages.WarningRecorded) -> None:
@@ -246,9 +252,16 @@ class Replay:
         for nodeid, test in list(run.running.items()):
             self._replay_held(run, test)
             # "???" is the phase that xdist gives the report on a worker's death.
-            if test.phases & {"teardown", "???"}:
+            if test.phases.keys() & {"teardown", "???"}:
                 run.running.pop(nodeid)
                 run.done.append(nodeid)
+
+    def note_end(self, run: HubRun, end: End) -> None:
+        """Note in their recordings how the tests that a child is in have ended, and when."""
+        now_ns = unpatched.time_ns()
+        for nodeid, test in run.running.items():
+            phases = test.phases_until(now_ns)
+            test.directory = artifacts.note_end(self._artifacts, nodeid, end, phases)
 
     def report_end(
         self, run: HubRun, end: End, verdict: str, sections: list[tuple[str, str]]
@@ -260,8 +273,7 @@ class Replay:
         for nodeid, test in list(run.running.items()):
             self._replay_held(run, test)
             path, line, _ = test.location
-            directory = artifacts.note_end(self._artifacts, nodeid, end)
-            properties = [(DIRECTORY_PROPERTY, str(directory))] if directory else []
+            properties = [(DIRECTORY_PROPERTY, str(test.directory))] if test.directory else []
             report = pytest.TestReport(
                 nodeid=nodeid,
                 location=test.location,
@@ -281,9 +293,14 @@ class Replay:
         self, run: HubRun, verdict: str, sections: list[tuple[str, str]]
     ) -> None:
         name = f"eventlet hub {run.name}"
-        where = "while it collected" if run.ids is None else "outside of any test"
+        collected = run.ids is not None
+        where = "outside of any test" if collected else "while it collected"
         evidence = Evidence(name, None, f"{verdict} {where}", sections)
-        report = pytest.CollectReport(nodeid=name, outcome="failed", longrepr=evidence, result=[])
+        # In the report's heading: "ERROR collecting ..." or "ERROR at end of ...".
+        when = "end" if collected else "collect"
+        report = pytest.CollectReport(
+            nodeid=name, outcome="failed", longrepr=evidence, result=[], when=when
+        )
         self._log_collected(report, run)
 
 

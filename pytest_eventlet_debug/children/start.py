@@ -12,6 +12,7 @@ import pytest
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
 from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.hubs import randomly
 from pytest_eventlet_debug.system import unpatched
 
 
@@ -32,6 +33,7 @@ def start_child(
     if remaining is not None:
         path.write_text(json.dumps(list(remaining)))
         assignment = msgspec.structs.replace(assignment, remaining=str(path))
+    assignment = msgspec.structs.replace(assignment, randomly_seed=randomly.seed(config))
     environment = unpatched.environment(**coverage.environment(config, path))
     if assignment.hub is not None:
         # In force from the start, for a conftest may import eventlet before any hook of ours.

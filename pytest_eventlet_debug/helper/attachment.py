@@ -12,26 +12,39 @@ from __future__ import annotations
 from collections.abc import Callable
 import os
 import re
+import select
 import shutil
 import signal
+import time
+from typing import TYPE_CHECKING
 
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.trace_limit import LOOK_SECONDS
 from pytest_eventlet_debug.helper.trace_limit import TraceLimit
 from pytest_eventlet_debug.system import files
 
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.system.scratch import ScratchDirectory
+
+#: Seconds for strace to say its version; it needs some 3 ms.
+VERSION_SECONDS = 3.0
+
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
-ATTACH_SECONDS = 10.0
+ATTACH_SECONDS = 4.0
 
 #: Seconds between SIGTERM and SIGKILL.
-DETACH_SECONDS = 5.0
+DETACH_SECONDS = 2.0
 
 _ATTACHED = re.compile(rb"strace: Process (\d+) attached(?: with \d+ threads)?")
 _CHATTER = re.compile(rb"strace: Process \d+ (?:attached|detached)\b")
 
 #: Bytes of strace's own words that are kept for an error message.
 _WORDS_BYTES = 2000
+
+_GIVEN_UP = "no test after this one is traced"
 
 
 class Attachment:
@@ -46,15 +59,32 @@ class Attachment:
         self._loop = loop
         self._tracee = tracee
         self._strace: _Strace | None = None
+        self._given_up = ""
 
     def version(self, answer: Answer, *, program: str) -> None:
-        """Answer with ``words``: what ``strace -V`` prints."""
+        """Answer with ``words``: the first line that ``strace -V`` prints."""
         import subprocess  # asked once in a run
 
-        done = subprocess.run(
-            [program, "-V"], capture_output=True, timeout=ATTACH_SECONDS, env=_environment()
-        )
-        answer(words=done.stdout.decode("utf-8", "replace"))
+        try:
+            started = subprocess.Popen(
+                [program, "-V"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            answer(f"{program} cannot be run: {error.strerror}")
+            return
+        with started as process:
+            assert process.stdout is not None
+            line = _first_line(process.stdout.fileno())
+            os.killpg(process.pid, signal.SIGKILL)  # a script's children, too
+        if line is None:
+            answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
+        else:
+            answer(words=line.decode("utf-8", "replace"))
 
     def start(
         self,
@@ -73,10 +103,13 @@ class Attachment:
         :param append: keep what the file holds, and add to it when strace ends.
         :param limit: bytes of which the beginning and the end are kept; ``None`` for no limit.
         """
+        if self._given_up:
+            answer(self._given_up)
+            return
         if self._strace is not None:
             self._strace.kill()
             self._strace = None
-        self._strace = _Strace(self._loop, self._tracee, path, append, limit)
+        self._strace = _Strace(self._loop, self._tracee, path, append, limit, self._give_up)
         self._strace.attach(answer, program, options, pin)
 
     def stop(self, answer: Answer) -> None:
@@ -86,6 +119,10 @@ class Attachment:
             return
         strace, self._strace = self._strace, None
         strace.detach(answer)
+
+    def _give_up(self, error: str) -> None:
+        """Attach no more: each further test would have to wait as long as this one did."""
+        self._given_up = error
 
     @property
     def directories(self) -> list[str]:
@@ -110,17 +147,25 @@ class _Strace:
     """One strace process from its fork to its end."""
 
     def __init__(
-        self, loop: Loop, tracee: int, path: str | None, append: bool, limit: int | None
+        self,
+        loop: Loop,
+        tracee: int,
+        path: str | None,
+        append: bool,
+        limit: int | None,
+        give_up: Callable[[str], None],
     ) -> None:
         self._loop = loop
+        self._give_up = give_up
         self._tracee = tracee
-        self._scratch = None
+        self._scratch: ScratchDirectory | None = None
         self._appended_to = None
         if path is None:
-            import tempfile  # only for the trial before the first test
+            # Only for the trial before the first test.
+            from pytest_eventlet_debug.system.scratch import ScratchDirectory
 
-            self._scratch = tempfile.mkdtemp(prefix="pytest-eventlet-debug-")
-            path = os.path.join(self._scratch, "strace.txt")
+            self._scratch = ScratchDirectory()
+            path = os.path.join(self._scratch.path, STRACE_FILE)
         elif append:
             self._appended_to, path = path, path + ".part"
         self._path = path
@@ -285,20 +330,20 @@ class _Strace:
             self._then()
         if self._answer is None:
             return  # it died on its own; detach() tells
-        fate = _fate(status)
+        ended = fate(status)
         wrote = self._finish()
         if self._killed:
-            self._give(
+            self._fail(
                 f"strace did not end within {DETACH_SECONDS:g} s of SIGTERM and was killed; "
-                f"strace.txt is incomplete{self._quote()}"
+                f"strace.txt is incomplete"
             )
         elif not self._attached and self._terminated:
-            self._give(
+            self._fail(
                 f"strace did not say within {ATTACH_SECONDS:g} s that it is attached "
-                f"(-q among its options silences it){self._quote()}"
+                f"(-q among its options silences it)"
             )
         elif not self._attached:
-            self._give(f"strace cannot attach ({fate}){self._quote()}")
+            self._give(f"strace cannot attach ({ended}){self._quote()}")
         elif status not in (0, signal.SIGTERM):
             # Our SIGTERM came too late: something else was ending it.
             self._give(self._too_early(status))
@@ -320,9 +365,15 @@ class _Strace:
 
     def _too_early(self, status: int) -> str:
         return (
-            f"strace ended before the test did ({_fate(status)}); "
+            f"strace ended before the test did ({fate(status)}); "
             f"strace.txt is incomplete{self._quote()}"
         )
+
+    def _fail(self, error: str) -> None:
+        """Answer that strace used up its time, and that it gets no second chance."""
+        error = f"{error}; {_GIVEN_UP}{self._quote()}"
+        self._give_up(error)
+        self._give(error)
 
     def _give(self, error: str | None = None) -> None:
         answer, self._answer = self._answer, None
@@ -343,7 +394,7 @@ class _Strace:
                 wrote = False
             self._appended_to = None
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
             self._scratch = None
         return wrote
 
@@ -383,6 +434,20 @@ class _Strace:
                 pass  # it has ended
 
 
+def _first_line(fd: int) -> bytes | None:
+    """Read a line, or what there is of it at the end; ``None`` if it does not come in time."""
+    line = b""
+    deadline = time.monotonic() + VERSION_SECONDS
+    while b"\n" not in line and len(line) < _WORDS_BYTES:
+        if not select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return None
+        data = os.read(fd, _WORDS_BYTES)
+        if not data:
+            break
+        line += data
+    return line.partition(b"\n")[0][:_WORDS_BYTES]
+
+
 def _set_affinity(thread: int, cpus: set[int]) -> bool:
     try:
         os.sched_setaffinity(thread, cpus)
@@ -395,13 +460,3 @@ def _environment() -> dict[str, str]:
     # Without TZ, glibc looks at /etc/localtime twice for each traced call; the error
     # texts are matched and quoted in English.
     return {**os.environ, "TZ": "UTC0", "LC_ALL": "C"}
-
-
-def _fate(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -10,13 +10,18 @@ from collections.abc import Callable
 import json
 import os
 import signal
+import time
 
+from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.protocol import finisher_command
 
 #: Seconds after which a waiting test process hears how much is left.
 PATIENCE_SECONDS = 5.0
+
+#: Seconds that the finisher has to delete its drafts.
+_END_SECONDS = 1.0
 
 
 class Finishing:
@@ -37,6 +42,11 @@ class Finishing:
         self._then: Callable[[], None] | None = None
         self._busy = False
         self._pid = 0
+        self._current: dict[str, object] = {}
+        self._retried: dict[str, object] | None = None
+        self._spent = 0
+        self._lost: list[str] = []
+        self._end = ""
         self._input = self._output = -1
         self._line = b""
 
@@ -74,8 +84,9 @@ class Finishing:
         With it comes what went wrong since the last time, as ``problems``.
         """
         self._waiting = answer
+        self._spent = self._cpu_time()
         self._loop.cancel(self._alarm)
-        self._alarm = self._loop.call_later(PATIENCE_SECONDS, self._tell)
+        self._alarm = self._loop.call_later(PATIENCE_SECONDS, self._be_impatient)
         if not self._busy:
             self._tell()
 
@@ -84,15 +95,54 @@ class Finishing:
         self._orders.clear()
         self._loop.cancel(self._alarm)
         if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            self._reap()
+            self._terminate()
+
+    def _be_impatient(self) -> None:
+        """End a finisher that has used no CPU since, and does not wait for one either."""
+        if self._busy and 0 < self._spent == self._cpu_time():
+            self._lost += [str(each["directory"]) for each in (self._current, *self._orders)]
+            self._end = f"did nothing for {PATIENCE_SECONDS:g} s and was ended"
+            self._orders.clear()
+            self._terminate()
+        self._tell()
+
+    def _cpu_time(self) -> int:
+        """Return the CPU time and the time spent waiting for a CPU, in ns; 0 if not known."""
+        try:
+            with open(f"/proc/{self._pid}/schedstat", "rb") as file:
+                run, waited, _ = file.read().split()
+        except (OSError, ValueError):
+            return 0
+        return int(run) + int(waited)
+
+    def _terminate(self) -> None:
+        """End the finisher, which deletes its drafts if it can, and wait for that."""
+        os.kill(self._pid, signal.SIGTERM)
+        deadline = time.monotonic() + _END_SECONDS
+        while time.monotonic() < deadline:
+            if os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break
+            time.sleep(0.01)
+        os.kill(self._pid, signal.SIGKILL)
+        self._reap()
 
     def _tell(self) -> None:
         self._loop.cancel(self._alarm)
         answer, self._waiting = self._waiting, None
         if answer is not None:
+            self._name_lost()
             problems, self._problems = self._problems, []
             answer(left=len(self._orders) + self._busy, problems=problems[:10])
+
+    def _name_lost(self) -> None:
+        """Say in one line what finishers did not complete, for they have the same cause."""
+        if self._lost:
+            more = f" and {len(self._lost) - 1} more" if len(self._lost) > 1 else ""
+            self._problems.append(
+                f"the process that completes recordings {self._end}; what was recorded in "
+                f"{self._lost[0]}{more} has no timeline and no findings"
+            )
+            self._lost = []
 
     def _next(self) -> None:
         if self._busy or not self._orders:
@@ -101,11 +151,14 @@ class Finishing:
         try:
             if not self._pid:
                 self._start()
+            self._busy, self._current = True, order
             # Shorter than a pipe's buffer, and the last one has been read: it never blocks.
             line = json.dumps({**order, "redact": self._pattern})
             os.write(self._input, line.encode("ascii") + b"\n")
-            self._busy = True
+        except BrokenPipeError:
+            pass  # it was killed, which is heard of in a moment
         except OSError as error:
+            self._busy = False
             self._problems.append(f"{order['directory']} is not completed: {error}")
 
     def _start(self) -> None:
@@ -134,9 +187,7 @@ class Finishing:
     def _listen(self) -> None:
         data = os.read(self._output, 1 << 16)
         if not data:
-            self._problems.append("the process that completes the recordings died")
-            self._orders.clear()
-            self._reap()
+            self._died()
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             problem = json.loads(line)
@@ -149,9 +200,22 @@ class Finishing:
             if self._then is not None:
                 self._then()
 
-    def _reap(self) -> None:
+    def _died(self) -> None:
+        """Give what it was at to another one, but once only: it may be what ends finishers."""
+        busy, current = self._busy, self._current
+        self._end = f"ended ({fate(self._reap())})"
+        if busy and current is not self._retried:
+            self._retried = current
+            self._orders.appendleft(current)
+        elif busy:
+            self._lost.append(str(current["directory"]))
+
+    def _reap(self) -> int:
+        """Return the status that the finisher ended with."""
         self._loop.unwatch(self._output)
         os.close(self._input)
         os.close(self._output)
-        os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self._pid, 0)
         self._pid, self._busy = 0, False
+        self._line = b""
+        return status

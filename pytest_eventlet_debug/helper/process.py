@@ -13,6 +13,7 @@ Requests are JSON packets ``[sequence, command, arguments]``, answers
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import json
 import os
 import signal
@@ -35,6 +36,9 @@ _LAST_WORDS_SECONDS = 1.0
 #: Seconds that completing recordings may take after the test process has died.
 _COMPLETION_SECONDS = 10.0
 
+#: The same where the run has been killed, too, and nobody waits for them.
+_ABANDONED_SECONDS = 3.0
+
 
 class HelperProcess:
     """Serves one test process until that ends."""
@@ -51,6 +55,7 @@ class HelperProcess:
         self._capture = Capture(self._loop)
         self._finishing = Finishing(self._loop, libraries)
         self._completing = False
+        self._parent = _parent(tracee)
         self._commands: dict[str, Callable[..., None]] = {
             "hello": self._hello,
             "redact": self._finishing.redact,
@@ -69,6 +74,7 @@ class HelperProcess:
 
     def serve(self) -> None:
         """Serve until the test process ends or lets go; leave nothing behind."""
+        signal.signal(signal.SIGCHLD, _continue_stopped)
         self._loop.watch(self._control.fileno(), self._request)
         # Children of the test inherit the other end of the control socket, so its end
         # alone does not tell that the test process has died.
@@ -111,7 +117,9 @@ class HelperProcess:
         for directory in {*self._capture.abandon(), *self._attachment.directories}:
             self._finishing.add(directory)
         self._finishing.when_done(self._loop.stop)
-        self._loop.call_later(_COMPLETION_SECONDS, self._loop.stop)
+        wanted = _lives(self._parent)
+        seconds = _COMPLETION_SECONDS if wanted else _ABANDONED_SECONDS
+        self._loop.call_later(seconds, self._loop.stop)
 
     def _request(self) -> None:
         try:
@@ -139,6 +147,33 @@ class HelperProcess:
         self._attachment.close()
         self._finishing.close()
         answer()
+
+
+def _continue_stopped(number: int, frame: object) -> None:
+    """Let a strace or a finisher go on that somebody has stopped; a test would stand still."""
+    with contextlib.suppress(OSError):
+        while stopped := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG):
+            os.kill(stopped.si_pid, signal.SIGCONT)
+
+
+def _parent(pid: int) -> int:
+    """Return the parent of a process, 0 if that cannot be known."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _lives(pid: int) -> bool:
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in (b"Z", b"X")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return what ``/proc`` says of a process from its state on, see proc(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def main(control: str, tracee: str, libraries: str) -> None:

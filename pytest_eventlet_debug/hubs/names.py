@@ -22,6 +22,9 @@ ALIASES = {"epoll": "epolls", "select": "selects"}
 # What eventlet's is_available() asks of the select module, hub by hub.
 _NEEDS = {"epolls": "epoll", "poll": "poll", "selects": "select", "kqueue": "kqueue"}
 
+# What eventlet calls of any hub; see BaseHub in eventlet.hubs.hub.
+_METHODS = ("add", "remove", "schedule_call_global", "switch", "run")
+
 
 class HubNameError(ValueError):
     """A name that is not a hub, or a hub that does not work here. One line, with a remedy."""
@@ -102,10 +105,14 @@ def _custom(name: str, here: str) -> Hub:
     module, _, classname = name.partition(":")
     hub = Hub(name, module, classname or "Hub")
     try:
-        getattr(importlib.import_module(module), hub.classname)
+        found = getattr(importlib.import_module(module), hub.classname)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         raise HubNameError(f"the hub {name!r} cannot be imported ({why}). {here}") from None
+    if not (isinstance(found, type) and all(hasattr(found, each) for each in _METHODS)):
+        raise HubNameError(
+            f"{name!r} is no hub: it is not a class with the methods {', '.join(_METHODS)}. {here}"
+        )
     return hub
 
 

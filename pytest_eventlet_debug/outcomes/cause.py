@@ -24,9 +24,10 @@ _TYPE = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-    """What the report on a test that failed, or was skipped, says of the reason.
+    """What the report on a test that did not pass says of the reason.
 
-    :param error: the error in one line as pytest shows it, or why the test was skipped.
+    :param error: the error in one line as pytest shows it, or why the test was skipped or is
+        expected to fail.
     :param printed: the first traceback in what the test printed, if any.
     :param files: the files of all of its tracebacks, the innermost frame first.
     """
@@ -69,6 +70,9 @@ def cause_of(report: pytest.TestReport | pytest.CollectReport) -> Cause:
     """Return what a report says of the reason; its test did not pass."""
     if isinstance(report.longrepr, tuple):  # a skip: path, line, reason
         return Cause(failure_text.one_line(report.longrepr[2]))
+    expected = getattr(report, "wasxfail", "")
+    if expected:
+        return Cause(failure_text.one_line(expected))
     text = report.longreprtext
     captured = [content for _, content in report.sections]
     files = failure_text.files("\n".join([*captured, text]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
+from functools import cached_property
 
 import pytest
 
@@ -13,6 +15,7 @@ from pytest_eventlet_debug.outcomes.cause import Cause
 from pytest_eventlet_debug.outcomes.cause import cause_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
+from pytest_eventlet_debug.outcomes.texts import Texts
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 
 Key = tuple[str, str]
@@ -23,7 +26,7 @@ class Attempt:
     """How a test ended when it ran once.
 
     :param nodeid: with the hub.
-    :param cause: of a test that failed, or was skipped.
+    :param cause: of a test that did not pass.
     :param seconds: setup, call and teardown.
     :param directory: where its recordings are, or ``""``.
     """
@@ -35,37 +38,56 @@ class Attempt:
     directory: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Uncollected:
+    """Why a module gave no tests: it was skipped, or could not be imported."""
+
+    outcome: Outcome
+    cause: Cause
+    texts: Texts
+
+
 class Gathering:
     """Notes the attempt that counts of each test, and those that came before and after it.
 
     A plugin object, for the process that the user started: where hubs have children, or
     pytest-xdist has workers, their reports come by there too. It also serves one child alone.
 
-    :param hubs: the names of the hubs that the tests run under, at least one.
+    :param hubs: returns the names of the hubs that the tests run under, at least one. It is
+        called when they are first asked for: to find out the default hub imports eventlet.
     :param hub_in_ids: whether node ids end in the hub's name.
     """
 
     NAME = "eventlet-debug-gathering"
 
-    def __init__(self, config: pytest.Config, hubs: Sequence[str], hub_in_ids: bool) -> None:
+    def __init__(
+        self, config: pytest.Config, hubs: Callable[[], Sequence[str]], hub_in_ids: bool
+    ) -> None:
         self._config = config
-        self.hubs = tuple(hubs)
+        self._find_hubs = hubs
         self._hub_in_ids = hub_in_ids
         self._outcomes = Outcomes()
         self._reported_hubs: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._causes: dict[str, Cause] = {}
+        self._texts: dict[str, Texts] = {}
         self._directories: dict[str, str] = {}
-        #: What gave no tests, and why: modules that were skipped or could not be imported.
-        self.uncollected: dict[Key, tuple[Outcome, Cause]] = {}
+        self._uncollected: dict[tuple[str, str | None], Uncollected] = {}
         #: Directories of what was recorded once more, after an unwatched run.
         self.traced: dict[str, str] = {}
         #: Attempts after the run, in processes of their own.
         self.again: dict[str, list[Attempt]] = {}
 
+    @cached_property
+    def hubs(self) -> tuple[str, ...]:
+        """The names of the hubs that the tests run under."""
+        return tuple(self._find_hubs())
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         nodeid = report.nodeid
-        self._reported_hubs[nodeid] = getattr(report, "eventlet_hub", self.hubs[0])
+        hub = getattr(report, "eventlet_hub", None)
+        if hub is not None:
+            self._reported_hubs[nodeid] = hub
         category = category_of(self._config, report)
         if report.when == "setup":
             self._seconds.pop(nodeid, None)  # of an attempt before
@@ -74,8 +96,10 @@ class Gathering:
             self._seconds[nodeid] = self._seconds.get(nodeid, 0.0) + report.duration
         if category == "rerun":
             self._causes.pop(nodeid, None)
-        elif category != "xfailed" and not report.passed:
+            self._texts.pop(nodeid, None)
+        elif not report.passed:
             self._causes.setdefault(nodeid, cause_of(report))
+            self._texts.setdefault(nodeid, Texts()).take(report)
         self._directories.update(
             (nodeid, str(value))
             for name, value in report.user_properties
@@ -83,15 +107,44 @@ class Gathering:
         )
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if not report.passed:
-            hub = getattr(report, "eventlet_hub", self.hubs[0])
-            outcome: Outcome = "error" if report.failed else "skipped"
-            self.uncollected[report.nodeid, hub] = outcome, cause_of(report)
+        """Note a module without tests."""
+        if report.passed:
+            return
+        texts = Texts()
+        texts.take(report)
+        outcome: Outcome = "error" if report.failed else "skipped"
+        found = Uncollected(outcome, cause_of(report), texts)
+        self._uncollected[report.nodeid, getattr(report, "eventlet_hub", None)] = found
+
+    @property
+    def any(self) -> bool:
+        """Whether any test has ended, or a module could not be collected."""
+        return bool(self._outcomes.latest or self._uncollected)
+
+    @property
+    def uncollected(self) -> dict[Key, Uncollected]:
+        """What gave no tests, by module and hub."""
+        return {
+            (module, hub or self.hubs[0]): found
+            for (module, hub), found in self._uncollected.items()
+        }
 
     @property
     def nodeids(self) -> list[str]:
         """The node ids of the tests that ran, in the order in which they began."""
         return list(self._outcomes.latest)
+
+    def outcome(self, nodeid: str) -> Outcome | None:
+        """Return how the test ended, or ``None`` if no report has said so."""
+        return self._outcomes.latest.get(nodeid)
+
+    def seconds(self, nodeid: str) -> float:
+        """Return how long the attempt that counts took."""
+        return self._seconds.get(nodeid, 0.0)
+
+    def texts(self, nodeid: str) -> Texts:
+        """Return what pytest said of a test that did not pass, and what it printed."""
+        return self._texts.get(nodeid) or Texts()
 
     def attempt(self, nodeid: str) -> Attempt:
         """Return the attempt of the run that counts."""
@@ -99,7 +152,7 @@ class Gathering:
             nodeid,
             self._outcomes.latest[nodeid],
             self._causes.get(nodeid),
-            self._seconds.get(nodeid, 0.0),
+            self.seconds(nodeid),
             self._directories.get(nodeid, ""),
         )
 

@@ -24,6 +24,9 @@ OUTCOMES: tuple[Outcome, ...] = (
     "crashed",
 )
 
+#: Those of a test that went wrong.
+BAD: frozenset[OutcomeOrAbsent] = frozenset(("failed", "error", "hung", "crashed"))
+
 #: The categories of ``pytest_report_teststatus`` that are an outcome of the test.
 CATEGORIES: dict[str, Outcome] = {
     **{outcome: outcome for outcome in OUTCOMES},

@@ -136,10 +136,31 @@ def _stats_of(part: Part) -> Stats:
             edge = (count, count - again, self_time, below)
             edges.append((function, _label(callee, labels), edge))
     for caller, function, edge in edges:
-        if not _is_ours(caller):
-            callers = stats[function][4]
-            callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
-    return {function: entry for function, entry in stats.items() if not _is_ours(function)}
+        if _is_ours(caller):
+            # Such as the calls that mark a trace where greenlets switch.
+            if function in stats:
+                stats[function] = _less(stats[function], edge)
+            continue
+        callers = stats[function][4]
+        callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
+    return {
+        function: entry
+        for function, entry in stats.items()
+        if entry[1] > 0 and not _is_ours(function)
+    }
+
+
+def _less(entry: Entry, edge: Edge) -> Entry:
+    """Take the calls of one caller out of a function's counts."""
+    primitive, count, own, total, callers = entry
+    calls, outermost, self_time, below = edge
+    return (
+        max(primitive - outermost, 0),
+        count - calls,
+        max(own - self_time, 0.0),
+        max(total - below, 0.0),
+        callers,
+    )
 
 
 def _sum(one: Entry, other: Entry) -> Entry:

@@ -7,6 +7,8 @@ from pathlib import Path
 import shutil
 import subprocess
 
+from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
+
 
 def open_only(directories: Iterable[Path]) -> str:
     """Open KCachegrind on the profile of the only test there is, and wait for its end.
@@ -14,7 +16,7 @@ def open_only(directories: Iterable[Path]) -> str:
     :param directories: those of the tests that were recorded.
     :return: what happened, for the user.
     """
-    profiles = [path for d in directories if (path := d / "profile.callgrind").exists()]
+    profiles = [path for d in directories if (path := d / CALLGRIND_FILE).exists()]
     if len(profiles) != 1:
         found = f"there are {len(profiles)}" if profiles else "there is none"
         return f"one profile can be shown, and {found}; name one test and one hub"
@@ -26,4 +28,7 @@ def open_only(directories: Iterable[Path]) -> str:
         return f"there is no {' or '.join(programs)} on PATH; the profile is {profiles[0]}"
     # Not visualize(): that converts again, into a file without the right summary line.
     status = subprocess.call([program, str(profiles[0])])
-    return f"{program} has shown {profiles[0]}" + (f" (exit status {status})" if status else "")
+    if status:
+        ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"{program} {ended}; the profile is {profiles[0]}"
+    return f"{program} has shown {profiles[0]}"

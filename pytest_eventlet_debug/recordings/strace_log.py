@@ -10,6 +10,8 @@ Two kinds of harmless syscall are our own: :mod:`~pytest_eventlet_debug.recordin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from itertools import chain
@@ -148,7 +150,7 @@ _EXIT = re.compile(
     re.ASCII,
 )
 _GAP = re.compile(r"--- (\d{1,18}) bytes are left out here: ", re.ASCII)
-_TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)\Z", re.ASCII)
+_TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)(?<!\n)\Z", re.ASCII)
 
 _ACCESS = frozenset(marks.CALLS)
 _MARKER = re.compile(
@@ -236,8 +238,9 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
 
 
 def _parse(lines: Iterable[str]) -> Iterator[Event]:
-    begun: dict[int, _Begun] = {}
-    labels: dict[int, str] = {}
+    threads = _Threads()
+    begun = threads.begun
+    labels = threads.labels
     returned = _RETURNED.match
     label_of = labels.get
     number_of = _NUMBERS.get
@@ -246,12 +249,12 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
     for number, line in enumerate(lines, 1):
         match = returned(line)
         if match is None:
-            yield from _rare(number, line, begun, labels)
+            yield from _rare(threads, number, line)
             continue
         pid_, sec, frac, name, args, ret, value_, errno, took_sec, took = match.groups()
         pid = int(pid_)
         if pid in begun:
-            yield _abandoned(pid, begun, labels)
+            yield from threads.abandon(pid)
         if args.endswith(_UNFINISHED):
             args = args[: -len(_UNFINISHED)]
         value = number_of(value_)
@@ -279,141 +282,144 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
                 labels.pop(pid, None)
             yield call
     for pid in list(begun):
-        yield _abandoned(pid, begun, labels)
+        yield from threads.abandon(pid)
 
 
-def _rare(
-    number: int, line: str, begun: dict[int, _Begun], labels: dict[int, str]
-) -> Iterator[Event]:
-    match = _BEGUN.match(line)
-    if match is not None:
-        pid_, sec, frac, name, args, cut = match.groups()
-        pid = int(pid_)
-        if pid in begun:
-            yield _abandoned(pid, begun, labels)
-        begun[pid] = _Begun(number, _ns(sec, frac), name, args)
-        if cut == "detached":
-            yield _abandoned(pid, begun, labels, "detached")
-        return
-    match = _RESUMED.match(line)
-    if match is not None:
-        pid_, sec, frac, name, rest, ret, value_, errno, took_sec, took = match.groups()
-        pid = int(pid_)
-        head, stale = _resume(number, pid, _ns(sec, frac), name, begun, labels)
-        if stale is not None:
-            yield stale
-        if rest.endswith(_UNFINISHED):
-            rest = rest[: -len(_UNFINISHED)]
-        call = Syscall(
-            head.line,
-            pid,
-            head.start_ns,
-            name,
-            _joined(head.args, rest),
-            ret,
-            _number(value_),
-            errno,
-            _ns(took_sec, took) if took is not None else None,
-            labels.get(pid),
-            "returned" if head.line != number else "resumed",
-        )
-        if name == "execve" and errno is None:
-            labels.pop(pid, None)
-        yield _marked(call, labels)
-        return
-    match = _RESUMED_CUT.match(line)
-    if match is not None:
-        pid_, sec, frac, name, rest, cut = match.groups()
-        pid = int(pid_)
-        head, stale = _resume(number, pid, _ns(sec, frac), name, begun, labels)
-        if stale is not None:
-            yield stale
-        begun[pid] = head._replace(args=_joined(head.args, rest))
-        if cut == "detached":
-            yield _abandoned(pid, begun, labels, "detached")
-        return
-    match = _SIGNAL.match(line)
-    if match is not None:
-        pid_, sec, frac, stopped, signal, info = match.groups()
-        time_ns = _ns(sec, frac)
-        if stopped is not None:
-            yield Signal(number, int(pid_), time_ns, stopped, "stopped")
-        else:
-            yield Signal(number, int(pid_), time_ns, signal, info)
-        return
-    match = _EXIT.match(line)
-    if match is not None:
-        pid_, sec, frac, status, signal, by = match.groups()
-        pid = int(pid_)
-        if pid in begun:
-            yield _abandoned(pid, begun, labels)
-        labels.pop(pid, None)
-        heir = int(by) if by is not None else None
-        if heir is not None and heir in begun:
-            # From here on the thread that called execve goes by this thread's id.
-            begun[pid] = begun.pop(heir)
-        if heir is not None:
-            labels.pop(heir, None)
-        yield Exit(
-            number,
-            pid,
-            _ns(sec, frac),
-            int(status) if status is not None else None,
-            signal,
-            heir,
-        )
-        return
-    if not line.endswith("\n"):
-        match = _TRUNCATED.match(line)
-        if match is not None:
-            pid_, sec, frac, resumed, name, args = match.groups()
-            pid = int(pid_)
-            time_ns = _ns(sec, frac)
-            if resumed is not None:
-                head, stale = _resume(number, pid, time_ns, resumed, begun, labels)
-                if stale is not None:
-                    yield stale
-                begun[pid] = head._replace(args=_joined(head.args, args))
-            else:
-                if pid in begun:
-                    yield _abandoned(pid, begun, labels)
-                begun[pid] = _Begun(number, time_ns, name, args)
-            yield _abandoned(pid, begun, labels, "truncated")
+class _Threads:
+    """What is known of the threads between two lines.
+
+    :ivar begun: the call that each is in.
+    :ivar labels: the greenthread that each runs.
+    """
+
+    def __init__(self) -> None:
+        self.begun: dict[int, _Begun] = {}
+        self.labels: dict[int, str] = {}
+
+    def abandon(self, pid: int, state: State = "unfinished") -> Iterator[Event]:
+        """Yield the call that a thread is in, if any, as one whose end is missing."""
+        if pid not in self.begun:
             return
-    match = _GAP.match(line)
-    if match is not None:
-        # Whatever went on before it is not known to go on behind it.
-        for pid in list(begun):
-            yield _abandoned(pid, begun, labels)
-        labels.clear()
-        yield Gap(number, int(match[1]))
-        return
-    yield Unparsed(number, line.rstrip("\n"))
+        line, start_ns, name, args = self.begun.pop(pid)
+        label = self.labels.get(pid)
+        call = Syscall(line, pid, start_ns, name, args, None, None, None, None, label, state)
+        yield _marked(call, self.labels)
+
+    def resume(self, pid: int, here: _Begun) -> Generator[Event, None, _Begun]:
+        """Return the start of the call that goes on in this line; yield a stale one before.
+
+        :param here: what takes the place of a start that strace has not seen.
+        """
+        head = self.begun.get(pid)
+        if head is not None and head.name == here.name:
+            return self.begun.pop(pid)
+        yield from self.abandon(pid)
+        return here
 
 
-def _resume(
-    number: int,
-    pid: int,
-    time_ns: int,
-    name: str,
-    begun: dict[int, _Begun],
-    labels: dict[int, str],
-) -> tuple[_Begun, Event | None]:
-    """Return the start that a resumed line belongs to, and a stale start to yield."""
-    head = begun.get(pid)
-    if head is not None and head.name == name:
-        del begun[pid]
-        return head, None
-    stale = _abandoned(pid, begun, labels) if head is not None else None
-    return _Begun(number, time_ns, name, ""), stale
+def _rare(threads: _Threads, number: int, line: str) -> Iterator[Event]:
+    """Yield the events of a line that is not a whole call."""
+    for pattern, read in _RARE:
+        match = pattern.match(line)
+        if match is not None:
+            return read(threads, number, match)
+    return iter((Unparsed(number, line.rstrip("\n")),))
 
 
-def _abandoned(
-    pid: int, begun: dict[int, _Begun], labels: dict[int, str], state: State = "unfinished"
-) -> Event:
-    line, start_ns, name, args = begun.pop(pid)
-    call = Syscall(line, pid, start_ns, name, args, None, None, None, None, labels.get(pid), state)
-    return _marked(call, labels)
+def _begin(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
+    pid_, sec, frac, name, args, cut = match.groups()
+    pid = int(pid_)
+    yield from threads.abandon(pid)
+    threads.begun[pid] = _Begun(number, _ns(sec, frac), name, args)
+    if cut == "detached":
+        yield from threads.abandon(pid, "detached")
+
+
+def _end(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
+    pid_, sec, frac, name, rest, ret, value, errno, took_sec, took = match.groups()
+    pid = int(pid_)
+    head = yield from threads.resume(pid, _Begun(number, _ns(sec, frac), name, ""))
+    call = Syscall(
+        head.line,
+        pid,
+        head.start_ns,
+        name,
+        _joined(head.args, rest.removesuffix(_UNFINISHED)),
+        ret,
+        _number(value),
+        errno,
+        _ns(took_sec, took) if took is not None else None,
+        threads.labels.get(pid),
+        "returned" if head.line != number else "resumed",
+    )
+    if name == "execve" and errno is None:
+        threads.labels.pop(pid, None)
+    yield _marked(call, threads.labels)
+
+
+def _go_on(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
+    pid_, sec, frac, name, rest, cut = match.groups()
+    pid = int(pid_)
+    head = yield from threads.resume(pid, _Begun(number, _ns(sec, frac), name, ""))
+    threads.begun[pid] = head._replace(args=_joined(head.args, rest))
+    if cut == "detached":
+        yield from threads.abandon(pid, "detached")
+
+
+def _signal(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
+    pid, sec, frac, stopped, signal, info = match.groups()
+    name, info = (signal, info) if stopped is None else (stopped, "stopped")
+    yield Signal(number, int(pid), _ns(sec, frac), name, info)
+
+
+def _exit(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
+    pid_, sec, frac, status_, signal, by = match.groups()
+    pid = int(pid_)
+    yield from threads.abandon(pid)
+    threads.labels.pop(pid, None)
+    heir = int(by) if by is not None else None
+    if heir is not None:
+        if heir in threads.begun:
+            # From here on the thread that called execve goes by this thread's id.
+            threads.begun[pid] = threads.begun.pop(heir)
+        threads.labels.pop(heir, None)
+    status = int(status_) if status_ is not None else None
+    yield Exit(number, pid, _ns(sec, frac), status, signal, heir)
+
+
+def _break_off(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
+    pid_, sec, frac, resumed, name, args = match.groups()
+    pid = int(pid_)
+    if resumed is not None:
+        head = yield from threads.resume(pid, _Begun(number, _ns(sec, frac), resumed, ""))
+        threads.begun[pid] = head._replace(args=_joined(head.args, args))
+    else:
+        yield from threads.abandon(pid)
+        threads.begun[pid] = _Begun(number, _ns(sec, frac), name, args)
+    yield from threads.abandon(pid, "truncated")
+
+
+_Read: TypeAlias = Callable[[_Threads, int, re.Match[str]], Iterator[Event]]
+
+
+#: The forms of a line that is not a whole call; the first that fits counts.
+def _gap(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
+    # Whatever went on before it is not known to go on behind it.
+    for pid in list(threads.begun):
+        yield from threads.abandon(pid)
+    threads.labels.clear()
+    yield Gap(number, int(match[1]))
+
+
+_RARE: tuple[tuple[re.Pattern[str], _Read], ...] = (
+    (_BEGUN, _begin),
+    (_RESUMED, _end),
+    (_RESUMED_CUT, _go_on),
+    (_SIGNAL, _signal),
+    (_EXIT, _exit),
+    (_TRUNCATED, _break_off),
+    (_GAP, _gap),
+)
 
 
 def _marked(call: Syscall, labels: dict[int, str]) -> Event:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import re
 
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
 from pytest_eventlet_debug.report.data import read_run
@@ -17,8 +18,6 @@ from pytest_eventlet_debug.report.results import Results
 
 #: Rows of each kind that are shown; GitHub cuts a summary at 1 MiB.
 SHOWN = 100
-
-_BAD = frozenset(("failed", "error", "hung", "crashed"))
 
 
 def write(results: Results, directory: Path | None, path: Path) -> None:
@@ -55,7 +54,7 @@ def lines(results: Results, findings: Sequence[tuple[str, str, str]]) -> Iterato
     yield ""
     yield from _totals(results)
     yield from _differences(results)
-    failed = [result for result in results.tests if result.outcome in _BAD]
+    failed = [result for result in results.tests if result.outcome in BAD]
     yield from _table(
         "failed",
         ("Test", "Hub", "Outcome", "Error"),

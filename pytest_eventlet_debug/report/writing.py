@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug.artifacts import read_run as read_record
+from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.report import results
-from pytest_eventlet_debug.report.gathering import Gathering
+from pytest_eventlet_debug.report import run_results
 from pytest_eventlet_debug.report.results import RESULTS_FILE
 from pytest_eventlet_debug.report.results import Results
 from pytest_eventlet_debug.settings import Settings
@@ -20,31 +20,23 @@ from pytest_eventlet_debug.settings import Settings
 class ReportWriter:
     """Writes what people look at once all that a run records is there; a plugin object.
 
-    :param hubs: returns the names of the hubs that the tests run under.
+    :param gathering: knows how the tests end.
     :param run: names the run. There is no report where nothing of it is recorded.
     """
 
-    def __init__(
-        self,
-        config: pytest.Config,
-        settings: Settings,
-        hubs: Callable[[], tuple[str, ...]],
-        run: str,
-    ) -> None:
+    def __init__(self, settings: Settings, gathering: Gathering, run: str) -> None:
         self._run = run
-        self._hubs = hubs
-        self._gathering = Gathering(config, settings)
+        self._gathering = gathering
         self._directory = settings.artifacts
         self._summary = settings.summary_file
         self._lines: list[str] = []
-        config.pluginmanager.register(self._gathering)
 
     # After RunEnd, which completes what the report is made from.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         if not self._gathering.any:
             return  # --collect-only, or a usage error
-        gathered = self._gathering.results(self._run, self._hubs())
+        gathered = run_results.results_of(self._gathering, self._run)
         record = read_record(self._directory)
         recorded = record is not None and record.run == self._run
         if recorded:

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import tests
-from pytest_eventlet_debug.reruns.judgement import BAD
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.reruns.smallest import smallest
 from pytest_eventlet_debug.settings import Settings
+
+
+class _Unknown(Exception):
+    """A process ended before the test in question."""
 
 
 class Culprit:
@@ -36,7 +40,10 @@ class Culprit:
         if not named:
             self._lines.append(f"{self._name} did not run: name it as the report does")
         for nodeid in named:
-            self._lines.append(self._search(nodeid))
+            try:
+                self._lines.append(self._search(nodeid))
+            except _Unknown:
+                self._lines.append(f"{nodeid} could not be run again: its process ended before it")
 
     def _is_named(self, nodeid: str) -> bool:
         return self._name in (nodeid, self._gathering.key(nodeid)[0])
@@ -71,7 +78,9 @@ class Culprit:
         self._runs += 1
         hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
         ended = self._reruns.run(hub, [*part, nodeid])
-        return nodeid in ended and ended[nodeid].outcome in BAD
+        if nodeid not in ended:
+            raise _Unknown
+        return ended[nodeid].outcome in BAD
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._lines:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Literal
 
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 
 Kind = Literal["same", "differs", "flaky", "fails differently"]
-
-BAD = frozenset({"failed", "error", "hung", "crashed"})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
-from pathlib import Path
-import tempfile
 
 import pytest
 
@@ -22,6 +20,7 @@ from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.stress import stress
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.scratch import ScratchDirectory
 
 _TICK_SECONDS = 0.2
 
@@ -31,7 +30,7 @@ class Rerun:
 
     def __init__(self, config: pytest.Config, hub: str | None, hub_in_ids: bool) -> None:
         self._config = config
-        self._gathering = Gathering(config, [hub or "default"], hub_in_ids)
+        self._gathering = Gathering(config, lambda: [hub or "default"], hub_in_ids)
         self._running: dict[str, None] = {}
 
     def receive(self, message: messages.Message) -> None:
@@ -110,18 +109,19 @@ class Reruns:
         """
         attempts: dict[str, Attempt] = {}
         left = list(nodeids)
-        while left:
+        tries = 2
+        while left and tries:
             found = self._run_in_one_process(hub, left, tracing)
             attempts.update((nodeid, found[nodeid]) for nodeid in left if nodeid in found)
-            if not any(nodeid in found for nodeid in left):
-                break
+            # A process that ended before its first test is tried once more.
+            tries = 2 if any(nodeid in found for nodeid in left) else tries - 1
             left = [nodeid for nodeid in left if nodeid not in found]
         return attempts
 
     def _run_in_one_process(
         self, hub: str | None, nodeids: Sequence[str], tracing: Tracing
     ) -> dict[str, Attempt]:
-        with tempfile.TemporaryDirectory(prefix="pytest-eventlet-debug-") as name:
+        with ScratchDirectory() as directory:
             # Its coverage data goes with the directory: the run has been measured.
             assignment = ChildAssignment(
                 hub=hub,
@@ -130,7 +130,7 @@ class Reruns:
                 own_pids=self._own_pids,
                 tracing=tracing,
             )
-            process = start_child(self._config, assignment, Path(name), "rerun", nodeids)
+            process = start_child(self._config, assignment, directory, "rerun", nodeids)
             rerun = Rerun(self._config, hub, self._settings.hub_in_ids)
             try:
                 end = self._listen(process, rerun)

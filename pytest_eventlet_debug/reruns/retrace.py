@@ -6,9 +6,9 @@ import pytest
 
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.reruns.differences import MOST
 from pytest_eventlet_debug.reruns.differences import HubDifferences
-from pytest_eventlet_debug.reruns.judgement import BAD
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.settings import Settings
 
@@ -32,8 +32,6 @@ class Retrace:
         #: How each test ended under the tracers.
         self.traced: dict[str, Attempt] = {}
 
-    # After the differences are known.
-    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if not self._reruns.possible or exitstatus != pytest.ExitCode.TESTS_FAILED:
             return

@@ -10,13 +10,13 @@ import re
 
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import ModuleDifference
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.costs import costs
 from pytest_eventlet_debug.reruns.costs import parting
 from pytest_eventlet_debug.reruns.differences import HubDifferences
-from pytest_eventlet_debug.reruns.judgement import BAD
 from pytest_eventlet_debug.reruns.judgement import Judgement
 from pytest_eventlet_debug.reruns.judgement import Kind
 
@@ -143,7 +143,7 @@ def _modules(modules: Sequence[ModuleDifference], gathering: Gathering) -> Itera
             f"not on {', '.join(module.absent)}"
         )
         known = (gathering.uncollected.get((module.module, hub)) for hub in module.absent)
-        cause = next((each[1] for each in known if each is not None), None)
+        cause = next((each.cause for each in known if each is not None), None)
         yield f"  {line}" + (f": {cause.error}" if cause is not None else "")
 
 

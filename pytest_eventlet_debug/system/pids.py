@@ -180,9 +180,11 @@ def _end_others(awaited: bytes) -> bool:
     kept -= {_NOBODYS, _session(_INIT)}
     if kept:
         for pid in pids:
-            if pid != _INIT and _session(pid) not in kept:
+            if pid != _INIT:
+                # Who completes its work must not stand still, whoever has stopped it.
+                number = signal.SIGCONT if _session(pid) in kept else signal.SIGKILL
                 with contextlib.suppress(ProcessLookupError):
-                    posix.kill(pid, signal.SIGKILL)
+                    posix.kill(pid, number)
     return bool(kept)
 
 

@@ -173,7 +173,9 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             setsigdef=sorted(signals & signal.valid_signals()),
         )
         try:
-            return posix.waitpid(pid, 0)[1]
+            while os.WIFSTOPPED(status := posix.waitpid(pid, posix.WUNTRACED)[1]):
+                posix.kill(pid, signal.SIGCONT)  # whoever stopped it: we cannot go on without
+            return status
         except ChildProcessError:
             return 0
     finally:

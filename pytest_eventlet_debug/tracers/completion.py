@@ -41,11 +41,15 @@ class Completion:
         """Wait until all is completed; return what could not be, a line each."""
         helper = self._helper()
         problems: list[str] = []
-        while self._asked and helper is not None:
+        # Of a helper that was gone before, each test whose recordings it would have completed
+        # has said so.
+        while self._asked and helper is not None and not helper.is_gone:
             try:
                 answer = helper.request("finish-wait")
             except TracerError as error:
                 return [*problems, str(error)]
+            except KeyboardInterrupt:
+                return [*problems, "Ctrl-C: not all recordings have a timeline and findings"]
             found = answer["problems"]
             assert isinstance(found, list)
             problems += found

@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 import platform
 
+from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.profiling import export
 from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.choice import make_engine
@@ -24,7 +27,7 @@ from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
 
 _VERSION = platform.python_version()
-ARTIFACTS = ("profile.cprof", "profile.callgrind", "profile.json")
+ARTIFACTS = (PROFILE_FILE, CALLGRIND_FILE, PROFILE_FACTS_FILE)
 
 
 class CProfile:

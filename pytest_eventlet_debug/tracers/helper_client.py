@@ -9,13 +9,16 @@ to find. Its other side is :mod:`pytest_eventlet_debug.helper.process`.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import importlib.util
 import json
 import os
 import posix
+import signal
 import struct
 import sys
 
+from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import helper_command
 from pytest_eventlet_debug.shield import Shield
@@ -24,7 +27,16 @@ from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 #: Seconds to wait for an answer. What the helper does itself has shorter limits.
-ANSWER_SECONDS = 30
+ANSWER_SECONDS = 8
+
+#: Seconds for what a helper started to end by itself where that helper is given up.
+_END_SECONDS = 1.0
+
+_GIVEN_UP = "neither strace nor packets are recorded from here on"
+
+
+class HelperGoneError(TracerError):
+    """The helper is gone for the rest of the run, whatever it was wanted for."""
 
 
 # Taken here, before a test can patch them.
@@ -48,8 +60,11 @@ class Helper:
         """Talk over *connection*; use :meth:`start` to get there."""
         self._connection = connection
         self._owner = posix.getpid()
+        self._inode = posix.fstat(connection.fileno()).st_ino
         self._sequence = 0
         self._pid = 0
+        self._group = 0
+        self._given_up = ""
 
     @classmethod
     def start(cls) -> Helper:
@@ -92,12 +107,18 @@ class Helper:
             raise
         assert isinstance(pid, int)
         helper._pid = pid
+        helper._group = posix.getpgid(pid)
         return helper
 
     @property
     def pid(self) -> int:
         """The helper's process id; what ``PR_SET_PTRACER`` wants."""
         return self._pid
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether a request has failed with :class:`HelperGoneError`."""
+        return bool(self._given_up)
 
     def fileno(self) -> int:
         """Return the descriptor of the connection, or -1 once closed."""
@@ -108,40 +129,88 @@ class Helper:
 
         :param command: one that :class:`~.helper.process.HelperProcess` knows.
         :param arguments: what JSON can hold.
-        :raises TracerError: the helper says no, has died, or does not answer within
-            :data:`ANSWER_SECONDS`; also in a fork of the process that started it.
+        :raises HelperGoneError: it has died, or does not answer within :data:`ANSWER_SECONDS`
+            and is ended; every further request is refused with the same words.
+        :raises TracerError: it says no; also in a fork of the process that started it.
         """
         if posix.getpid() != self._owner:
             raise TracerError(
                 f"process {posix.getpid()} is a fork of the test process {self._owner}: "
                 "only that one is recorded"
             )
+        if self._given_up:
+            raise HelperGoneError(self._given_up)
+        if not self._is_connected():
+            raise self._lose_connection()
         self._sequence += 1
         sequence = self._sequence
         message = _encode([sequence, command, arguments]).encode("ascii")
         if len(message) > MESSAGE_BYTES:
             raise TracerError(f"{command} with {len(message)} bytes is too long for the helper")
         try:
-            self._connection.send(message, _socket.MSG_NOSIGNAL)
-            while True:
-                answer = self._connection.recv(MESSAGE_BYTES)
-                if not answer:
-                    raise ConnectionResetError("end of file")
-                answered, error, values = _decode(answer.decode("ascii"))
-                # An older one belongs to a request that a signal handler's exception ended.
-                if answered == sequence:
-                    break
+            error, values = self._exchange(message, sequence)
         except BlockingIOError:
-            raise TracerError(f"the tracing helper (process {self._pid}) does not answer") from None
+            self._end_group()
+            raise self._give_up(f"has not answered for {ANSWER_SECONDS} s and was ended") from None
         except (OSError, ValueError) as failure:
-            raise TracerError(
-                f"the tracing helper (process {self._pid}) is gone: {failure}; "
-                "nothing more is recorded in this run"
-            ) from failure
+            self._end_group()  # strace may still be there
+            raise self._give_up("was killed or has crashed") from failure
         if error is not None:
             raise TracerError(error)
         assert isinstance(values, dict)
         return values
+
+    def _exchange(self, message: bytes, sequence: int) -> tuple[str | None, object]:
+        """Send a request; return the error and the values of the answer to it."""
+        self._connection.send(message, _socket.MSG_NOSIGNAL)
+        while True:
+            answer = self._connection.recv(MESSAGE_BYTES)
+            if not answer:
+                raise ConnectionResetError("end of file")
+            answered, error, values = _decode(answer.decode("ascii"))
+            # An older one belongs to a request that a signal handler's exception ended.
+            if answered == sequence:
+                return error, values
+
+    def _is_connected(self) -> bool:
+        """Say whether the descriptor is still ours, which a test may close or reuse."""
+        try:
+            return posix.fstat(self._connection.fileno()).st_ino == self._inode
+        except OSError:
+            return False
+
+    def _lose_connection(self) -> HelperGoneError:
+        """Let the descriptor be, which is somebody else's now."""
+        number = self._connection.detach()
+        self._end_group()
+        self._given_up = (
+            f"the test closed or replaced descriptor {number}, which led to the tracing helper; "
+            f"{_GIVEN_UP}"
+        )
+        return HelperGoneError(self._given_up)
+
+    def _give_up(self, fate: str) -> HelperGoneError:
+        self._given_up = f"the tracing helper (process {self._pid}) {fate}; {_GIVEN_UP}"
+        return HelperGoneError(self._given_up)
+
+    def _end_group(self) -> None:
+        """End the helper and what it started, which is all in one process group.
+
+        strace that is ended in the usual way lets its tracees go and completes its file.
+        """
+        group = _group_of_own_helper()
+        if not group and self._group == _tracer_group():
+            group = self._group  # the helper is gone, but not its strace
+        if not group:
+            return
+        deadline = unpatched.monotonic() + _END_SECONDS
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            posix.killpg(group, signal.SIGTERM)
+            posix.killpg(group, signal.SIGCONT)
+            while unpatched.monotonic() < deadline:
+                unpatched.wait_readable([], 0.01)
+                posix.killpg(group, 0)
+            posix.killpg(group, signal.SIGKILL)
 
     def close(self) -> None:
         """Let the helper end, with everything it started; do nothing if it has."""
@@ -149,6 +218,26 @@ class Helper:
             with Shield():
                 self.request("goodbye")
         self._connection.close()
+
+
+def _tracer_group() -> int:
+    """Return the process group of what traces this process, 0 where nothing does."""
+    for line in unpatched.read_file("/proc/self/status").splitlines():
+        if line.startswith(b"TracerPid:") and (tracer := int(line.split()[1])):
+            with contextlib.suppress(ProcessLookupError):
+                return posix.getpgid(tracer)
+    return 0
+
+
+def _group_of_own_helper() -> int:
+    """Return the process group of this process's helper, 0 where it is gone."""
+    own = f"\0{posix.getpid()}\0".encode()
+    for name in filter(str.isdigit, posix.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            command = unpatched.read_file(f"/proc/{name}/cmdline")
+            if HELPER_PROGRAM.encode() in command and own in command:
+                return posix.getpgid(int(name))
+    return 0
 
 
 def _libraries() -> str:

@@ -28,6 +28,7 @@ from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.completion import Completion
+from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -40,6 +41,7 @@ from pytest_eventlet_debug.warning_types import EventletDebugWarning
 _TOLD = (TracerError, OSError)
 
 _warn = warnings.warn
+_warn_explicit = warnings.warn_explicit
 
 _NO_ROOM = tuple(
     os.strerror(number)
@@ -107,6 +109,15 @@ class TracerSession:
         self._phase: Phase | None = None
         self._running: list[_Running] = []
         self._in_debugger: list[_Running] = []
+        self._is_fork = False
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """Record nothing in a fork that goes on running tests: all this is its parent's."""
+        self._tracers, self._running, self._in_debugger = (), [], []
+        self._item, self._test = None, None
+        self._completion = Completion(lambda: None)
+        self._is_fork = True
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -116,6 +127,8 @@ class TracerSession:
             _Running(tracer, self._settings.phases or tracer.default_phases)
             for tracer in self._tracers
         ]
+        if self._is_fork:
+            self._note("a fork of the test process is not recorded")
         return (yield from self._around("setup"))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -194,7 +207,9 @@ class TracerSession:
 
         def note(line: str) -> None:
             running.failed = True
-            self._note(line, shield.error)
+            # One line for all tracers that need the helper.
+            gone = isinstance(shield.error, HelperGoneError)
+            self._note(str(shield.error) if gone else line, shield.error)
 
         shield = Shield(note, running.tracer.name, _TOLD)
         return shield
@@ -306,7 +321,9 @@ class TracerSession:
         self._finish()
         with Shield():  # with -W error a warning is an exception
             for problem in _together(self._completion.wait()):
-                _warn(EventletDebugWarning(problem), stacklevel=2)
+                # It is no line of code that this is about.
+                where = str(self._settings.artifacts)
+                _warn_explicit(EventletDebugWarning(problem), None, where, 0)
 
     def pytest_unconfigure(self) -> None:
         for tracer in self._tracers:

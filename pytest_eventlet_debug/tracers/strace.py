@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import contextlib
 import errno
 import os
 from pathlib import Path
 import posix
 import shutil
-import signal
 import sys
 from typing import Any
 
@@ -85,7 +83,6 @@ class Strace:
         self._started_ns = 0
         self._tracing = False
         self._allowed = False
-        self._pid: object = 0
         self._labels: switches.Labels | None = None
         self._paths: dict[tuple[int, str], bytes] = {}
         self._marked = b""
@@ -163,7 +160,7 @@ class Strace:
         switches.unsubscribe(self._switched)
 
     def _attach(self, recording: Recording, *, append: bool) -> None:
-        answer = self._helper.request(
+        self._helper.request(
             "strace-start",
             program=self._executable(),
             options=[*OPTIONS, *keep_marks(self._extra_args)],
@@ -173,21 +170,11 @@ class Strace:
             limit=self._limit,
         )
         self._tracing = True
-        self._pid = answer["strace"]
 
     def _detach(self) -> None:
         switches.unsubscribe(self._switched)
         self._tracing = False
-        try:
-            self._helper.request("strace-stop")
-        except TracerError:
-            # A helper that was killed cannot have stopped strace. If it traces us, it is
-            # that one, whatever became of the process ids.
-            tracer = int(_status().get("TracerPid", "0"))
-            if tracer and tracer == self._pid:
-                with contextlib.suppress(ProcessLookupError):
-                    posix.kill(tracer, signal.SIGTERM)
-            raise
+        self._helper.request("strace-stop")
 
     def _executable(self) -> str:
         if not self._program:
@@ -333,9 +320,18 @@ def _find() -> str:
 
 
 def _version(words: str) -> str:
-    """Take the version from ``strace -- version 6.1``."""
-    first = words.splitlines()[0] if words.strip() else ""
-    return first.rpartition("version ")[2].strip() or "unknown"
+    """Take the version from ``strace -- version 6.1``.
+
+    :raises TracerUnavailable: these are not strace's words.
+    """
+    _, found, version = words.rpartition("version ")
+    if not found or not version.strip():
+        said = repr(words[:40]) if words.strip() else "nothing"
+        raise TracerUnavailable(
+            f"`{shutil.which('strace')} -V` says {said} and no version: it is broken or another "
+            "program; install strace again, or put it first on PATH"
+        )
+    return version.strip()
 
 
 def _status() -> dict[str, str]:

@@ -13,6 +13,7 @@ import math
 import statistics
 from typing import Literal
 
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import OutcomeOrAbsent
 from pytest_eventlet_debug.upgrade.saved_run import Failure
@@ -32,7 +33,6 @@ Kind = Literal[
     "gone",  # its module was collected, and does not have it any more
 ]
 GOOD = frozenset({"passed", "xfailed", "xpassed"})
-BAD = frozenset({"failed", "error", "hung", "crashed"})
 
 #: A test is slower when it takes this many seconds more and this many times as long, both
 #: beyond what the run as a whole takes longer; and this many deviations more than is usual.

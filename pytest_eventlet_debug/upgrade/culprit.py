@@ -20,6 +20,7 @@ import subprocess
 import sys
 
 from pytest_eventlet_debug.hubs.ids import add_hub
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.smallest import smallest
 from pytest_eventlet_debug.upgrade import comparison
@@ -178,7 +179,7 @@ class Overlay:
             ) from None
         ended = {each.key: each.outcome for each in run.tests}
         # What is not there at all fails too: its module may not even import.
-        return {key for key in self._tests if ended.get(key, "failed") in comparison.BAD}
+        return {key for key in self._tests if ended.get(key, "failed") in BAD}
 
     def _hubs(self) -> list[str]:
         return list(dict.fromkeys(hub for _, hub in self._tests))

@@ -100,9 +100,9 @@ class Recorder:
         )
 
     def _uncollected(self) -> Iterator[Uncollected]:
-        for (node, hub), (outcome, cause) in self._gathering.uncollected.items():
-            kind: Uncollectable = "error" if outcome == "error" else "skipped"
-            yield Uncollected(node, hub, kind, self._failure(cause))
+        for (node, hub), found in self._gathering.uncollected.items():
+            kind: Uncollectable = "error" if found.outcome == "error" else "skipped"
+            yield Uncollected(node, hub, kind, self._failure(found.cause))
 
     def _test_of(self, nodeid: str) -> str:
         return self._gathering.key(nodeid)[0]
@@ -111,13 +111,14 @@ class Recorder:
         test, hub = self._gathering.key(nodeid)
         first, *again = self._gathering.attempts(nodeid)
         earlier = self._gathering.earlier(nodeid)
+        cause = None if first.outcome == "xfailed" else first.cause
         return SavedTest(
             test=test,
             hub=hub,
             outcome=first.outcome,
             seconds=round(min(each.seconds for each in (first, *again)), 6),
             attempts=(*earlier, first.outcome, *(each.outcome for each in again)),
-            failure=None if first.cause is None else self._failure(first.cause),
+            failure=None if cause is None else self._failure(cause),
         )
 
     def _incomplete(self, session: pytest.Session) -> str | None:

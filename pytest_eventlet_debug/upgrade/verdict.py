@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from pytest_eventlet_debug import phrasing
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade.comparison import Change
 from pytest_eventlet_debug.upgrade.comparison import Kind
@@ -58,7 +59,7 @@ def format_verdict(verdict: Verdict, old: SavedRun, path: object) -> list[str]:
     for kind, heading in _HEADINGS[2:]:
         lines += _section(heading, verdict.of(kind), _changed)
     new = verdict.of("new")
-    failing = [change for change in new if change.now in comparison.BAD]
+    failing = [change for change in new if change.now in BAD]
     lines += _section(f"new: {phrasing.tests(len(new))}, of which fail", failing, _changed)
     if new and not failing:
         lines.append(f"new: {phrasing.tests(len(new))}, none fails")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 import re
@@ -237,7 +238,7 @@ def test_a_crash_after_the_last_test_is_reported_and_fails_the_run(
     assert ended(result) == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
     assert result.ret != pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
-        ["*eventlet hub asyncio*", "ended with exit status 3 outside of any test"]
+        ["*ERROR at end of eventlet hub asyncio*", "ended with exit status 3 outside of any test"]
     )
 
 
@@ -322,6 +323,64 @@ def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
     assert failure.get("message") == "silent for 6 s, killed"
 
 
+@pytest.mark.parametrize("more", [[], ["--strace"]])
+def test_a_test_that_goes_on_while_it_is_looked_at_lives_and_so_do_those_after_it(
+    pytester: pytest.Pytester, more: list[str]
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import ctypes
+
+        def test_slow():
+            assert ctypes.CDLL(None).usleep(3_600_000) == 0
+
+        def test_next():
+            assert ctypes.CDLL(None).usleep(1_000_000) == 0
+        """
+    )
+    result = run(pytester, "-v", "--eventlet-timeout=3", *more)
+    assert ended(result) == ["test_slow PASSED", "test_next PASSED"]
+    result.stdout.fnmatch_lines_random(["*: test_x.py::test_slow went on after 3.[3-9] s"])
+    result.stdout.no_fnmatch_line("*test_next went on*")
+
+
+def test_a_loop_that_is_traced_is_told_by_the_rate_of_its_calls(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os, signal
+
+        def test_spins():
+            while True: os.getppid()
+
+        def test_waits():
+            while True: signal.pause()
+        """
+    )
+    result = run(pytester, "--strace", "--eventlet-timeout=3")
+    result.stdout.re_match_lines(
+        [
+            r"  its process burns CPU, \d+% of one CPU, [1-9]\d\d+ system calls/s in its trace",
+            r"  its process waits, \d% of one CPU, 0 system calls/s in its trace",
+        ]
+    )
+
+
+def test_the_recordings_of_a_test_that_hangs_are_completed_with_its_phases(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x="def test_a():\n    import signal\n    while True: signal.pause()")
+    run(pytester, "--strace", "--eventlet-timeout=3")
+    (path,) = pytester.path.glob("eventlet-debug/*/test.json")
+    phases = json.loads(path.read_bytes())["phases"]
+    (setup_began, setup_ended), (call_began, call_ended) = phases["setup"], phases["call"]
+    assert setup_began < setup_ended <= call_began < call_ended
+    assert 3e9 < call_ended - call_began < 60e9
+    events = json.loads(path.with_name("timeline.json").read_bytes())["traceEvents"]
+    assert {"setup", "call"} <= {event["name"] for event in events}
+
+
 HANG = "import signal\nwhile True: signal.pause()"
 
 
@@ -377,6 +436,8 @@ def test_a_hang_after_the_last_test_is_reported(pytester: pytest.Pytester, deed:
     assert ended(result)[:2] == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
     assert result.ret != pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["silent for 6 s, killed*", "*in hang"])
+    result.stdout.no_fnmatch_line("*collect*asyncio*")
+    result.stdout.no_fnmatch_line("*errors during collection*")
 
 
 def test_one_hub_or_none_with_a_timeout_gets_a_process_to_kill(pytester: pytest.Pytester) -> None:

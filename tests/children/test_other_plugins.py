@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import re
+
 import pytest
 from runs import BOTH
 from runs import make_differing
@@ -123,3 +127,146 @@ def test_html_is_one_file_over_all_hubs(
         assert f"test_x.py::{name}" in text
     assert "5 Passed" in text
     assert "1 Failed" in text
+
+
+# -- plugins that the tox factor "plugins" installs
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    missing = importlib.util.find_spec(module) is None
+    return pytest.mark.skipif(missing, reason=f"{module} is not installed; tox -e plugins")
+
+
+@needs("pytest_benchmark")
+def test_benchmarks_of_all_hubs_are_in_one_table_and_one_file(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import pytest
+
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_sum(benchmark, n):
+            benchmark.extra_info["n"] = n
+            benchmark.pedantic(sum, args=([n],), rounds=3)
+
+        def test_crashes(eventlet_hub):
+            import os
+            eventlet_hub == "epolls" and os._exit(1)
+        """
+    )
+    result = run(pytester, BOTH, "--benchmark-json=out.json")
+    names = [f"test_sum[{n}-{hub}]" for hub in ("epolls", "asyncio") for n in (1, 2)]
+    saved = json.loads(pytester.path.joinpath("out.json").read_bytes())["benchmarks"]
+    assert [each["name"] for each in saved] == names
+    assert [each["extra_info"] for each in saved] == [{"n": 1}, {"n": 2}] * 2
+    assert all(each["stats"]["rounds"] == len(each["stats"]["data"]) == 3 for each in saved)
+    assert len([line for line in result.outlines if "- benchmark: 4 tests -" in line]) == 1
+    rows = [line.split()[0] for line in result.outlines if re.match(r"test_sum\[\S+ +\d", line)]
+    assert sorted(rows) == sorted(names)
+    saving = run(pytester, BOTH, "--benchmark-save=one", "-k", "sum")
+    assert len(list(pytester.path.glob(".benchmarks/*/*_one.json"))) == 1
+    saving.stdout.no_fnmatch_line("*Not saving*")
+    compared = run(pytester, BOTH, "--benchmark-compare", "-k", "sum")
+    compared.stdout.fnmatch_lines(["*- benchmark: 8 tests -*"])
+
+
+RANDOM = """
+    import random
+
+    class TestA:
+        def test_a(self): print("random", self.test_a.__name__, random.random())
+        def test_b(self): print("random", self.test_b.__name__, random.random())
+
+    def test_c(): print("random", "test_c", random.random())
+    def test_d(): print("random", "test_d", random.random())
+"""
+
+
+@needs("pytest_randomly")
+def test_one_seed_shuffles_and_seeds_the_tests_of_every_hub_as_without_hubs(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x=RANDOM, test_y=RANDOM)
+
+    def numbers(result: pytest.RunResult) -> list[str]:
+        return [line for line in result.outlines if line.startswith("random ")]
+
+    first = run(pytester, BOTH, "-rP")
+    (seed,) = {word for line in first.outlines for word in re.findall(r"--randomly-seed=\d+", line)}
+    shuffled = numbers(first)
+    assert len(shuffled) == 16
+    assert shuffled[:8] == shuffled[8:]
+    assert numbers(run(pytester, BOTH, "-rP", "--randomly-seed=last")) == shuffled
+    for arguments in ([], ["--eventlet-hub=poll"]):
+        assert numbers(run(pytester, "-rP", seed, *arguments)) == shuffled[:8]
+
+
+@needs("allure_pytest")
+def test_allure_has_a_result_for_each_hub_with_the_hub_as_a_parameter(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x="def test_a(): pass")
+    for _ in range(2):
+        run(pytester, BOTH, "--alluredir=out", "--clean-alluredir").assert_outcomes(passed=2)
+        paths = pytester.path.glob("out/*-result.json")
+        results = [json.loads(path.read_bytes()) for path in paths]
+        assert len(results) == 2
+        assert len({each["historyId"] for each in results}) == 2
+        assert len({each["fullName"] for each in results}) == 1
+        parameters = [each["parameters"] for each in results]
+        assert sorted(one["value"] for (one,) in parameters) == ["'asyncio'", "'epolls'"]
+        assert {one["name"] for (one,) in parameters} == {"eventlet_hub"}
+
+
+@needs("testmon")
+def test_testmon_runs_on_each_hub_what_a_change_concerns(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x="def test_a(): pass", test_y="def test_b(): pass")
+    tests = on_both("test_a", "test_b")
+    assert ran(run(pytester, BOTH, "-v", "--testmon")) == tests
+    again = run(pytester, BOTH, "-v", "--testmon")
+    assert ran(again) == []
+    assert again.ret == pytest.ExitCode.OK
+    pytester.makepyfile(test_y="def test_b(): assert 1")
+    assert ran(run(pytester, BOTH, "-v", "--testmon")) == on_both("test_b")
+
+
+@needs("pytest_sugar")
+def test_sugars_progress_is_that_of_all_hubs(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x="def test_a(): pass\ndef test_b(): pass\ndef test_c(): pass")
+    result = run(pytester, BOTH, "--force-sugar", "-k", "test_a or test_b")
+    seen = [int(percent) for percent in re.findall(r"(\d+)% ", result.stdout.str())]
+    assert [each for each in dict.fromkeys(seen) if each] == [25, 50, 75, 100]
+
+
+#: Plugins that need nothing of ours, by module: options, a test that uses them, and how often it
+#: runs on a hub.
+WORKING = {
+    "pytest_asyncio": (
+        ["-p", "asyncio"],
+        "import pytest\n@pytest.mark.asyncio\nasync def test_a(): pass",
+        1,
+    ),
+    "pytest_flakefinder": (["--flake-finder", "--flake-runs=2"], "def test_a(): pass", 2),
+    "pytest_instafail": (["--instafail"], "def test_a(): pass", 1),
+    "pytest_jsonreport": (["--json-report"], "def test_a(): pass", 1),
+    "pytest_mock": ([], "def test_a(mocker): mocker.patch('os.getcwd')", 1),
+    "pytest_order": ([], "import pytest\n@pytest.mark.order(1)\ndef test_a(): pass", 1),
+    "pytest_repeat": (["--count=2"], "def test_a(): pass", 2),
+    "pytest_reportlog": (["--report-log=log.jsonl"], "def test_a(): pass", 1),
+    "pytest_split": (["--splits=1", "--group=1"], "def test_a(): pass", 1),
+}
+
+
+@pytest.mark.parametrize("module", [pytest.param(name, marks=needs(name)) for name in WORKING])
+def test_a_plugin_that_works_without_hubs_works_with_several(
+    pytester: pytest.Pytester, module: str
+) -> None:
+    options, program, times = WORKING[module]
+    pytester.makepyfile(test_x=program)
+    result = run(pytester, BOTH, *options)
+    result.assert_outcomes(passed=2 * times)
+    result.stdout.fnmatch_lines(["no tests differ between epolls, asyncio"])
+    if module in ("pytest_jsonreport", "pytest_reportlog"):
+        (path,) = [*pytester.path.glob(".report.json"), *pytester.path.glob("log.jsonl")]
+        text = path.read_text()
+        assert "test_a[epolls]" in text
+        assert "test_a[asyncio]" in text

@@ -124,6 +124,11 @@ def test_a_descriptor_moves_as_high_as_a_low_limit_permits() -> None:
     assert 84 <= moved < 100
 
 
+def test_a_program_that_is_stopped_goes_on() -> None:
+    command = "kill -STOP $$; exit 3"
+    assert unpatched.run(["/bin/sh", "-c", command], {}) == 3 << 8
+
+
 @pytest.mark.parametrize("others", [False, True])
 def test_a_program_that_ends_is_no_sigchld_but_that_of_another_child_is_kept(others: bool) -> None:
     program = f"""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.phrasing import SHOWN
-from pytest_eventlet_debug.upgrade.comparison import BAD
 from pytest_eventlet_debug.upgrade.comparison import GOOD
 from pytest_eventlet_debug.upgrade.comparison import Kind
 from pytest_eventlet_debug.upgrade.comparison import Verdict

@@ -1,0 +1,55 @@
+"""Put what was gathered of a run into the form of its results file."""
+
+from __future__ import annotations
+
+from pytest_eventlet_debug.outcomes.gathering import Attempt
+from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.outcomes.outcomes import Outcome
+from pytest_eventlet_debug.outcomes.texts import Texts
+from pytest_eventlet_debug.report.results import Result
+from pytest_eventlet_debug.report.results import Results
+from pytest_eventlet_debug.report.results import Section
+
+
+def results_of(gathering: Gathering, run: str) -> Results:
+    """Return how the tests have ended so far, in the order in which they began.
+
+    :param run: names the run.
+    """
+    modules = [
+        _result(
+            module,
+            hub if hub in gathering.hubs else gathering.hubs[0],
+            Attempt(module, found.outcome, found.cause),
+            found.texts,
+        )
+        for (module, hub), found in gathering.uncollected.items()
+    ]
+    tests = [_result_of(gathering, nodeid) for nodeid in gathering.nodeids]
+    return Results(run, gathering.hubs, (*modules, *tests))
+
+
+def _result_of(gathering: Gathering, nodeid: str) -> Result:
+    test, hub = gathering.key(nodeid)
+    texts = gathering.texts(nodeid)
+    return _result(test, hub, gathering.attempt(nodeid), texts, tuple(gathering.earlier(nodeid)))
+
+
+def _result(
+    test: str,
+    hub: str,
+    attempt: Attempt,
+    texts: Texts,
+    earlier: tuple[Outcome, ...] = (),
+) -> Result:
+    return Result(
+        test=test,
+        hub=hub,
+        nodeid=attempt.nodeid,
+        outcome=attempt.outcome,
+        seconds=round(attempt.seconds, 6),
+        earlier=earlier,
+        reason=attempt.cause.error if attempt.cause is not None else "",
+        failure=texts.failure,
+        sections=tuple(Section(title, text) for title, text in texts.sections.items()),
+    )
