@@ -140,7 +140,7 @@ class Finishing:
             more = f" and {len(self._lost) - 1} more" if len(self._lost) > 1 else ""
             self._problems.append(
                 f"the process that completes recordings {self._end}; what was recorded in "
-                f"{self._lost[0]}{more} has no timeline and no findings"
+                f"{self._lost[0]}{more} has no findings"
             )
             self._lost = []
 

@@ -49,7 +49,7 @@ class Completion:
             except TracerError as error:
                 return [*problems, str(error)]
             except KeyboardInterrupt:
-                return [*problems, "Ctrl-C: not all recordings have a timeline and findings"]
+                return [*problems, "Ctrl-C: not all recordings have findings"]
             found = answer["problems"]
             assert isinstance(found, list)
             problems += found

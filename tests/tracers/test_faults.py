@@ -140,7 +140,7 @@ def test_a_finisher_that_is_stopped_goes_on_and_one_that_is_killed_is_replaced(
     """
     result = run(pytester, monkeypatch, program)
     result.assert_outcomes(passed=3)
-    assert len(list(pytester.path.glob("eventlet-debug/*/timeline.json"))) == 3
+    assert len(list(pytester.path.glob("eventlet-debug/*/findings.json"))) == 3
     result.stdout.no_fnmatch_line("*completes recordings*")
     assert not list(pytester.path.glob("eventlet-debug/*/.*"))
 

@@ -42,7 +42,7 @@ def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(tmp_path: P
     (line,) = answers[-1]["problems"]
     assert line == (
         "the process that completes recordings did nothing for 5 s and was ended; what was "
-        f"recorded in {tmp_path}/one and 2 more has no timeline and no findings"
+        f"recorded in {tmp_path}/one and 2 more has no findings"
     )
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -66,7 +66,7 @@ def test_one_that_dies_twice_over_a_directory_gives_up_that_one_alone(tmp_path: 
     problems = [line for answer in answers for line in answer["problems"]]
     assert problems == [
         "the process that completes recordings ended (SIGKILL); what was recorded in "
-        f"{tmp_path}/one has no timeline and no findings"
+        f"{tmp_path}/one has no findings"
     ]
     finishing.close()
 
@@ -84,4 +84,4 @@ def test_ctrl_c_while_it_is_waited_for_is_one_line(tmp_path: Path) -> None:
     helper: Any = _Interrupted()
     completion = Completion(lambda: helper)
     completion.begin(tmp_path)
-    assert completion.wait() == ["Ctrl-C: not all recordings have a timeline and findings"]
+    assert completion.wait() == ["Ctrl-C: not all recordings have findings"]
