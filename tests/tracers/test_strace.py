@@ -457,7 +457,11 @@ def test_the_check_explains_a_process_that_is_not_dumpable(tmp_path: Path) -> No
         probe = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', '']))"
         if subprocess.run([*nobody, python, "-c", probe], capture_output=True).returncode == 0:
             arguments = [*nobody, python, *command(tmp_path, text)[1:]]
-            done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+            packages = str(Path(pytest.__file__).parent.parent)  # another Python has none
+            environment = {**os.environ, "PYTHONPATH": packages}
+            done = subprocess.run(
+                arguments, cwd=ROOT, env=environment, capture_output=True, text=True
+            )
             assert "this process is not dumpable" in done.stdout, done.stderr
             return
     pytest.skip("nobody may not run this Python")
