@@ -120,8 +120,7 @@ class Closed:
         closer = self._processes.describe(end.pid, end.greenthread)
         self._found[call.name, end.line] = Finding(
             self.kind,
-            f"{what} by {user}: {how} {seconds:.3f} s before by {closer}, "
-            f"{STRACE_FILE} line {end.line}",
+            f"{what} by {user}: {how} {seconds:.3f} s before by {closer} (line {end.line})",
             (
                 Evidence(what, STRACE_FILE, call.line),
                 Evidence(f"{end.name}({_shown(end)})", STRACE_FILE, end.line),
