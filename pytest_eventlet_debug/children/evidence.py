@@ -25,6 +25,9 @@ from pytest_eventlet_debug.redaction import Redaction
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 
+#: Of a trace that is read while its test is looked at; that takes a second.
+_TRACE_BYTES = 10_000_000
+
 _CALLS = 12
 _SAMPLES = 10
 
@@ -111,7 +114,23 @@ def gather(
     inside = [(title, redact(text)) for title, text in seen]
     _keep([newest_attempt(artifacts, nodeid) for nodeid in nodeids], inside)
     last = redact("\n".join(calls.splitlines()[-_CALLS:]))
-    return [("What it does", doing), *inside, ("Its last system calls", last)]
+    shows = redact(_findings(trace)) if trace else ""
+    return [
+        ("What it does", doing),
+        ("What its trace shows", shows),
+        *inside,
+        ("Its last system calls", last),
+    ]
+
+
+def _findings(trace: Path) -> str:
+    """Return what is found in a trace as far as it goes, a line each."""
+    if proc.size(trace) > _TRACE_BYTES:
+        return ""  # it would hold up all else; the summary has it
+    from pytest_eventlet_debug.recordings import finisher
+    from pytest_eventlet_debug.recordings.findings import text
+
+    return "\n".join(text.line(finding) for finding in finisher.find(trace.parent).findings)
 
 
 def _inside(process: ChildProcess, scratch: Path) -> list[tuple[str, str]]:

@@ -32,6 +32,8 @@ Kind = Literal[
     "new",
     "gone",  # its module was collected, and does not have it any more
 ]
+# They change with every upgrade, and no test imports them.
+_INSTALLERS = frozenset({"pip", "setuptools", "uv", "wheel"})
 GOOD = frozenset({"passed", "xfailed", "xpassed"})
 
 #: A test is slower when it takes this many seconds more and this many times as long, both
@@ -311,7 +313,17 @@ def _upgrades(
         Upgrade(name, before, now, nearest[name], involved[name])
         for name, (before, now) in changed.items()
     ]
-    return tuple(sorted(upgrades, key=lambda each: (-each.nearest, -each.involved, each.name)))
+    return tuple(
+        sorted(
+            upgrades,
+            key=lambda each: (
+                -each.nearest,
+                -each.involved,
+                each.name in _INSTALLERS,
+                each.name,
+            ),
+        )
+    )
 
 
 def _worse(changes: Sequence[Change], vanished: Sequence[Vanished]) -> Iterator[Failure]:

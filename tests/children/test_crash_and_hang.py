@@ -344,6 +344,27 @@ def test_a_test_that_goes_on_while_it_is_looked_at_lives_and_so_do_those_after_i
     result.stdout.no_fnmatch_line("*test_next went on*")
 
 
+def test_a_storm_is_found_in_the_trace_of_a_test_that_hangs_in_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_spins():
+            while True:
+                try:
+                    os.read(-1, 1)
+                except OSError:
+                    pass
+        """
+    )
+    result = run(pytester, "--strace", "--strace-limit=2MB", "--eventlet-timeout=2")
+    result.stdout.fnmatch_lines(
+        ["What its trace shows:", r"  storm: read(-1) = -1 EBADF x * strace.txt line *"]
+    )
+
+
 def test_a_loop_that_is_traced_is_told_by_the_rate_of_its_calls(
     pytester: pytest.Pytester,
 ) -> None:

@@ -401,3 +401,10 @@ def test_runs_need_a_test_in_common() -> None:
     check_common_tests(old, "old.json", set())
     with pytest.raises(SavedRunError, match=r"old\.json .*another suite \(eventlet\).*b\.py::z"):
         check_common_tests(old, "old.json", {"b.py::z"})
+
+
+def test_what_only_installs_comes_last_of_what_changed() -> None:
+    before = {name: Distribution("1") for name in ("pip", "setuptools", "zope")}
+    now = {name: Distribution("2") for name in before}
+    verdict = compare(run(test("a"), distributions=before), run(test("a"), distributions=now))
+    assert [each.name for each in verdict.upgrades] == ["zope", "pip", "setuptools"]
