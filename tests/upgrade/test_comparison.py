@@ -406,5 +406,5 @@ def test_runs_need_a_test_in_common() -> None:
 def test_what_only_installs_comes_last_of_what_changed() -> None:
     before = {name: Distribution("1") for name in ("pip", "setuptools", "zope")}
     now = {name: Distribution("2") for name in before}
-    verdict = compare(run(test("a"), distributions=before), run(test("a"), distributions=now))
+    verdict = compare(run(case("a"), distributions=before), run(case("a"), distributions=now))
     assert [each.name for each in verdict.upgrades] == ["zope", "pip", "setuptools"]
