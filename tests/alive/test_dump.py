@@ -504,7 +504,9 @@ def test_a_user_in_debug_mode_sees_the_right_place_of_creation(pytester: pytest.
             asyncio.run(main(), debug=True)
         """
     )
-    plain = pytester.runpytest("-p", "no:eventlet-debug")
+    plain = pytester.runpytest(
+        "-p", "no:eventlet-debug", "-W", "ignore::pytest.PytestConfigWarning"
+    )
     watched = pytester.runpytest("--dump-asyncio-tasks")
     assert plain.parseoutcomes() == watched.parseoutcomes()
 
