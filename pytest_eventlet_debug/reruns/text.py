@@ -144,7 +144,7 @@ def _modules(modules: Sequence[ModuleDifference], gathering: Gathering) -> Itera
         )
         known = (gathering.uncollected.get((module.module, hub)) for hub in module.absent)
         cause = next((each.cause for each in known if each is not None), None)
-        yield f"  {line}" + (f": {cause.error}" if cause is not None else "")
+        yield f"  {line}" + (f": {_reason(cause.error)}" if cause is not None else "")
 
 
 def _by_design(skipped: dict[str, str]) -> Iterator[str]:
@@ -154,5 +154,9 @@ def _by_design(skipped: dict[str, str]) -> Iterator[str]:
         counts[reason] = counts.get(reason, 0) + 1
     for reason, count in counts.items():
         verb = "is" if count == 1 else "are"
-        why = reason.removeprefix("Skipped: ")
-        yield f"by design, {tests(count)} {verb} skipped on a hub: {why}"
+        yield f"by design, {tests(count)} {verb} skipped on a hub: {_reason(reason)}"
+
+
+def _reason(skip: str) -> str:
+    """Return the reason of a skip as it was given."""
+    return skip.removeprefix("Skipped: ")

@@ -13,9 +13,9 @@ import pytest
 
 from pytest_eventlet_debug.alive import on_demand
 
-TIMEOUT = "--eventlet-timeout=6"
+TIMEOUT = "--eventlet-timeout=3"
 # To start a recording may take longer than that on a busy machine.
-LONG_TIMEOUT = "--eventlet-timeout=20"
+LONG_TIMEOUT = "--eventlet-timeout=10"
 
 
 def hang(pytester: pytest.Pytester, body: str, *options: str) -> str:
