@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from programs import WITHOUT_PLUGINS
 import pytest
 
 pytest_plugins = "pytester"
@@ -12,10 +13,6 @@ pytest_plugins = "pytester"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-# pytest-asyncio warns of every suite without a setting; the others, which few tests need, take
-# a quarter of the time that pytest needs to start.
-WITHOUT_PLUGINS = "-p no:asyncio -p no:hypothesispytest -p no:html -p no:metadata"
 
 # What differs between hubs would run four times again, in each of these many runs.
 SEEN_ONCE = "-o eventlet_reruns=0"

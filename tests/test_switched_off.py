@@ -30,6 +30,7 @@ NOTHING_LOADED = "loaded: " + " ".join(
         "pytest_eventlet_debug.option_types",
         "pytest_eventlet_debug.options",
         "pytest_eventlet_debug.plugin",
+        "pytest_eventlet_debug.redaction",
         "pytest_eventlet_debug.tracer_registry",
     ]
 )

@@ -137,8 +137,8 @@ def _stats_of(part: Part) -> Stats:
             edges.append((function, _label(callee, labels), edge))
     for caller, function, edge in edges:
         if _is_ours(caller):
-            # Such as the calls that mark a trace where greenlets switch.
-            if function in stats:
+            # Of functions in C, which call nothing: such as marks where greenlets switch.
+            if function in stats and function[0] == "~":
                 stats[function] = _less(stats[function], edge)
             continue
         callers = stats[function][4]

@@ -59,8 +59,8 @@ def test_a_child_that_dies_again_without_ending_a_test_is_the_last(
 
     with session_of(pytester) as (root, calls):
         controller, born = controlled(root, [EPOLLS], start)
-        with pytest.raises(root.Interrupted, match="1 error during collection"):
-            controller.pytest_runtestloop(root)
+        controller.pytest_runtestloop(root)
+        assert root.testsfailed == 1
     assert len(born) == 1
     assert "killed by SIGSEGV outside of any test" in calls.collected[0].longreprtext
 

@@ -10,8 +10,6 @@ from pytest_eventlet_debug.outcomes.outcomes import ModuleDifference
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
 from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
-from pytest_eventlet_debug.outcomes.outcomes import format_differences
-from pytest_eventlet_debug.outcomes.outcomes import headline
 
 ALL: list[Outcome] = [
     "passed",
@@ -31,7 +29,6 @@ def test_hubs_that_agree_have_no_differences() -> None:
     )
     assert not comparison
     assert comparison == Comparison(("epolls", "asyncio"), (), ())
-    assert format_differences(comparison) == []
 
 
 @pytest.mark.parametrize("other", [outcome for outcome in ALL if outcome != "passed"])
@@ -55,9 +52,6 @@ def test_a_module_that_exists_on_one_hub_only_is_one_line() -> None:
     assert comparison.modules == (
         ModuleDifference("tests/asyncio_test.py", 14, ("asyncio",), ("epolls", "poll")),
     )
-    assert format_differences(comparison) == [
-        "tests/asyncio_test.py   14 tests on asyncio only, not on epolls, poll"
-    ]
 
 
 def test_tests_of_one_module_on_different_hubs_are_counted_apart() -> None:
@@ -68,7 +62,6 @@ def test_tests_of_one_module_on_different_hubs_are_counted_apart() -> None:
         (1, ("epolls",), ("asyncio",)),
         (2, ("asyncio",), ("epolls",)),
     ]
-    assert format_differences(comparison)[0] == "a.py   1 test on epolls only, not on asyncio"
 
 
 def test_a_test_that_differs_and_is_absent_somewhere_is_in_both_lists() -> None:
@@ -118,19 +111,6 @@ def test_parameters_with_colons_do_not_change_the_module() -> None:
     assert [module.module for module in comparison.modules] == ["a.py"]
 
 
-def test_lines_are_aligned_in_columns() -> None:
-    comparison = compare_outcomes(
-        {
-            "epolls": {"tests/wsgi_test.py::TestHttpd::test_x": "passed", "a.py::b": "xpassed"},
-            "asyncio": {"tests/wsgi_test.py::TestHttpd::test_x": "hung", "a.py::b": "passed"},
-        }
-    )
-    assert format_differences(comparison) == [
-        "tests/wsgi_test.py::TestHttpd::test_x   epolls passed    asyncio hung",
-        "a.py::b                                 epolls xpassed   asyncio passed",
-    ]
-
-
 @pytest.mark.parametrize(
     ("categories", "outcome"),
     [
@@ -173,26 +153,3 @@ def test_a_test_that_has_reported_nothing_but_its_setup_has_no_outcome() -> None
     outcomes = Outcomes()
     outcomes.note("a.py::x", "")
     assert outcomes.latest == {}
-
-
-@pytest.mark.parametrize(
-    ("epolls", "asyncio", "says"),
-    [
-        ({"a.py::t": "passed"}, {"a.py::t": "passed"}, "no tests differ between epolls, asyncio"),
-        ({"a.py::t": "passed"}, {"a.py::t": "failed"}, "1 test differs between epolls, asyncio"),
-        (
-            {"a.py::t": "passed"},
-            {"a.py::t": "passed", "b.py::u": "passed"},
-            "no tests differ between epolls, asyncio; 1 is on some of them only",
-        ),
-        (
-            {"a.py::t": "passed", "b.py::u": "passed", "b.py::v": "passed"},
-            {"a.py::t": "failed"},
-            "1 test differs between epolls, asyncio; 2 are on some of them only",
-        ),
-    ],
-)
-def test_the_headline_counts_what_differs_and_what_is_not_there_on_all_hubs(
-    epolls: dict[str, Outcome], asyncio: dict[str, Outcome], says: str
-) -> None:
-    assert headline(compare_outcomes({"epolls": epolls, "asyncio": asyncio})) == says

@@ -18,7 +18,7 @@ import tempfile
 import textwrap
 import time
 
-from conftest import WITHOUT_PLUGINS
+from programs import WITHOUT_PLUGINS
 import pytest
 
 from pytest_eventlet_debug.recordings import packets
