@@ -28,6 +28,7 @@ from pytest_eventlet_debug.system import unpatched
 #: Of a trace that is read while its test is looked at; that takes a second.
 _TRACE_BYTES = 10_000_000
 
+_SAMPLE_SECONDS = 1.0
 _CALLS = 12
 _SAMPLES = 10
 
@@ -106,7 +107,7 @@ def gather(
     trace = _trace(artifacts, nodeids) if proc.tracer(process.runner) else None
     doing = activity(process, trace)
     # Before the stacks, for writing them out is system calls too.
-    calls = proc.tail(trace) if trace else _strace_sample(process, scratch)
+    calls = _trace_tail(process, trace) if trace else _strace_sample(process, scratch)
     if doing is None or process.wait_until_heard(0):
         return None
     # What it says from here on does not count: these signals end calls that block in C.
@@ -255,7 +256,16 @@ def _status(pid: int) -> str:
         return ""
 
 
-def _strace_sample(process: ChildProcess, path: Path, seconds: float = 1.0) -> str:
+def _trace_tail(process: ChildProcess, trace: Path) -> str:
+    """Return the end of the trace that is there, after as long as a sample takes.
+
+    A test that goes on late is not to be killed sooner for being recorded.
+    """
+    process.wait_until_heard(_SAMPLE_SECONDS)
+    return proc.tail(trace)
+
+
+def _strace_sample(process: ChildProcess, path: Path, seconds: float = _SAMPLE_SECONDS) -> str:
     """Return the end of *seconds* of strace, where strace is there and may attach."""
     strace = shutil.which("strace")
     if strace is None or process.wait_until_heard(0):
