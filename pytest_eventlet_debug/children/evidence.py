@@ -25,8 +25,8 @@ from pytest_eventlet_debug.redaction import Redaction
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 
-#: Of a trace that is read while its test is looked at; that takes a second.
-_TRACE_BYTES = 10_000_000
+#: Of a trace that is read while its test is looked at; that takes seconds.
+_TRACE_BYTES = 40_000_000
 
 _SAMPLE_SECONDS = 1.0
 _CALLS = 12
