@@ -91,7 +91,7 @@ def test_a_tracer_that_is_registered_records_each_test(pytester: pytest.Pytester
     result = pytester.runpytest("-s", "-p", "toy", "--toy", "--toy-words=all is well")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["prepared", "*toy 1.0*"])
-    (test,) = (path for path in Path("eventlet-debug").iterdir() if path.is_dir())
+    (test,) = (path.parent for path in Path("eventlet-debug").glob("*/test.json"))
     block = (test / "block-1" / "toy.txt").read_text().splitlines()
     assert block == ["start all is well", "mark block-1", "stop"]
     assert (test / "toy.txt").read_text().splitlines() == [
@@ -110,7 +110,7 @@ def test_a_tracer_that_is_registered_records_each_test(pytester: pytest.Pytester
 @pytest.mark.usefixtures("toy")
 def test_a_tracer_that_nests_goes_on_while_a_block_is_recorded(pytester: pytest.Pytester) -> None:
     pytester.runpytest("-p", "toy", "--toy").assert_outcomes(passed=1)
-    (test,) = (path for path in Path("eventlet-debug").iterdir() if path.is_dir())
+    (test,) = (path.parent for path in Path("eventlet-debug").glob("*/test.json"))
     text = (test / "toy.txt").read_text()
     assert text.splitlines()[1:] == ["mark setup", "mark call", "mark teardown", "stop"]
 

@@ -15,6 +15,7 @@ from pytest_eventlet_debug.report import run_results
 from pytest_eventlet_debug.report.results import RESULTS_FILE
 from pytest_eventlet_debug.report.results import Results
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import unpatched
 
 
 class ReportWriter:
@@ -30,10 +31,13 @@ class ReportWriter:
         self._directory = settings.artifacts
         self._summary = settings.summary_file
         self._lines: list[str] = []
+        self._pid = unpatched.getpid()
 
     # After RunEnd, which completes what the report is made from.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
+        if unpatched.getpid() != self._pid:
+            return  # in a fork, which would read its own trace for as long as it writes it
         if not self._gathering.any:
             return  # --collect-only, or a usage error
         gathered = run_results.results_of(self._gathering, self._run)
