@@ -137,17 +137,19 @@ def _stats_of(part: Part) -> Stats:
             edges.append((function, _label(callee, labels), edge))
     for caller, function, edge in edges:
         if _is_ours(caller):
-            # Of functions in C, which call nothing: such as marks where greenlets switch.
-            if function in stats and function[0] == "~":
+            # Such as the calls that mark a trace where greenlets switch.
+            if function in stats:
                 stats[function] = _less(stats[function], edge)
             continue
         callers = stats[function][4]
         callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
-    return {
-        function: entry
-        for function, entry in stats.items()
-        if entry[1] > 0 and not _is_ours(function)
-    }
+    kept = {name: entry for name, entry in stats.items() if entry[1] > 0 and not _is_ours(name)}
+    # What only our functions called is no caller either.
+    return {name: (*entry[:4], _within(kept, entry[4])) for name, entry in kept.items()}
+
+
+def _within(stats: Stats, callers: dict[Function, Edge]) -> dict[Function, Edge]:
+    return {caller: edge for caller, edge in callers.items() if caller in stats}
 
 
 def _less(entry: Entry, edge: Edge) -> Entry:

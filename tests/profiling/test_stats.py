@@ -68,6 +68,20 @@ def test_our_own_functions_are_left_out_with_their_calls() -> None:
     assert merged == {("~", 0, "f"): (1, 1, 1.0, 1.0, {})}
 
 
+def test_what_only_our_own_functions_called_is_left_out_and_calls_nothing() -> None:
+    ours = merge.__code__
+    entries = [
+        Call(ours, 2, 0, 9.0, 1.0, [Called("mark", 2, 0, 8.0, 3.0), Called("g", 1, 0, 1.0, 1.0)]),
+        Call("mark", 2, 0, 8.0, 3.0, [Called("f", 2, 0, 5.0, 5.0)]),
+        Call("f", 3, 0, 6.0, 6.0),
+        Call("g", 3, 0, 4.0, 4.0),
+    ]
+    assert merge([Part(entries)]) == {
+        ("~", 0, "f"): (3, 3, 6.0, 6.0, {}),
+        ("~", 0, "g"): (2, 2, 3.0, 3.0, {}),
+    }
+
+
 class Worker:
     def run(self) -> None: ...
 
