@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 import os
 from pathlib import Path
-import pstats
-from typing import Any
 
 from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.profiling.stats import shortened
+from pytest_eventlet_debug.recordings import profile_file
 
 #: How many functions are named at most.
 HEAVIEST = 3
@@ -48,7 +47,7 @@ def describe(path: Path) -> Iterator[str]:
     :param path: a file of pstats.
     """
     try:
-        stats: dict[Any, Any] = pstats.Stats(str(path)).stats  # type: ignore[attr-defined]
+        stats = profile_file.read(path)
     except Exception as error:  # a file that was cut short, in marshal's many words for it
         yield f"{path.name} cannot be read: {error}"
         return

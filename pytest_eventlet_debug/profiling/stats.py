@@ -143,13 +143,26 @@ def _stats_of(part: Part) -> Stats:
             continue
         callers = stats[function][4]
         callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
-    kept = {name: entry for name, entry in stats.items() if entry[1] > 0 and not _is_ours(name)}
-    # What only our functions called is no caller either.
-    return {name: (*entry[:4], _within(kept, entry[4])) for name, entry in kept.items()}
+    return _called({name: entry for name, entry in stats.items() if not _is_ours(name)})
 
 
-def _within(stats: Stats, callers: dict[Function, Edge]) -> dict[Function, Edge]:
-    return {caller: edge for caller, edge in callers.items() if caller in stats}
+def _called(stats: Stats) -> Stats:
+    """Leave out what is never called by others than ours, and all that only that calls."""
+    while gone := [function for function, entry in stats.items() if entry[1] <= 0]:
+        stats = {
+            function: _not_called_by(gone, entry)
+            for function, entry in stats.items()
+            if entry[1] > 0
+        }
+    return stats
+
+
+def _not_called_by(gone: Iterable[Function], entry: Entry) -> Entry:
+    callers = dict(entry[4])
+    for caller in gone:
+        if caller in callers:
+            entry = _less(entry, callers.pop(caller))
+    return (*entry[:4], callers)
 
 
 def _less(entry: Entry, edge: Edge) -> Entry:

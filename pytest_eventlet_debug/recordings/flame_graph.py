@@ -8,10 +8,11 @@ and SnakeViz do. https://docs.python.org/3/library/profile.html
 from __future__ import annotations
 
 import dataclasses
-import marshal
 import os
 from pathlib import Path
 from typing import Any
+
+from pytest_eventlet_debug.recordings import profile_file
 
 #: File, line and name, as in :mod:`pstats`.
 Function = tuple[str, int, str]
@@ -36,8 +37,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     :return: empty where there is no profile, or none that can be read.
     """
     try:
-        stats = marshal.loads(path.read_bytes())
-        return build(stats)
+        return build(profile_file.read(path))
     except (OSError, ValueError, EOFError, TypeError, AttributeError):
         return []
 

@@ -243,7 +243,8 @@ def _phases(phases: Mapping[str, tuple[int, int]]) -> dict[str, float]:
 
 def _dumps(directory: Path) -> Iterator[tuple[str, str]]:
     with contextlib.suppress(OSError):
-        with open(directory / TASKS_FILE, encoding="utf-8", errors="replace") as file:
+        fd = files.open_to_read(directory / TASKS_FILE)
+        with open(fd, encoding="utf-8", errors="replace") as file:
             yield TASKS_FILE, file.read(MAX_DUMP)
 
 

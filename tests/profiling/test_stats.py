@@ -53,6 +53,15 @@ def test_a_root_calls_what_nobody_called() -> None:
     assert merged[f][4] == {main: (2, 2, 8.0, 8.0), root: (1, 1, 2.0, 2.0)}
 
 
+def test_what_only_our_own_functions_call_is_left_out_with_all_below_it() -> None:
+    entries = [
+        Call(merge.__code__, 1, 0, 3.0, 1.0, [Called("get", 1, 0, 2.0, 1.0)]),
+        Call("get", 1, 0, 2.0, 1.0, [Called("f", 1, 0, 1.0, 1.0)]),
+        Call("f", 3, 0, 5.0, 5.0),
+    ]
+    assert merge([Part(entries)]) == {("~", 0, "f"): (2, 2, 4.0, 4.0, {})}
+
+
 def test_our_own_functions_are_left_out_with_their_calls() -> None:
     ours = merge.__code__
     merged = merge(
@@ -66,20 +75,6 @@ def test_our_own_functions_are_left_out_with_their_calls() -> None:
         ]
     )
     assert merged == {("~", 0, "f"): (1, 1, 1.0, 1.0, {})}
-
-
-def test_what_only_our_own_functions_called_is_left_out_and_calls_nothing() -> None:
-    ours = merge.__code__
-    entries = [
-        Call(ours, 2, 0, 9.0, 1.0, [Called("mark", 2, 0, 8.0, 3.0), Called("g", 1, 0, 1.0, 1.0)]),
-        Call("mark", 2, 0, 8.0, 3.0, [Called("f", 2, 0, 5.0, 5.0)]),
-        Call("f", 3, 0, 6.0, 6.0),
-        Call("g", 3, 0, 4.0, 4.0),
-    ]
-    assert merge([Part(entries)]) == {
-        ("~", 0, "f"): (3, 3, 6.0, 6.0, {}),
-        ("~", 0, "g"): (2, 2, 3.0, 3.0, {}),
-    }
 
 
 class Worker:

@@ -51,6 +51,7 @@ _HUB = ":hub"
 #: It waits for the others as a rule: their ends and their events wake it.
 _TEST = "1:test"
 _NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")
+_INTERRUPTED = "ERESTARTSYS"
 _NUMBER = re.compile(r"(\d+)")
 _OBJECT = re.compile(r"\d+(?!x)(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
 
@@ -76,6 +77,7 @@ class Blocked:
         self._pending: Syscall | None = None
         self._readied: list[str] = []
         self._next: str | None = None
+        self._interrupted: Syscall | None = None
         self._unfinished: Syscall | None = None
         self._in_phase = False
         self._found: list[_Block] = []
@@ -90,14 +92,25 @@ class Blocked:
 
     def _call(self, call: Syscall) -> None:
         duration_ns = call.duration_ns
+        if call.pid == self._main:
+            self._note_interruption(call)
         if duration_ns is None:
-            if call.value is None and self._counts(call):
+            if _is_standstill(call):
+                self._unfinished = self._interrupted
+            elif call.value is None and self._counts(call):
                 self._unfinished = call
         elif self._unfinished is not None and call.pid == self._main:
             self._unfinished = None  # it went on: what strace lost is not the end
         elif duration_ns >= MIN_NS and self._counts(call):
             self._decide()
             self._pending, self._readied, self._next = call, [], None
+
+    def _note_interruption(self, call: Syscall) -> None:
+        """Remember the call that a signal ended, until it is made again."""
+        if call.errno == _INTERRUPTED and self._counts(call):
+            self._interrupted = call
+        elif self._interrupted is not None and shown(call) == shown(self._interrupted):
+            self._interrupted = None
 
     def _counts(self, call: Syscall) -> bool:
         if call.pid != self._main or not self._in_phase or _is_hub(call.greenthread):
@@ -130,6 +143,7 @@ class Blocked:
             self._in_phase = True
             self._main = event.pid  # as the trace calls it, whatever its own namespace does
         elif type(event) is Switch and event.pid == self._main:
+            self._interrupted = None
             self._switched(event)
 
     def _switched(self, event: Switch) -> None:
@@ -187,6 +201,11 @@ def _is_hub(greenthread: str | None) -> bool:
 def _returns_at_once(call: Syscall) -> bool:
     """Say whether a wait found its events there, or was not allowed to wait."""
     return (call.duration_ns or 0) < AT_ONCE_NS or call.args.endswith(_NO_TIMEOUT)
+
+
+def _is_standstill(call: Syscall) -> bool:
+    """Say whether a hung test has been told to show what is alive, and to wait for its end."""
+    return call.name == "poll" and call.args.startswith("[], 0, -1")
 
 
 def _is_own(call: Syscall) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.wire import find
-from pytest_eventlet_debug.recordings.packets import packets
+from pytest_eventlet_debug.recordings.packets import dissected
 from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import read_trace
@@ -53,8 +53,8 @@ def wire(record: Record) -> Callable[[str], list[Finding]]:
 
     def run(program: str) -> list[Finding]:
         (directory,) = record(program, "epolls", "--pcap")
-        source = in_order(packets(read(directory / "capture.pcapng")))
-        return find(source, read_trace(directory).calls)
+        source = in_order(dissected(read(directory / "capture.pcapng")))
+        return find((each.packet for each in source), read_trace(directory).calls)
 
     return run
 
