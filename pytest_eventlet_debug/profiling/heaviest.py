@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import os
 from pathlib import Path
 
+from pytest_eventlet_debug import profile_file
 from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.profiling.stats import shortened
-from pytest_eventlet_debug.recordings import profile_file
 
 #: How many functions are named at most.
 HEAVIEST = 3

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pytest_eventlet_debug.recordings import profile_file
+from pytest_eventlet_debug import profile_file
 
 #: File, line and name, as in :mod:`pstats`.
 Function = tuple[str, int, str]
