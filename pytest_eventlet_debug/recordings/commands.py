@@ -24,8 +24,9 @@ from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.timeline import Kind
 from pytest_eventlet_debug.recordings.timeline import read_timeline
+from pytest_eventlet_debug.refusal import USAGE_ERROR
+from pytest_eventlet_debug.refusal import refuse
 
-USAGE_ERROR = 2
 KINDS = get_args(Kind)
 
 _RECORDINGS = (TEST_FILE, STRACE_FILE, CAPTURE_FILE)
@@ -161,8 +162,7 @@ def _write_perfetto(directories: list[Path], output: Path | None) -> int:
         with open_file(output, "wt", encoding="utf-8") as file:
             perfetto.write(timeline, file)
     except OSError as error:
-        print(f"pytest-eventlet-debug: cannot write {output}: {error.strerror}", file=sys.stderr)
-        return USAGE_ERROR
+        return refuse(f"cannot write {output}: {error.strerror}")
     return 0
 
 
@@ -183,8 +183,7 @@ def _diff(options: argparse.Namespace) -> int:
     try:
         left, right = parted.read(options.left), parted.read(options.right)
     except StraceLogError as error:
-        print(f"pytest-eventlet-debug: {error}; record with --strace", file=sys.stderr)
-        return USAGE_ERROR
+        return refuse(f"{error}; record with --strace")
     parting = parted.part(left, right)
     if parting is None:
         print(f"no difference in {len(left)} steps")

@@ -9,20 +9,18 @@ import argparse
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
-import sys
 from typing import TYPE_CHECKING
 
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifacts import read_run as read_record
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
+from pytest_eventlet_debug.refusal import refuse
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.report.data import Run
 
 #: What ``open`` can show.
 VIEWS = ("strace", "packets", "profile", "tasks", "timeline", "report")
-
-USAGE_ERROR = 2
 
 
 def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,14 +55,14 @@ def _report(options: argparse.Namespace) -> int:
 
     folder = options.output
     if folder is None and len(options.directories) > 1:
-        return _refuse("several runs need a folder to write the report to; name it with -o")
+        return refuse("several runs need a folder to write the report to; name it with -o")
     try:
         runs = [read_run(directory) for directory in options.directories]
         print(write_report(runs, folder or options.directories[0]))
     except (RunDataError, ReportError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except OSError as error:
-        return _refuse(f"cannot write the report ({error}); name another folder with -o")
+        return refuse(f"cannot write the report ({error}); name another folder with -o")
     return 0
 
 
@@ -107,7 +105,7 @@ def _open(options: argparse.Namespace) -> int:
             return 0
         argv = opening.command(run.directory / test.directory, options.what)
     except (RunDataError, opening.OpenError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     return opening.show(argv, paged=options.what == "timeline" or argv[0] == "tshark")
 
 
@@ -139,7 +137,7 @@ def _list(options: argparse.Namespace) -> int:
         if read_record(path.parent) is not None
     ]
     if not found:
-        return _refuse(f"there is no run of ours in {options.directory} or just below it")
+        return refuse(f"there is no run of ours in {options.directory} or just below it")
     for run in sorted(found, key=lambda run: -run.facts.started_ns):
         print(_described(run))
     return 0
@@ -154,8 +152,3 @@ def _described(run: Run) -> str:
     page = run.directory / PAGE_FILE
     where = page if page.exists() else run.directory
     return f"{started}  {', '.join(run.hubs)}  {outcomes or 'no tests'}  {where}"
-
-
-def _refuse(why: str) -> int:
-    print(f"pytest-eventlet-debug: {why}", file=sys.stderr)
-    return USAGE_ERROR

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-import sys
 import tempfile
 
+from pytest_eventlet_debug.refusal import refuse
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade import verdict
 from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
-
-USAGE_ERROR = 2
 
 
 def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,8 +36,7 @@ def _compare(options: argparse.Namespace) -> int:
             common = {each.test for each in new.tests}
             comparison.check_common_tests(old, options.old, common)
     except SavedRunError as error:
-        print(f"pytest-eventlet-debug: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return refuse(str(error))
     found = comparison.compare(old, new)
     if options.json:
         print(json.dumps(verdict.as_json(found), indent=1))
@@ -72,15 +69,13 @@ def _culprit(options: argparse.Namespace) -> int:
         old, new = saved_run.read(options.old), saved_run.read(options.new)
         comparison.check_same_suite(old, options.old, new.hubs)
     except SavedRunError as error:
-        print(f"pytest-eventlet-debug: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return refuse(str(error))
     try:
         changed = culprit.suspects(old, new)
         with tempfile.TemporaryDirectory(prefix="pytest-eventlet-debug-") as directory:
             overlay = culprit.Overlay(Path(directory), old, new, options.arguments)
             found = culprit.search(overlay.names, overlay.tests, overlay.run)
     except culprit.CulpritError as error:
-        print(f"pytest-eventlet-debug: {error}", file=sys.stderr)
-        return 1
+        return refuse(str(error), status=1)
     print("\n".join(culprit.describe(found, changed)))
     return 0
