@@ -47,6 +47,7 @@ class Activation:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        roles.begin_run()
         self._assignment = roles.own_assignment()
         self._child: ChildAssignment | None = roles.own_child_assignment()
         self._recording: Recording | None = None

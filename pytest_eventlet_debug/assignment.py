@@ -67,12 +67,31 @@ class ChildAssignment(Assignment, frozen=True, kw_only=True):
     descriptor: int = -1
 
 
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """What calls ``pytest.main()`` in a process, as ``python`` was told to run it.
+
+    :param module: its name after ``-m``, or ``None``.
+    :param script: its path: a file, a directory or an archive; or ``None``.
+    :param code: its text after ``-c``, or ``None``.
+    :param arguments: what stood after it.
+    :param directory: where it was started.
+    """
+
+    module: str | None = None
+    script: str | None = None
+    code: str | None = None
+    arguments: list[str]
+    directory: str
+
+
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """How a child becomes the pytest that its controller is, for one hub.
 
     :param controller: the controller's process id.
     :param arguments: pytest's command line.
     :param directory: the working directory.
+    :param program: what called pytest in the controller, and does so in the child; ``None``
+        for pytest itself.
     """
 
     assignment: ChildAssignment
@@ -81,6 +100,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     argv: list[str]
     arguments: list[str]
     directory: str
+    program: Program | None
 
 
 def encode(told: Assignment | Launch) -> str:

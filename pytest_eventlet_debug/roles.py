@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,12 +21,37 @@ if TYPE_CHECKING:
 WORKER_VARIABLE = "PYTEST_EVENTLET_DEBUG_WORKER"
 
 _own: ChildAssignment | None = None
+_runs_begun = 0
+_is_over = False
 
 
 def take_up(assignment: ChildAssignment) -> None:
     """Make this process a child, for as long as it lives."""
     global _own
     _own = assignment
+
+
+def begin_run() -> None:
+    """Count a run of pytest in this process.
+
+    :raises SystemExit: this process is a child, and its run is over. What its program does
+        after that is for the controller to do.
+    """
+    global _runs_begun
+    if _own is not None and _is_over:
+        sys.exit()
+    _runs_begun += 1
+
+
+def runs_begun() -> int:
+    """Return how many runs of pytest this process has begun with the plugin switched on."""
+    return _runs_begun
+
+
+def end_run() -> None:
+    """Note that this process has done its part, if it is a child."""
+    global _is_over
+    _is_over = True
 
 
 def own_child_assignment() -> ChildAssignment | None:

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
+import types
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.assignment import Program
 
 
 def main() -> None:
@@ -35,7 +41,25 @@ def main() -> None:
     from pytest_eventlet_debug.children import child
 
     child.become(assignment)
-    sys.exit(pytest.main(launch.arguments))
+    if launch.program is not None:
+        _run(launch.program)
+    else:
+        sys.exit(pytest.main(launch.arguments))
+
+
+def _run(program: Program) -> None:
+    """Become the program, which calls pytest."""
+    os.chdir(program.directory)
+    if program.module is not None:
+        sys.argv[:] = [program.module, *program.arguments]
+        runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+    elif program.script is not None:
+        sys.argv[:] = [program.script, *program.arguments]
+        runpy.run_path(program.script, run_name="__main__")
+    elif program.code is not None:
+        sys.argv[:] = ["-c", *program.arguments]
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(program.code, "<string>", "exec"), main.__dict__)
 
 
 def _isolate(controller: int, own_group: bool) -> None:

@@ -265,6 +265,9 @@ class Reporter:
             exitstatus = int(session.exitstatus)  # plugins may have changed it
         self._send(messages.SessionFinish(int(exitstatus), shouldstop, shouldfail))
 
+    def pytest_unconfigure(self) -> None:
+        roles.end_run()
+
 
 def _without(save: Any, keys: tuple[str, ...]) -> Any:
     def guarded(key: str, value: object) -> None:

@@ -24,6 +24,8 @@ from pytest_eventlet_debug.children import evidence
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.children.program import UnknownProgramError
+from pytest_eventlet_debug.children.program import own_program
 from pytest_eventlet_debug.children.replay import Replay
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.children.selection import absent_everywhere
@@ -91,6 +93,17 @@ class Controller:
             pytest_internals.make_basetemp(self._config)
         self._has_terminal = self._is_on_terminal()
         self.replay = Replay(session, self.runs, self._settings.artifacts, self._whole_tests)
+
+    def pytest_report_header(self) -> str | None:
+        """Say where the children are not started as this process was."""
+        try:
+            own_program()
+        except UnknownProgramError as error:
+            return (
+                f"the children run pytest alone, for what started it cannot be repeated: {error}; "
+                "have pytest load what comes before it as a plugin (-p)"
+            )
+        return None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> bool:

@@ -70,6 +70,6 @@ def read(path: Path, start: int) -> str:
         return ""
 
 
-def tail(path: Path) -> str:
-    """Return the end of a file, or nothing where there is none."""
-    return read(path, max(0, size(path) - _TAIL_BYTES))
+def tail(path: Path, start: int = 0) -> str:
+    """Return the end of a file, from a byte on at most, or nothing where there is none."""
+    return read(path, max(start, size(path) - _TAIL_BYTES))

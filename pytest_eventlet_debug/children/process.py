@@ -20,6 +20,7 @@ import msgspec
 from pytest_eventlet_debug.assignment import CHILD_VARIABLE
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Launch
+from pytest_eventlet_debug.assignment import Program
 from pytest_eventlet_debug.assignment import encode
 from pytest_eventlet_debug.children import boot
 from pytest_eventlet_debug.children import messages
@@ -40,6 +41,7 @@ class ChildProcess:
     """A pytest in a process of its own, with a line to it.
 
     :param assignment: what it is told, but for its end of the line.
+    :param program: what calls pytest there, or ``None`` for pytest itself.
     :param arguments: pytest's command line.
     :param stdout: where its output goes unless the terminal is its own.
     :param stderr: likewise.
@@ -48,6 +50,7 @@ class ChildProcess:
     def __init__(
         self,
         assignment: ChildAssignment,
+        program: Program | None,
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str],
@@ -59,6 +62,7 @@ class ChildProcess:
         self._interactive = assignment.interactive
         self._own_pids = assignment.own_pids
         self._stdout, self._stderr = stdout, stderr
+        self._output = {stdout: 0, stderr: 0}  # and from where on it counts
         self._decoder = messages.Decoder()
         self._status: int | None = None
         self._garbled = ""
@@ -73,6 +77,7 @@ class ChildProcess:
             argv=sys.argv,
             arguments=list(arguments),
             directory=str(working_directory),
+            program=program,
         )
         group: dict[str, Any] = {} if self._interactive else {"setpgroup": 0}
         self._pid = posix.posix_spawn(
@@ -203,16 +208,22 @@ class ChildProcess:
 
     @property
     def output(self) -> str:
-        """All that the child wrote outside of what pytest captures, at most the tail of it."""
-        return proc.tail(self._stdout) + proc.tail(self._stderr)
+        """All that the child wrote outside of what pytest captures, at most the tail of it.
 
-    def hold_captured(self, descriptors: Sequence[int]) -> None:
-        """Open the files that the child captures into, which end with it otherwise.
-
-        :param descriptors: the child's, of its stdout's file and its stderr's.
+        Once its session has begun, what it wrote before is left out: the controller, which
+        started in the same way, has written the same.
         """
+        return "".join(proc.tail(path, start) for path, start in self._output.items())
+
+    def begin_session(self, captured: Sequence[int]) -> None:
+        """Take what the child writes from here on for that of its session.
+
+        :param captured: its descriptors of the files that it captures stdout and stderr into,
+            if it does. They are opened, for the files end with it otherwise.
+        """
+        self._output = {path: proc.size(path) for path in self._output}
         runner = self.runner
-        for title, number in zip(_CAPTURED, descriptors, strict=True):
+        for title, number in zip(_CAPTURED, captured, strict=False):
             with contextlib.suppress(OSError):
                 path = f"/proc/{runner}/fd/{number}"
                 opened = posix.open(path, os.O_RDONLY | os.O_CLOEXEC)

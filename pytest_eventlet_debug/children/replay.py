@@ -140,8 +140,8 @@ class Replay:
 
     def _session_start(self, run: HubRun, captured: list[int] | None) -> None:
         run.begun = True
-        if captured is not None and run.process is not None:
-            run.process.hold_captured(captured)
+        if run.process is not None:
+            run.process.begin_session(captured or [])
 
     def _log_report(self, run: HubRun, data: dict[str, Any]) -> None:
         report: pytest.TestReport = self._config.hook.pytest_report_from_serializable(

@@ -12,6 +12,8 @@ import pytest
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
 from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.children.program import UnknownProgramError
+from pytest_eventlet_debug.children.program import own_program
 from pytest_eventlet_debug.hubs import randomly
 from pytest_eventlet_debug.system import unpatched
 
@@ -38,8 +40,13 @@ def start_child(
     if assignment.hub is not None:
         # In force from the start, for a conftest may import eventlet before any hook of ours.
         environment["EVENTLET_HUB"] = assignment.hub
+    try:
+        program = own_program()
+    except UnknownProgramError:
+        program = None  # the controller has said so
     return ChildProcess(
         assignment,
+        program,
         [str(argument) for argument in config.invocation_params.args],
         environment=environment,
         working_directory=config.invocation_params.dir,

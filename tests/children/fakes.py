@@ -52,8 +52,8 @@ class FakeChild:
     def ended(self) -> bool:
         return not self._batches
 
-    def hold_captured(self, descriptors: list[int]) -> None:
-        self.captured_files = descriptors
+    def begin_session(self, captured: list[int]) -> None:
+        self.captured_files = captured
 
     def stop_after_test(self) -> None:
         self.asked_to_stop = True
