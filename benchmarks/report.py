@@ -91,7 +91,9 @@ def make_run(directory: Path) -> str:
     ]
     record = RunRecord(format=FORMAT, run="benchmark", hubs=list(HUBS))
     json_files.write(directory / "run.json", record)
-    results.write(Results("benchmark", HUBS, tuple(tests)), directory / results.RESULTS_FILE)
+    results.write(
+        Results(run="benchmark", hubs=HUBS, tests=tuple(tests)), directory / results.RESULTS_FILE
+    )
     for hub in HUBS:
         nodeid = f"{names[0]}[{hub}]"
         test = directory / directory_name(nodeid)

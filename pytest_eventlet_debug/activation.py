@@ -179,6 +179,7 @@ class Activation:
             self._register_controller()
         if self._assignment is None and not is_worker:
             self._register_afterwards()
+            self._register_report()
         if not self._runs_tests and not is_worker:
             return
         distributes = roles.distributes(config.option, is_worker=is_worker)
@@ -206,7 +207,6 @@ class Activation:
         manager = self._config.pluginmanager
         if self._assignment is None and not manager.hasplugin(_SUMMARY):
             from pytest_eventlet_debug.outcomes.gathering import Gathering
-            from pytest_eventlet_debug.report.writing import ReportWriter
             from pytest_eventlet_debug.run_facts import RunEnd
             from pytest_eventlet_debug.summary import Summary
 
@@ -215,8 +215,18 @@ class Activation:
             manager.register(gathering, Gathering.NAME)
             manager.register(Summary(self._config, self.settings, gathering), _SUMMARY)
             manager.register(RunEnd(self.settings, self._run))
-            manager.register(ReportWriter(self.settings, gathering, self._run))
             self._register_html_links()
+
+    def _register_report(self) -> None:
+        """Have the report written: last of all, when every verdict is known."""
+        from pytest_eventlet_debug.outcomes.gathering import Gathering
+        from pytest_eventlet_debug.report.writing import ReportWriter
+
+        manager = self._config.pluginmanager
+        gathering: Gathering | None = manager.getplugin(Gathering.NAME)
+        if gathering is not None and not manager.hasplugin(ReportWriter.NAME):
+            writer = ReportWriter(self._config, self.settings, gathering, self._run)
+            manager.register(writer, ReportWriter.NAME)
 
     def _tests_hubs(self) -> tuple[str, ...]:
         return self._hub_names or (self.hub.name,)
@@ -326,6 +336,7 @@ class Activation:
     def directory(self, item: pytest.Item) -> Path:
         """Return the directory of the test that runs now, for ``eventlet_artifacts``."""
         self._register_ends()
+        self._register_report()
         return self._need_recording().directory(item)
 
     def trace(self, item: pytest.Item, names: Sequence[str]) -> AbstractContextManager[Path]:
@@ -335,6 +346,7 @@ class Activation:
         :raises ValueError: a name that is not a tracer's, or none at all.
         """
         self._register_ends()
+        self._register_report()
         return self._need_recording().trace(item, names)
 
     def pytest_report_header(self) -> str | None:

@@ -51,4 +51,4 @@ def _register_upgrade_check(
     except SavedRunError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(recorder)
-    config.pluginmanager.register(check)
+    config.pluginmanager.register(check, UpgradeCheck.NAME)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import first
@@ -101,16 +100,8 @@ class Summary:
             HubDifferences.NAME
         )
         if differences is not None:
-            yield from difference_lines(differences, self._gathering, self._findings_of)
-
-    def _findings_of(self, attempt: Attempt) -> list[str]:
-        """Return what the recordings of an attempt tell; the section of findings leaves it out."""
-        traced = self._traced.get(attempt.nodeid)
-        directory = attempt.directory or (traced.directory if traced is not None else "")
-        if not directory:
-            return []
-        self._shown.add(directory)
-        return [line for _, line in self._read_findings(directory, attempt.nodeid)]
+            yield from difference_lines(differences, self._gathering)
+            self._shown = {verdict.test for verdict in differences.verdicts if verdict.hubs}
 
     def _absent(self) -> Iterator[str]:
         """Name the tests that were asked for by name and are not there on one of the hubs."""
@@ -133,40 +124,32 @@ class Summary:
     def _findings(self) -> Iterator[str]:
         """Show what was found in the recordings of all other tests, the same only once."""
         lines = [
-            each
+            (nodeid, line)
             for directory, nodeid in self._directories.items()
-            if directory not in self._shown
-            for each in self._read_findings(
-                directory, nodeid, alone=self._gathering.outcome(nodeid) not in BAD
-            )
+            for line in self._read_findings(directory, nodeid)
         ]
         if lines:
             from pytest_eventlet_debug.recordings.findings.text import grouped
 
             yield from first(grouped(lines))
 
-    def _read_findings(
-        self, directory: str, nodeid: str, *, alone: bool = False
-    ) -> Iterator[tuple[str, str]]:
-        """Yield a test and a line for each finding; what could not be read is a failure.
-
-        :param alone: only for what says something of a test that passes.
-        """
+    def _read_findings(self, directory: str, nodeid: str) -> Iterator[str]:
+        """Yield a line for each finding that is still to tell; what cannot be read is a failure."""
         from pytest_eventlet_debug.recordings import finisher
-        from pytest_eventlet_debug.recordings.findings import file as findings_file
-        from pytest_eventlet_debug.recordings.findings import text as findings_text
+        from pytest_eventlet_debug.recordings.findings import text
         from pytest_eventlet_debug.recordings.findings.registry import TELLING_ALONE
 
-        read = findings_file.read(Path(directory))
+        read = finisher.findings_of(Path(directory))
         if read is None:
-            if not Path(directory, STRACE_FILE).exists():
-                return
-            read = finisher.find(Path(directory))
-        for finding in read.findings:
-            if not alone or finding.kind in TELLING_ALONE:
-                yield nodeid, findings_text.line(finding)
+            return
         for problem in read.problems:
             self._errors.setdefault(problem, []).append(nodeid)
+        failed = self._gathering.outcome(nodeid) in BAD
+        if failed and self._gathering.key(nodeid)[0] in self._shown:
+            return  # the reasons of a difference hold it
+        for finding in read.findings:
+            if failed or finding.kind in TELLING_ALONE:
+                yield text.line(finding)
 
     @property
     def _traced(self) -> dict[str, Attempt]:

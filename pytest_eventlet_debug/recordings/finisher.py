@@ -126,6 +126,17 @@ def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Findin
         yield finding if test is None else replace(finding, nodeid=test.nodeid, hub=test.hub)
 
 
+def findings_of(directory: Path) -> findings_file.Findings | None:
+    """Return what was found in the recordings of a test, now if that was not completed.
+
+    :return: ``None`` for a test without a trace.
+    """
+    read = findings_file.read(directory)
+    if read is None and (directory / STRACE_FILE).exists():
+        return find(directory)
+    return read
+
+
 def find(directory: Path) -> findings_file.Findings:
     """Return what a test's trace shows, where it is not completed: its process has just died."""
     detection = Detection(_about(read_test(directory)))

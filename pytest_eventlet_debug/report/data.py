@@ -18,6 +18,7 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.results import RESULTS_FILE
 from pytest_eventlet_debug.report.results import Result
+from pytest_eventlet_debug.reruns.verdicts import Verdict
 
 
 class RunDataError(Exception):
@@ -39,12 +40,16 @@ class Run(msgspec.Struct, frozen=True):
     """A run, read.
 
     :param cells: by the test's id without its hub, then by the hub.
+    :param verdicts: by the test's id without its hub.
+    :param upgrade: the comparison with an earlier run, line by line.
     """
 
     directory: Path
     facts: RunRecord
     hubs: tuple[str, ...]
     cells: dict[str, dict[str, Cell]]
+    verdicts: dict[str, Verdict] = {}
+    upgrade: tuple[str, ...] = ()
 
 
 def read_run(directory: Path) -> Run:
@@ -75,7 +80,9 @@ def read_run(directory: Path) -> Run:
                 for test in cell.attempts
                 for finding in read_findings(directory / test.directory)
             ]
-    return Run(directory, record, tuple(hubs), cells)
+    verdicts = {verdict.test: verdict for verdict in recorded.verdicts} if recorded else {}
+    upgrade = recorded.upgrade if recorded else ()
+    return Run(directory, record, tuple(hubs), cells, verdicts, upgrade)
 
 
 def _add(cells: dict[str, dict[str, Cell]], facts: ListedTest, hubs: tuple[str, ...]) -> None:

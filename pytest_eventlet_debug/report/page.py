@@ -158,7 +158,12 @@ class _Writer:
         for name in ("started_ns", "ended_ns"):  # more than a JavaScript number can hold
             if name in facts:
                 facts[name] = str(facts[name])
-        return {**facts, "directory": str(run.directory), "label": run.directory.name}
+        return {
+            **facts,
+            "directory": str(run.directory),
+            "label": run.directory.name,
+            "upgrade": run.upgrade,
+        }
 
     def _test(self, test: str) -> dict[str, Any]:
         cells = [self._runs[number].cells.get(test, {}).get(hub) for number, hub in self._columns]
@@ -167,6 +172,12 @@ class _Writer:
             for (number, _), cell in zip(self._columns, cells, strict=True)
         ]
         found: dict[str, Any] = {"id": test, "cells": [cell and _shown(cell) for cell in cells]}
+        verdicts = [(number, run.verdicts.get(test)) for number, run in enumerate(self._runs)]
+        found["verdicts"] = [
+            {"run": number, **msgspec.to_builtins(verdict)}
+            for number, verdict in verdicts
+            if verdict
+        ]
         if any(details):
             digest = hashlib.sha256(test.encode("utf-8", "surrogatepass")).hexdigest()[:16]
             found["script"] = f"{DATA_FOLDER}/test-{digest}.js"

@@ -13,6 +13,7 @@ import msgspec
 
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
+from pytest_eventlet_debug.reruns.verdicts import Verdict
 
 RESULTS_FILE = "results.json"
 
@@ -53,16 +54,20 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     sections: tuple[Section, ...] = ()
 
 
-class Results(msgspec.Struct, frozen=True):
+class Results(msgspec.Struct, frozen=True, kw_only=True):
     """How all tests of a run ended.
 
     :param run: names the run, as in ``run.json``; a file of another run says nothing of this one.
     :param hubs: in the order in which the user named them.
+    :param verdicts: on the tests that the hubs set apart, after their reruns.
+    :param upgrade: the comparison with an earlier run, as the terminal has it.
     """
 
     run: str
     hubs: tuple[str, ...]
     tests: tuple[Result, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    upgrade: tuple[str, ...] = ()
     format: Format = FORMAT
     schema: int = SCHEMA
 

@@ -9,12 +9,20 @@ from pytest_eventlet_debug.outcomes.texts import Texts
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.report.results import Results
 from pytest_eventlet_debug.report.results import Section
+from pytest_eventlet_debug.reruns.verdicts import Verdict
 
 
-def results_of(gathering: Gathering, run: str) -> Results:
+def results_of(
+    gathering: Gathering,
+    run: str,
+    verdicts: tuple[Verdict, ...] = (),
+    upgrade: tuple[str, ...] = (),
+) -> Results:
     """Return how the tests have ended so far, in the order in which they began.
 
     :param run: names the run.
+    :param verdicts: on the tests that the hubs set apart.
+    :param upgrade: what a comparison with an earlier run says.
     """
     modules = [
         _result(
@@ -26,7 +34,13 @@ def results_of(gathering: Gathering, run: str) -> Results:
         for (module, hub), found in gathering.uncollected.items()
     ]
     tests = [_result_of(gathering, nodeid) for nodeid in gathering.nodeids]
-    return Results(run, gathering.hubs, (*modules, *tests))
+    return Results(
+        run=run,
+        hubs=gathering.hubs,
+        tests=(*modules, *tests),
+        verdicts=verdicts,
+        upgrade=upgrade,
+    )
 
 
 def _result_of(gathering: Gathering, nodeid: str) -> Result:

@@ -1,21 +1,25 @@
-"""Write the report, and the summary for a job's page, when a run has ended."""
+"""Write the report, and the summary for a job's page, when a run has ended.
+
+What that takes is imported then: nothing of it may delay the first test.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_eventlet_debug.artifacts import read_run as read_record
 from pytest_eventlet_debug.outcomes.gathering import Gathering
-from pytest_eventlet_debug.report import results
-from pytest_eventlet_debug.report import run_results
-from pytest_eventlet_debug.report.results import RESULTS_FILE
-from pytest_eventlet_debug.report.results import Results
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.report.results import Results
+    from pytest_eventlet_debug.reruns.verdicts import Verdict
 
 
 class ReportWriter:
@@ -25,31 +29,64 @@ class ReportWriter:
     :param run: names the run. There is no report where nothing of it is recorded.
     """
 
-    def __init__(self, settings: Settings, gathering: Gathering, run: str) -> None:
+    NAME = "eventlet-debug-report"
+
+    def __init__(
+        self, config: pytest.Config, settings: Settings, gathering: Gathering, run: str
+    ) -> None:
+        self._config = config
         self._run = run
         self._gathering = gathering
-        self._directory = settings.artifacts
-        self._summary = settings.summary_file
+        self._settings = settings
         self._lines: list[str] = []
         self._pid = unpatched.getpid()
 
-    # After RunEnd, which completes what the report is made from.
+    # After all that judges the run, and after RunEnd, which completes run.json.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         if unpatched.getpid() != self._pid:
             return  # in a fork, which would read its own trace for as long as it writes it
         if not self._gathering.any:
             return  # --collect-only, or a usage error
-        gathered = run_results.results_of(self._gathering, self._run)
-        record = read_record(self._directory)
-        recorded = record is not None and record.run == self._run
-        if recorded:
+        directory = self._settings.artifacts if self._has_recorded() else None
+        summary = self._settings.summary_file
+        if directory is not None:
             with self._noting("the report is not written"):
-                self._lines.append(f"report: {_write_report(gathered, self._directory)}")
-        if self._summary is not None:
+                self._lines.append(f"report: {_write_report(self._results, directory)}")
+        if summary is not None:
             with self._noting("--eventlet-summary"):
-                directory = self._directory if recorded else None
-                _write_summary(gathered, directory, self._summary)
+                _write_summary(self._results, directory, summary)
+
+    def _has_recorded(self) -> bool:
+        """Say whether the directory for the artifacts holds those of this run."""
+        if not self._settings.artifacts.is_dir():
+            return False
+        from pytest_eventlet_debug.artifacts import read_run
+
+        record = read_run(self._settings.artifacts)
+        return record is not None and record.run == self._run
+
+    @cached_property
+    def _results(self) -> Results:
+        from pytest_eventlet_debug.report.run_results import results_of
+
+        return results_of(self._gathering, self._run, self._verdicts(), self._upgrade())
+
+    def _verdicts(self) -> tuple[Verdict, ...]:
+        if not self._settings.needs_children:
+            return ()
+        from pytest_eventlet_debug.reruns.differences import HubDifferences
+
+        found: HubDifferences | None = self._config.pluginmanager.getplugin(HubDifferences.NAME)
+        return found.verdicts if found is not None else ()
+
+    def _upgrade(self) -> tuple[str, ...]:
+        if self._settings.compare is None:
+            return ()
+        from pytest_eventlet_debug.upgrade.check import UpgradeCheck
+
+        check: UpgradeCheck | None = self._config.pluginmanager.getplugin(UpgradeCheck.NAME)
+        return check.lines if check is not None else ()
 
     @contextlib.contextmanager
     def _noting(self, what: str) -> Iterator[None]:
@@ -66,14 +103,15 @@ class ReportWriter:
 
 
 def _write_report(gathered: Results, directory: Path) -> Path:
-    from pytest_eventlet_debug.report import page  # Jinja2 takes time to import
+    from pytest_eventlet_debug.report import page
+    from pytest_eventlet_debug.report import results
     from pytest_eventlet_debug.report.data import read_run
 
-    results.write(gathered, directory / RESULTS_FILE)
+    results.write(gathered, directory / results.RESULTS_FILE)
     return page.write_report([read_run(directory)], directory)
 
 
 def _write_summary(gathered: Results, directory: Path | None, path: Path) -> None:
-    from pytest_eventlet_debug.report import markdown  # only where it is used
+    from pytest_eventlet_debug.report import markdown
 
     markdown.write(gathered, directory, path)

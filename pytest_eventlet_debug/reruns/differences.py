@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,9 @@ from pytest_eventlet_debug.reruns.judgement import Ending
 from pytest_eventlet_debug.reruns.judgement import Judgement
 from pytest_eventlet_debug.reruns.judgement import judge
 from pytest_eventlet_debug.reruns.reruns import Reruns
+from pytest_eventlet_debug.reruns.verdicts import Verdict
+from pytest_eventlet_debug.reruns.verdicts import of_alike
+from pytest_eventlet_debug.reruns.verdicts import of_judged
 from pytest_eventlet_debug.settings import Settings
 
 #: Tests that run again at most. Where more differ, it is not the machine's mood.
@@ -74,27 +80,34 @@ class HubDifferences:
             if test in differing or test in doubtful:
                 self.judgements[test] = judge(self._endings(of_hubs))
 
-    def attempts(self, test: str) -> dict[str, list[Attempt]]:
-        """Return all attempts of a test by hub."""
-        of_hubs = self._nodeids.get(test, {})
-        return {hub: self._gathering.attempts(nodeid) for hub, nodeid in of_hubs.items()}
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What to tell of each test that depends on its hub, once all of them have run."""
+        found: list[Verdict | None] = []
+        for test, of_hubs in self._nodeids.items():
+            recordings = {
+                hub: directory
+                for hub, nodeid in of_hubs.items()
+                if (directory := self._gathering.recording(nodeid))
+            }
+            judgement = self.judgements.get(test)
+            if judgement is not None:
+                attempts = {hub: self._gathering.attempts(each) for hub, each in of_hubs.items()}
+                found.append(of_judged(test, judgement, attempts, recordings, self._findings))
+            elif len(of_hubs) > 1:
+                found.append(of_alike(test, recordings))
+        return tuple(filter(None, found))
 
-    @property
-    def alike(self) -> list[str]:
-        """The tests that end alike on all hubs, by their ids without a hub."""
-        return [
-            test
-            for test, of_hubs in self._nodeids.items()
-            if len(of_hubs) > 1 and test not in self.judgements
-        ]
+    def _findings(self, attempt: Attempt) -> Sequence[str]:
+        """Return what the recordings of an attempt tell, a line each."""
+        directory = attempt.directory or self._gathering.traced.get(attempt.nodeid)
+        if not directory:
+            return ()
+        from pytest_eventlet_debug.recordings import finisher  # only where something is recorded
+        from pytest_eventlet_debug.recordings.findings import text
 
-    def recordings(self, test: str) -> dict[str, str]:
-        """Return the directories of what was recorded of a test, by hub."""
-        return {
-            hub: directory
-            for hub, nodeid in self._nodeids.get(test, {}).items()
-            if (directory := self._gathering.recording(nodeid))
-        }
+        read = finisher.findings_of(Path(directory))
+        return [text.line(finding) for finding in read.findings] if read is not None else ()
 
     def _compare(self) -> Comparison | None:
         runs = [run for run in self._controller.runs if run.wanted and not run.left_out]

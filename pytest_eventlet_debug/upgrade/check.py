@@ -32,6 +32,8 @@ class UpgradeCheck:
     :raises SavedRunError: a file that cannot be read or written, or that is of another suite.
     """
 
+    NAME = "eventlet-debug-upgrade"
+
     def __init__(
         self,
         config: pytest.Config,
@@ -61,6 +63,11 @@ class UpgradeCheck:
                 )
         if settings.save is not None:
             saved_run.see_writable(settings.save)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What the comparison says, once the run is over."""
+        return tuple(self._lines)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:

@@ -15,7 +15,7 @@ FAILED = Result("test_it", "asyncio", "test_it[asyncio]", "failed", 0.1, reason=
 
 
 def test_a_summary_counts_by_hub_and_names_what_differs_and_failed() -> None:
-    results = Results("run", ("poll", "asyncio"), (PASSED, FAILED))
+    results = Results(run="run", hubs=("poll", "asyncio"), tests=(PASSED, FAILED))
     assert list(markdown.lines(results, [("test_it", "poll", "it spins")])) == [
         "### Tests by eventlet hub",
         "",
@@ -46,7 +46,7 @@ def test_a_summary_counts_by_hub_and_names_what_differs_and_failed() -> None:
 
 def test_no_name_or_error_is_taken_for_markdown_or_html() -> None:
     hostile = Result("a|b`c`<b>", "poll", "x", "failed", 0.1, reason="*x*\n[y](z) | <script>")
-    text = "\n".join(markdown.lines(Results("run", ("poll",), (hostile,)), []))
+    text = "\n".join(markdown.lines(Results(run="run", hubs=("poll",), tests=(hostile,)), []))
     row = next(line for line in text.splitlines() if line.startswith("| <code>"))
     assert row.count("|") == 5
     assert not set("`*[]<>") & set(row.replace("<code>", "").replace("</code>", ""))
@@ -54,7 +54,10 @@ def test_no_name_or_error_is_taken_for_markdown_or_html() -> None:
 
 def test_rows_beyond_what_a_page_bears_are_counted() -> None:
     tests = tuple(Result(f"test{n}", "poll", "", "failed", 0.1) for n in range(markdown.SHOWN + 2))
-    assert list(markdown.lines(Results("run", ("poll",), tests), []))[-1] == "and 2 more"
+    assert (
+        list(markdown.lines(Results(run="run", hubs=("poll",), tests=tests), []))[-1]
+        == "and 2 more"
+    )
 
 
 def test_other_steps_of_a_github_job_keep_their_summary(
@@ -63,8 +66,8 @@ def test_other_steps_of_a_github_job_keep_their_summary(
     path = tmp_path / "summary.md"
     path.write_text("of an earlier step\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
-    markdown.write(Results("run", ("poll",), (PASSED,)), None, path)
+    markdown.write(Results(run="run", hubs=("poll",), tests=(PASSED,)), None, path)
     assert path.read_text().startswith("of an earlier step\n### Tests")
     monkeypatch.delenv("GITHUB_STEP_SUMMARY")
-    markdown.write(Results("run", ("poll",), (PASSED,)), None, path)
+    markdown.write(Results(run="run", hubs=("poll",), tests=(PASSED,)), None, path)
     assert path.read_text().startswith("### Tests")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 import shutil
 
@@ -68,6 +69,40 @@ def test_a_test_shows_its_failure_and_what_it_printed(page: Page, recorded: Reco
     expect(card).to_contain_text("AssertionError")
     expect(card).to_contain_text("<script>window.attacked=1</script> printed")
     expect(page.locator(".verdict")).to_contain_text("failed under selects")
+
+
+def test_the_verdict_says_how_the_hubs_set_it_apart_and_why(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(recorded.page + DIFFERS)
+    verdict = page.locator(".verdict")
+    expect(verdict).to_contain_text("on the hub: poll failed 0 of 3, selects failed 3 of 3.")
+    expect(verdict.locator(".reasons li").first).to_contain_text("selects: AssertionError")
+    # What the terminal showed of it, reruns and all.
+    for line in verdict.locator(".reasons li").all_inner_texts():
+        assert f"    {line}" in recorded.stdout.splitlines()
+
+
+def test_the_verdict_of_a_run_counts_for_more_than_one_look_at_its_outcomes(
+    page: Page, recorded: Recorded, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(recorded.directory, tmp_path / "copied")
+    results = json.loads((copied / "results.json").read_text())
+    (verdict,) = (each for each in results["verdicts"] if each["kind"] == "differs")
+    parting = ["they part <b>here</b>:", "  left  right"]
+    verdict.update(kind="flaky", parting=parting)
+    results["verdicts"].append({"test": "test_hostile.py::x", "kind": "costs more"})
+    results["upgrade"] = ["eventlet upgrade: <b>nothing</b> got worse"]
+    (copied / "results.json").write_text(json.dumps(results))
+    report(copied, "-o", tmp_path / "out")
+    page.goto((tmp_path / "out" / "index.html").as_uri())
+    expect(page.get_by_role("button", name="Flaky")).to_contain_text("1")
+    expect(page.get_by_role("button", name="Differs")).to_contain_text("0")
+    page.goto(f"{page.url.partition('#')[0]}{DIFFERS}")
+    expect(page.locator(".verdict")).to_contain_text("It is flaky: poll failed 0 of 3")
+    expect(page.locator(".parting pre")).to_have_text("\n".join(parting))
+    page.get_by_role("link", name="Run").click()
+    expect(page.locator("pre")).to_have_text("eventlet upgrade: <b>nothing</b> got worse")
 
 
 def test_a_finding_leads_to_the_line_that_shows_it(page: Page, recorded: Recorded) -> None:

@@ -13,6 +13,7 @@ eventletReport.matrix = (() => {
     ["differs", "Differs", "ends differently from hub to hub"],
     ["failed", "Failed", "failed, crashed or hung on a hub"],
     ["flaky", "Flaky", "ended differently on one hub when it ran again"],
+    ["costs", "Costs more", "ends alike on all hubs and costs more on one"],
     ["slow", "Slow", `took ${SLOW_SECONDS} s or longer, or much longer on one hub`],
     ["findings", "Has findings", "its recordings tell something"],
   ];
@@ -39,24 +40,38 @@ eventletReport.matrix = (() => {
     const times = shown.map((cell) => cell.seconds);
     const longest = Math.max(...times), shortest = Math.min(...times);
     const last = new Set([...history.values()].map((outcomes) => outcomes.at(-1)));
+    const verdicts = test.verdicts || [];
+    const kinds = new Set(verdicts.map(({ kind }) => kind));
+    // What a run has judged after its reruns counts for more than one look at its outcomes.
+    const unsure = kinds.has("flaky") || kinds.has("by design");
     // Half a surrogate pair, from a file's name that is not UTF-8, fits no address.
     const id = test.id.toWellFormed();
     return {
       index, test, id,
-      text: [id, ...shown.map((c) => c.reason), ...shown.flatMap((c) => c.findings || [])]
+      text: [id, ...shown.map((c) => c.reason), ...shown.flatMap((c) => c.findings || []),
+        ...verdicts.flatMap(({ reasons }) => reasons || [])]
         .join("\n").toLowerCase(),
-      differs: last.size > 1,
+      differs: kinds.has("differs") || kinds.has("fails differently") || (last.size > 1 && !unsure),
+      costs: kinds.has("costs more"),
       failed: shown.some((cell) => BAD.has(cell.outcome)),
-      flaky: flaky.length > 0,
-      rate: flaky.map(([hub, outcomes]) => {
-        const bad = outcomes.filter((each) => BAD.has(each)).length;
-        return `${hub}: failed ${bad} of ${outcomes.length}`;
-      }).join(", "),
+      flaky: flaky.length > 0 || kinds.has("flaky"),
+      rate: [
+        ...flaky.map(([hub, outcomes]) => {
+          const bad = outcomes.filter((each) => BAD.has(each)).length;
+          return `${hub}: failed ${bad} of ${outcomes.length}`;
+        }),
+        ...verdicts.filter(({ kind }) => kind === "flaky").map(counts),
+      ].join(", "),
       drags: longest > NOISE_FACTOR * shortest && longest - shortest > NOISE_SECONDS,
       slow: longest >= SLOW_SECONDS,
       longest,
       findings: shown.reduce((sum, cell) => sum + (cell.findings || []).length, 0),
     };
+  }
+
+  // How often a test failed on each hub, in words.
+  function counts({ hubs }) {
+    return (hubs || []).map(([hub, words]) => `${hub} ${words}`).join(", ");
   }
 
   function judged(run) {
@@ -169,6 +184,7 @@ eventletReport.matrix = (() => {
 
   function nameElement(row) {
     const notes = [];
+    if (row.costs) notes.push(element("span", { class: "tag" }, "costs more"));
     if (row.flaky) notes.push(element("span", { class: "tag flaky", title: row.rate }, "flaky"));
     return element("span", { class: "name-cell" },
       element("a", { href: address(row.id), title: row.id }, testName(row.id)), notes);
@@ -223,5 +239,5 @@ eventletReport.matrix = (() => {
     row.scrollTo("nearest", false).then(() => row.getElement().querySelector("a").focus({ preventScroll: true }));
   }
 
-  return { show, judged, label, address, BAD };
+  return { show, judged, counts, label, address, BAD };
 })();

@@ -18,7 +18,11 @@ eventletReport.runs = (() => {
       runs.map((run) => element("section", { class: "card" },
         element("h2", {}, runs.length > 1 ? run.label : "Run"),
         element("dl", { class: "facts" }, facts(run).map(([name, value]) =>
-          [element("dt", {}, name), element("dd", {}, value)])))),
+          [element("dt", {}, name), element("dd", {}, value)])),
+        run.upgrade.length > 0 && [
+          element("h3", {}, "Compared with an earlier run"),
+          element("pre", { class: "text", tabindex: "0" }, run.upgrade.join("\n")),
+        ])),
       element("p", { class: "dim" }, `Report of pytest-eventlet-debug ${version}`)));
   }
 

@@ -68,7 +68,29 @@ eventletReport.test = (() => {
     const bad = hubs.some(({ cell }) => cell && matrix.BAD.has(cell.outcome));
     return element("section", { class: `verdict ${bad ? "bad" : "good"}`, "aria-label": "Verdict" },
       element("p", {}, parts, "."),
-      row.flaky && element("p", {}, `It is flaky: ${row.rate}.`));
+      row.flaky && element("p", {}, `It is flaky: ${row.rate}.`),
+      (row.test.verdicts || []).map(reasons));
+  }
+
+  const SAID = {
+    "differs": "It depends on the hub",
+    "fails differently": "It fails on each hub, in another way",
+    "costs more": "It costs more on one hub",
+    "by design": "By design, it is skipped on a hub",
+  };
+
+  // Why a test depends on its hub, as the summary of the run has it.
+  function reasons(verdict) {
+    const said = SAID[verdict.kind];
+    const counts = matrix.counts(verdict);
+    return [
+      said && element("p", {}, `${said}${counts ? `: ${counts}` : ""}.`),
+      verdict.reasons && element("ul", { class: "reasons" },
+        verdict.reasons.map((line) => element("li", {}, line))),
+      verdict.parting && element("details", { class: "parting", open: true },
+        element("summary", {}, "Where two hubs part"),
+        element("pre", { class: "text", tabindex: "0" }, verdict.parting.join("\n"))),
+    ];
   }
 
   function outcomeWord(name) {

@@ -1,0 +1,110 @@
+"""What is told of a test that the hubs set apart: how, and the reason as far as it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import re
+from typing import Literal
+
+import msgspec
+
+from pytest_eventlet_debug.outcomes.gathering import Attempt
+from pytest_eventlet_debug.outcomes.outcomes import BAD
+from pytest_eventlet_debug.reruns.judgement import Judgement
+
+VerdictKind = Literal["differs", "fails differently", "flaky", "costs more", "by design"]
+
+#: Lines of reasons for each hub.
+_MOST_REASONS = 4
+
+#: A skip with such a reason was meant for the hub.
+_FOR_A_HUB = re.compile(r"\b(?:hubs?|epolls?|polls?|selects?|kqueue|asyncio)\b", re.IGNORECASE)
+
+#: What recordings of an attempt tell, a line each.
+Findings = Callable[[Attempt], Sequence[str]]
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What all runs of a test say of how it depends on the hub.
+
+    :param test: the node id without the hub.
+    :param kind: ``by design`` where a skip names a hub, ``costs more`` where it ends alike on
+        all hubs.
+    :param hubs: for each hub how often it failed there, in words.
+    :param reasons: a line each, the most telling first.
+    :param parting: where its traces on two hubs part, side by side.
+    """
+
+    test: str
+    kind: VerdictKind
+    hubs: tuple[tuple[str, str], ...] = ()
+    reasons: tuple[str, ...] = ()
+    parting: tuple[str, ...] = ()
+
+
+def of_judged(
+    test: str,
+    judgement: Judgement,
+    attempts: Mapping[str, Sequence[Attempt]],
+    recordings: Mapping[str, str],
+    findings: Findings,
+) -> Verdict | None:
+    """Return what to tell of a test whose attempts differ, if there is anything to tell.
+
+    :param attempts: all of it, by hub.
+    :param recordings: the directories of what was recorded of it, by hub.
+    """
+    if judgement.kind == "same":
+        return None
+    from pytest_eventlet_debug.reruns.costs import parting  # not before all tests are over
+
+    reason = _skip_for_hub(attempts)
+    if reason is not None:
+        return Verdict(test, "by design", reasons=(reason,))
+    return Verdict(
+        test,
+        judgement.kind,
+        judgement.hubs,
+        tuple(_reasons(attempts, findings)),
+        tuple(parting(recordings)),
+    )
+
+
+def of_alike(test: str, recordings: Mapping[str, str]) -> Verdict | None:
+    """Return what to tell of a test that ends alike on all hubs: what it costs, if that differs."""
+    from pytest_eventlet_debug.reruns.costs import costs  # not before all tests are over
+
+    found = tuple(costs(recordings))
+    return Verdict(test, "costs more", reasons=found) if found else None
+
+
+def without_prefix(skip: str) -> str:
+    """Return the reason of a skip as it was given."""
+    return skip.removeprefix("Skipped: ")
+
+
+def _reasons(attempts: Mapping[str, Sequence[Attempt]], findings: Findings) -> Iterator[str]:
+    """Yield why a test failed on each hub where it did."""
+    for hub, of_hub in attempts.items():
+        failed = next((each for each in of_hub if each.outcome in BAD), None)
+        if failed is None:
+            continue
+        lines = list(failed.cause.lines()) if failed.cause is not None else []
+        for line in [*lines, *findings(failed)][:_MOST_REASONS]:
+            yield f"{hub}: {line}"
+
+
+def _skip_for_hub(attempts: Mapping[str, Sequence[Attempt]]) -> str | None:
+    """Return the reason of a skip that was meant for a hub, if that is all that differs."""
+    every = [each for of_hub in attempts.values() for each in of_hub]
+    if any(each.outcome in BAD for each in every):
+        return None
+    reasons = [
+        without_prefix(each.cause.error)
+        for each in every
+        if each.outcome == "skipped" and each.cause is not None
+    ]
+    return next((reason for reason in reasons if _FOR_A_HUB.search(reason)), None)
