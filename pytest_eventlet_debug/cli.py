@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     upgrade.add_compare(commands)
+    upgrade.add_merge(commands)
     upgrade.add_culprit(commands)
     recordings.add_findings(commands)
     recordings.add_timeline(commands)

@@ -1,14 +1,16 @@
-"""The subcommands about saved runs: ``compare`` and ``culprit``."""
+"""The subcommands about saved runs: ``compare``, ``merge`` and ``culprit``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-import tempfile
 
+from pytest_eventlet_debug import phrasing
 from pytest_eventlet_debug.refusal import refuse
+from pytest_eventlet_debug.system.scratch import ScratchDirectory
 from pytest_eventlet_debug.upgrade import comparison
+from pytest_eventlet_debug.upgrade import merging
 from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade import verdict
 from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
@@ -45,6 +47,33 @@ def _compare(options: argparse.Namespace) -> int:
     return int(found.worse)
 
 
+def add_merge(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "merge",
+        help="join saved runs of one suite into one",
+        description="Join runs saved with --eventlet-save: those of CI jobs, one for each hub, or "
+        "of parts of the tests. A test that several of them ran keeps all its attempts, and ends "
+        "as in the last one. Exit status: 0, or 2 if they do not fit together.",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a saved run")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="where to save the whole"
+    )
+    parser.set_defaults(run=_merge)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    try:
+        whole = merging.merge([(path, saved_run.read(path)) for path in options.runs])
+        saved_run.write(options.output, whole)
+    except SavedRunError as error:
+        return refuse(str(error))
+    except OSError as error:
+        return refuse(f"cannot save the run to {options.output} ({error.strerror or error})")
+    print(f"{phrasing.tests(len(whole.tests))} on {', '.join(whole.hubs)}: {options.output}")
+    return 0
+
+
 def add_culprit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "culprit",
@@ -72,8 +101,8 @@ def _culprit(options: argparse.Namespace) -> int:
         return refuse(str(error))
     try:
         changed = culprit.suspects(old, new)
-        with tempfile.TemporaryDirectory(prefix="pytest-eventlet-debug-") as directory:
-            overlay = culprit.Overlay(Path(directory), old, new, options.arguments)
+        with ScratchDirectory() as directory:
+            overlay = culprit.Overlay(directory, old, new, options.arguments)
             found = culprit.search(overlay.names, overlay.tests, overlay.run)
     except culprit.CulpritError as error:
         return refuse(str(error), status=1)

@@ -71,9 +71,7 @@ def test_a_test_shows_its_failure_and_what_it_printed(page: Page, recorded: Reco
     expect(page.locator(".verdict")).to_contain_text("failed under selects")
 
 
-def test_the_verdict_says_how_the_hubs_set_it_apart_and_why(
-    page: Page, recorded: Recorded
-) -> None:
+def test_the_verdict_says_how_the_hubs_set_it_apart_and_why(page: Page, recorded: Recorded) -> None:
     page.goto(recorded.page + DIFFERS)
     verdict = page.locator(".verdict")
     expect(verdict).to_contain_text("on the hub: poll failed 0 of 3, selects failed 3 of 3.")
