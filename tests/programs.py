@@ -6,8 +6,11 @@ import os
 import select
 
 # pytest-asyncio warns of every suite without a setting; the others, which few tests need, take
-# a quarter of the time that pytest needs to start.
-WITHOUT_PLUGINS = "-p no:asyncio -p no:hypothesispytest -p no:html -p no:metadata"
+# a third of the time that pytest needs to start.
+WITHOUT_PLUGINS = " ".join(
+    f"-p no:{name}"
+    for name in ("anyio", "asyncio", "html", "hypothesispytest", "metadata", "rerunfailures")
+)
 
 #: Everything patched, and a greenthread that counts in ``ticks`` how often it gets to run.
 TICKER = """

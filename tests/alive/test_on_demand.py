@@ -25,7 +25,7 @@ def hang(pytester: pytest.Pytester, body: str, *options: str) -> str:
         "from eventlet.event import Event\nfrom eventlet.semaphore import Semaphore\n"
         "def test_hangs():\n" + textwrap.indent(textwrap.dedent(body), "    ")
     )
-    result = pytester.runpytest(TIMEOUT, "-p", "no:rerunfailures", *options)
+    result = pytester.runpytest(TIMEOUT, *options)
     result.assert_outcomes(failed=1)
     return result.stdout.str()
 
@@ -52,7 +52,7 @@ def test_a_hang_shows_its_own_frame_and_what_it_waits_on_first(pytester: pytest.
 
 def test_a_test_without_eventlet_shows_its_frame_too(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import signal\ndef test_hangs():\n    while True: signal.pause()")
-    result = pytester.runpytest(TIMEOUT, "-p", "no:rerunfailures")
+    result = pytester.runpytest(TIMEOUT)
     text = block(result.stdout.str(), "What is alive")
     assert re.search(r"^  the test  current\n    test_\S+.py:3 in test_hangs\n", text, re.M), text
 

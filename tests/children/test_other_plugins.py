@@ -85,7 +85,7 @@ def test_reruns_happen_within_the_hub_and_the_last_one_counts(pytester: pytest.P
                 assert False
         """
     )
-    result = run(pytester, BOTH, "-v", "--reruns=1")
+    result = run(pytester, BOTH, "-v", "-p", "rerunfailures", "--reruns=1")
     assert ran(result) == ["test_flaky[epolls]", "test_flaky[asyncio]", "test_flaky[asyncio]"]
     result.stdout.fnmatch_lines(["no tests differ between epolls, asyncio", "*2 passed, 1 rerun*"])
 

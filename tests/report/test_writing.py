@@ -35,7 +35,7 @@ SUITE = """
 def recorded(pytester: pytest.Pytester, *arguments: str) -> dict[str, Result]:
     """Run the suite, and return its results by test and hub."""
     pytester.makepyfile(SUITE)
-    pytester.runpytest("--reruns=1", *arguments)
+    pytester.runpytest("-p", "rerunfailures", "--reruns=1", *arguments)
     found = results.read(pytester.path / "eventlet-debug" / results.RESULTS_FILE)
     assert found is not None
     return {f"{each.test.partition('::')[2]} {each.hub}": each for each in found.tests}

@@ -224,7 +224,7 @@ def test_a_retry_has_a_directory_of_its_own(pytester: pytest.Pytester) -> None:
             assert len(attempts) == 3
         """
     )
-    result = pytester.runpytest("--cprofile", "--reruns=3")
+    result = pytester.runpytest("--cprofile", "-p", "rerunfailures", "--reruns=3")
     result.assert_outcomes(passed=1)
     assert {name: facts["outcomes"]["call"] for name, facts in recorded().items()} == {
         "test_third_time_lucky": "failed",

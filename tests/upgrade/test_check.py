@@ -55,7 +55,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # modules change within a second
     # Loading every plugin there is takes most of the time of a run.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    plugins = "pytest_eventlet_debug.plugin,xdist.plugin,pytest_rerunfailures"
+    plugins = "pytest_eventlet_debug.plugin,xdist.plugin"
     monkeypatch.setenv("PYTEST_PLUGINS", plugins)
 
 
@@ -186,7 +186,7 @@ def test_retries_are_kept_as_attempts(pytester: pytest.Pytester) -> None:
             assert len(tries) == 3
         """
     )
-    (test,) = save(pytester, "--reruns=3").tests
+    (test,) = save(pytester, "-p", "rerunfailures", "--reruns=3").tests
     assert test.outcome == "passed"
     assert test.attempts == ("failed", "failed", "passed")
     assert test.failure is None
