@@ -123,7 +123,8 @@ class Summary:
 
     def _findings(self) -> Iterator[str]:
         """Show what was found in the recordings of all other tests, the same only once."""
-        lines = [
+        lines = list(self._printed())
+        lines += [
             (nodeid, line)
             for directory, nodeid in self._directories.items()
             for line in self._read_findings(directory, nodeid)
@@ -132,6 +133,18 @@ class Summary:
             from pytest_eventlet_debug.recordings.findings.text import grouped
 
             yield from first(grouped(lines))
+
+    def _printed(self) -> Iterator[tuple[str, str]]:
+        """Yield the tests that failed with what they printed of the reason."""
+        for nodeid in self._gathering.nodeids:
+            cause = self._gathering.attempt(nodeid).cause
+            if cause is not None and cause.besides and self._is_to_tell(nodeid):
+                yield nodeid, cause.besides
+
+    def _is_to_tell(self, nodeid: str) -> bool:
+        """Say whether a test failed, and the reasons of a difference do not hold why."""
+        gathering = self._gathering
+        return gathering.outcome(nodeid) in BAD and gathering.key(nodeid)[0] not in self._shown
 
     def _read_findings(self, directory: str, nodeid: str) -> Iterator[str]:
         """Yield a line for each finding that is still to tell; what cannot be read is a failure."""
@@ -144,11 +157,9 @@ class Summary:
             return
         for problem in read.problems:
             self._errors.setdefault(problem, []).append(nodeid)
-        failed = self._gathering.outcome(nodeid) in BAD
-        if failed and self._gathering.key(nodeid)[0] in self._shown:
-            return  # the reasons of a difference hold it
+        failed, to_tell = self._gathering.outcome(nodeid) in BAD, self._is_to_tell(nodeid)
         for finding in read.findings:
-            if failed or finding.kind in TELLING_ALONE:
+            if to_tell or (not failed and finding.kind in TELLING_ALONE):
                 yield text.line(finding)
 
     @property

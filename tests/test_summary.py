@@ -227,3 +227,29 @@ def test_without_a_terminal_the_run_ends_well(pytester: pytest.Pytester) -> None
     pytester.makepyfile("def test_passes(): pass")
     result = pytester.runpytest("--eventlet-hub=poll,selects", "--cprofile", "-p", "no:terminal")
     assert result.ret == 0
+
+
+def test_what_a_test_prints_of_the_reason_is_told_once_for_all_that_print_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import subprocess, sys
+        import pytest
+
+        @pytest.mark.parametrize("n", range(2))
+        def test_program(n):
+            done = subprocess.run([sys.executable, "-c", "{}['key']"], stderr=subprocess.PIPE)
+            print(done.stderr.decode())
+            assert not done.returncode
+
+        def test_plain():
+            assert "nothing printed" == ""
+        """
+    )
+    for hubs in ("poll", "poll,epolls"):
+        result = pytester.runpytest(f"--eventlet-hub={hubs}")
+        assert summary(result, "findings") == [
+            f"  test_x.py::test_program[0-poll]   and {2 * len(hubs.split(',')) - 1} more",
+            "    printed: KeyError: 'key' (<string>:1 in <module>)",
+        ]

@@ -51,14 +51,20 @@ class Cause:
 
     def lines(self) -> Iterator[str]:
         """Say it in one line or two, the more telling one first."""
-        printed = None if self.printed is None else f"printed: {self.printed.describe()}"
-        if printed is not None and _is_vague(self.error):
-            yield printed
+        besides = self.besides
+        if not besides:
             yield self.error
-            return
-        yield self.error
-        if printed is not None and self.printed is not None and self.printed.error != self.error:
-            yield printed
+        elif _is_vague(self.error):
+            yield from (besides, self.error)
+        else:
+            yield from (self.error, besides)
+
+    @property
+    def besides(self) -> str:
+        """What the test printed that says more than its own error, in one line, or ``""``."""
+        if self.printed is None or self.printed.error == self.error:
+            return ""
+        return f"printed: {self.printed.describe()}"
 
 
 def _is_vague(error: str) -> bool:

@@ -58,7 +58,15 @@ def lines(results: Results, findings: Sequence[tuple[str, str, str]]) -> Iterato
     yield from _table(
         "failed",
         ("Test", "Hub", "Outcome", "Error"),
-        [(_code(r.test), _text(r.hub), r.outcome, _text(r.reason)) for r in failed],
+        [
+            (
+                _code(r.test),
+                _text(r.hub),
+                r.outcome,
+                _text("; ".join(filter(None, (r.reason, r.printed)))),
+            )
+            for r in failed
+        ],
     )
     yield from _table(
         "found in recordings",

@@ -236,6 +236,8 @@ def _shown(cell: Cell) -> dict[str, Any]:
     shown: dict[str, Any] = {"outcome": result.outcome, "seconds": result.seconds}
     if result.reason:
         shown["reason"] = result.reason
+    if result.printed:
+        shown["printed"] = result.printed
     if result.earlier:
         shown["earlier"] = result.earlier
     if cell.findings:

@@ -40,6 +40,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     :param seconds: how long the last attempt took, all phases.
     :param earlier: how earlier attempts ended, where the test was run again.
     :param reason: the error, or why the test was skipped, in one line.
+    :param printed: the error in what a test that failed has printed, if that says more.
     :param failure: the failure as pytest shows it, of all phases that failed.
     """
 
@@ -50,6 +51,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float
     earlier: tuple[Outcome, ...] = ()
     reason: str = ""
+    printed: str = ""
     failure: str = ""
     sections: tuple[Section, ...] = ()
 

@@ -27,15 +27,16 @@ def with_evidence(finding: Finding) -> Iterator[str]:
 
 
 def grouped(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield lines that differ in their figures alone once, with their tests.
+    """Yield lines that differ in their figures alone once, below their tests.
 
     :param lines: a test and a line about it each.
     """
-    groups: dict[str, list[tuple[str, str]]] = {}
+    alike: dict[str, dict[str, str]] = {}
     for test, text in lines:
-        groups.setdefault(_FIGURES.sub("0", text), []).append((test, text))
-    for group in groups.values():
-        test, text = group[0]
-        others = len({each for each, _ in group}) - 1
-        more = f"   and {others} more" if others else ""
-        yield f"  {test}{more}\n    {text}"
+        alike.setdefault(_FIGURES.sub("0", text), {}).setdefault(test, text)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for texts in alike.values():
+        groups.setdefault(tuple(texts), []).append(next(iter(texts.values())))
+    for found, texts_of_all in groups.items():
+        more = f"   and {len(found) - 1} more" if len(found) > 1 else ""
+        yield "\n    ".join([f"  {found[0]}{more}", *texts_of_all])

@@ -48,7 +48,7 @@ eventletReport.matrix = (() => {
     const id = test.id.toWellFormed();
     return {
       index, test, id,
-      text: [id, ...shown.map((c) => c.reason), ...shown.flatMap((c) => c.findings || []),
+      text: [id, ...shown.flatMap((c) => [c.reason, c.printed]), ...shown.flatMap((c) => c.findings || []),
         ...verdicts.flatMap(({ reasons }) => reasons || [])]
         .join("\n").toLowerCase(),
       differs: kinds.has("differs") || kinds.has("fails differently") || (last.size > 1 && !unsure),

@@ -135,7 +135,8 @@ eventletReport.test = (() => {
       element("h3", {}, label, " ", cell ? outcome(cell.outcome) : absent(),
         cell && element("span", { class: "dim" }, seconds(cell.seconds))),
       last && phases(last),
-      cell && cell.reason && element("p", { class: "reason" }, cell.reason),
+      cell && [cell.reason, cell.printed].filter(Boolean)
+        .map((line) => element("p", { class: "reason" }, line)),
       detail && detail.failure && fold("Failure", detail.failure, true),
       detail && detail.sections.map(({ title, text }) => fold(title, text, true)),
       last && last.errors.map((error) => element("p", { class: "problem" }, error)));
