@@ -44,7 +44,8 @@ class Frame:
 class Traceback:
     """One exception as it was printed.
 
-    :param error: its type and message, in one line.
+    :param error: its type and message, in one line; where there is no message, the line of code
+        that raised it, if that was printed.
     :param frames: the outermost first; a cycle of a recursion once.
     :param cycle: the frames that a recursion repeats, or none.
     :param repeats: how often they are repeated.
@@ -137,6 +138,7 @@ def _goes_on(lines: list[str], number: int) -> bool:
 def _read(lines: list[str], number: int, prefix: str) -> tuple[Traceback | None, int]:
     """Read the frames and the exception that follow a head."""
     frames: list[Frame] = []
+    source = ""
     folded = 0
     while number < len(lines):
         line = lines[number].removeprefix(prefix)
@@ -145,15 +147,17 @@ def _read(lines: list[str], number: int, prefix: str) -> tuple[Traceback | None,
         repeated = _REPEATED.match(line)
         if frame is not None:
             frames.append(Frame(frame[1], int(frame[2]), frame[3] or "<module>"))
+            source = ""
         elif repeated is not None:
             folded += int(repeated[1])
         elif line.startswith("  ") or not line.strip():
-            continue  # source, or the marks below it
+            source = source or line.strip()  # below it are marks
         else:
             exception = _EXCEPTION.match(line)
             if exception is None:
                 return None, number
-            return _traceback(line.strip(), frames, folded), number
+            error = line.strip() if exception[2] or not source else f"{exception[1]}: {source}"
+            return _traceback(error, frames, folded), number
     return None, number
 
 

@@ -36,6 +36,13 @@ def test_the_first_traceback_gives_error_and_place(tmp_path: Path) -> None:
     assert found.describe() == f"KeyError: 'k' ({tmp_path}/program.py:2 in a)"
 
 
+def test_an_error_without_a_message_is_told_by_the_line_that_raised_it(tmp_path: Path) -> None:
+    text = printed(tmp_path, "done = False\n\ndef a():\n    assert done\n\na()\n")
+    found = first_printed([text])
+    assert found is not None
+    assert found.describe() == f"AssertionError: assert done ({tmp_path}/program.py:4 in a)"
+
+
 @pytest.mark.parametrize("how", ["", " from error"])
 def test_of_a_chain_the_last_exception_counts(tmp_path: Path, how: str) -> None:
     program = f"try:\n    {{}}['k']\nexcept KeyError as error:\n    raise ValueError('v'){how}\n"
