@@ -68,8 +68,10 @@ class TestRecord(msgspec.Struct, kw_only=True):
     :param pid: the test process; ``None`` in files of older releases.
     :param outcomes: of each phase, and ``crashed`` or ``hung`` of the call.
     :param phases: start and end of each phase that ran, in nanoseconds since the epoch.
+    :param cpu: seconds of CPU that the thread of the test used in each phase.
     :param artifacts: the files below the directory, relative to it.
     :param errors: what a tracer could not do, a line each.
+    :param left: the descriptors that the test left open, where leaks were looked for.
     """
 
     __test__ = False
@@ -82,8 +84,10 @@ class TestRecord(msgspec.Struct, kw_only=True):
     pid: int | None = None
     outcomes: dict[str, str] = {}
     phases: dict[str, tuple[int, int]] = {}
+    cpu: dict[str, float] = {}
     artifacts: list[str] = []
     errors: list[str] = []
+    left: list[int] = []
 
 
 class ListedTest(TestRecord, kw_only=True):
@@ -143,8 +147,10 @@ class TestArtifacts:
     """The directory of one attempt of one test and what stands in its ``test.json``.
 
     :param phases: start and end of each phase that ran, in nanoseconds since the epoch.
+    :param cpu: seconds of CPU that the thread of the test used in each phase.
     :param errors: what a tracer could not do, a line each.
     :param pid: this process, which runs the test.
+    :param left: the descriptors that the test left open.
     """
 
     __test__ = False
@@ -155,8 +161,10 @@ class TestArtifacts:
     directory: Path
     outcomes: dict[str, str] = dataclasses.field(default_factory=dict)
     phases: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    cpu: dict[str, float] = dataclasses.field(default_factory=dict)
     errors: list[str] = dataclasses.field(default_factory=list)
     pid: int = dataclasses.field(default_factory=posix.getpid)
+    left: list[int] = dataclasses.field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -173,8 +181,10 @@ class TestArtifacts:
             pid=self.pid,
             outcomes=self.outcomes,
             phases=self.phases,
+            cpu=self.cpu,
             artifacts=_files(self.directory),
             errors=self.errors,
+            left=self.left,
         )
         path = self.directory / TEST_FILE
         try:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Final
 from typing import NamedTuple
 
+import pytest
+
+#: In an item's stash: the descriptors that the test left open, where leaks are looked for.
+LEFT_DESCRIPTORS: Final = pytest.StashKey[list[int]]()
+
 #: A directory with recordings of the test.
 DIRECTORY_PROPERTY: Final = "eventlet_artifacts"
 

@@ -42,12 +42,14 @@ from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import is_of_asyncio
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.origins import Origins
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import find_tasks
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
+from pytest_eventlet_debug.report_properties import LEFT_DESCRIPTORS
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.warning_types import EventletLeakWarning
@@ -87,11 +89,13 @@ class LeakWatch:
         self._failed = False
         self._begun = False
         self._spawns = SpawnWatch()
+        self._origins = Origins()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
         self._failed = False
         self._spawns.look_again()
+        self._origins.begin()
         if not self._begun:
             self._begun = True
             self._accept()
@@ -99,6 +103,7 @@ class LeakWatch:
 
     def pytest_unconfigure(self) -> None:
         self._spawns.stop()
+        self._origins.stop()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
@@ -126,7 +131,9 @@ class LeakWatch:
         found: list[tuple[list[str], list[str]]] = []
         # A leak unseen is better than a test that fails for being watched.
         with Shield(lambda line: item.user_properties.append((ERROR_PROPERTY, line)), "leaks"):
-            found = _by_lines(self._judge(item.nodeid), item.nodeid)
+            judged = self._judge(item.nodeid)
+            found = _by_lines(judged.by_test(), item.nodeid)
+            item.stash[LEFT_DESCRIPTORS] = judged.left
         for nodeids, lines in found:
             if nodeids != [item.nodeid]:
                 item.warn(EventletLeakWarning(_text(lines, f"{_earlier(nodeids)} left")))
@@ -145,10 +152,13 @@ class LeakWatch:
         with Shield():
             self._known.accept(self._look())
 
-    def _judge(self, nodeid: str) -> list[tuple[str, list[str]]]:
-        """Return what is left by which test, the earlier one first."""
+    def _find(self, census: _Census, nodeid: str) -> _Findings:
+        return _Findings(census, self._known, self._late, nodeid, self._failed, self._origins)
+
+    def _judge(self, nodeid: str) -> _Findings:
+        """Return what is left by which test."""
         census = self._look()
-        found = _Findings(census, self._known, self._late, nodeid, self._failed)
+        found = self._find(census, nodeid)
         if found.uncertain:
             # Garbage is not left behind, and what ends by itself neither.
             del census
@@ -156,10 +166,11 @@ class LeakWatch:
             _wait_for(found.still_ending)
             gc.collect()
             census = self._look()
-            found = _Findings(census, self._known, self._late, nodeid, self._failed)
+            found = self._find(census, nodeid)
         self._late = found.late
         self._known.accept(census)
-        return found.by_test()
+        found.forget_census()
+        return found
 
 
 def _by_lines(found: list[tuple[str, list[str]]], own: str) -> list[tuple[list[str], list[str]]]:
@@ -438,8 +449,15 @@ class _Findings:
     """What is new in a census, in words."""
 
     def __init__(
-        self, census: _Census, known: _Known, late: _Late, nodeid: str, excused: bool
+        self,
+        census: _Census,
+        known: _Known,
+        late: _Late,
+        nodeid: str,
+        excused: bool,
+        origins: Origins,
     ) -> None:
+        self._origins = origins
         self.late = _Late()
         self._nodeid = nodeid
         self._lines: dict[str, list[str]] = {}
@@ -447,6 +465,8 @@ class _Findings:
         self._threads: dict[int, Any] = {}
         self._children: set[int] = set()
         self.uncertain = False
+        #: The descriptors among what this test left.
+        self.left: list[int] = []
         reported = self._judge_late(census, late)
         reported |= self._judge_greenlets(census, known, excused)
         if not excused:
@@ -586,7 +606,10 @@ class _Findings:
             self.uncertain = True
             loop = of_loops.get(number)
             if loop is None:
-                self._add(nodeid, f"fd {number}, {descriptors.describe(number)}")
+                origin = self._origins.of(number, target)
+                self._add(nodeid, f"fd {number}, {descriptors.describe(number)}{origin}")
+                if nodeid == self._nodeid:
+                    self.left.append(number)
             elif id(loop) not in told:
                 told.add(id(loop))
                 kind = type(loop).__qualname__

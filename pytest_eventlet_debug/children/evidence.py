@@ -25,8 +25,8 @@ from pytest_eventlet_debug.redaction import Redaction
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 
-#: Of a trace that is read while its test is looked at; that takes seconds.
-_TRACE_BYTES = 40_000_000
+#: Of a trace that is read while its test is looked at, half from its end; that takes a second.
+_TRACE_BYTES = 20_000_000
 
 _SAMPLE_SECONDS = 1.0
 _CALLS = 12
@@ -126,12 +126,11 @@ def gather(
 
 def _findings(trace: Path) -> str:
     """Return what is found in a trace as far as it goes, a line each."""
-    if proc.size(trace) > _TRACE_BYTES:
-        return ""  # it would hold up all else; the summary has it
     from pytest_eventlet_debug.recordings import finisher
     from pytest_eventlet_debug.recordings.findings import text
 
-    return "\n".join(text.line(finding) for finding in finisher.find(trace.parent).findings)
+    found = finisher.find(trace.parent, _TRACE_BYTES).findings
+    return "\n".join(text.line(finding) for finding in found)
 
 
 def _inside(process: ChildProcess, scratch: Path) -> list[tuple[str, str]]:

@@ -41,6 +41,7 @@ from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.cuts import is_cut
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
+from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.tally import Tally
@@ -56,6 +57,9 @@ from pytest_eventlet_debug.recordings.pcapng import PcapngError
 from pytest_eventlet_debug.recordings.pcapng import Section
 from pytest_eventlet_debug.recordings.pcapng import Statistics
 from pytest_eventlet_debug.recordings.pcapng import read
+from pytest_eventlet_debug.recordings.strace_log import StraceLogError
+from pytest_eventlet_debug.recordings.strace_log import ends
+from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import explain
@@ -137,11 +141,23 @@ def findings_of(directory: Path) -> findings_file.Findings | None:
     return read
 
 
-def find(directory: Path) -> findings_file.Findings:
-    """Return what a test's trace shows, where it is not completed: its process has just died."""
+def find(directory: Path, most: int | None = None) -> findings_file.Findings:
+    """Return what a test's trace shows, where it is not completed: it hangs, or has just died.
+
+    :param most: bytes of the trace that are read, of its beginning and its end; ``None`` for all.
+    """
     detection = Detection(_about(read_test(directory)))
-    problems = pass_trace(directory, detection.watch)
-    found = detection.findings()
+    if most is None:
+        problems = pass_trace(directory, detection.watch)
+    else:
+        problems = []
+        try:
+            for _ in detection.watch(parse(ends(directory / STRACE_FILE, most))):
+                pass
+        except StraceLogError as error:
+            problems.append(f"{STRACE_FILE}: {error}")
+    # A gap that was made for this look is no limit's.
+    found = [each for each in detection.findings() if most is None or each.kind != LongTrace.kind]
     return findings_file.Findings(
         format=findings_file.FORMAT,
         findings=tuple(_of_cut(found) if is_cut(directory) else found),
@@ -152,7 +168,7 @@ def find(directory: Path) -> findings_file.Findings:
 def _about(test: TestRecord | None) -> About:
     if test is None:
         return About()
-    return About(test.nodeid, test.hub, test.pid, test.phases)
+    return About(test.nodeid, test.hub, test.pid, test.phases, cpu=test.cpu, left=tuple(test.left))
 
 
 def _redact(path: Path, redaction: Redaction) -> None:

@@ -48,10 +48,12 @@ class Segment(NamedTuple):
     flags: int
     quoted: bool
     """Whether an ICMP error tells of it, so that it is not sent here."""
+    window: int = 0
+    """TCP: how much its sender has room for; scaled, but 0 is 0."""
 
 
 _PORTS = struct.Struct("!HH")
-_TCP_HEAD = struct.Struct("!HHIIBB")
+_TCP_HEAD = struct.Struct("!HHIIBBH")
 _ICMP_ERRORS = {1: frozenset((3, 4, 5, 11, 12)), 58: frozenset((1, 2, 3, 4))}
 _VLANS = (0x8100, 0x88A8)
 
@@ -124,15 +126,14 @@ def _transport(
     data: bytes, at: int, protocol: int, size: int, source: bytes, target: bytes, quoted: bool
 ) -> Segment | None:
     if protocol == 6:
-        if len(data) < at + 14:
+        if len(data) < at + 16:
             if not quoted or len(data) < at + 8:
                 return None
             from_port, to_port = _PORTS.unpack_from(data, at)
-            sequence = acknowledged = offset = flags = 0
+            sequence = acknowledged = offset = flags = window = 0
         else:
-            from_port, to_port, sequence, acknowledged, offset, flags = _TCP_HEAD.unpack_from(
-                data, at
-            )
+            head = _TCP_HEAD.unpack_from(data, at)
+            from_port, to_port, sequence, acknowledged, offset, flags, window = head
         header = (offset >> 4) * 4
         if header < 20 and not quoted:
             return None
@@ -146,6 +147,7 @@ def _transport(
             acknowledged,
             flags,
             quoted,
+            window,
         )
     if protocol == 17:
         if len(data) < at + 8:

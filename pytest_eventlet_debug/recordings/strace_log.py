@@ -14,6 +14,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
+import io
 from itertools import chain
 import os
 import re
@@ -172,6 +173,7 @@ _CONTROL = {
 _UNFINISHED = " <unfinished ...>"
 #: What most calls return.
 _NUMBERS = {str(number): number for number in range(-1, 1024)}
+_MOST_SPENT = 4096
 _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 
 
@@ -193,6 +195,31 @@ def open_log(path: str | os.PathLike[str]) -> TextIO:
     except OSError as error:
         raise StraceLogError(f"Cannot read the strace log {os.fspath(path)!r}: {error}") from error
     return open(fd, encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
+def ends(path: str | os.PathLike[str], most: int) -> Iterator[str]:
+    """Yield the lines of a log for :func:`parse`; of a long one, those at its beginning and end.
+
+    What is left out between is a :class:`Gap`.
+
+    :param path: as for :func:`open_log`. Its middle may be a hole, as the helper makes it.
+    :param most: bytes that are read, at least a line.
+    :raises StraceLogError: the file cannot be read.
+    """
+    with open_log(path) as log:
+        size = os.fstat(log.fileno()).st_size
+        if size <= most:
+            yield from log
+            return
+        first = log.buffer.read(most // 2).rpartition(b"\n")[0] + b"\n"
+        log.buffer.seek(size - most // 2)
+        last = log.buffer.read(most // 2)
+    first = first.partition(b"\0")[0].rpartition(b"\n")[0] + b"\n"
+    last = last.rpartition(b"\0")[2].partition(b"\n")[2]
+    missing = marks.left_out(size - len(first) - len(last))
+    for part in (first, missing, last):
+        for line in io.BytesIO(part):
+            yield line.decode("utf-8", "surrogateescape")
 
 
 def unescape(text: str) -> str:
@@ -246,6 +273,9 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
     number_of = _NUMBERS.get
     make = tuple.__new__  # Syscall() itself is written in Python
     scale = _SCALE
+    second, second_ns = "", 0
+    spent: dict[str, int] = {}
+    spent_of = spent.get
     for number, line in enumerate(lines, 1):
         match = returned(line)
         if match is None:
@@ -253,23 +283,37 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
             continue
         pid_, sec, frac, name, args, ret, value_, errno, took_sec, took = match.groups()
         pid = int(pid_)
-        if pid in begun:
+        if begun and pid in begun:
             yield from threads.abandon(pid)
-        if args.endswith(_UNFINISHED):
-            args = args[: -len(_UNFINISHED)]
+        if sec != second:
+            second, second_ns = sec, int(sec) * 1_000_000_000
         value = number_of(value_)
+        if value is None:
+            if value_ == "?":  # the call's end was not seen
+                args = args.removesuffix(_UNFINISHED)
+            else:
+                value = _number(value_)
+        if took_sec == "0":
+            # Most calls take one of a few hundred times.
+            duration = spent_of(took)
+            if duration is None:
+                if len(spent) == _MOST_SPENT:
+                    spent.clear()
+                duration = spent[took] = int(took) * scale[len(took)]
+        else:
+            duration = _ns(took_sec, took) if took is not None else None
         call = make(
             Syscall,
             (
                 number,
                 pid,
-                int(sec + frac) * scale[len(frac)],
+                second_ns + int(frac) * scale[len(frac)],
                 name,
                 args,
                 ret,
-                _number(value_) if value is None else value,
+                value,
                 errno,
-                int(took_sec + took) * scale[len(took)] if took is not None else None,
+                duration,
                 label_of(pid),
                 "returned",
             ),

@@ -30,6 +30,7 @@ import types
 #: Nanoseconds since the epoch; the clock of strace's ``-ttt`` and of captured packets.
 time_ns = time.time_ns
 monotonic = time.monotonic
+thread_time = time.thread_time
 getpid = posix.getpid
 
 #: Where :func:`move_up` looks for a free descriptor first.

@@ -22,6 +22,7 @@ from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.report_properties import CUT_PROPERTY
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
+from pytest_eventlet_debug.report_properties import LEFT_DESCRIPTORS
 from pytest_eventlet_debug.report_properties import Cut
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
@@ -148,11 +149,12 @@ class TracerSession:
     def _around(self, phase: Phase) -> Generator[None, object, object]:
         self._phase = phase
         self._begin(phase)
-        started = unpatched.time_ns()
+        started, used = unpatched.time_ns(), unpatched.thread_time()
         try:
             return (yield)
         finally:
             if self._test is not None:
+                self._test.cpu[phase] = round(unpatched.thread_time() - used, 6)
                 self._test.phases[phase] = (started, unpatched.time_ns())
             self._end(phase)
 
@@ -294,6 +296,7 @@ class TracerSession:
             else:
                 item.user_properties.append((DIRECTORY_PROPERTY, str(test.directory)))
                 test.errors = list(self._errors)
+                test.left = item.stash.get(LEFT_DESCRIPTORS, [])
                 with Shield(self._note, TEST_FILE, _TOLD):
                     test.save()
                 with Shield(self._note, told=_TOLD):

@@ -20,7 +20,7 @@ from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 from pytest_eventlet_debug.upgrade.verdict import format_verdict
 
 # Changes that may be nothing but a test's mood.
-_DOUBTFUL: tuple[Kind, ...] = ("regression", "fails", "fixed")
+_DOUBTFUL: tuple[Kind, ...] = ("regression", "flips", "fails", "fixed")
 
 
 class UpgradeCheck:

@@ -24,6 +24,7 @@ from pytest_eventlet_debug.upgrade.saved_run import Uncollected
 
 Kind = Literal[
     "regression",  # passed before, fails now
+    "flips",  # fails now or did before, though nothing changed in between
     "flaky",  # its attempts are not all of one kind
     "fails",  # fails now, and was skipped before
     "skipped",  # ran before, is skipped now
@@ -128,9 +129,17 @@ class Verdict:
         ]
 
     @property
+    def flipped(self) -> list[Change]:
+        """Tests that fail now and passed before, though nothing changed."""
+        return [change for change in self.of("flips") if change.now in BAD]
+
+    @property
     def worse(self) -> bool:
-        """Whether anything regressed: a test, or a module with tests that passed."""
-        return bool(self.of("regression") or self.broken)
+        """Whether anything regressed: a test, or a module with tests that passed.
+
+        A test that fails now is worse, whatever the cause.
+        """
+        return bool(self.of("regression") or self.broken or self.flipped)
 
 
 def check_same_suite(old: SavedRun, path: object, hubs: Collection[str]) -> None:
@@ -168,8 +177,11 @@ def compare(old: SavedRun, new: SavedRun) -> Verdict:
     before = {each.key: each for each in old.tests}
     now = {each.key: each for each in new.tests}
     changes: list[Change] = []
+    unchanged = _nothing_changed(old, new)
     for key, test in now.items():
         change = _change(before.get(key), test, old)
+        if change is not None and unchanged and change.kind in ("regression", "fixed"):
+            change = dataclasses.replace(change, kind="flips")
         if change is not None:
             changes.append(change)
     absent = [test for key, test in before.items() if key not in now]
@@ -220,6 +232,15 @@ def _change(old: SavedTest | None, new: SavedTest, run: SavedRun) -> Change | No
     if kind is None:
         return None
     return Change(kind, new.test, new.hub, before, new.outcome, new.failure)
+
+
+def _nothing_changed(old: SavedRun, new: SavedRun) -> bool:
+    """Say whether two runs had the same of everything that a saved run knows."""
+    return bool(new.distributions) and (old.distributions, old.python, old.platform) == (
+        new.distributions,
+        new.python,
+        new.platform,
+    )
 
 
 def _kind(old: SavedTest | None, new: SavedTest) -> Kind | None:
@@ -329,7 +350,10 @@ def _upgrades(
 def _worse(changes: Sequence[Change], vanished: Sequence[Vanished]) -> Iterator[Failure]:
     """Yield the failures of all that got worse."""
     for change in changes:
-        if change.kind in ("regression", "fails", "skipped") and change.failure is not None:
+        if (
+            change.kind in ("regression", "flips", "fails", "skipped")
+            and change.failure is not None
+        ):
             yield change.failure
     for each in vanished:
         yield each.uncollected.failure

@@ -26,6 +26,7 @@ _PACE = 1.5
 _HEADINGS: tuple[tuple[Kind, str], ...] = (
     ("fails", "fail now, were skipped before"),
     ("skipped", "ran before, are skipped now"),
+    ("flips", "flip, though nothing changed"),
     ("flaky", "flaky, their attempts end differently"),
     ("gone", "gone"),
     ("fixed", "fixed"),
@@ -33,6 +34,7 @@ _HEADINGS: tuple[tuple[Kind, str], ...] = (
 )
 _COUNTED: tuple[tuple[Kind, str], ...] = (
     ("regression", "regression"),
+    ("flips", "flipped"),
     ("flaky", "flaky"),
     ("still failing", "still failing"),
     ("fixed", "fixed"),
@@ -74,6 +76,9 @@ def headline(verdict: Verdict) -> str:
     parts = []
     if regressions:
         parts.append("1 regression" if regressions == 1 else f"{regressions} regressions")
+    if flips := len(verdict.flipped):
+        verb = "fails" if flips == 1 else "fail"
+        parts.append(f"{phrasing.tests(flips)} {verb} now, though nothing changed")
     if broken:
         passed = sum(each.passed for each in verdict.broken)
         verb = "module does not import" if broken == 1 else "modules do not import"

@@ -243,6 +243,10 @@ def run(directory: Path, *arguments: str) -> str:
     return result.stdout + result.stderr
 
 
+def opened(test: str) -> str:
+    return rf", opened in {test} \(\S+test_suite\.py:\d+\)"
+
+
 @pytest.fixture(scope="module")
 def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return what is said of each test, by its name with the hub."""
@@ -272,7 +276,7 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             r"    greenthread serve \(\S+test_suite.py:\d+\), "
             r"waits on read on fd \d+, TCP 127\S+, listening, "
             r"spawned at \S+test_suite.py:\d+\n"
-            r"    fd \d+, TCP 127\S+, listening\n",
+            rf"    fd \d+, TCP 127\S+, listening{opened('test_greenthread')}\n",
         ),
         ("test_equal_greenthreads", r"    greenthread (Event.)?wait .*waits on Event.* x 5\n"),
         ("test_timer", r"    timer to call print in (59|60)\.\d+ s\n"),
@@ -287,8 +291,8 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("test_thread", r"    daemon thread waits\n"),
         ("test_child", r"    child process \d+, .*python.* -c input\(\)\n    fd \d+, pipe:.*\n"),
         ("test_zombie", r"    child process \d+, true, which ended and was not waited for\n"),
-        ("test_socket", r"    fd \d+, TCP 0.0.0.0:0, not connected\n"),
-        ("test_file", r"    fd \d+, /\S+/left( \(deleted\))?\n"),
+        ("test_socket", rf"    fd \d+, TCP 0.0.0.0:0, not connected{opened('test_socket')}\n"),
+        ("test_file", rf"    fd \d+, /\S+/left( \(deleted\))?{opened('test_file')}\n"),
         (
             "test_loop",
             r"    task orphan, test_loop.<locals>.orphan\(\)( \(\S+:\d+\))?, ready\n"
@@ -317,7 +321,7 @@ def test_what_spins_is_told_after_its_next_turn(warned: dict[str, str], hub: str
     ("hub", "line"),
     [
         ("epolls", r"    fd \d+, anon_inode:\[eventpoll\]\n"),
-        ("asyncio", r"    fd \d+, unix \(no name\) -> \(no name\)\n"),
+        ("asyncio", r"    fd \d+, unix \(no name\) -> \(no name\)(, opened in sleeps .*)?\n"),
     ],
 )
 def test_what_the_hub_of_an_ended_thread_has_open_is_told(

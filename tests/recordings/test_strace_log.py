@@ -17,12 +17,14 @@ import pytest
 
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
+from pytest_eventlet_debug.recordings.strace_log import Gap
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Signal
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import Unparsed
+from pytest_eventlet_debug.recordings.strace_log import ends
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.strace_log import unescape
@@ -509,3 +511,21 @@ def test_a_real_trace_that_is_cut_short_has_no_unparsed_line(
         seen = list(parse(lines))
     assert len(seen) > 50
     assert [event for event in seen if isinstance(event, Unparsed)] == []
+
+
+def test_of_a_long_log_the_ends_are_read_and_the_middle_is_a_gap(tmp_path: Path) -> None:
+    path = tmp_path / "strace.txt"
+    lines = [f"7 1000.{number:06} close({number}) = 0 <0.000001>\n" for number in range(1000)]
+    path.write_text("".join(lines))
+    assert list(ends(path, 1 << 20)) == lines
+    first, last = lines[0], lines[-1]
+    for hole in (b"", bytes(20_000)):
+        text = path.read_bytes()
+        path.write_bytes(text[:9000] + hole + text[9000:])
+        read = list(ends(path, 30_000))
+        events = list(parse(read))
+        (gap,) = [event for event in events if type(event) is Gap]
+        assert (read[0], read[-1]) == (first, last)
+        assert {type(event) for event in events} == {Syscall, Gap}
+        kept = sum(len(line) for line in read if "left out" not in line)
+        assert gap.size == path.stat().st_size - kept

@@ -117,6 +117,30 @@ def test_a_test_whose_attempts_mix_is_flaky(
     assert verdict.worse == (kind == "regression")
 
 
+@pytest.mark.parametrize(("before", "now"), [("passed", "failed"), ("failed", "passed")])
+def test_a_test_that_ends_otherwise_though_nothing_changed_flips(
+    before: Outcome, now: Outcome
+) -> None:
+    old = run(case("a.py::x", before), case("a.py::y"), distributions=DNS_25)
+    new = run(case("a.py::x", now), case("a.py::y"), distributions=DNS_25)
+    verdict = compare(old, new)
+    assert kinds(verdict) == [("a.py::x", "flips")]
+    assert verdict.worse == (now == "failed")
+    lines = format_verdict(verdict, old, "before.json")
+    assert lines[0] == (
+        "got worse: 1 test fails now, though nothing changed"
+        if now == "failed"
+        else "nothing got worse in these tests"
+    )
+    assert lines[1].endswith(": 2 tests compared, 1 as before, 1 flipped")
+    assert lines[2:4] == [
+        "flip, though nothing changed:",
+        f"  a.py::x (epolls)   {before} -> {now}",
+    ]
+    other = dataclasses.replace(new, python="CPython 3.13.0")
+    assert kinds(compare(old, other)) != [("a.py::x", "flips")]
+
+
 def test_a_test_that_is_only_in_one_run_is_new_or_gone() -> None:
     verdict = compare(run(case("a.py::x"), case("a.py::y")), run(case("a.py::x"), case("b.py::z")))
     assert kinds(verdict) == [("b.py::z", "new"), ("a.py::y", "gone")]

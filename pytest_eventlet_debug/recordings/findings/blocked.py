@@ -92,8 +92,10 @@ class Blocked:
 
     def _call(self, call: Syscall) -> None:
         duration_ns = call.duration_ns
-        if call.pid == self._main:
+        if self._interrupted is not None or call.errno is not None:
             self._note_interruption(call)
+        if duration_ns is not None and duration_ns < MIN_NS and self._unfinished is None:
+            return
         if duration_ns is None:
             if _is_standstill(call):
                 self._unfinished = self._interrupted
@@ -107,6 +109,8 @@ class Blocked:
 
     def _note_interruption(self, call: Syscall) -> None:
         """Remember the call that a signal ended, until it is made again."""
+        if call.pid != self._main:
+            return
         if call.errno == _INTERRUPTED and self._counts(call):
             self._interrupted = call
         elif self._interrupted is not None and shown(call) == shown(self._interrupted):

@@ -18,7 +18,11 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.openings import Life
+from pytest_eventlet_debug.recordings.findings.openings import Openings
+from pytest_eventlet_debug.recordings.findings.openings import descriptor
 from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Syscall
@@ -50,7 +54,7 @@ class Closed:
 
     def __init__(self, about: About) -> None:
         self._processes = Processes(about.pid)
-        self._closed: dict[tuple[int | None, int], Syscall] = {}
+        self._openings = Openings(self._processes)
         self._flows: dict[tuple[str, str], Syscall] = {}
         self._listeners: dict[tuple[int | None, str | None], int] = {}
         self._found: dict[tuple[object, ...], Finding] = {}
@@ -58,11 +62,16 @@ class Closed:
     def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
         ends = dict.fromkeys(("close", "shutdown"), self._end)
         accepts = dict.fromkeys(("accept", "accept4"), self._accept)
-        uses = dict.fromkeys(_USES, self._call)
-        return {**self._processes.handlers(), **uses, **accepts, **ends}
+        return {
+            **self._processes.handlers(),
+            **self._openings.handlers(),
+            **accepts,
+            **ends,
+            ANY_FAILED: self._failed,
+        }
 
     def _accept(self, call: Syscall) -> None:
-        self._call(call)
+        self._openings.opened(call)
         who = (self._processes.process(call.pid), call.greenthread)
         number = call.args.partition("<")[0]
         known = self._listeners.get(who)
@@ -73,9 +82,9 @@ class Closed:
             # Python's socket object gives -1 once it is closed.
             self._bad(call, known, -1)
 
-    def _call(self, call: Syscall) -> None:
+    def _failed(self, call: Syscall) -> None:
         errno = call.errno
-        if errno is None or errno not in _FAILED:
+        if errno not in _FAILED or call.name not in _USES:
             return
         match = _DESCRIPTOR.match(call.args)
         if match is None or len(self._found) == _MOST:
@@ -87,7 +96,6 @@ class Closed:
 
     def _end(self, call: Syscall) -> None:
         if call.errno is not None:
-            self._call(call)
             return
         args = call.args
         if "<TCP" in args:
@@ -95,14 +103,37 @@ class Closed:
             flow = _FLOW.match(match[2] or "") if match is not None else None
             if flow is not None:
                 _remember(self._flows, (flow[1], flow[2]), call)
-        number = args.partition("<")[0]
-        if call.name == "close" and number.isdigit():
-            _remember(self._closed, (self._processes.process(call.pid), int(number)), call)
+        if call.name == "close":
+            self._openings.closed(call)
 
     def _bad(self, call: Syscall, fd: int, given: int) -> None:
-        end = self._closed.get((self._processes.process(call.pid), fd))
-        if end is not None:
-            self._tell(call, f"{call.name}({given}) = -1 EBADF", f"{_shown(end)} was closed", end)
+        lives = self._openings.lives(self._processes.process(call.pid), fd)
+        ended = next((each for each in reversed(lives) if each.closed is not None), None)
+        if ended is not None and ended.closed is not None:
+            what = f"{call.name}({given}) = -1 EBADF"
+            how = f"{descriptor(ended.closed)} was closed"
+            self._tell(call, what, how, ended.closed, self._reuse(call, fd, lives, ended))
+
+    def _reuse(self, call: Syscall, fd: int, lives: list[Life], ended: Life) -> str:
+        """Say to whom a number was given since, or whose it was before."""
+        since = lives[-1].opened
+        if lives[-1] is not ended and since is not None:
+            who = self._processes.describe(since.pid, since.greenthread)
+            return f"; {fd} was given to {who} by {since.name} since (line {since.line})"
+        closer = ended.closed.greenthread if ended.closed is not None else None
+        for before in lives[: lives.index(ended)]:
+            closed = before.closed
+            if ended.opened is None or closed is None or None in (closer, call.greenthread):
+                continue
+            if closed.greenthread == closer != ended.opener and before.opener == closer:
+                return f", which had closed a {fd} of its own before (line {closed.line})"
+            if before.opener == call.greenthread != ended.opener and before.opened is not None:
+                owner = self._processes.describe(ended.opened.pid, ended.opener)
+                return (
+                    f"; {fd} was its own before ({before.opened.name}, line {before.opened.line}) "
+                    f"and then {owner}'s ({ended.opened.name}, line {ended.opened.line})"
+                )
+        return ""
 
     def _gone(self, call: Syscall, match: re.Match[str]) -> None:
         flow = _FLOW.match(match[2] or "")
@@ -110,9 +141,9 @@ class Closed:
         if end is not None:
             did = "closed" if end.name == "close" else "shut down"
             what = f"{call.name}({match[0]}) = -1 {call.errno}"
-            self._tell(call, what, f"its other end {_shown(end)} was {did}", end)
+            self._tell(call, what, f"its other end {descriptor(end)} was {did}", end)
 
-    def _tell(self, call: Syscall, what: str, how: str, end: Syscall) -> None:
+    def _tell(self, call: Syscall, what: str, how: str, end: Syscall, more: str = "") -> None:
         if (call.name, end.line) in self._found:
             return
         seconds = (call.start_ns - end.start_ns) / 1e9
@@ -120,22 +151,16 @@ class Closed:
         closer = self._processes.describe(end.pid, end.greenthread)
         self._found[call.name, end.line] = Finding(
             self.kind,
-            f"{what} by {user}: {how} {seconds:.3f} s before by {closer} (line {end.line})",
+            f"{what} by {user}: {how} {seconds:.3f} s before by {closer} (line {end.line})" + more,
             (
                 Evidence(what, STRACE_FILE, call.line),
-                Evidence(f"{end.name}({_shown(end)})", STRACE_FILE, end.line),
+                Evidence(f"{end.name}({descriptor(end)})", STRACE_FILE, end.line),
             ),
             counts={"seconds": seconds},
         )
 
     def findings(self) -> Iterable[Finding]:
         return self._found.values()
-
-
-def _shown(call: Syscall) -> str:
-    """Return a call's descriptor as strace names it."""
-    match = _DESCRIPTOR.match(call.args)
-    return match[0] if match is not None else call.args
 
 
 def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:

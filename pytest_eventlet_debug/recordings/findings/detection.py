@@ -12,15 +12,21 @@ import msgspec
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
+from pytest_eventlet_debug.recordings.findings.protocol import Pause
 from pytest_eventlet_debug.recordings.findings.registry import DETECTORS
 from pytest_eventlet_debug.recordings.findings.tally import Tally
 from pytest_eventlet_debug.recordings.findings.tally import Tallying
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Gap
 from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import Unparsed
+
+_PAUSE_NS = 1_000_000_000
 
 
 class Detection:
@@ -40,21 +46,39 @@ class Detection:
                 handlers.setdefault(name, []).append(handler)
         self._has_gap = False
         self._any_call = tuple(handlers.pop(ANY_CALL, ()))
+        self._any_failed = tuple(handlers.pop(ANY_FAILED, ()))
+        self._any_pause = tuple(handlers.pop(ANY_PAUSE, ()))
         self._any_other = tuple(handlers.pop(ANY_OTHER, ()))
         self._by_name = {name: (*self._any_call, *wanted) for name, wanted in handlers.items()}
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
         """Pass events on, and show them to the detectors."""
         by_name, any_call = self._by_name.get, self._any_call
+        counts = self._tallying.counts
+        before: Event | None = None
+        last_ns = time_ns = 0
         for event in events:
             if type(event) is Syscall:
-                for handler in by_name(event.name, any_call):
+                name, time_ns = event.name, event.start_ns
+                counts[name] += 1
+                for handler in by_name(name, any_call):
                     handler(event)
+                if event.errno is not None:
+                    for handler in self._any_failed:
+                        handler(event)
             else:
-                self._has_gap = self._has_gap or type(event) is Gap
+                if isinstance(event, Gap):
+                    self._has_gap = True
+                elif not isinstance(event, Syscall | Unparsed):
+                    time_ns = event.time_ns
                 for handler in self._any_other:
                     handler(event)
+            if time_ns - last_ns >= _PAUSE_NS and before is not None:
+                for handler in self._any_pause:
+                    handler(Pause(before, time_ns))
+            before, last_ns = event, time_ns
             yield event
+        self._tallying.end(last_ns)
 
     def tally(self) -> Tally:
         """Return the test's figures, once all events have passed."""

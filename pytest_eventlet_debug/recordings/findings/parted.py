@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.parts import PAIRS
+from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
@@ -38,8 +40,6 @@ _STARTS = names("clone clone3 fork vfork")
 #: What calls that do not block answer until something is there: when depends on the run.
 _NOT_YET = frozenset(("EAGAIN", "EWOULDBLOCK", "EINPROGRESS", "EALREADY", "EINTR"))
 
-_DESCRIPTOR = re.compile(r"(\d{1,10})<(TCP|UDP|UNIX|pipe)[\w-]*:\[")
-_PAIR = re.compile(r"\[(\d+)<[^ ]*, (\d+)<")
 _DATA = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _BINARY = re.compile(r"\\(?:\d|x)")
 _CHANGING = re.compile(r"/tmp/[\w/.-]+|0x[0-9a-f]+|\w{3}, \d\d \w{3} \d{4}|\d+(?:[.:/-]\d+)*")
@@ -48,8 +48,6 @@ _ENDS = frozenset(("close", "shutdown"))
 _SHOWN = 60
 _COMPARED = 30
 _TRANSFERS = frozenset(("send", "receive"))
-#: Where the descriptors begin that this plugin itself uses.
-_OWN_DESCRIPTORS = 500
 
 
 class Step(NamedTuple):
@@ -136,15 +134,12 @@ class _Reader:
     def __init__(self) -> None:
         self._main: int | None = None
         self._in_call = False
-        self._roles: dict[int, str] = {}
-        self._counts: dict[str, int] = {}
+        self._parts = Parts()
         self._handlers: Mapping[str, Callable[[Syscall], Step | None]] = {
             **dict.fromkeys(_SOCKET_CALLS, self._on_socket),
             **dict.fromkeys(_PROCESS_CALLS, self._on_process),
             **dict.fromkeys(_STARTS, self._on_start),
-            "socketpair": self._on_pair,
-            "pipe": self._on_pair,
-            "pipe2": self._on_pair,
+            **dict.fromkeys(PAIRS, self._on_pair),
         }
 
     def enter(self, phase: Phase) -> None:
@@ -165,10 +160,6 @@ class _Reader:
             return None
         return handler(call)
 
-    def _named(self, kind: str) -> str:
-        number = self._counts[kind] = self._counts.get(kind, 0) + 1
-        return f"{kind} {number}"
-
     def _on_start(self, call: Syscall) -> Step | None:
         if "CLONE_THREAD" in call.args or call.errno is not None:
             return None
@@ -178,34 +169,17 @@ class _Reader:
         return Step("", call.name, "", call.line, call.greenthread)
 
     def _on_pair(self, call: Syscall) -> Step | None:
-        match = _PAIR.search(call.args)
-        if match is not None:
-            name = self._named("pair" if call.name == "socketpair" else "pipe")
-            self._roles[int(match[1])] = f"{name} a"
-            self._roles[int(match[2])] = f"{name} b"
+        self._parts.follow(call)
         return None
 
     def _on_socket(self, call: Syscall) -> Step | None:
-        match = _DESCRIPTOR.match(call.args)
-        if match is None or int(match[1]) >= _OWN_DESCRIPTORS:
+        if not Parts.has(call):
             return None
-        fd = int(match[1])
-        known = fd in self._roles
-        role = self._role(fd, call)
-        if role is None or (known and call.name == "connect"):
+        known = self._parts.of(call)
+        role = self._parts.follow(call)
+        if role is None or (known is not None and call.name == "connect"):
             return None  # a connect that goes on has been told
-        if call.name in ("accept", "accept4") and call.value is not None and call.value >= 0:
-            self._roles[call.value] = self._named("connection")
-        if call.name == "close":
-            del self._roles[fd]
         return Step(role, *_meaning(call), call.line, call.greenthread)
-
-    def _role(self, fd: int, call: Syscall) -> str | None:
-        known = self._roles.get(fd)
-        if known is None and call.name in ("bind", "listen", "connect"):
-            kind = "client" if call.name == "connect" else "listener"
-            known = self._roles[fd] = self._named(kind)
-        return known
 
 
 def _meaning(call: Syscall) -> tuple[str, str]:

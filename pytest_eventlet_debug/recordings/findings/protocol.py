@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import ClassVar
+from typing import NamedTuple
 from typing import Protocol
 
 import msgspec
@@ -14,9 +15,12 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
-#: In the place of a call's name: every call; every event that is no call.
+#: In the place of a call's name: every call; every call that failed; every event that is no call;
+#: every :class:`Pause`.
 ANY_CALL = "*"
+ANY_FAILED = "!"
 ANY_OTHER = ""
+ANY_PAUSE = "..."
 
 
 class About(msgspec.Struct, frozen=True):
@@ -26,12 +30,24 @@ class About(msgspec.Struct, frozen=True):
     :param hub: the hub's name.
     :param pid: the test process, or ``None`` where ``test.json`` does not say.
     :param phases: start and end of each phase that ran, nanoseconds since the epoch.
+    :param cpu: seconds of CPU that the thread of the test used in each of them.
+    :param left: descriptors that the test left open.
     """
 
     nodeid: str = ""
     hub: str | None = None
     pid: int | None = None
     phases: dict[str, tuple[int, int]] = {}
+    cpu: dict[str, float] = {}
+    left: tuple[int, ...] = ()
+
+
+class Pause(NamedTuple):
+    """A second or more between two events of a trace, calls that block included."""
+
+    before: Event
+    until_ns: int
+    """When the next event began, nanoseconds since the epoch."""
 
 
 class Detector(Protocol):
@@ -45,8 +61,12 @@ class Detector(Protocol):
 
     def __init__(self, about: About) -> None: ...
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
-        """Return what to call: by a call's name, :data:`ANY_CALL` or :data:`ANY_OTHER`."""
+    def handlers(
+        self,
+    ) -> Mapping[
+        str, Callable[[Syscall], None] | Callable[[Event], None] | Callable[[Pause], None]
+    ]:
+        """Return what to call: by a call's name, :data:`ANY_CALL` and the like."""
 
     def findings(self) -> Iterable[Finding]:
         """Return what was found, once the trace has ended; the most telling first."""

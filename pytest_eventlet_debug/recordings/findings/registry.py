@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pytest_eventlet_debug.recordings.findings.blocked import Blocked
+from pytest_eventlet_debug.recordings.findings.busy import Busy
 from pytest_eventlet_debug.recordings.findings.closed import Closed
+from pytest_eventlet_debug.recordings.findings.left_open import LeftOpen
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
+from pytest_eventlet_debug.recordings.findings.reused import Reused
 from pytest_eventlet_debug.recordings.findings.storms import Storms
 
 #: Kinds that say something is wrong even where the test passes. Others tell why one failed:
 #: a reset connection is what many a test is about.
-TELLING_ALONE = frozenset(("blocked", "hub busy", "long trace", "spin", "storm"))
+TELLING_ALONE = frozenset(("blocked", "hub busy", "left open", "long trace", "spin", "storm"))
 
-DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Closed, LongTrace)
+DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Busy, Closed, Reused, LeftOpen, LongTrace)

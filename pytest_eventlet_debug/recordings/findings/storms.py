@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import dataclasses
 import re
 from typing import ClassVar
+from typing import Literal
 from typing import NamedTuple
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -49,9 +50,14 @@ MAX_BLOCKED = 0.5
 """The share of its time that a run may spend blocked; more is waiting, not spinning."""
 MIN_SHARE = 0.1
 """The share of the turns in which a call is made, or a greenthread runs, to count as a part."""
+MIN_WOKEN_SHARE = 0.02
+"""The share of the hub's polls after which a greenthread runs; before a timer is due, the ``poll``
+hub polls some 15 times without waiting, as its timeout is whole milliseconds."""
+MIN_WOKEN = 5
+"""How often it has to run for that; once or twice is the beginning or the end."""
 MIN_RUN_SECONDS = 0.02
 MIN_SECONDS = 0.1
-"""All runs of one pattern; argparse asks for the terminal's size 70 times in some ms."""
+"""All runs of one pattern."""
 MIN_SPIN_TURNS = 10_000
 """A test may well call ``sleep(0)`` one or two thousand times."""
 _MOST_PATTERNS = 256
@@ -91,8 +97,20 @@ _CREATORS = names(
 # What these name beside their descriptor tells calls apart.
 _WHOLE = names("connect bind epoll_ctl")
 
+_Role = Literal["wait", "blocking", "ignored", "transfer", "whole"]
+#: What a call is to a run; the first that holds.
+_ROLES: dict[str, _Role] = {
+    **dict.fromkeys(_WHOLE, "whole"),
+    **dict.fromkeys(_TRANSFERS, "transfer"),
+    **dict.fromkeys(_BLOCKING, "blocking"),
+    **dict.fromkeys(_WAITS, "wait"),
+    **dict.fromkeys(_IGNORED, "ignored"),
+}
+
 # A line that a loop prints about its trouble is no progress.
 _PRINTED = ("1", "2")
+#: argparse asks for the size of the terminal for each line of help.
+_STANDARD = ("0", "1", "2")
 
 _CONTROLLED = re.compile(r"\S+, EPOLL_CTL_\w+, -?\d+")
 _PATHS = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -117,19 +135,29 @@ class _Kind:
 
 
 class _Thread:
-    """The present run of one thread."""
+    """The present run of one thread.
 
-    __slots__ = ("blocked_ns", "kinds", "ran")
+    :ivar early: its calls as long as they are too few for a storm, ``None`` from then on: most
+        runs end before, and cost next to nothing.
+    """
+
+    __slots__ = ("blocked_ns", "early", "kinds", "ran")
 
     def __init__(self) -> None:
+        self.early: list[Syscall] | None = []
         self.kinds: dict[_Key, _Kind] = {}
         self.blocked_ns = 0
         self.ran: dict[str | None, int] = {}
 
     def clear(self) -> None:
-        self.kinds = {}
-        self.blocked_ns = 0
-        self.ran = {}
+        if self.early is None:
+            self.early = []
+            self.kinds = {}
+            self.blocked_ns = 0
+        else:
+            self.early.clear()
+        if self.ran:
+            self.ran = {}
 
 
 class _Caught(NamedTuple):
@@ -140,11 +168,17 @@ class _Caught(NamedTuple):
     registration: Registration | None
     served: bool
     """Whether a call of the storm acts on the descriptor."""
+    shown: str
+    """The descriptor as the wait names it, where that does."""
+    since: int
+    """Line of the first wait that brought it."""
 
     def describe(self) -> str:
         known = self.registration
-        parts = [f"{self.events} on {known.shown if known else self.fd}"]
-        if known is not None:
+        parts = [f"{self.events} on {known.shown if known else self.shown}"]
+        if known is None:
+            parts.append(f"since line {self.since}")
+        else:
             whose = f"greenthread {known.greenthread}, " if known.greenthread else ""
             parts.append(f"registered by {whose}line {known.line}")
         return ", ".join([*parts, "nobody acts on it"])
@@ -247,44 +281,65 @@ class Storms:
 
     def _call(self, call: Syscall) -> None:
         name = call.name
-        if name in _IGNORED:
+        role = _ROLES.get(name)
+        if role == "ignored":
             return
         thread = self._threads.get(call.pid)
         if thread is None:
             thread = self._thread(call.pid)
-        value = call.value
+        early = thread.early
+        if early is None:
+            self._count(call, thread, role)
+        elif role == "transfer" and call.value and call.value > 0:
+            if call.args.partition("<")[0] not in _PRINTED:
+                thread.clear()
+        else:
+            early.append(call)
+            if len(early) == MIN_REPEATS:
+                thread.early = None
+                for each in early:
+                    self._count(each, thread, _ROLES.get(each.name))
+
+    def _count(self, call: Syscall, thread: _Thread, role: _Role | None) -> None:
+        """Add a call to the thread's run."""
+        name, args, value, errno = call.name, call.args, call.value, call.errno
         kinds = thread.kinds
         object_: object
-        if name in _WAITS:
+        if role == "wait":
             thread.blocked_ns += call.duration_ns or 0
             object_ = None
-        elif name in _WHOLE:
-            object_ = _whole(name, call.args)
+            name = "WAIT"
+        elif role == "whole":
+            object_ = _whole(name, args)
         else:
-            object_ = call.args
-            if object_[0:1] in _FIRST_OF_NUMBER:
-                object_ = object_.partition("<")[0]
-            if name in _BLOCKING:
+            object_ = args
+            if args[0:1] in _FIRST_OF_NUMBER:
+                object_ = args.partition("<")[0]
+            if name == "ioctl" and object_ in _STANDARD:
+                return
+            if role == "blocking":
                 thread.blocked_ns += call.duration_ns or 0
-        if call.errno is not None:
-            outcome: object = call.errno
+        outcome: object
+        if errno is not None:
+            outcome = errno
         elif value is None:
             return
-        elif name == "getsockopt" and (found := _SOCKET_ERROR.search(call.args)):
+        elif name == "getsockopt" and (found := _SOCKET_ERROR.search(args)):
             outcome = found[1]
         elif value > 0:
-            if name in _TRANSFERS:
-                if object_ not in _PRINTED and kinds:
+            if role == "transfer":
+                if object_ not in _PRINTED:
                     self._end(call.pid, thread)
                 return
             outcome = value if name in _CREATORS else True
         else:
             outcome = value
-        key = ("WAIT" if object_ is None else name, object_, outcome)
+        key = (name, object_, outcome)
         kind = kinds.get(key)
         if kind is None:
             if len(kinds) == MAX_KINDS:
                 self._end(call.pid, thread)
+                thread.early = None
                 kinds = thread.kinds
             kind = kinds[key] = _Kind(call)
         kind.count += 1
@@ -305,9 +360,10 @@ class Storms:
 
     def _end(self, pid: int, thread: _Thread) -> None:
         """Judge the run that ends here, and begin another."""
-        most = max((kind.count for kind in thread.kinds.values()), default=0)
-        if most >= MIN_REPEATS:
-            self._judge(pid, thread)
+        for kind in thread.kinds.values():
+            if kind.count >= MIN_REPEATS:
+                self._judge(pid, thread)
+                break
         thread.clear()
 
     def _judge(self, pid: int, thread: _Thread) -> None:
@@ -332,6 +388,8 @@ class Storms:
         telling = kinds[0][1]
         others = _others(thread.ran, [kind for _, kind in kinds])
         name = _name(kinds, others)
+        if name == "hub busy" and _wakes(thread.ran, telling.count):
+            name = ""  # there are timers that come due
         pattern = tuple(_shown(key, kind.last) for key, kind in kinds)
         storm = Storm(
             name,
@@ -354,13 +412,15 @@ class Storms:
 
     def _caught(self, pid: int, thread: _Thread) -> tuple[_Caught, ...]:
         """Return what the run's waits brought, the descriptors in the order of their numbers."""
-        found = {}
+        found: dict[int, _Caught] = {}
         used = {key[1] for key in thread.kinds}
         for kind in thread.kinds.values():
             for call in (kind.first, kind.last) if kind.last.name in _WAITS else ():
                 for events, fd in events_of(call):
                     known = self._registrations.find(pid, fd)
-                    found[fd] = _Caught(events, fd, known, str(fd) in used)
+                    since = min(call.line, found[fd].since if fd in found else call.line)
+                    shown = _shown_in(call, fd)
+                    found[fd] = _Caught(events, fd, known, str(fd) in used, shown, since)
         return tuple(found[fd] for fd in sorted(found))
 
     def storms(self) -> list[Storm]:
@@ -390,6 +450,12 @@ class Storms:
 _FIRST_OF_NUMBER = frozenset("-0123456789")
 
 
+def _shown_in(wait: Syscall, fd: int) -> str:
+    """Return a descriptor as a wait names it: ``poll`` and ``select`` do, with what it is."""
+    match = re.search(rf"(?:=|\[| ){fd}<(?:->|[^<>]|<[^<>]*>)*>", wait.args, re.ASCII)
+    return match[0].lstrip("=[ ") if match is not None else str(fd)
+
+
 def _whole(name: str, args: str) -> object:
     if name == "epoll_ctl":
         match = _CONTROLLED.match(args)
@@ -414,6 +480,12 @@ def _frequent(kinds: dict[_Key, _Kind]) -> dict[_Key, _Kind]:
     """Return the kinds of calls that are the loop's, without what fell into its time."""
     turns = max(kind.count for kind in kinds.values())
     return {key: kind for key, kind in kinds.items() if kind.count >= MIN_SHARE * turns}
+
+
+def _wakes(ran: dict[str | None, int], polls: int) -> bool:
+    """Say whether the hub has somebody run now and then."""
+    least = max(MIN_WOKEN, MIN_WOKEN_SHARE * polls)
+    return any(count >= least for each, count in ran.items() if not (each or "").endswith(_HUB))
 
 
 def _others(ran: dict[str | None, int], kinds: list[_Kind]) -> set[str | None]:

@@ -8,6 +8,7 @@ and unlike waiting for others, it does not grow with the load of the machine.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -21,7 +22,8 @@ from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
-from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
+from pytest_eventlet_debug.recordings.findings.parts import PAIRS
+from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.strace_log import Event
@@ -37,6 +39,14 @@ MIN_SECONDS = 0.3
 MIN_SECONDS_RATIO = 2.0
 MIN_SECONDS_SHARE = 0.7
 """How much of the longer sleep must show in the time that the test took."""
+MIN_OBJECT_SHARE = 0.8
+"""How much of a difference must be one socket's for that to be named."""
+MIN_CPU_SECONDS = 0.5
+MIN_CPU_RATIO = 3.0
+"""A CPU that others use too makes caches cold: a third more says nothing."""
+MIN_ALL_CALLS = 2_000
+MIN_ALL_RATIO = 10.0
+"""All calls but those of imports and the hub's own: each turn of the asyncio hub is a wait."""
 
 _COMPARED = names(
     """socket socketpair bind listen accept accept4 connect shutdown getsockname getpeername
@@ -44,6 +54,16 @@ _COMPARED = names(
     fork vfork clone clone3 execve wait4 waitid kill tgkill"""
 )
 _WAITS = SLEEPS | POLLS
+_ON_SOCKETS = names(
+    "bind listen accept accept4 connect shutdown close getsockname getpeername"
+) | names("sendto sendmsg recvfrom recvmsg setsockopt getsockopt")
+#: What the first test that imports a module pays for, and what is each hub's own way to wait.
+_OF_IMPORTS_OR_HUBS = names(
+    """epoll_ctl open openat stat lstat fstat newfstatat statx lseek read close getdents64 readlink
+    readlinkat access faccessat faccessat2 fcntl ioctl getcwd mmap munmap mremap mprotect madvise
+    brk futex rt_sigaction rt_sigprocmask getrandom clock_gettime clock_nanosleep gettid getpid"""
+).union(_WAITS)
+_MOST_OBJECTS = 1024
 _HUB = ":hub"
 
 
@@ -51,24 +71,37 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a test did in its call phase, in figures.
 
     :param calls: how often each system call was made, children included.
+    :param objects: of the calls on the test's own sockets, by the part that each plays, such as
+        ``client 1``.
     :param seconds: from the first to the last call.
     :param slept: seconds of these that the hub slept until a timer was due.
     :param line: of the longest such sleep in the trace; ``None`` without any.
+    :param cpu: seconds of CPU that its thread used; ``None`` where that is not known.
     """
 
     calls: dict[str, int] = {}
+    objects: dict[str, dict[str, int]] = {}
     seconds: float = 0.0
     slept: float = 0.0
     line: int | None = None
+    cpu: float | None = None
 
 
 class Tallying:
-    """Counts while a trace passes by; takes part in a detection by its handlers."""
+    """Counts while a trace passes by; takes part in a detection by its handlers.
+
+    :ivar counts: the calls so far, by name. Whoever passes the trace adds to them: that is
+        cheaper than to hand every call over.
+    """
 
     def __init__(self, about: About) -> None:
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self._about = about
         self._main: int | None = None
         self._in_call = False
         self._calls: dict[str, int] = {}
+        self._parts = Parts()
+        self._objects: dict[str, dict[str, int]] = {}
         self._first_ns = 0
         self._last_ns = 0
         self._slept_ns = 0
@@ -76,13 +109,30 @@ class Tallying:
         self._line: int | None = None
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
-        waits = dict.fromkeys(_WAITS, self._wait)
-        return {**waits, ANY_CALL: self._call, ANY_OTHER: self._other}
+        return {
+            **dict.fromkeys(_ON_SOCKETS | PAIRS, self._on_socket),
+            **dict.fromkeys(_WAITS, self._wait),
+            ANY_OTHER: self._other,
+        }
 
-    def _call(self, call: Syscall) -> None:
-        if self._in_call:
-            self._calls[call.name] = self._calls.get(call.name, 0) + 1
-            self._last_ns = call.start_ns
+    def end(self, last_ns: int) -> None:
+        """Take note that the trace has ended.
+
+        :param last_ns: when the last call began, nanoseconds since the epoch.
+        """
+        self._leave_call(last_ns)
+
+    def _on_socket(self, call: Syscall) -> None:
+        if not self._in_call or call.pid != self._main:
+            return
+        part = self._parts.follow(call)
+        if part is not None:
+            counts = self._objects.get(part)
+            if counts is None:
+                if len(self._objects) == _MOST_OBJECTS:
+                    return
+                counts = self._objects[part] = {}
+            counts[call.name] = counts.get(call.name, 0) + 1
 
     def _wait(self, call: Syscall) -> None:
         duration_ns = call.duration_ns
@@ -100,15 +150,24 @@ class Tallying:
 
     def _other(self, event: Event) -> None:
         if type(event) is Phase:
+            self._leave_call(event.time_ns)
             self._in_call = event.phase == "call"
             if self._in_call:
                 self._first_ns = event.time_ns
+                self.counts.clear()
             self._main = event.pid
+
+    def _leave_call(self, time_ns: int) -> None:
+        if self._in_call:
+            self._in_call = False
+            self._last_ns = time_ns
+            self._calls = dict(self.counts)
 
     def tally(self) -> Tally:
         """Return the figures, once the trace has ended."""
         seconds = max(self._last_ns - self._first_ns, 0) / 1e9
-        return Tally(self._calls, seconds, self._slept_ns / 1e9, self._line)
+        cpu = self._about.cpu.get("call")
+        return Tally(self._calls, self._objects, seconds, self._slept_ns / 1e9, self._line, cpu)
 
 
 def compare(tallies: Mapping[str, Tally]) -> list[Finding]:
@@ -118,7 +177,8 @@ def compare(tallies: Mapping[str, Tally]) -> list[Finding]:
     """
     if len(tallies) < 2:
         return []
-    return [*_slept(tallies), *_calls(tallies)]
+    calls = list(_calls(tallies))
+    return [*_slept(tallies), *_cpu(tallies), *(calls or _all_calls(tallies))]
 
 
 def _slept(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
@@ -141,23 +201,84 @@ def _slept(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
     )
 
 
+def _cpu(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
+    used = {hub: tally.cpu for hub, tally in tallies.items() if tally.cpu is not None}
+    if len(used) < 2:
+        return
+    most, least = max(used, key=used.__getitem__), min(used, key=used.__getitem__)
+    more = used[most] - used[least]
+    if more >= MIN_CPU_SECONDS and used[most] >= MIN_CPU_RATIO * used[least]:
+        yield Finding(
+            "hub cost",
+            f"used {used[most]:.1f} s of CPU on {most}, {used[least]:.1f} s on {least}",
+            certainty="seen once",
+            counts={"seconds": more},
+            hub=most,
+        )
+
+
 def _calls(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
     found = []
     for name in _COMPARED.intersection(*[set().union(*(each.calls for each in tallies.values()))]):
         counts = {hub: tally.calls.get(name, 0) for hub, tally in tallies.items()}
-        most, least = max(counts.values()), min(counts.values())
-        if most >= MIN_CALLS and most >= MIN_RATIO * max(least, 1):
-            found.append((most - least, name, counts))
+        if _differ(counts):
+            found.append((max(counts.values()) - min(counts.values()), name, counts))
     for difference, name, counts in sorted(found, reverse=True):
-        hubs = sorted(counts, key=lambda hub: (-counts[hub], hub))
-        shown = ", ".join(f"{counts[hub]:,} on {hub}" for hub in hubs)
+        part, of_part = _telling_part(tallies, name, difference)
+        title = f"{name} on {part}: {_shown(of_part)}" if part else f"{name} {_shown(counts)}"
         yield Finding(
             "hub cost",
-            f"{name} {shown}",
+            title,
             certainty="seen once",
             counts={"calls": difference},
-            hub=hubs[0],
+            hub=_by_count(counts)[0],
         )
+
+
+def _differ(counts: Mapping[str, int]) -> bool:
+    most, least = max(counts.values()), min(counts.values())
+    return most >= MIN_CALLS and most >= MIN_RATIO * max(least, 1)
+
+
+def _telling_part(
+    tallies: Mapping[str, Tally], name: str, difference: int
+) -> tuple[str, dict[str, int]]:
+    """Return the one socket that a call is made on so much oftener on one hub, if it is one."""
+    for part in dict.fromkeys(part for tally in tallies.values() for part in tally.objects):
+        counts = {hub: tally.objects.get(part, {}).get(name, 0) for hub, tally in tallies.items()}
+        more = max(counts.values()) - min(counts.values())
+        if _differ(counts) and more >= MIN_OBJECT_SHARE * difference:
+            return part, counts
+    return "", {}
+
+
+def _all_calls(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
+    """Say where a hub makes many times the calls, if those of no one kind tell it already."""
+    counts = {
+        hub: sum(count for name, count in tally.calls.items() if name not in _OF_IMPORTS_OR_HUBS)
+        for hub, tally in tallies.items()
+    }
+    most, least = max(counts.values()), min(counts.values())
+    if most < MIN_ALL_CALLS or most < MIN_ALL_RATIO * max(least, 1):
+        return
+    hub = _by_count(counts)[0]
+    calls = {name: n for name, n in tallies[hub].calls.items() if name not in _OF_IMPORTS_OR_HUBS}
+    name = max(calls, key=calls.__getitem__)
+    yield Finding(
+        "hub cost",
+        f"system calls: {_shown(counts)}, of which {calls[name]:,} {name}",
+        certainty="seen once",
+        counts={"calls": most - least},
+        hub=hub,
+    )
+
+
+def _by_count(counts: Mapping[str, int]) -> list[str]:
+    return sorted(counts, key=lambda hub: (-counts[hub], hub))
+
+
+def _shown(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[hub]:,} on {hub}" for hub in _by_count(counts))
 
 
 def read(directory: Path) -> Tally:
@@ -169,12 +290,15 @@ def read(directory: Path) -> Tally:
     path = directory / STRACE_FILE
     if path.exists():
         handlers = tallying.handlers()
+        last_ns = 0
         with open_log(path) as log:
             for event in parse(log):
                 if type(event) is not Syscall:
                     handlers[ANY_OTHER](event)  # type: ignore[arg-type]
                     continue
-                handlers[ANY_CALL](event)
-                if event.name in _WAITS:
+                last_ns = event.start_ns
+                tallying.counts[event.name] += 1
+                if event.name in handlers:
                     handlers[event.name](event)
+        tallying.end(last_ns)
     return tallying.tally()

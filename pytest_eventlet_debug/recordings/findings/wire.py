@@ -13,6 +13,7 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
+from pytest_eventlet_debug.recordings.findings.http_stream import HttpStream
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.packets import ACK
@@ -25,7 +26,7 @@ from pytest_eventlet_debug.recordings.packets import dissect
 from pytest_eventlet_debug.recordings.pcapng import Packet
 
 LATE_NS = 1_000_000_000
-"""An answer that takes longer is told."""
+"""An answer that takes longer is told, and so is a peer that takes in nothing for as long."""
 _MOST = 20
 _CONNECTIONS = 10_000
 _WRAP = 1 << 32
@@ -37,12 +38,12 @@ _REQUEST = re.compile(rb"([A-Z]{3,10} \S{1,60})\S* HTTP/1\.[01]\r?\n")
 class _Side:
     """What one end of a connection has sent."""
 
-    __slots__ = ("next", "sent")
+    __slots__ = ("next", "stream")
 
     def __init__(self) -> None:
         self.next: int | None = None
         """The sequence number after the last byte."""
-        self.sent = 0
+        self.stream = HttpStream()
 
 
 class _Request:
@@ -57,12 +58,14 @@ class _Request:
 class _Connection:
     """Both sides of a TCP connection, and the request that waits for an answer."""
 
-    __slots__ = ("left", "request", "reset", "right")
+    __slots__ = ("asked", "left", "request", "reset", "right")
 
     def __init__(self) -> None:
         self.left = _Side()
         self.right = _Side()
         self.request: tuple[Endpoint, _Request] | None = None
+        #: The requests whose answers are not whole yet: their methods.
+        self.asked: list[str] = []
         self.reset = False
 
 
@@ -79,6 +82,8 @@ class Wire:
         self._connections: dict[tuple[Endpoint, Endpoint], _Connection] = {}
         self._found: list[Finding] = []
         self._refused: set[Endpoint] = set()
+        self._full: dict[Endpoint, tuple[Packet, Segment]] = {}
+        self._last_ns = 0
 
     def see(self, packet: Packet, segment: Segment | None) -> None:
         """Take in a packet.
@@ -95,6 +100,8 @@ class Wire:
         connection = self._connections.get(ends)
         if connection is None:
             return  # older than the capture: what is missing of it looks like trouble
+        self._last_ns = packet.time_ns
+        self._see_window(packet, segment)
         if segment.flags & RST:
             self._on_reset(connection, packet, segment)
         elif segment.payload:
@@ -106,7 +113,30 @@ class Wire:
         after = (segment.sequence + length) % _WRAP
         if side.next is None or (after - side.next) % _WRAP < _HALF:
             side.next = after
-        side.sent += segment.payload
+
+    def _see_window(self, packet: Packet, segment: Segment) -> None:
+        """Take note of whether a packet's sender has room for more."""
+        is_full = not segment.window and not segment.flags & (SYN | FIN | RST)
+        if is_full:
+            self._full.setdefault(segment.source, (packet, segment))
+        elif self._full:
+            for end in (
+                (segment.source, segment.target) if segment.flags & RST else (segment.source,)
+            ):
+                full = self._full.pop(end, None)
+                if full is not None:
+                    self._was_full(*full, packet.time_ns)
+
+    def _was_full(self, packet: Packet, segment: Segment, until_ns: int) -> None:
+        took_ns = until_ns - packet.time_ns
+        if took_ns >= LATE_NS:
+            fd = self._calls.owner(segment)
+            whose = f" (fd {fd})" if fd is not None else ""
+            what = (
+                f"{segment.source}{whose} took in nothing for {took_ns / 1e9:.2f} s, while "
+                f"{segment.target} had more to send: nobody read, and its window was zero"
+            )
+            self._tell(what, packet, what)
 
     def _on_reset(self, connection: _Connection, packet: Packet, segment: Segment) -> None:
         if connection.reset:
@@ -138,12 +168,37 @@ class Wire:
                 what = f"{segment.source} sent {min(behind, segment.payload)} bytes once more"
                 self._tell(f"{what} to {segment.target}", packet, what)
                 return
+        self._see_http(connection, packet, segment, side)
         self._answered(connection, packet, segment)
         match = _REQUEST.match(packet.data, segment.at)
         if match is not None:
             text = match[1].decode("ascii", "replace")
             call = self._calls.sender(segment, packet.time_ns)
             connection.request = segment.source, _Request(text, packet, call)
+
+    def _see_http(
+        self, connection: _Connection, packet: Packet, segment: Segment, side: _Side
+    ) -> None:
+        """Follow the messages of one side as long as every byte is there."""
+        stream = side.stream
+        if stream.lost:
+            return
+        data = packet.data[segment.at : segment.at + segment.payload]
+        if len(data) < segment.payload or side.next != segment.sequence:
+            stream.lost = True
+            return
+        other = _other_side(connection, segment).stream
+        is_request = stream.is_between and _REQUEST.match(data) is not None
+        if is_request and connection.asked:
+            if not other.is_between:
+                stream.lost = other.lost = True  # several at once
+                return
+            connection.asked.clear()
+        if is_request:
+            connection.asked.append(data.partition(b" ")[0].decode("ascii"))
+        wrong = stream.feed(data, connection.asked[0] if connection.asked else "")
+        if wrong is not None:
+            self._tell(f"{segment.source}: {wrong}{self._cause(segment, packet)}", packet, wrong)
 
     def _answered(self, connection: _Connection, packet: Packet, segment: Segment) -> None:
         if connection.request is None or connection.request[0] == segment.source:
@@ -156,6 +211,12 @@ class Wire:
             self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
 
     def _on_end(self, connection: _Connection, packet: Packet, segment: Segment) -> None:
+        stream = _side(connection, segment).stream
+        wrong = stream.broken_off()
+        if wrong is not None and self._is_next(connection, segment):
+            stream.lost = True
+            what = f"{wrong} before {segment.source} closed"
+            self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
         waits = connection.request
         if waits is None or waits[0] == segment.source:
             return
@@ -165,6 +226,12 @@ class Wire:
             f"{segment.source} closed without an answer to {waits[1].text}, {took:.3f} s after it"
         )
         self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
+
+    @staticmethod
+    def _is_next(connection: _Connection, segment: Segment) -> bool:
+        """Say whether all that came before a packet has been seen, its own bytes included."""
+        known = _side(connection, segment).next
+        return known is not None and known == segment.sequence
 
     def _cause(self, segment: Segment, packet: Packet) -> str:
         call = self._calls.sender(segment, packet.time_ns)
@@ -180,6 +247,9 @@ class Wire:
 
     def findings(self) -> list[Finding]:
         """Return what was found, in time order."""
+        for full in self._full.values():
+            self._was_full(*full, self._last_ns)
+        self._full.clear()
         return self._found
 
 
@@ -197,3 +267,7 @@ def find(packets: Iterable[Packet], calls: Attribution) -> list[Finding]:
 
 def _side(connection: _Connection, segment: Segment) -> _Side:
     return connection.left if segment.source < segment.target else connection.right
+
+
+def _other_side(connection: _Connection, segment: Segment) -> _Side:
+    return connection.right if segment.source < segment.target else connection.left

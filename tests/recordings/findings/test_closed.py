@@ -111,3 +111,57 @@ def test_sweep():
             pass
 """
     assert find(program, Closed) == []
+
+
+def test_a_number_that_was_given_out_again_names_to_whom(find: Find) -> None:
+    program = """
+import os
+import eventlet
+
+def test_listener_whose_number_another_has():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def serve():
+        connection, _ = listener.accept()
+        eventlet.sleep(0.05)
+        try:
+            listener.accept()
+        except OSError:
+            pass
+    server = eventlet.spawn(serve)
+    client = eventlet.connect(listener.getsockname())
+    eventlet.spawn(listener.close).wait()
+    other = os.open("/etc/hosts", os.O_RDONLY)
+    server.wait()
+    os.close(other)
+
+def test_pipe_whose_end_is_closed_twice():
+    numbers = []
+    def janitor():
+        numbers.append(os.open("/etc/hosts", os.O_RDONLY))
+        os.close(numbers[0])
+        eventlet.sleep(0.05)
+        os.close(numbers[0])
+    def owner():
+        number = os.open("/etc/hostname", os.O_RDONLY)
+        eventlet.sleep(0.1)
+        try:
+            os.read(number, 1)
+        except OSError:
+            pass
+    twice = eventlet.spawn(janitor)
+    eventlet.sleep(0)
+    eventlet.spawn(owner).wait()
+    twice.wait()
+"""
+    since, twice = sorted((each.title for each in find(program, Closed)), key=len, reverse=True)
+    assert re.search(
+        r"accept4\(-1\) = -1 EBADF by greenthread \d+:serve: (\d+)<TCP:\S+> was closed .*; "
+        r"\1 was given to greenthread 1:test by openat since \(line \d+\)$",
+        since,
+    )
+    assert re.search(
+        r"read\((\d+)\) = -1 EBADF by greenthread \d+:owner: \1</etc/hostname> was closed .* by "
+        r"greenthread \d+:janitor \(line \d+\), which had closed a \1 of its own before "
+        r"\(line \d+\)$",
+        twice,
+    )

@@ -39,7 +39,7 @@ def test_calls_and_sleeps_of_one_hub_alone_are_told_with_the_line(record: Record
     slept, calls = compare(tallies)
     assert slept.title == "slept 0.5 s on epolls, 0.0 s on asyncio"
     assert slept.place == f"strace.txt line {tallies['epolls'].line}"
-    assert calls.title == "getsockname 40 on asyncio, 0 on epolls"
+    assert calls.title == "getsockname on listener 1: 40 on asyncio, 0 on epolls"
     assert (calls.hub, calls.counts) == ("asyncio", {"calls": 40})
 
 
@@ -74,7 +74,14 @@ def test_echo():
         ({"connect": 19}, {}, []),
         ({"connect": 79}, {"connect": 20}, []),
         ({"connect": 80}, {"connect": 20}, ["connect 80 on a, 20 on b"]),
-        ({"epoll_wait": 9000, "openat": 500, "mmap": 100}, {}, []),
+        ({"epoll_wait": 9000, "openat": 5000, "mmap": 100}, {}, []),
+        ({"write": 1999}, {}, []),
+        ({"write": 20_000}, {"write": 2001}, []),
+        (
+            {"write": 20_000},
+            {"write": 15},
+            ["system calls: 20,000 on a, 15 on b, of which 20,000 write"],
+        ),
         (
             {"recvfrom": 30, "connect": 60},
             {},
@@ -86,6 +93,32 @@ def test_only_many_times_the_calls_of_the_other_are_told(
     ours: dict[str, int], theirs: dict[str, int], told: list[str]
 ) -> None:
     found = compare({"a": Tally(ours), "b": Tally(theirs)})
+    assert [each.title for each in found] == told
+
+
+def test_calls_that_one_socket_makes_up_name_it() -> None:
+    ours = Tally({"recvfrom": 45}, {"client 1": {"recvfrom": 41}, "client 2": {"recvfrom": 4}})
+    theirs = Tally({"recvfrom": 5}, {"client 1": {"recvfrom": 1}, "client 2": {"recvfrom": 4}})
+    both = Tally({"recvfrom": 60}, {"client 1": {"recvfrom": 30}, "client 2": {"recvfrom": 30}})
+    (found,) = compare({"asyncio": ours, "epolls": theirs})
+    assert found.title == "recvfrom on client 1: 41 on asyncio, 1 on epolls"
+    (found,) = compare({"asyncio": both, "epolls": theirs})
+    assert found.title == "recvfrom 60 on asyncio, 5 on epolls"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (1.5, 0.4, ["used 1.5 s of CPU on a, 0.4 s on b"]),
+        (1.5, 0.6, []),
+        (0.4, 0.0, []),
+        (1.5, None, []),
+    ],
+)
+def test_many_times_the_cpu_of_the_other_hub_is_told(
+    ours: float, theirs: float | None, told: list[str]
+) -> None:
+    found = compare({"a": Tally(cpu=ours), "b": Tally(cpu=theirs)})
     assert [each.title for each in found] == told
 
 

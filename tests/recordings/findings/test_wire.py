@@ -111,3 +111,57 @@ def test_refused():
 def test_a_request_that_is_answered_is_no_finding(wire: Callable[[str], list[Finding]]) -> None:
     answer = "connection.recv(100); connection.sendall(b'HTTP/1.1 200 OK')"
     assert wire(SERVER.replace("SERVE", answer)) == []
+
+
+ANSWER = """connection.recv(100)
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nHEAD\\r\\n\\r\\nBODY")"""
+
+
+def test_an_answer_that_contradicts_itself_says_how(
+    wire: Callable[[str], list[Finding]],
+) -> None:
+    bodies = [
+        ("Content-Length: 10", "four"),
+        ("Transfer-Encoding: chunked", "4\\r\\nfour\\r\\n"),
+        ("Content-Length: 4", "four and more"),
+        ("Transfer-Encoding: chunked", "four\\r\\n"),
+        ("Content-Length: 4", "four"),
+        ("Transfer-Encoding: chunked", "4\\r\\nfour\\r\\n0\\r\\n\\r\\n"),
+    ]
+    server = SERVER.partition("    def serve():")[2]
+    program = SERVER.partition("    def serve():")[0]
+    for head, body in bodies:
+        answer = ANSWER.replace("HEAD", head).replace("BODY", body)
+        program += "    def serve():" + server.replace("SERVE", answer)
+    titles = [re.sub(r"127\.0\.0\.1:\d+", "server", each.title) for each in wire(program)]
+    assert [title.partition(" by greenthread")[0].rpartition("(")[0] for title in titles] == [
+        "the answer 200 says Content-Length: 10, and 4 bytes came before server closed: close",
+        "the answer 200 is chunked, and no last chunk came before server closed: close",
+        "server: the answer 200 says Content-Length: 4, and 9 bytes more came: sendto",
+        r"server: the answer 200 is chunked, and a chunk's size is 'four\r': sendto",
+    ]
+
+
+def test_a_peer_that_reads_nothing_for_long_has_a_window_of_zero(
+    wire: Callable[[str], list[Finding]],
+) -> None:
+    program = """
+import eventlet
+
+def test_full():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    client = eventlet.connect(listener.getsockname())
+    connection, _ = listener.accept()
+    sender = eventlet.spawn(client.sendall, bytes(20_000_000))
+    eventlet.sleep(1.3)
+    left = 20_000_000
+    while left:
+        left -= len(connection.recv(1_000_000))
+    sender.wait()
+"""
+    (found,) = [each for each in wire(program) if "window" in each.title]
+    assert re.fullmatch(
+        r"127\.0\.0\.1:\d+ \(fd \d+\) took in nothing for 1\.\d\d s, while 127\.0\.0\.1:\d+ had "
+        r"more to send: nobody read, and its window was zero",
+        found.title,
+    )

@@ -1,0 +1,123 @@
+"""Where in the code the descriptors of this process were opened, learnt while leaks are looked for.
+
+Python tells an audit hook (PEP 578) of each ``open`` and of each socket object that is made, an
+accepted one included. Pipes and what C libraries open it does not tell. A hook cannot be taken
+out again, sees every audited call, and must never raise.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Callable
+import os
+import posix
+import posixpath
+import sys
+import types
+from typing import Any
+import weakref
+
+#: Files that are remembered.
+_MOST = 4096
+
+#: Between the kernel and the code that asked for a descriptor.
+_LIBRARY = (
+    "asyncio/",
+    "socket.py",
+    "ssl.py",
+    "pathlib.py",
+    "tempfile.py",
+    "codecs.py",
+    "subprocess.py",
+)
+
+#: A line of code.
+_Place = tuple[types.CodeType, int]
+
+_getframe = sys._getframe
+_normal = posixpath.normpath
+_fileno = _socket.socket.fileno
+_hooks: list[Callable[[str, tuple[Any, ...]], None]] = []
+
+
+class Origins:
+    """Notes where files and sockets are opened, from :meth:`begin` to :meth:`stop`."""
+
+    def __init__(self) -> None:
+        self._on = False
+        self._files: dict[str, _Place | None] = {}
+        self._sockets: dict[int, tuple[weakref.ref[Any], _Place]] = {}
+        self._skipped: tuple[str, ...] = ()
+
+    def begin(self) -> None:
+        """Note from now on; what the last test opened is forgotten where it is gone."""
+        if not self._skipped:
+            standard = os.path.dirname(os.__file__) + os.sep
+            self._skipped = (
+                os.path.dirname(os.path.dirname(__file__)) + os.sep,
+                *(standard + name for name in _LIBRARY),
+                "<frozen ",
+            )
+        module = sys.modules.get("eventlet")
+        path = getattr(module, "__file__", None)
+        if type(path) is str and len(self._skipped) == len(_LIBRARY) + 2:
+            self._skipped = (*self._skipped, os.path.dirname(path) + os.sep)
+        self._files.clear()
+        living = {key: each for key, each in self._sockets.items() if each[0]() is not None}
+        self._sockets = living
+        if not self._on:
+            self._on = True
+            if not _hooks:
+                sys.addaudithook(_audit)
+            _hooks.append(self._note)
+
+    def stop(self) -> None:
+        """Note no more."""
+        if self._on:
+            self._on = False
+            _hooks.remove(self._note)
+
+    def of(self, fd: int, target: str) -> str:
+        """Say where a descriptor was opened, for the end of a phrase; nothing if that is unknown.
+
+        :param target: what the kernel calls it.
+        """
+        found = self._files.get(target.removesuffix(" (deleted)"))
+        for known, place in list(self._sockets.values()):
+            socket = known()
+            if socket is not None and _fileno(socket) == fd:
+                found = place
+        if found is None:
+            return ""
+        code, line = found
+        return f", opened in {code.co_name} ({code.co_filename}:{line})"
+
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path = arguments[0]
+            if type(path) is str and (place := self._place()) is not None:
+                if len(self._files) == _MOST:
+                    self._files.clear()
+                path = _normal(path if path[:1] == "/" else f"{posix.getcwd()}/{path}")
+                # Of two places it is not known which one is left.
+                known = self._files.get(path, place)
+                self._files[path] = place if known == place else None
+        elif event == "socket.__new__" and (place := self._place()) is not None:
+            # By its id: to hash or compare it may run code of the test's.
+            self._sockets[id(arguments[0])] = weakref.ref(arguments[0]), place
+
+    def _place(self) -> _Place | None:
+        """Return the innermost frame that is neither eventlet's nor the library's."""
+        frame: types.FrameType | None = _getframe(3)
+        while frame is not None and frame.f_code.co_filename.startswith(self._skipped):
+            frame = frame.f_back
+        return None if frame is None else (frame.f_code, frame.f_lineno)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in ("open", "socket.__new__"):
+        for hook in _hooks:
+            try:
+                hook(event, arguments)
+            except Exception:
+                pass  # an object without weak references; the descriptor stays of unknown origin

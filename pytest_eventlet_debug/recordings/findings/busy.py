@@ -1,0 +1,106 @@
+"""Find greenthreads that compute for long without a system call: the hub cannot run meanwhile.
+
+A trace shows a gap and not what fills it. The clock of the thread's CPU time does, which is read
+at both ends of each phase: what it counts and what lies outside of the gaps cannot hold, was used
+in them. Only gaps in which no other thread or process makes a call either are seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import ClassVar
+from typing import NamedTuple
+
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.model import Certainty
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Pause
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Phase
+from pytest_eventlet_debug.recordings.strace_log import Switch
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+MIN_NS = 1_000_000_000
+"""What holds the hub for less may be the machine's load."""
+MIN_CPU_SHARE = 0.1
+"""How much of the gaps the CPU time must explain; on a loaded machine others want the CPU, too."""
+CERTAIN_SHARE = 0.25
+"""How much of them it must explain where all else was computing as well."""
+_MOST = 20
+
+
+class _Gap(NamedTuple):
+    phase: str
+    greenthread: str
+    seconds: float
+    line: int
+
+
+class Busy:
+    """The detector of greenthreads that compute for long."""
+
+    kind: ClassVar[str] = "busy"
+
+    def __init__(self, about: About) -> None:
+        self._about = about
+        self._main: int | None = None
+        self._phase = ""
+        self._found: list[_Gap] = []
+
+    def handlers(
+        self,
+    ) -> Mapping[str, Callable[[Event], None] | Callable[[Pause], None]]:
+        return {ANY_PAUSE: self._pause, ANY_OTHER: self._other}
+
+    def _other(self, event: Event) -> None:
+        if type(event) is Phase:
+            self._main, self._phase = event.pid, event.phase
+
+    def _pause(self, pause: Pause) -> None:
+        before = pause.before
+        if type(before) is Syscall:
+            # A call that did not return may still last.
+            if before.state != "returned" or before.duration_ns is None:
+                return
+            begun_ns = before.start_ns + before.duration_ns
+        elif type(before) is Switch:
+            begun_ns = before.time_ns
+        else:
+            return
+        seconds = (pause.until_ns - begun_ns) / 1e9
+        if before.pid != self._main or not self._phase or before.greenthread is None:
+            return
+        if seconds * 1e9 >= MIN_NS and len(self._found) < _MOST:
+            self._found.append(_Gap(self._phase, before.greenthread, seconds, before.line))
+
+    def findings(self) -> Iterable[Finding]:
+        for gap in sorted(self._found, key=lambda each: -each.seconds):
+            certainty, used = self._judge(gap.phase)
+            if certainty is None:
+                continue
+            yield Finding(
+                self.kind,
+                f"greenthread {gap.greenthread} ran for {gap.seconds:.2f} s without a system call"
+                f"{used}, so that the hub and all others stood still",
+                (Evidence("the last call or switch before", STRACE_FILE, gap.line),),
+                certainty,
+                {"seconds": gap.seconds},
+            )
+
+    def _judge(self, phase: str) -> tuple[Certainty | None, str]:
+        """Say how sure it is that the gaps of a phase were used to compute, with the CPU time."""
+        cpu, times = self._about.cpu.get(phase), self._about.phases.get(phase)
+        if cpu is None or times is None:
+            return "likely", ""  # it did not come to its end
+        gaps = sum(each.seconds for each in self._found if each.phase == phase)
+        if cpu < MIN_CPU_SHARE * gaps:
+            return None, ""  # it was stopped, or the machine was
+        proven = cpu - ((times[1] - times[0]) / 1e9 - gaps)
+        used = f" ({cpu:.2f} s of CPU in the {phase})"
+        return ("certain" if proven >= CERTAIN_SHARE * gaps else "likely"), used

@@ -1,0 +1,65 @@
+"""Say which call opened a descriptor that a test has left behind.
+
+That it was left is known in the test's process alone, where ``--eventlet-leaks`` looks; here
+is who opened it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.openings import Openings
+from pytest_eventlet_debug.recordings.findings.openings import descriptor
+from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+_MOST = 20
+
+
+class LeftOpen:
+    """The detector of who opened what is left open."""
+
+    kind: ClassVar[str] = "left open"
+
+    def __init__(self, about: About) -> None:
+        self._left = about.left
+        self._processes = Processes(about.pid)
+        self._openings = Openings(self._processes)
+
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+        if not self._left:
+            return {}
+        return {**self._processes.handlers(), **self._openings.handlers()}
+
+    def findings(self) -> Iterable[Finding]:
+        for fd in self._left[:_MOST]:
+            lives = self._openings.lives(self._processes.main, fd)
+            opened = lives[-1].opened if lives and lives[-1].closed is None else None
+            if opened is None:
+                continue  # it was there before the trace, or came from another process
+            who = self._processes.describe(opened.pid, opened.greenthread)
+            shown = _returned(opened) or str(fd)
+            yield Finding(
+                self.kind,
+                f"{shown}, which {who} got from {_call(opened)} (line {opened.line})",
+                (Evidence(f"{_call(opened)} = {opened.ret}", STRACE_FILE, opened.line),),
+            )
+
+
+def _returned(call: Syscall) -> str:
+    """Return the descriptor that a call returned as strace names it, if it is its result."""
+    return call.ret or "" if call.value is not None and call.value > 0 else ""
+
+
+def _call(call: Syscall) -> str:
+    """Return a call with what it acts on, if that is a descriptor, or else its first arguments."""
+    shown = descriptor(call)
+    return f"{call.name}({shown if len(shown) <= 100 else shown[:97] + '...'})"

@@ -1,0 +1,120 @@
+"""Which call opened a descriptor and which one closed it, each time its number was given out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import re
+from typing import TypeAlias
+
+from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.parts import PAIRS
+from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+#: Descriptors that are remembered, and how often the number of each was given out.
+_REMEMBERED = 4096
+_LIVES = 3
+
+_OPENERS = names(
+    """socket accept accept4 open openat openat2 creat dup dup2 dup3 epoll_create epoll_create1
+    eventfd eventfd2 timerfd_create signalfd signalfd4 inotify_init inotify_init1 memfd_create
+    pidfd_open"""
+)
+_PAIR = re.compile(r"\[(\d+)[^ ]*, (\d+)")
+_DESCRIPTOR = re.compile(r"\d{1,10}(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
+
+
+class Life:
+    """What a number stood for between the call that gave it out and the one that closed it."""
+
+    __slots__ = ("closed", "opened")
+
+    def __init__(self, opened: Syscall | None) -> None:
+        self.opened = opened
+        self.closed: Syscall | None = None
+
+    @property
+    def opener(self) -> str | None:
+        """The greenthread that opened it, as far as that is known."""
+        return self.opened.greenthread if self.opened is not None else None
+
+
+#: A process and a number in it.
+Place: TypeAlias = tuple[int | None, int]
+GivenAgain: TypeAlias = Callable[[Place, Life, Syscall], None]
+
+
+class Openings:
+    """Follows descriptors through a trace.
+
+    :param processes: knows which process a thread belongs to.
+    :param given_again: is told whenever a number is given out again: the process with the number,
+        what it stood for before, and the call that got it.
+    """
+
+    def __init__(self, processes: Processes, given_again: GivenAgain | None = None) -> None:
+        self._processes = processes
+        self._given_again = given_again
+        self._lives: dict[Place, list[Life]] = {}
+
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None]]:
+        """Return what to call by the names of calls, as a detector does."""
+        return {
+            **dict.fromkeys(_OPENERS, self.opened),
+            **dict.fromkeys(PAIRS, self._pair_opened),
+            **dict.fromkeys(("fcntl", "fcntl64"), self._duplicated),
+            "close": self.closed,
+        }
+
+    def lives(self, process: int | None, fd: int) -> list[Life]:
+        """Return what a number stood for lately, the last one at the end."""
+        return self._lives.get((process, fd), [])
+
+    def opened(self, call: Syscall) -> None:
+        """Take note of a call that returns a descriptor."""
+        if call.value is not None and call.value >= 0:
+            self._begin(call, call.value)
+
+    def closed(self, call: Syscall) -> None:
+        """Take note of a ``close``."""
+        number = call.args.partition("<")[0]
+        if call.errno is not None or not number.isdigit():
+            return
+        key = (self._processes.process(call.pid), int(number))
+        lives = self._lives.get(key)
+        if lives is None or lives[-1].closed is not None:
+            self._add(key, None)  # it was opened before the trace began
+            lives = self._lives[key]
+        lives[-1].closed = call
+
+    def _pair_opened(self, call: Syscall) -> None:
+        match = _PAIR.search(call.args)
+        if match is not None and call.errno is None:
+            self._begin(call, int(match[1]))
+            self._begin(call, int(match[2]))
+
+    def _duplicated(self, call: Syscall) -> None:
+        if "F_DUPFD" in call.args:
+            self.opened(call)
+
+    def _begin(self, call: Syscall, fd: int) -> None:
+        self._add((self._processes.process(call.pid), fd), call)
+
+    def _add(self, key: Place, call: Syscall | None) -> None:
+        lives = self._lives.get(key)
+        if lives is None:
+            if len(self._lives) == _REMEMBERED:
+                del self._lives[next(iter(self._lives))]
+            lives = self._lives[key] = []
+        elif self._given_again is not None and call is not None and lives[-1].closed is not None:
+            self._given_again(key, lives[-1], call)
+        if len(lives) == _LIVES:
+            del lives[0]
+        lives.append(Life(call))
+
+
+def descriptor(call: Syscall) -> str:
+    """Return the descriptor that a call acts on as strace names it: ``5<TCP:[127.0.0.1:80]>``."""
+    match = _DESCRIPTOR.match(call.args)
+    return match[0] if match is not None else call.args

@@ -1,0 +1,68 @@
+"""Which part each socket and pipe of a test plays, whatever number a run gave to it."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+#: Where the descriptors begin that this plugin itself uses.
+OWN_DESCRIPTORS = 500
+
+PAIRS = names("socketpair pipe pipe2")
+_NAMING = {"bind": "listener", "listen": "listener", "connect": "client"}
+_ACCEPTS = names("accept accept4")
+
+_DESCRIPTOR = re.compile(r"(\d{1,10})<(TCP|UDP|UNIX|pipe)[\w-]*:\[")
+_PAIR = re.compile(r"\[(\d+)<[^ ]*, (\d+)<")
+
+
+class Parts:
+    """Follows descriptors through the calls of one process.
+
+    A socket is a ``listener 1`` once it is bound, a ``client 2`` once it connects, a
+    ``connection 1`` if it was accepted; the ends of pairs are ``pair 1 a``, ``pipe 1 b``.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+
+    def of(self, call: Syscall) -> str | None:
+        """Return the part that a call's first argument has played so far."""
+        return self._known.get(call.args.partition("<")[0])
+
+    def follow(self, call: Syscall) -> str | None:
+        """Take note of a call on a socket or pipe; return the part that this plays."""
+        name = call.name
+        fd = call.args.partition("<")[0]
+        part = self._known.get(fd)
+        if part is None and name in _NAMING and self.has(call):
+            part = self._known[fd] = self._named(_NAMING[name])
+        if part is None:
+            if name in PAIRS:
+                self._make_pair(call)
+        elif name in _ACCEPTS:
+            if call.value is not None and call.value >= 0:
+                self._known[str(call.value)] = self._named("connection")
+        elif name == "close":
+            del self._known[fd]
+        return part
+
+    @staticmethod
+    def has(call: Syscall) -> bool:
+        """Say whether a call's first argument is a socket or pipe, and not this plugin's own."""
+        match = _DESCRIPTOR.match(call.args)
+        return match is not None and int(match[1]) < OWN_DESCRIPTORS
+
+    def _make_pair(self, call: Syscall) -> None:
+        match = _PAIR.search(call.args)
+        if match is not None:
+            name = self._named("pair" if call.name == "socketpair" else "pipe")
+            self._known[match[1]] = f"{name} a"
+            self._known[match[2]] = f"{name} b"
+
+    def _named(self, kind: str) -> str:
+        number = self._counts[kind] = self._counts.get(kind, 0) + 1
+        return f"{kind} {number}"

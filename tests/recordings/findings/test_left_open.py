@@ -1,0 +1,55 @@
+"""Who opened what a test leaves open, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings import file
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+PROGRAM = """
+import os
+import eventlet
+
+kept = []
+
+def test_leaves():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def serve():
+        kept.append(listener.accept()[0])
+    server = eventlet.spawn(serve)
+    client = eventlet.connect(listener.getsockname())
+    server.wait()
+    client.close()
+    listener.close()
+    kept.append(os.pipe())
+
+def test_leaves_nothing():
+    os.close(os.open("/etc/hosts", os.O_RDONLY))
+"""
+
+
+def test_what_is_left_open_names_the_call_and_greenthread_that_opened_it(
+    record: Callable[..., list[Path]],
+) -> None:
+    leaves, leaves_nothing = record(PROGRAM, "epolls", "--eventlet-leaks=warn")
+    read = file.read(leaves)
+    assert read is not None
+    titles = sorted(each.title for each in read.findings if each.kind == "left open")
+    expected = [
+        r"\d+, which greenthread 1:test got from pipe2\(\[\d+<pipe:.*\) \(line \d+\)",
+        r"\d+, which greenthread 1:test got from pipe2\(\[\d+<pipe:.*\) \(line \d+\)",
+        r"\d+<TCP:\[\S+\]>, which greenthread \d+:serve got from accept4\(\d+<TCP:\[127\S+\) "
+        r"\(line \d+\)",
+    ]
+    assert len(titles) == len(expected)
+    assert all(re.fullmatch(*each) for each in zip(expected, titles, strict=True)), titles
+    nothing = file.read(leaves_nothing)
+    assert nothing is not None
+    assert [each.kind for each in nothing.findings] == []

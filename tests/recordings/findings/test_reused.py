@@ -1,0 +1,99 @@
+"""Numbers of descriptors that were given to somebody else, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.reused import Reused
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Find = Callable[..., list[Finding]]
+
+PROGRAM = """
+import os
+import socket
+import eventlet
+from eventlet.green import socket as green
+
+def test_waits_on_a_socket_that_another_closes():
+    old, other = green.socketpair()
+    waiter = eventlet.spawn(reader, old)
+    eventlet.sleep(0)
+    eventlet.spawn(janitor, old.fileno())
+    number, sender = eventlet.spawn(owner).wait()  # before the hub polls
+    assert number == old.fileno()
+    waiter.wait()
+    old.detach()
+
+def reader(sock):
+    assert sock.recv(10) == b"secret"
+
+def janitor(fd):
+    os.close(fd)
+
+def owner():
+    receiver, sender = socket.socketpair()
+    receiver.setblocking(False)
+    sender.send(b"secret")
+    return receiver.detach(), sender
+
+def test_reads_what_belongs_to_another():
+    numbers = []
+    holding = eventlet.spawn(holder, numbers)
+    eventlet.sleep(0)
+    eventlet.spawn(janitor, numbers[0]).wait()
+    owning = eventlet.spawn(other_owner)
+    holding.wait()
+    owning.wait()
+
+def holder(numbers):
+    numbers.append(os.open("/etc/hostname", os.O_RDONLY))
+    eventlet.sleep(0.1)
+    os.read(numbers[0], 10)
+
+def other_owner():
+    number = os.open("/etc/hosts", os.O_RDONLY)
+    os.read(number, 1)
+    eventlet.sleep(0.2)
+    os.read(number, 1)
+    os.close(number)
+
+def test_a_worker_is_handed_the_next_one():
+    def open_one():
+        return os.open("/etc/hosts", os.O_RDONLY)
+    def work(number):
+        os.read(number, 1)
+    for _ in range(3):
+        number = eventlet.spawn(open_one).wait()
+        os.read(number, 1)
+        eventlet.spawn(work, number).wait()
+        eventlet.spawn(janitor, number).wait()
+    mine = os.open("/etc/hosts", os.O_RDONLY)
+    eventlet.spawn(janitor, mine).wait()
+    number = eventlet.spawn(open_one).wait()
+    os.read(number, 1)
+    os.close(number)
+"""
+
+
+def test_a_number_that_was_given_to_another_names_all_three(find: Find) -> None:
+    held, waited = sorted(find(PROGRAM, Reused, "poll"), key=lambda each: "waited" in each.title)
+    assert re.fullmatch(
+        r"read\((\d+)</etc/hosts>\) by greenthread \d+:holder, which got \1 from openat as "
+        r"\1</etc/hostname> \(line \d+\): greenthread \d+:janitor closed that \(line \d+\) and "
+        r"greenthread \d+:other_owner got \1 from openat \(line \d+\)",
+        held.title,
+    )
+    assert re.fullmatch(
+        r"recvfrom\((\d+)<UNIX\S+>\) by greenthread \d+:reader, which waited on \1<UNIX\S+> "
+        r"\(line \d+\): greenthread \d+:janitor closed that \(line \d+\) and "
+        r"greenthread \d+:owner got \1 from socketpair \(line \d+\)",
+        waited.title,
+    )
+    assert {held.certainty, waited.certainty} == {"likely"}
