@@ -231,6 +231,17 @@ def test_a_place_that_cannot_be_written_is_a_usage_error_of_one_line(
     assert line.endswith("; name another place with --eventlet-artifacts")
 
 
+def test_a_link_to_nothing_is_a_usage_error_that_says_where_it_leads(
+    pytester: pytest.Pytester,
+) -> None:
+    Path("link").symlink_to("nowhere")
+    pytester.makepyfile("raise SystemExit('collected')")
+    result = pytester.runpytest("--cprofile", "--eventlet-artifacts=link")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if line]
+    assert line.startswith(f"ERROR: {pytester.path}/link is a link to nowhere, where nothing is; ")
+
+
 def test_a_directory_of_others_is_a_usage_error_before_anything_is_collected(
     pytester: pytest.Pytester,
 ) -> None:
