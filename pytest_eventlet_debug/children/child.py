@@ -10,6 +10,7 @@ import io
 from pathlib import Path
 import posix
 import signal
+import sys
 import types
 from typing import Any
 import warnings
@@ -250,6 +251,8 @@ class Reporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_enter_pdb(self) -> None:
+        with Shield():
+            sys.stdout.flush()  # pytest's banner, which the controller prints first
         self._send(messages.Debugger(opens=True))
         if self._assignment.borrows_terminal:
             self._loan.take()

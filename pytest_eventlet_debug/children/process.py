@@ -216,6 +216,12 @@ class ChildProcess:
         """
         return "".join(proc.tail(path, start) for path, start in self._output.items())
 
+    def take_stdout(self) -> str:
+        """Return what the child wrote to stdout; it is no :attr:`output` any more."""
+        text = proc.tail(self._stdout, self._output[self._stdout])
+        self._output[self._stdout] = proc.size(self._stdout)
+        return text
+
     def begin_session(self, captured: Sequence[int]) -> None:
         """Take what the child writes from here on for that of its session.
 
