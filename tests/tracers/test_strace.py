@@ -431,7 +431,7 @@ def test_the_check_names_the_program_that_traces_this_process_already(tmp_path: 
     [
         (["--no-such-option"], "unrecognized option '--no-such-option'"),
         (["-e", "trace=nonsense"], "invalid system call 'nonsense'"),
-        (["-ff"], "-ff, -o and -D among its options lead elsewhere"),
+        (["-ff"], "-ff among its options asks for several files"),
     ],
 )
 def test_the_check_quotes_what_strace_says_of_bad_options(
