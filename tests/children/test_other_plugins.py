@@ -240,6 +240,12 @@ def test_sugars_progress_is_that_of_all_hubs(pytester: pytest.Pytester) -> None:
 #: Plugins that need nothing of ours, by module: options, a test that uses them, and how often it
 #: runs on a hub.
 WORKING = {
+    "anyio": (
+        ["-p", "anyio"],
+        "import pytest\n@pytest.mark.anyio\nasync def test_a(anyio_backend): pass\n"
+        "@pytest.fixture\ndef anyio_backend(): return 'asyncio'",
+        1,
+    ),
     "pytest_asyncio": (
         ["-p", "asyncio"],
         "import pytest\n@pytest.mark.asyncio\nasync def test_a(): pass",
@@ -248,10 +254,17 @@ WORKING = {
     "pytest_flakefinder": (["--flake-finder", "--flake-runs=2"], "def test_a(): pass", 2),
     "pytest_instafail": (["--instafail"], "def test_a(): pass", 1),
     "pytest_jsonreport": (["--json-report"], "def test_a(): pass", 1),
+    "pytest_memray": (["--memray"], "def test_a(): pass", 1),
     "pytest_mock": ([], "def test_a(mocker): mocker.patch('os.getcwd')", 1),
     "pytest_order": ([], "import pytest\n@pytest.mark.order(1)\ndef test_a(): pass", 1),
     "pytest_repeat": (["--count=2"], "def test_a(): pass", 2),
     "pytest_reportlog": (["--report-log=log.jsonl"], "def test_a(): pass", 1),
+    # Of pytest itself since 9.0, of pytest-subtests before.
+    "_pytest.subtests": (
+        [],
+        "def test_a(subtests):\n    for i in range(3):\n        with subtests.test(i=i): pass",
+        1,
+    ),
     "pytest_split": (["--splits=1", "--group=1"], "def test_a(): pass", 1),
 }
 

@@ -279,6 +279,7 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
     assert b"sent by connect(fd " in whole
 
 
+@pytest.mark.fault("crash-recorded")
 @needs_tracers
 def test_a_test_that_kills_its_process_is_completed_as_others_are(
     pytester: pytest.Pytester,

@@ -51,6 +51,7 @@ def cut_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if " cut " in line or "No space left" in line]
 
 
+@pytest.mark.fault("trace-cut")
 @needs_strace
 def test_a_trace_that_a_limit_cuts_is_said_in_its_test_and_once_for_all(
     pytester: pytest.Pytester,
@@ -75,6 +76,7 @@ def test_a_trace_that_a_limit_cuts_is_said_in_its_test_and_once_for_all(
         assert record["errors"] == ["strace: strace.txt is cut: there was no room for all of it"]
 
 
+@pytest.mark.fault("trace-cut")
 @needs_strace
 def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(STORM)
@@ -91,6 +93,7 @@ def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester)
     assert [each.certainty for each in cut.findings] == ["cut trace"]
 
 
+@pytest.mark.fault("disk-full", "disk-full-no-directory")
 @needs_strace
 @needs_root
 def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(

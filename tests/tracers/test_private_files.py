@@ -31,6 +31,7 @@ def umask(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> Iterator
     os.umask(before)
 
 
+@pytest.mark.fault("umask-0", "umask-777")
 def test_only_their_owner_reads_recordings_whatever_the_umask(
     pytester: pytest.Pytester, umask: int
 ) -> None:
@@ -46,6 +47,7 @@ def test_only_their_owner_reads_recordings_whatever_the_umask(
         assert stat.S_IMODE(path.stat().st_mode) == expected, path
 
 
+@pytest.mark.fault("links-laid")
 def test_links_that_a_test_lays_into_its_directory_are_not_written_through(
     pytester: pytest.Pytester,
 ) -> None:
@@ -75,6 +77,7 @@ def test_links_that_a_test_lays_into_its_directory_are_not_written_through(
     assert hard.read_text() == "precious, too"
 
 
+@pytest.mark.fault("links-laid-before")
 def test_a_trace_and_a_capture_replace_links_laid_before_they_begin(
     pytester: pytest.Pytester,
 ) -> None:
@@ -143,6 +146,7 @@ def test_what_is_to_be_redacted_is_in_no_text_of_the_recordings(
     assert json.loads((directory / "test.json").read_text())["errors"] == []
 
 
+@pytest.mark.fault("redact-no-regex", "redact-empty")
 @pytest.mark.parametrize(
     ("value", "words"), [("(", "is no regular expression"), ("x*", "matches the empty text")]
 )
