@@ -283,3 +283,6 @@ def test_a_plugin_that_works_without_hubs_works_with_several(
         text = path.read_text()
         assert "test_a[epolls]" in text
         assert "test_a[asyncio]" in text
+    if module == "pytest_memray":
+        (report,) = result.stdout.str().split("MEMRAY REPORT")[1:]
+        assert all(f"test_a[{hub}]" in report for hub in ("epolls", "asyncio"))
