@@ -100,8 +100,9 @@ def finish(
         out of everything that is made of them.
     :raises OSError: a file cannot be written.
     """
+    redaction = Redaction(redact)
     for each in recorded(directory) if redact is not None else ():
-        _redact(each / STRACE_FILE, Redaction(redact))
+        _redact(each / STRACE_FILE, redaction)
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
@@ -112,7 +113,9 @@ def finish(
         block = None if each == directory else each.name
         wire = Wire(trace.calls)
         _finish_recordings(each, trace, test, shared, ports, wire)
-        found = [*detection.findings(), *_of(test, wire.findings())]
+        # Packets keep what matches.
+        told = (_redacted(finding, redaction) for finding in wire.findings())
+        found = [*detection.findings(), *_of(test, told)]
         if is_cut(each):
             found = list(_of_cut(found))
         findings += _in_block(found, block)
@@ -181,6 +184,11 @@ def _redact(path: Path, redaction: Redaction) -> None:
             end = "\n" if text.endswith("\n") else ""
             kept = redaction(text.removesuffix("\n")) + end
             file.write(kept.encode("utf-8", "surrogateescape"))
+
+
+def _redacted(finding: Finding, redaction: Redaction) -> Finding:
+    evidence = tuple(replace(each, text=redaction(each.text)) for each in finding.evidence)
+    return replace(finding, title=redaction(finding.title), evidence=evidence)
 
 
 def _of_cut(findings: Iterable[Finding]) -> list[Finding]:

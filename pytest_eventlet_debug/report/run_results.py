@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
@@ -67,4 +71,29 @@ def _result(
         printed=attempt.cause.besides if attempt.cause is not None else "",
         failure=texts.failure,
         sections=tuple(Section(title, text) for title, text in texts.sections.items()),
+    )
+
+
+def redacted(results: Results, redact: Callable[[str], str]) -> Results:
+    """Return results without what *redact* takes out of their texts."""
+    tests = tuple(
+        replace(
+            each,
+            reason=redact(each.reason),
+            failure=redact(each.failure),
+            sections=tuple(Section(one.title, redact(one.text)) for one in each.sections),
+        )
+        for each in results.tests
+    )
+    verdicts = tuple(
+        replace(
+            each,
+            hubs=tuple((hub, redact(words)) for hub, words in each.hubs),
+            reasons=tuple(map(redact, each.reasons)),
+            parting=tuple(map(redact, each.parting)),
+        )
+        for each in results.verdicts
+    )
+    return replace(
+        results, tests=tests, verdicts=verdicts, upgrade=tuple(map(redact, results.upgrade))
     )

@@ -254,7 +254,7 @@ WORKING = {
     "pytest_flakefinder": (["--flake-finder", "--flake-runs=2"], "def test_a(): pass", 2),
     "pytest_instafail": (["--instafail"], "def test_a(): pass", 1),
     "pytest_jsonreport": (["--json-report"], "def test_a(): pass", 1),
-    "pytest_memray": (["--memray"], "def test_a(): pass", 1),
+    "pytest_memray": (["--memray"], "def test_a(): assert [0] * 100_000", 1),
     "pytest_mock": ([], "def test_a(mocker): mocker.patch('os.getcwd')", 1),
     "pytest_order": ([], "import pytest\n@pytest.mark.order(1)\ndef test_a(): pass", 1),
     "pytest_repeat": (["--count=2"], "def test_a(): pass", 2),
