@@ -190,14 +190,15 @@ def test_one_seed_shuffles_and_seeds_the_tests_of_every_hub_as_without_hubs(
     def numbers(result: pytest.RunResult) -> list[str]:
         return [line for line in result.outlines if line.startswith("random ")]
 
-    first = run(pytester, BOTH, "-rP")
+    randomly = ("-rP", "-p", "randomly")
+    first = run(pytester, BOTH, *randomly)
     (seed,) = {word for line in first.outlines for word in re.findall(r"--randomly-seed=\d+", line)}
     shuffled = numbers(first)
     assert len(shuffled) == 16
     assert shuffled[:8] == shuffled[8:]
-    assert numbers(run(pytester, BOTH, "-rP", "--randomly-seed=last")) == shuffled
+    assert numbers(run(pytester, BOTH, *randomly, "--randomly-seed=last")) == shuffled
     for arguments in ([], ["--eventlet-hub=poll"]):
-        assert numbers(run(pytester, "-rP", seed, *arguments)) == shuffled[:8]
+        assert numbers(run(pytester, *randomly, seed, *arguments)) == shuffled[:8]
 
 
 @needs("allure_pytest")
