@@ -29,6 +29,7 @@ from typing import BinaryIO
 from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
@@ -77,6 +78,8 @@ _NICE = 10
 
 #: What findings are made of.
 _FOUND_IN = (STRACE_FILE, CAPTURE_FILE)
+#: What is written here and by nobody else.
+_WRITTEN = (STRACE_FILE, CAPTURE_FILE, FINDINGS_FILE, report_part.PART_FILE)
 # A connection's keys take a few hundred.
 _MAX_KEYS_BYTES = 64 << 20
 
@@ -101,8 +104,10 @@ def finish(
     :raises OSError: a file cannot be written.
     """
     redaction = Redaction(redact)
-    for each in recorded(directory) if redact is not None else ():
-        _redact(each / STRACE_FILE, redaction)
+    for each in recorded(directory):
+        _remove_drafts(each)
+        if redact is not None:
+            _redact(each / STRACE_FILE, redaction)
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
@@ -172,6 +177,13 @@ def _about(test: TestRecord | None) -> About:
     if test is None:
         return About()
     return About(test.nodeid, test.hub, test.pid, test.phases, cpu=test.cpu, left=tuple(test.left))
+
+
+def _remove_drafts(directory: Path) -> None:
+    """Delete what another process has left that was killed while it completed this."""
+    for name in _WRITTEN:
+        for draft in directory.glob(f".{name}.*"):
+            draft.unlink(missing_ok=True)
 
 
 def _redact(path: Path, redaction: Redaction) -> None:
