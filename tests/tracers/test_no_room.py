@@ -93,6 +93,39 @@ def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester)
     assert [each.certainty for each in cut.findings] == ["cut trace"]
 
 
+@needs_strace
+@pytest.mark.fault("no-descriptors")
+def test_a_test_that_has_every_descriptor_open_passes_and_so_do_those_after_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+
+        held = []
+
+        def test_takes_all():
+            try:
+                while True: held.append(os.dup(1))
+            except OSError: pass
+
+        def test_next(): pass
+
+        def test_gives_back():
+            for number in held: os.close(number)
+
+        def test_after(): pass
+        """
+    )
+    result = pytester.runpytest("--strace", "--cprofile")
+    result.assert_outcomes(passed=4)
+    (line,) = [each for each in result.outlines if "Too many open files" in each]
+    assert line.startswith("recordings of ")
+    assert "::test_takes_all)" in line
+    (last,) = Path().glob("eventlet-debug/*test_after*/test.json")
+    assert json.loads(last.read_text())["errors"] == []
+
+
 @pytest.mark.fault("disk-full", "disk-full-no-directory")
 @needs_strace
 @needs_root
