@@ -42,7 +42,7 @@ test: $(VENV)/.ready tools
 	$(PYTEST) --timeout=300 -n 2 --reruns 2 $(ARGS)
 
 faults: $(VENV)/.ready tools
-	$(PYTEST) --timeout=300 -n 2 -m fault $(ARGS)
+	$(PYTEST) --timeout=300 -n 2 --reruns 2 -m fault $(ARGS)
 
 coverage: $(VENV)/.ready tools
 	$(VENV)/bin/coverage erase

@@ -26,7 +26,8 @@ FAILS = """
 
 @pytest.fixture(params=[0, 0o777], ids=oct)
 def umask(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> Iterator[int]:
-    # Where root writes in spite of modes, they are what they are made to be all the same.
+    if request.param and os.geteuid() != 0:
+        pytest.skip("root alone reads what pytest itself writes then")
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
