@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import asdict
 from msgspec.structs import replace
 
 from pytest_eventlet_debug.outcomes.gathering import Attempt
@@ -74,13 +75,20 @@ def _result(
     )
 
 
+#: What a result is found by.
+_NAMES = ("test", "hub", "nodeid", "outcome")
+
+
 def redacted(results: Results, redact: Callable[[str], str]) -> Results:
     """Return results without what *redact* takes out of their texts."""
     tests = tuple(
         replace(
             each,
-            reason=redact(each.reason),
-            failure=redact(each.failure),
+            **{
+                name: redact(text)
+                for name, text in asdict(each).items()
+                if isinstance(text, str) and name not in _NAMES
+            },
             sections=tuple(Section(one.title, redact(one.text)) for one in each.sections),
         )
         for each in results.tests

@@ -118,6 +118,9 @@ SECRETIVE = """
     def test_it():
         os.path.exists("/path/with/password=hunter2/in/it")
         print("printed password=hunter2")
+        print("Traceback (most recent call last):")
+        print('  File "x.py", line 1, in f')
+        print("ValueError: raised for password=hunter2")
 
         with socket.create_server(("127.0.0.1", 0)) as server:
             client = socket.create_connection(server.getsockname())
