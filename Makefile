@@ -9,11 +9,12 @@ PYTEST = $(VENV)/bin/pytest
 # The tests start Python thousands of times, and each would compile the plugin anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test coverage lint docs linkcheck dist downstream suite bench tools clean
+.PHONY: help demo test faults coverage lint docs linkcheck dist downstream suite bench tools clean
 
 help:
 	@echo "make demo        run examples/ under two hubs with every tracer on"
 	@echo "make test        run this project's tests (ARGS='...' goes to pytest)"
+	@echo "make faults      those that inject the faults of docs/faults.rst"
 	@echo "make coverage    the same, and fail if less of the code is covered than before"
 	@echo "make lint        ruff, mypy --strict, import-linter and codespell"
 	@echo "make docs        build the documentation into docs/_build/html"
@@ -39,6 +40,9 @@ demo: $(VENV)/.ready tools
 # stalls now and then for longer than a real server or tracer waits: then a test runs again.
 test: $(VENV)/.ready tools
 	$(PYTEST) --timeout=300 -n 2 --reruns 2 $(ARGS)
+
+faults: $(VENV)/.ready tools
+	$(PYTEST) --timeout=300 -n 2 --reruns 2 -m fault $(ARGS)
 
 coverage: $(VENV)/.ready tools
 	$(VENV)/bin/coverage erase

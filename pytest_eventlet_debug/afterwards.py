@@ -45,7 +45,7 @@ def register(
 def _register_upgrade_check(
     config: pytest.Config, settings: Settings, gathering: Gathering, reruns: Reruns
 ) -> None:
-    recorder = Recorder(config, gathering)
+    recorder = Recorder(config, gathering, settings.redact)
     try:
         check = UpgradeCheck(config, settings, recorder, gathering, reruns)
     except SavedRunError as error:

@@ -317,6 +317,11 @@ def _take(directory: Path, record: RunRecord) -> bool:
     :raises OSError: it cannot be written.
     """
     if not directory.is_dir():
+        if directory.is_symlink() and not directory.exists():
+            raise ArtifactsError(
+                f"{directory} is a link to {os.readlink(directory)}, where nothing is; "
+                f"make that directory or name another place with --eventlet-artifacts"
+            )
         with contextlib.suppress(FileExistsError):
             files.make_directory(directory)
     with _locked(directory):

@@ -56,6 +56,7 @@ class ChildAssignment(Assignment, frozen=True, kw_only=True):
     :param own_pids: whether it is born with process ids and a network of its own.
     :param randomly_seed: the seed that pytest-randomly has told the user.
     :param descriptor: the socket that leads to the controller, once there is one.
+    :param lost: the file in which it says how a test took that socket from it.
     """
 
     maxfail: int = 0
@@ -65,6 +66,7 @@ class ChildAssignment(Assignment, frozen=True, kw_only=True):
     own_pids: bool = False
     randomly_seed: int | None = None
     descriptor: int = -1
+    lost: str = ""
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):

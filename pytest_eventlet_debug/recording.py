@@ -88,7 +88,9 @@ class Recording:
 
         :raises artifacts.ArtifactsError: it cannot be used.
         """
-        record = describe_run(self._config, self._run(), self._hub_names, self.tools)
+        record = describe_run(
+            self._config, self._run(), self._hub_names, self.tools, self._settings.redact
+        )
         self._settings.use_artifacts(artifacts.open_run(self._settings.artifacts, record))
         self._is_open = True
 

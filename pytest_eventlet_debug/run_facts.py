@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from importlib.metadata import version
 import platform
@@ -16,17 +17,22 @@ from pytest_eventlet_debug.system import unpatched
 
 
 def describe_run(
-    config: pytest.Config, run: str, hub_names: Sequence[str], tools: Sequence[str]
+    config: pytest.Config,
+    run: str,
+    hub_names: Sequence[str],
+    tools: Sequence[str],
+    redact: Callable[[str], str],
 ) -> artifacts.RunRecord:
     """Return what is known of a run when it begins.
 
     :param run: names the run.
     :param tools: the tracers' names and versions.
+    :param redact: takes out of a text what is not to be in it.
     """
     return artifacts.RunRecord(
         format=artifacts.FORMAT,
         run=run,
-        command=[str(argument) for argument in config.invocation_params.args],
+        command=[redact(str(argument)) for argument in config.invocation_params.args],
         rootdir=str(config.rootpath),
         hubs=list(hub_names),
         started_ns=unpatched.time_ns(),

@@ -6,11 +6,9 @@ import os
 import select
 
 # pytest-asyncio warns of every suite without a setting; the others, which few tests need, take
-# a third of the time that pytest needs to start.
-WITHOUT_PLUGINS = " ".join(
-    f"-p no:{name}"
-    for name in ("anyio", "asyncio", "html", "hypothesispytest", "metadata", "rerunfailures")
-)
+# a third of the time that pytest needs to start. pytest-randomly, where it is there, shuffles.
+_PLUGINS = ("anyio", "asyncio", "html", "hypothesispytest", "metadata", "randomly", "rerunfailures")
+WITHOUT_PLUGINS = " ".join(f"-p no:{name}" for name in _PLUGINS)
 
 #: Everything patched, and a greenthread that counts in ``ticks`` how often it gets to run.
 TICKER = """

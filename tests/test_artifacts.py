@@ -49,6 +49,7 @@ def record(run: str) -> RunRecord:
     return RunRecord(format=FORMAT, run=run)
 
 
+@pytest.mark.fault("hostile-id")
 @pytest.mark.parametrize("nodeid", NODEIDS, ids=range(len(NODEIDS)))
 def test_any_test_has_a_directory_and_its_id_comes_back_whole(nodeid: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -123,6 +124,7 @@ def test_the_next_run_replaces_what_the_last_one_made_and_nothing_else(tmp_path:
     assert opened.run == "3"
 
 
+@pytest.mark.fault("directory-of-others")
 @pytest.mark.parametrize("content", ["{}", '{"format": "another"}', "[1]", "\xff", None])
 def test_a_directory_with_files_of_others_is_refused_and_left_alone(
     tmp_path: Path, content: str | None
@@ -217,6 +219,7 @@ def test_nothing_is_noted_for_a_test_that_has_no_directory(tmp_path: Path) -> No
     assert note_end(tmp_path / "none", "test_x.py::test_x", "hung") is None
 
 
+@pytest.mark.fault("directory-unwritable")
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/eventlet-debug", "x" * 300])
 def test_a_place_that_cannot_be_written_is_a_usage_error_of_one_line(
     pytester: pytest.Pytester, place: str
@@ -231,6 +234,19 @@ def test_a_place_that_cannot_be_written_is_a_usage_error_of_one_line(
     assert line.endswith("; name another place with --eventlet-artifacts")
 
 
+@pytest.mark.fault("directory-dangling")
+def test_a_link_to_nothing_is_a_usage_error_that_says_where_it_leads(
+    pytester: pytest.Pytester,
+) -> None:
+    Path("link").symlink_to("nowhere")
+    pytester.makepyfile("raise SystemExit('collected')")
+    result = pytester.runpytest("--cprofile", "--eventlet-artifacts=link")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if line]
+    assert line.startswith(f"ERROR: {pytester.path}/link is a link to nowhere, where nothing is; ")
+
+
+@pytest.mark.fault("directory-of-others")
 def test_a_directory_of_others_is_a_usage_error_before_anything_is_collected(
     pytester: pytest.Pytester,
 ) -> None:
@@ -241,6 +257,7 @@ def test_a_directory_of_others_is_a_usage_error_before_anything_is_collected(
     assert line.startswith(f"ERROR: {pytester.path} holds files but no run.json of")
 
 
+@pytest.mark.fault("no-file-size")
 def test_a_full_disk_is_a_usage_error(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("raise SystemExit('collected')")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -307,6 +324,7 @@ def waiting_run(pytester: pytest.Pytester) -> Iterator[subprocess.Popen[bytes]]:
         run.wait()
 
 
+@pytest.mark.fault("run-beside")
 def test_a_run_beside_another_one_has_a_directory_of_its_own(pytester: pytest.Pytester) -> None:
     with waiting_run(pytester) as first:
         pytester.makepyfile(test_second="def test_x(): pass")
@@ -326,6 +344,7 @@ def test_a_run_beside_another_one_has_a_directory_of_its_own(pytester: pytest.Py
     assert closed.exit_status == 0
 
 
+@pytest.mark.fault("holder-killed")
 def test_a_run_that_was_killed_holds_no_directory(pytester: pytest.Pytester) -> None:
     with waiting_run(pytester) as first:
         first.kill()
@@ -336,6 +355,7 @@ def test_a_run_that_was_killed_holds_no_directory(pytester: pytest.Pytester) -> 
     assert [test.nodeid for test in described(Path("eventlet-debug"))] == ["test_second.py::test_x"]
 
 
+@pytest.mark.fault("fork-outlives-run")
 def test_a_fork_that_outlives_the_run_does_not_hold_its_directory(
     pytester: pytest.Pytester,
 ) -> None:

@@ -17,6 +17,7 @@ class Number(msgspec.Struct):
     n: int
 
 
+@pytest.mark.fault("write-cut")
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "n.json"
     json_files.write(path, Number(1))

@@ -112,6 +112,7 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
     ]
 
 
+@pytest.mark.fault("crash-recorded")
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_a_test_that_kills_its_process_while_it_spins_is_named(
     pytester: pytest.Pytester,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import faulthandler
 import functools
 import io
 from pathlib import Path
 import posix
 import signal
+import sys
 import types
 from typing import Any
 import warnings
@@ -24,6 +26,7 @@ from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
 
@@ -111,6 +114,7 @@ class Reporter:
         self._config = config
         self._assignment = assignment
         self._pid = unpatched.getpid()
+        self._line = _inode(assignment.descriptor)
         self._terminal: Any = None
         self._session: pytest.Session | None = None
         self._collected_by_workers = False
@@ -121,9 +125,21 @@ class Reporter:
         # A test that forks and returns into pytest must not speak for this process.
         if unpatched.getpid() == self._pid:
             with Shield():
+                if _inode(self._assignment.descriptor) != self._line:
+                    self._end_unheard()
                 unpatched.write_all(self._assignment.descriptor, messages.encode(message))
                 if self._assignment.interactive or isinstance(message, messages.AWAITED):
                     self._wait_until_shown()
+
+    def _end_unheard(self) -> None:
+        """End, for nothing that this process does from here on could be told."""
+        words = (
+            f"ended, for it had closed or replaced descriptor {self._assignment.descriptor}, "
+            "which led to the controller\n"
+        )
+        with contextlib.suppress(OSError):
+            files.append(self._assignment.lost, words.encode())
+        posix._exit(1)
 
     def send_text(self, text: str) -> None:
         """Let the controller print what somebody writes to the terminal."""
@@ -235,6 +251,8 @@ class Reporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_enter_pdb(self) -> None:
+        with Shield():
+            sys.stdout.flush()  # pytest's banner, which the controller prints first
         self._send(messages.Debugger(opens=True))
         if self._assignment.borrows_terminal:
             self._loan.take()
@@ -267,6 +285,14 @@ class Reporter:
 
     def pytest_unconfigure(self) -> None:
         roles.end_run()
+
+
+def _inode(descriptor: int) -> int:
+    """Return the number of the file behind a descriptor, 0 if there is none."""
+    try:
+        return posix.fstat(descriptor).st_ino
+    except OSError:
+        return 0
 
 
 def _without(save: Any, keys: tuple[str, ...]) -> Any:

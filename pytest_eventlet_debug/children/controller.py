@@ -266,6 +266,8 @@ class Controller:
             if isinstance(message, messages.Debugger):
                 self._mind_terminal(opens=message.opens)
             self.replay.receive(run, message)
+            if run.debugging and (banner := run.process.take_stdout().strip()):
+                self.replay.interrupt_line(banner)
             # Such a child waits, for its tests print to the same terminal as the replay.
             if self._interactive or isinstance(message, messages.AWAITED):
                 self.replay.flush()

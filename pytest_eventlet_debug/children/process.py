@@ -63,6 +63,7 @@ class ChildProcess:
         self._own_pids = assignment.own_pids
         self._stdout, self._stderr = stdout, stderr
         self._output = {stdout: 0, stderr: 0}  # and from where on it counts
+        self._lost = stderr.with_suffix(".lost")
         self._decoder = messages.Decoder()
         self._status: int | None = None
         self._garbled = ""
@@ -71,7 +72,7 @@ class ChildProcess:
         near, far = (side.detach() for side in _socket.socketpair())
         self.descriptor = unpatched.move_up(near)
         launch = Launch(
-            assignment=msgspec.structs.replace(assignment, descriptor=far),
+            assignment=msgspec.structs.replace(assignment, descriptor=far, lost=str(self._lost)),
             controller=posix.getpid(),
             sys_path=sys.path,
             argv=sys.argv,
@@ -178,8 +179,8 @@ class ChildProcess:
     @property
     def end(self) -> str:
         """How the process ended, in words."""
-        if self._garbled:
-            return self._garbled
+        if told := self._garbled or proc.tail(self._lost).strip():
+            return told
         status = self._status or 0
         if os.WIFSIGNALED(status):
             return f"killed by {_signal_name(os.WTERMSIG(status))}"
@@ -214,6 +215,12 @@ class ChildProcess:
         started in the same way, has written the same.
         """
         return "".join(proc.tail(path, start) for path, start in self._output.items())
+
+    def take_stdout(self) -> str:
+        """Return what the child wrote to stdout; it is no :attr:`output` any more."""
+        text = proc.tail(self._stdout, self._output[self._stdout])
+        self._output[self._stdout] = proc.size(self._stdout)
+        return text
 
     def begin_session(self, captured: Sequence[int]) -> None:
         """Take what the child writes from here on for that of its session.

@@ -79,6 +79,11 @@ class Replay:
             self._terminal.write_line(line)
             self._terminal.flush()
 
+    def interrupt_line(self, text: str) -> None:
+        """Print below the line of a test, which goes on afterwards."""
+        if self._terminal is not None:
+            self._terminal.write(f"\n{text}\n")
+
     def flush(self) -> None:
         """Let the user see what was printed."""
         if self._terminal is not None:

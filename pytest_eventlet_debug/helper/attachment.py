@@ -44,6 +44,9 @@ _CHATTER = re.compile(rb"strace: Process \d+ (?:attached|detached)\b")
 #: Bytes of strace's own words that are kept for an error message.
 _WORDS_BYTES = 2000
 
+#: The descriptor that strace writes the trace to.
+_OUTPUT = 3
+
 _GIVEN_UP = "no test after this one is traced"
 
 
@@ -175,6 +178,7 @@ class _Strace:
         self._attached = False
         self._terminated = False
         self._killed = False
+        self._many = False
         self._status: int | None = None
         self._then: Callable[[], None] | None = None
         self._alarm: int | None = None
@@ -190,15 +194,16 @@ class _Strace:
 
     def attach(self, answer: Answer, program: str, options: list[str], pin: bool) -> None:
         self._answer = answer
+        self._many = "-ff" in options
         try:
-            # Nor is a link followed that the test has laid there: strace makes the file anew.
-            files.clear_away(self._path)
+            # Not by strace, which would follow a link that the test lays there.
+            output = files.create(self._path)
         except OSError as error:
             self._status = 127 << 8
             answer(f"strace.txt cannot be written: {error}")
             return
         # It signs its messages with the name it is called by.
-        arguments = ["strace", *options, "-o", self._path, "-p", str(self._tracee)]
+        arguments = ["strace", *options, "-o", f"/dev/fd/{_OUTPUT}", "-p", str(self._tracee)]
         self._stderr, write_end = os.pipe()
         os.set_blocking(self._stderr, False)
         ours = self._pin() if pin else None
@@ -208,7 +213,10 @@ class _Strace:
                 program,
                 arguments,
                 _environment(),
-                file_actions=[(os.POSIX_SPAWN_DUP2, write_end, 2)],
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, write_end, 2),
+                    (os.POSIX_SPAWN_DUP2, output, _OUTPUT),
+                ],
                 setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE],
             )
         except OSError as error:
@@ -219,6 +227,7 @@ class _Strace:
             answer(f"{program} cannot be run: {error}")
             return
         finally:
+            os.close(output)
             os.close(write_end)
             if ours is not None:
                 _set_affinity(0, ours)
@@ -343,15 +352,13 @@ class _Strace:
                 f"(-q among its options silences it)"
             )
         elif not self._attached:
-            self._give(f"strace cannot attach ({ended}){self._quote()}")
+            many = " (-ff among its options asks for several files)" if self._many else ""
+            self._give(f"strace cannot attach ({ended}){many}{self._quote()}")
         elif status not in (0, signal.SIGTERM):
             # Our SIGTERM came too late: something else was ending it.
             self._give(self._too_early(status))
         elif not wrote:
-            self._give(
-                "strace did not write the file it was given with -o "
-                f"(-ff, -o and -D among its options lead elsewhere){self._quote()}"
-            )
+            self._give(f"strace.txt was deleted while strace wrote it{self._quote()}")
         else:
             self._give()
 

@@ -1,6 +1,6 @@
 """A file that a program writes to its end keeps its beginning and its end, and loses its middle.
 
-strace opens its file itself and knows no limit. To read its output through a pipe would copy
+strace writes its file itself and knows no limit. To read its output through a pipe would copy
 every trace for the sake of the few that are too long, and would lose what is in the pipe with
 the helper. So the file is left to strace, and while it grows beyond the limit, the disk space
 of its middle is given back (fallocate(2), ``FALLOC_FL_PUNCH_HOLE``): strace writes on where it

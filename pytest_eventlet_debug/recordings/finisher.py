@@ -29,6 +29,7 @@ from typing import BinaryIO
 from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
@@ -77,6 +78,8 @@ _NICE = 10
 
 #: What findings are made of.
 _FOUND_IN = (STRACE_FILE, CAPTURE_FILE)
+#: What is written here and by nobody else.
+_WRITTEN = (STRACE_FILE, CAPTURE_FILE, FINDINGS_FILE, report_part.PART_FILE)
 # A connection's keys take a few hundred.
 _MAX_KEYS_BYTES = 64 << 20
 
@@ -100,8 +103,11 @@ def finish(
         out of everything that is made of them.
     :raises OSError: a file cannot be written.
     """
-    for each in recorded(directory) if redact is not None else ():
-        _redact(each / STRACE_FILE, Redaction(redact))
+    redaction = Redaction(redact)
+    for each in recorded(directory):
+        _remove_drafts(each)
+        if redact is not None:
+            _redact(each / STRACE_FILE, redaction)
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
@@ -112,7 +118,9 @@ def finish(
         block = None if each == directory else each.name
         wire = Wire(trace.calls)
         _finish_recordings(each, trace, test, shared, ports, wire)
-        found = [*detection.findings(), *_of(test, wire.findings())]
+        # Packets keep what matches.
+        told = (_redacted(finding, redaction) for finding in wire.findings())
+        found = [*detection.findings(), *_of(test, told)]
         if is_cut(each):
             found = list(_of_cut(found))
         findings += _in_block(found, block)
@@ -171,6 +179,13 @@ def _about(test: TestRecord | None) -> About:
     return About(test.nodeid, test.hub, test.pid, test.phases, cpu=test.cpu, left=tuple(test.left))
 
 
+def _remove_drafts(directory: Path) -> None:
+    """Delete what another process has left that was killed while it completed this."""
+    for name in _WRITTEN:
+        for draft in directory.glob(f".{name}.*"):
+            draft.unlink(missing_ok=True)
+
+
 def _redact(path: Path, redaction: Redaction) -> None:
     """Take out of a trace, line by line, what matches."""
     if not path.exists():
@@ -181,6 +196,11 @@ def _redact(path: Path, redaction: Redaction) -> None:
             end = "\n" if text.endswith("\n") else ""
             kept = redaction(text.removesuffix("\n")) + end
             file.write(kept.encode("utf-8", "surrogateescape"))
+
+
+def _redacted(finding: Finding, redaction: Redaction) -> Finding:
+    evidence = tuple(replace(each, text=redaction(each.text)) for each in finding.evidence)
+    return replace(finding, title=redaction(finding.title), evidence=evidence)
 
 
 def _of_cut(findings: Iterable[Finding]) -> list[Finding]:

@@ -131,7 +131,7 @@ def command(directory: Path, name: str) -> list[str]:
     if name == "timeline":
         return [sys.executable, "-m", "pytest_eventlet_debug", "timeline", str(directory)]
     view = views()[name]
-    usable = [tool for tool in view.tools if (directory / tool.file).exists()]
+    usable = [tool for tool in view.tools if (directory / tool.file).is_file()]
     if not usable:
         raise OpenError(f"{directory} has no {view.tools[0].file}; {view.recorded_by} records it")
     for tool in usable:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from msgspec.structs import asdict
+from msgspec.structs import replace
+
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
@@ -67,4 +72,36 @@ def _result(
         printed=attempt.cause.besides if attempt.cause is not None else "",
         failure=texts.failure,
         sections=tuple(Section(title, text) for title, text in texts.sections.items()),
+    )
+
+
+#: What a result is found by.
+_NAMES = ("test", "hub", "nodeid", "outcome")
+
+
+def redacted(results: Results, redact: Callable[[str], str]) -> Results:
+    """Return results without what *redact* takes out of their texts."""
+    tests = tuple(
+        replace(
+            each,
+            **{
+                name: redact(text)
+                for name, text in asdict(each).items()
+                if isinstance(text, str) and name not in _NAMES
+            },
+            sections=tuple(Section(one.title, redact(one.text)) for one in each.sections),
+        )
+        for each in results.tests
+    )
+    verdicts = tuple(
+        replace(
+            each,
+            hubs=tuple((hub, redact(words)) for hub, words in each.hubs),
+            reasons=tuple(map(redact, each.reasons)),
+            parting=tuple(map(redact, each.parting)),
+        )
+        for each in results.verdicts
+    )
+    return replace(
+        results, tests=tests, verdicts=verdicts, upgrade=tuple(map(redact, results.upgrade))
     )

@@ -68,9 +68,11 @@ class ReportWriter:
 
     @cached_property
     def _results(self) -> Results:
+        from pytest_eventlet_debug.report.run_results import redacted
         from pytest_eventlet_debug.report.run_results import results_of
 
-        return results_of(self._gathering, self._run, self._verdicts(), self._upgrade())
+        results = results_of(self._gathering, self._run, self._verdicts(), self._upgrade())
+        return redacted(results, self._settings.redact)
 
     def _verdicts(self) -> tuple[Verdict, ...]:
         if not self._settings.needs_children:

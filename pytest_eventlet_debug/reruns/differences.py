@@ -126,13 +126,17 @@ class HubDifferences:
         return compare_outcomes(outcomes, excluded=self.unfinished)
 
     def _by_test(self, hubs: tuple[str, ...]) -> dict[str, dict[str, str]]:
-        """Return the node ids of each test that ran, by hub."""
+        """Return the node ids of each test that ran, by hub, in the order of the hubs."""
         found: dict[str, dict[str, str]] = {}
         for nodeid in self._gathering.nodeids:
             test, hub = self._gathering.key(nodeid)
             if hub in hubs:
                 found.setdefault(test, {})[hub] = nodeid
-        return found
+        # Of hubs that run at once, any may have come first.
+        return {
+            test: {hub: nodeids[hub] for hub in hubs if hub in nodeids}
+            for test, nodeids in found.items()
+        }
 
     def _is_doubtful(self, of_hubs: Mapping[str, str]) -> bool:
         """Say whether a failure of the test looks like one hub's own, but was seen once."""

@@ -129,19 +129,6 @@ def open_to_append(path: str | os.PathLike[str]) -> int:
     return fd
 
 
-def clear_away(path: str | os.PathLike[str]) -> None:
-    """Delete what has that name, so that a program which is given it makes a new file.
-
-    :raises OSError: it cannot be deleted.
-    """
-    parent, name = split(path)
-    directory = posix.open(parent, _DIRECTORY)
-    try:
-        _remove(name, directory)
-    finally:
-        posix.close(directory)
-
-
 def read(path: str | os.PathLike[str], most: int) -> bytes:
     """Return the content of a regular file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import os
@@ -34,10 +35,14 @@ class Recorder:
     Where hubs have children, or pytest-xdist has workers, their reports come by here too.
 
     :param gathering: knows how the tests end.
+    :param redact: takes out of a text what is not to be in it.
     """
 
-    def __init__(self, config: pytest.Config, gathering: Gathering) -> None:
+    def __init__(
+        self, config: pytest.Config, gathering: Gathering, redact: Callable[[str], str]
+    ) -> None:
         self._config = config
+        self._redact = redact
         self._gathering = gathering
         self.hubs = gathering.hubs
         # Now, for somebody may upgrade while the tests run.
@@ -75,14 +80,16 @@ class Recorder:
         involved = list(self._installed.owners(cause.files, self._config.invocation_params.dir))
         while involved and involved[-1] in _AROUND_TESTS:
             involved.pop()
-        return Failure(cause.message, tuple(involved), failure_text.modules(cause.message))
+        return Failure(
+            self._redact(cause.message), tuple(involved), failure_text.modules(cause.message)
+        )
 
     def run(self, session: pytest.Session) -> SavedRun:
         """Return the run as it stands now, with the attempts after it."""
         config = self._config
         return SavedRun(
             suite=config.rootpath.name,
-            command=tuple(str(argument) for argument in config.invocation_params.args),
+            command=tuple(self._redact(str(each)) for each in config.invocation_params.args),
             started_ns=self._started_ns,
             seconds=round(time.monotonic() - self._started, 3),
             exit_status=int(session.exitstatus),

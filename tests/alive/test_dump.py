@@ -527,6 +527,7 @@ def test_a_dump_that_fails_is_a_line_of_the_report(pytester: pytest.Pytester) ->
     assert "1 failed" in text
 
 
+@pytest.mark.fault("hostile-repr")
 def test_objects_that_cannot_be_read_harm_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         textwrap.dedent(

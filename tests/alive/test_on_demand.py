@@ -142,12 +142,14 @@ def test_a_lock_of_a_thread_names_the_thread_and_shows_its_stack(
     assert re.search(r"^  holder\n    test_x.py:\d+ in \S*holds\n", text, re.MULTILINE), text
 
 
+@pytest.mark.fault("hang-in-c")
 def test_c_code_that_does_not_return_is_told_by_its_stacks(pytester: pytest.Pytester) -> None:
     text = hang(pytester, "import itertools\nsum(itertools.repeat(1))")
     assert block(text, "Python did not answer").startswith("its main thread is in C code")
     assert re.search(r'File "\S+test_x.py", line 7 in test_hangs', block(text, "Its stacks"))
 
 
+@pytest.mark.fault("signals-blocked")
 def test_blocked_signals_are_told(pytester: pytest.Pytester) -> None:
     body = """
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -312,6 +312,7 @@ def test_tasks_that_merely_await_another_are_no_deadlock(
     assert not any(task.done() for task in others)
 
 
+@pytest.mark.fault("hostile-repr")
 def test_an_awaitable_or_name_whose_repr_raises_harms_nothing(
     loop: asyncio.AbstractEventLoop,
 ) -> None:

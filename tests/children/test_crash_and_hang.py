@@ -94,6 +94,7 @@ def assert_rest_ran_once(pytester: pytest.Pytester, result: pytest.RunResult, en
 # -- crashes
 
 
+@pytest.mark.fault("segfault", "exit-in-test", "group-killed")
 @pytest.mark.parametrize(
     ("deed", "says"),
     [
@@ -124,16 +125,37 @@ def test_a_test_that_ends_its_process_fails_alone(
         result.stdout.fnmatch_lines(["Its stderr:", '*File "*test_x.py", line * in test_b'])
 
 
-def test_a_test_that_writes_into_the_line_to_the_controller_fails_alone(
+@pytest.mark.fault("line-garbled", "line-replaced")
+def test_tests_that_write_into_the_line_to_the_controller_or_replace_it_fail_alone(
     pytester: pytest.Pytester,
 ) -> None:
-    # The line has the highest number, out of the way of what tests close.
-    sockets = "int(f) for f in os.listdir(d) if 'socket:' in os.path.realpath(d + f)"
-    make(pytester, f"d = '/proc/self/fd/'; os.write(max({sockets}), b'no message')")
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_a(eventlet_hub):
+            # The line has the highest number, out of the way of what tests close.
+            if eventlet_hub == "asyncio":
+                d = "/proc/self/fd/"
+                sockets = [int(f) for f in os.listdir(d) if "socket:" in os.path.realpath(d + f)]
+                os.write(max(sockets), b"no message")
+
+        def test_b(eventlet_hub):
+            for number in range(490, 530) if eventlet_hub == "epolls" else ():
+                os.dup2(1, number)
+
+        def test_c(): pass
+        """
+    )
     result = run(pytester, BOTH, "-v")
-    result.assert_outcomes(passed=5, failed=1)
-    assert "test_b[asyncio] CRASHED" in ended(result)
-    result.stdout.fnmatch_lines(["ended, for what it sent cannot be read: * bytes are announced"])
+    result.assert_outcomes(passed=4, failed=2)
+    assert {"test_a[asyncio] CRASHED", "test_b[epolls] CRASHED"} < {*ended(result)}
+    result.stdout.re_match_lines_random(
+        [
+            r"ended, for it had closed or replaced descriptor 5\d\d, which led to the controller",
+            r"ended, for what it sent cannot be read: \d+ bytes are announced.*",
+        ]
+    )
 
 
 def test_what_the_process_said_last_stands_in_the_report_and_in_junitxml(
@@ -176,6 +198,7 @@ CRASHES_IN_FIXTURES = """
 """
 
 
+@pytest.mark.fault("crash-in-fixture")
 @pytest.mark.parametrize("more", [[], ["--eventlet-jobs=2"]])
 def test_every_test_of_a_hub_may_crash_in_setup_call_or_teardown(
     pytester: pytest.Pytester, more: list[str]
@@ -203,6 +226,7 @@ def test_every_test_of_a_hub_may_crash_in_setup_call_or_teardown(
     result.stdout.no_fnmatch_line("*incomplete*")
 
 
+@pytest.mark.fault("crash-collecting")
 @pytest.mark.parametrize("where", ["test_y", "conftest"])
 def test_a_crash_while_collecting_is_an_error_of_that_hub(
     pytester: pytest.Pytester, where: str
@@ -221,6 +245,7 @@ def test_a_crash_while_collecting_is_an_error_of_that_hub(
     )
 
 
+@pytest.mark.fault("crash-at-end")
 def test_a_crash_after_the_last_test_is_reported_and_fails_the_run(
     pytester: pytest.Pytester,
 ) -> None:
@@ -242,6 +267,7 @@ def test_a_crash_after_the_last_test_is_reported_and_fails_the_run(
     )
 
 
+@pytest.mark.fault("crash-at-end")
 def test_a_crash_at_exit_is_reported_too(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
@@ -267,6 +293,7 @@ def test_a_crash_counts_as_a_failure_for_x(pytester: pytest.Pytester) -> None:
     assert ended(lf) == ["test_a[epolls] CRASHED"]
 
 
+@pytest.mark.fault("worker-crashed")
 def test_a_worker_of_xdist_that_crashes_is_its_own_matter(pytester: pytest.Pytester) -> None:
     make(pytester, "os._exit(3)")
     result = run(pytester, BOTH, "-n2")
@@ -288,6 +315,7 @@ IGNORES_AND_FORKS = """
 """.strip()
 
 
+@pytest.mark.fault("silent-test", "signals-ignored")
 @pytest.mark.parametrize(
     ("deed", "does"),
     [
@@ -323,6 +351,7 @@ def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
     assert failure.get("message") == "silent for 6 s, killed"
 
 
+@pytest.mark.fault("silent-then-on")
 @pytest.mark.parametrize("more", [[], ["--strace"]])
 def test_a_test_that_goes_on_while_it_is_looked_at_lives_and_so_do_those_after_it(
     pytester: pytest.Pytester, more: list[str]
@@ -365,6 +394,7 @@ def test_a_storm_is_found_in_the_trace_of_a_test_that_hangs_in_it(
     )
 
 
+@pytest.mark.fault("traced-busy-loop")
 def test_a_loop_that_is_traced_is_told_by_the_rate_of_its_calls(
     pytester: pytest.Pytester,
 ) -> None:
@@ -388,6 +418,7 @@ def test_a_loop_that_is_traced_is_told_by_the_rate_of_its_calls(
     )
 
 
+@pytest.mark.fault("hang-recorded")
 def test_the_recordings_of_a_test_that_hangs_are_completed_with_its_phases(
     pytester: pytest.Pytester,
 ) -> None:
@@ -405,6 +436,7 @@ def test_the_recordings_of_a_test_that_hangs_are_completed_with_its_phases(
 HANG = "import signal\nwhile True: signal.pause()"
 
 
+@pytest.mark.fault("hang-collecting")
 def test_a_hang_while_collecting_ends_the_run_of_that_hub(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_y="""
@@ -427,6 +459,7 @@ def test_a_hang_while_collecting_ends_the_run_of_that_hub(pytester: pytest.Pytes
     )
 
 
+@pytest.mark.fault("hang-at-end")
 @pytest.mark.parametrize(
     "deed",
     [
@@ -484,6 +517,7 @@ def test_one_hub_or_none_with_a_timeout_gets_a_process_to_kill(pytester: pytest.
         result.stdout.no_fnmatch_line("*differ*")
 
 
+@pytest.mark.fault("worker-hangs")
 def test_workers_of_xdist_that_hang_are_ended_and_the_rest_runs(pytester: pytest.Pytester) -> None:
     make(pytester, "while True: signal.pause()")
     # xdist itself is silent for long at its start and end.
@@ -545,6 +579,7 @@ run.NOTICE_SECONDS = 1.0
 """
 
 
+@pytest.mark.fault("hang-untimed")
 def test_a_silent_test_is_mentioned_without_a_timeout_and_not_killed(
     pytester: pytest.Pytester,
 ) -> None:

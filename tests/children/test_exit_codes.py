@@ -62,6 +62,7 @@ def test_no_tests_at_all_have_their_own_exit_code(pytester: pytest.Pytester) -> 
     assert run(pytester, BOTH).ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+@pytest.mark.fault("exit-in-run")
 def test_pytest_exit_in_a_test_ends_the_run_with_its_code(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
@@ -92,6 +93,7 @@ def test_pytest_exit_in_a_test_ends_the_run_with_its_code(pytester: pytest.Pytes
     result.stdout.fnmatch_lines(["*Interrupted: the conftest says so*"])
 
 
+@pytest.mark.fault("exit-in-run")
 def test_a_test_that_raises_keyboardinterrupt_interrupts_the_run_where_it_stands(
     pytester: pytest.Pytester,
 ) -> None:

@@ -286,6 +286,7 @@ def test_every_child_runs_its_tests_under_its_hub(pytester: pytest.Pytester) -> 
     )
 
 
+@pytest.mark.fault("everything-monkey-patched")
 def test_a_conftest_that_patches_everything_changes_no_outcome(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """
@@ -356,6 +357,7 @@ def test_tests_of_a_module_that_exists_on_one_hub_only_are_said_once(
     )
 
 
+@pytest.mark.fault("another-hub")
 @pytest.mark.parametrize("hubs", ["epolls,poll", "epolls"])
 def test_a_test_that_takes_another_hub_is_reported(pytester: pytest.Pytester, hubs: str) -> None:
     pytester.makepyfile(
@@ -509,6 +511,7 @@ def test_a_marker_that_names_no_hub_is_a_usage_error_that_names_the_test(
     assert "Available here: epolls, poll, selects, asyncio." in lines[0]
 
 
+@pytest.mark.fault("no-hub")
 @pytest.mark.parametrize(
     ("names", "says"),
     [

@@ -138,7 +138,11 @@ def needs(module: str) -> pytest.MarkDecorator:
 
 
 @needs("pytest_benchmark")
-def test_benchmarks_of_all_hubs_are_in_one_table_and_one_file(pytester: pytest.Pytester) -> None:
+def test_benchmarks_of_all_hubs_are_in_one_table_and_one_file(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where workers run these tests, pytest-benchmark measures nothing.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytester.makepyfile(
         test_x="""
         import pytest
@@ -190,14 +194,15 @@ def test_one_seed_shuffles_and_seeds_the_tests_of_every_hub_as_without_hubs(
     def numbers(result: pytest.RunResult) -> list[str]:
         return [line for line in result.outlines if line.startswith("random ")]
 
-    first = run(pytester, BOTH, "-rP")
+    randomly = ("-rP", "-p", "randomly")
+    first = run(pytester, BOTH, *randomly)
     (seed,) = {word for line in first.outlines for word in re.findall(r"--randomly-seed=\d+", line)}
     shuffled = numbers(first)
     assert len(shuffled) == 16
     assert shuffled[:8] == shuffled[8:]
-    assert numbers(run(pytester, BOTH, "-rP", "--randomly-seed=last")) == shuffled
+    assert numbers(run(pytester, BOTH, *randomly, "--randomly-seed=last")) == shuffled
     for arguments in ([], ["--eventlet-hub=poll"]):
-        assert numbers(run(pytester, "-rP", seed, *arguments)) == shuffled[:8]
+        assert numbers(run(pytester, *randomly, seed, *arguments)) == shuffled[:8]
 
 
 @needs("allure_pytest")
@@ -240,6 +245,12 @@ def test_sugars_progress_is_that_of_all_hubs(pytester: pytest.Pytester) -> None:
 #: Plugins that need nothing of ours, by module: options, a test that uses them, and how often it
 #: runs on a hub.
 WORKING = {
+    "anyio": (
+        ["-p", "anyio"],
+        "import pytest\n@pytest.mark.anyio\nasync def test_a(anyio_backend): pass\n"
+        "@pytest.fixture\ndef anyio_backend(): return 'asyncio'",
+        1,
+    ),
     "pytest_asyncio": (
         ["-p", "asyncio"],
         "import pytest\n@pytest.mark.asyncio\nasync def test_a(): pass",
@@ -248,10 +259,17 @@ WORKING = {
     "pytest_flakefinder": (["--flake-finder", "--flake-runs=2"], "def test_a(): pass", 2),
     "pytest_instafail": (["--instafail"], "def test_a(): pass", 1),
     "pytest_jsonreport": (["--json-report"], "def test_a(): pass", 1),
+    "pytest_memray": (["--memray"], "def test_a(): assert [0] * 100_000", 1),
     "pytest_mock": ([], "def test_a(mocker): mocker.patch('os.getcwd')", 1),
     "pytest_order": ([], "import pytest\n@pytest.mark.order(1)\ndef test_a(): pass", 1),
     "pytest_repeat": (["--count=2"], "def test_a(): pass", 2),
     "pytest_reportlog": (["--report-log=log.jsonl"], "def test_a(): pass", 1),
+    # Of pytest itself since 9.0, of pytest-subtests before.
+    "_pytest.subtests": (
+        [],
+        "def test_a(subtests):\n    for i in range(3):\n        with subtests.test(i=i): pass",
+        1,
+    ),
     "pytest_split": (["--splits=1", "--group=1"], "def test_a(): pass", 1),
 }
 
@@ -270,3 +288,6 @@ def test_a_plugin_that_works_without_hubs_works_with_several(
         text = path.read_text()
         assert "test_a[epolls]" in text
         assert "test_a[asyncio]" in text
+    if module == "pytest_memray":
+        (report,) = result.stdout.str().split("MEMRAY REPORT")[1:]
+        assert all(f"test_a[{hub}]" in report for hub in ("epolls", "asyncio"))

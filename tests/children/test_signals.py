@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
+import pty
 import re
 import select
 import signal
@@ -77,6 +78,7 @@ class Waiting:
         return text
 
 
+@pytest.mark.fault("ctrl-c")
 @pytest.mark.parametrize(
     "arguments", [[BOTH], [BOTH, "--eventlet-jobs=2", "-k", "epolls"], ["--eventlet-timeout=60"]]
 )
@@ -95,6 +97,7 @@ def test_ctrl_c_tears_the_running_test_down_and_reports(
         assert "the run under epolls is incomplete" in text
 
 
+@pytest.mark.fault("ctrl-c-ignored")
 def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytester) -> None:
     ignore = "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]"
     waiting = Waiting(pytester, BOTH, before=ignore)
@@ -109,6 +112,7 @@ def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytes
     assert "! KeyboardInterrupt !" in text
 
 
+@pytest.mark.fault("run-told-to-end")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_no_process_is_left_when_the_run_is_told_to_end(
     pytester: pytest.Pytester, number: signal.Signals
@@ -119,6 +123,24 @@ def test_no_process_is_left_when_the_run_is_told_to_end(
     assert waiting.process.returncode == -number
 
 
+@pytest.mark.fault("terminal-closed")
+def test_no_process_is_left_when_the_terminal_is_closed(pytester: pytest.Pytester) -> None:
+    marker = f"marker-{os.getpid()}-{pytester.path.name}"
+    pytester.makepyfile(test_x=INTERRUPTED.format(marker=marker, before="pass"))
+    ready = pytester.path / "ready"
+    os.mkfifo(ready)
+    pid, terminal = pty.fork()
+    if not pid:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        arguments = ["-m", "pytest", BOTH, "-p", "no:cacheprovider"]
+        os.execv(sys.executable, [sys.executable, *arguments])
+    ready.read_text()
+    os.close(terminal)
+    assert os.waitpid(pid, 0) == (pid, signal.SIGHUP)
+    assert with_marker(marker) == []
+
+
+@pytest.mark.fault("run-killed")
 def test_the_tests_process_ends_with_a_controller_that_is_killed(
     pytester: pytest.Pytester,
 ) -> None:

@@ -35,6 +35,7 @@ def test_a_debugger_opens_on_each_hub_in_turn(
     child = pytester.spawn_pytest(f"{BOTH} -p no:cacheprovider {arguments} {only}", 60.0)
     stopped = []
     for _ in range(2):
+        child.expect(r"> PDB \w+ \(IO-capturing turned off\) >")
         child.expect(r"\(Pdb\)")
         if "--trace" in arguments:
             child.sendline("n")
@@ -49,6 +50,7 @@ def test_a_debugger_opens_on_each_hub_in_turn(
     rest = child.read().decode()
     child.wait()
     assert_no_traceback_of_ours(rest)
+    assert "turned off" not in rest
     assert sorted(stopped) == ["asyncio", "epolls"]
     failed = "passed" if statement == "breakpoint()" else "2 failed"
     assert failed in rest

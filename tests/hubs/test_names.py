@@ -97,6 +97,7 @@ def test_names_and_aliases_become_hubs_in_order_each_once(names: str, hubs: list
     assert [hub.name for hub in select_hubs(names)] == hubs
 
 
+@pytest.mark.fault("no-hub")
 @pytest.mark.parametrize(
     ("names", "words"),
     [

@@ -177,3 +177,16 @@ def test_view_says_when_there_is_no_kcachegrind(
     (tmp_path / "profile.callgrind").touch()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert open_only([tmp_path]).startswith("there is no kcachegrind or qcachegrind on PATH")
+
+
+@pytest.mark.fault("kcachegrind-aborts")
+def test_view_says_when_kcachegrind_did_not_end_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "kcachegrind"
+    program.write_text("#!/bin/sh\nkill -ABRT $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    profile = tmp_path / "profile.callgrind"
+    profile.touch()
+    assert open_only([tmp_path]) == f"kcachegrind was ended by signal 6; the profile is {profile}"

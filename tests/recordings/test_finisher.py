@@ -177,6 +177,13 @@ def test_a_trace_that_nobody_completed_shows_what_it_holds_all_the_same(tmp_path
     assert os.listdir(tmp_path) == ["strace.txt"]
 
 
+def test_drafts_of_one_that_was_killed_are_removed(tmp_path: Path) -> None:
+    for name in ("strace.txt", "capture.pcapng", "findings.json", "report.js", "of the test"):
+        (tmp_path / f".{name}.4711").touch()
+    finish(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".of the test.4711"]
+
+
 def test_a_trace_that_shows_nothing_says_so(tmp_path: Path) -> None:
     (tmp_path / "strace.txt").write_text("7 1.0 getpid() = 7 <0.1>\n")
     finish(tmp_path)
@@ -279,6 +286,7 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
     assert b"sent by connect(fd " in whole
 
 
+@pytest.mark.fault("crash-recorded")
 @needs_tracers
 def test_a_test_that_kills_its_process_is_completed_as_others_are(
     pytester: pytest.Pytester,

@@ -44,6 +44,7 @@ def test_a_summary_counts_by_hub_and_names_what_differs_and_failed() -> None:
     ]
 
 
+@pytest.mark.fault("hostile-report")
 def test_no_name_or_error_is_taken_for_markdown_or_html() -> None:
     hostile = Result("a|b`c`<b>", "poll", "x", "failed", 0.1, reason="*x*\n[y](z) | <script>")
     text = "\n".join(markdown.lines(Results(run="run", hubs=("poll",), tests=(hostile,)), []))

@@ -178,6 +178,7 @@ def test_the_theme_follows_the_system_until_one_is_chosen(
     page.close()
 
 
+@pytest.mark.fault("hostile-report")
 @pytest.mark.parametrize("tab", ["timeline", "calls", "packets", "profile", "files"])
 def test_hostile_names_output_and_packets_run_nothing(
     page: Page, recorded: Recorded, tab: str

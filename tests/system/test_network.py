@@ -255,6 +255,7 @@ def test_workers_have_a_network_each(ordinary: User) -> None:
     assert not any(os.readlink("/proc/self/ns/net") in line for line in seen)
 
 
+@pytest.mark.fault("no-right-to-capture")
 def test_without_it_an_ordinary_user_is_told_what_is_missing(ordinary: User) -> None:
     done = ordinary.run("--pcap")
     assert "CAP_NET_RAW" in done.stderr
@@ -517,6 +518,7 @@ def interrupt_twice(run: subprocess.Popen[str]) -> None:
     os.killpg(run.pid, signal.SIGINT)
 
 
+@pytest.mark.fault("left-running")
 @pytest.mark.parametrize(
     ("arguments", "end"),
     [
@@ -549,6 +551,7 @@ def test_nothing_that_a_test_started_outlives_a_run_that_is_ended(
         left.close()
 
 
+@pytest.mark.fault("left-running")
 def test_nothing_that_a_test_started_outlives_the_run(user: User) -> None:
     left = Left(user, *CHILD, waits=False)
     try:

@@ -36,6 +36,7 @@ def test_it_is_removed_with_what_is_in_it_and_only_once() -> None:
     assert not directory.path.exists()
 
 
+@pytest.mark.fault("run-killed")
 def test_that_of_a_process_that_was_killed_is_removed_by_the_next_and_no_other(
     tmp_path: Path,
 ) -> None:

@@ -145,6 +145,7 @@ def test_callgrind_annotate_reads_it(tmp_path: Path) -> None:
     assert "inner" in done.stdout, done.stderr
 
 
+@pytest.mark.fault("profiler-active")
 def test_a_profiler_that_is_active_already_is_one_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +202,7 @@ def test_a_test_that_profiles_itself_passes(tmp_path: Path) -> None:
     assert (sys.version_info < (3, 12)) or calls(tmp_path / "profile.cprof")["busy"] == 1
 
 
+@pytest.mark.fault("profiler-active")
 def test_a_test_that_leaves_its_profiler_on_keeps_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def has_marker(process: psutil.Process, marker: str) -> bool:
         return False
 
 
+@pytest.mark.fault("tool-stopped")
 @pytest.mark.parametrize("arguments", [[], ["--eventlet-hub=epolls,asyncio"]])
 def test_a_strace_that_somebody_stops_goes_on(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
@@ -75,6 +76,7 @@ def test_a_strace_that_somebody_stops_goes_on(
         assert '"/after"' in path.read_text()
 
 
+@pytest.mark.fault("strace-and-helper-stopped")
 def test_a_test_that_hangs_with_its_strace_and_helper_stopped_is_killed(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +94,7 @@ def test_a_test_that_hangs_with_its_strace_and_helper_stopped_is_killed(
     result.stdout.fnmatch_lines(["  its process is held by a tracer that does not go on"])
 
 
+@pytest.mark.fault("helper-stopped", "helper-killed")
 @pytest.mark.parametrize("arguments", [[], ["--eventlet-hub=epolls,asyncio"]])
 @pytest.mark.parametrize(
     ("number", "fate"),
@@ -125,6 +128,7 @@ def test_a_helper_that_is_gone_is_one_line_and_the_tests_go_on(
         assert "test_a" in line
 
 
+@pytest.mark.fault("tool-stopped", "finisher-killed")
 @pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
 def test_a_finisher_that_is_stopped_goes_on_and_one_that_is_killed_is_replaced(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, number: str
@@ -145,6 +149,7 @@ def test_a_finisher_that_is_stopped_goes_on_and_one_that_is_killed_is_replaced(
     assert not list(pytester.path.glob("eventlet-debug/*/.*"))
 
 
+@pytest.mark.fault("fork-runs-pytest")
 def test_a_fork_that_goes_on_running_tests_leaves_its_parents_recordings_alone(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +175,7 @@ def test_a_fork_that_goes_on_running_tests_leaves_its_parents_recordings_alone(
         assert record["phases"].keys() == {"setup", "call", "teardown"}
 
 
+@pytest.mark.fault("strace-broken")
 @pytest.mark.parametrize(
     ("script", "says"),
     [

@@ -26,6 +26,7 @@ class Answers(list[dict[str, Any]]):
         self.append(values)
 
 
+@pytest.mark.fault("finisher-hangs")
 def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(tmp_path: Path) -> None:
     loop, answers = Loop(), Answers()
     finishing = Finishing(loop, _libraries())
@@ -48,6 +49,7 @@ def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(tmp_path: P
         os.kill(pid, 0)
 
 
+@pytest.mark.fault("finisher-killed")
 def test_one_that_dies_twice_over_a_directory_gives_up_that_one_alone(tmp_path: Path) -> None:
     loop, answers = Loop(), Answers()
     finishing = Finishing(loop, _libraries())
@@ -80,6 +82,7 @@ class _Interrupted:
         return {}
 
 
+@pytest.mark.fault("ctrl-c-finishing")
 def test_ctrl_c_while_it_is_waited_for_is_one_line(tmp_path: Path) -> None:
     helper: Any = _Interrupted()
     completion = Completion(lambda: helper)

@@ -145,6 +145,7 @@ def test_a_helper_that_was_killed_is_one_error_and_no_signal() -> None:
         )
 
 
+@pytest.mark.fault("helper-killed")
 def test_a_helper_killed_while_it_works_is_noticed(helper: Helper) -> None:
     os.kill(helper.pid, signal.SIGSTOP)
     killer = os.fork()
@@ -159,6 +160,7 @@ def test_a_helper_killed_while_it_works_is_noticed(helper: Helper) -> None:
     os.waitpid(killer, 0)
 
 
+@pytest.mark.fault("fork-runs-pytest")
 def test_a_fork_of_the_test_process_cannot_use_it(helper: Helper) -> None:
     child = os.fork()
     if not child:
@@ -205,6 +207,7 @@ def test_a_request_that_is_too_long_is_an_error_and_it_lives_on(helper: Helper) 
     assert helper.request("hello") == {"pid": helper.pid}
 
 
+@pytest.mark.fault("sigchld")
 @pytest.mark.parametrize("handler", ["SIG_DFL", "SIG_IGN"])
 def test_the_test_has_no_child_to_wait_for(handler: str) -> None:
     text = f"""

@@ -38,7 +38,7 @@ STORM = """
 
     def test_polls():
         poll = select.poll()
-        until = time.monotonic() + 0.5
+        until = time.monotonic() + 1.5
         while time.monotonic() < until:
             poll.poll(0)
 """
@@ -51,6 +51,7 @@ def cut_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if " cut " in line or "No space left" in line]
 
 
+@pytest.mark.fault("trace-cut")
 @needs_strace
 def test_a_trace_that_a_limit_cuts_is_said_in_its_test_and_once_for_all(
     pytester: pytest.Pytester,
@@ -75,6 +76,7 @@ def test_a_trace_that_a_limit_cuts_is_said_in_its_test_and_once_for_all(
         assert record["errors"] == ["strace: strace.txt is cut: there was no room for all of it"]
 
 
+@pytest.mark.fault("trace-cut")
 @needs_strace
 def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(STORM)
@@ -91,6 +93,40 @@ def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester)
     assert [each.certainty for each in cut.findings] == ["cut trace"]
 
 
+@needs_strace
+@pytest.mark.fault("no-descriptors")
+def test_a_test_that_has_every_descriptor_open_passes_and_so_do_those_after_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+
+        held = []
+
+        def test_takes_all():
+            try:
+                while True: held.append(os.dup(1))
+            except OSError: pass
+
+        def test_next(): pass
+
+        def test_gives_back():
+            for number in held: os.close(number)
+
+        def test_after(): pass
+        """
+    )
+    result = pytester.runpytest("--strace", "--cprofile")
+    result.assert_outcomes(passed=4)
+    (line,) = [each for each in result.outlines if "Too many open files" in each]
+    assert line.startswith("recordings of ")
+    assert "::test_takes_all)" in line
+    (last,) = Path().glob("eventlet-debug/*test_after*/test.json")
+    assert json.loads(last.read_text())["errors"] == []
+
+
+@pytest.mark.fault("disk-full", "disk-full-no-directory")
 @needs_strace
 @needs_root
 def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(

@@ -172,6 +172,7 @@ def called_around_tests(pytester: pytest.Pytester) -> list[tuple[str, ...]]:
     return [tuple(function) for function in reached]
 
 
+@pytest.mark.fault("any-function-patched")
 @pytest.mark.parametrize(
     ("how", "outcome"),
     [(IN_THE_CALL, "passed"), (IN_A_FAILING_CALL, "failed"), (AROUND_THE_TEST, "passed")],
@@ -188,6 +189,7 @@ def test_no_function_that_a_test_patches_changes_its_outcome_when_it_is_recorded
     result.assert_outcomes(**{outcome: len(functions)})
 
 
+@pytest.mark.fault("json-patched")
 def test_json_patched_in_the_call_costs_neither_the_test_nor_its_trace(
     pytester: pytest.Pytester,
 ) -> None:
@@ -206,6 +208,7 @@ def test_json_patched_in_the_call_costs_neither_the_test_nor_its_trace(
     assert_nothing_was_lost(pytester, result)
 
 
+@pytest.mark.fault("json-patched-class")
 def test_json_patched_for_a_class_whose_tests_run_in_a_child_is_no_internal_error(
     pytester: pytest.Pytester,
 ) -> None:
@@ -230,6 +233,7 @@ def test_json_patched_for_a_class_whose_tests_run_in_a_child_is_no_internal_erro
     assert_nothing_was_lost(pytester, result)
 
 
+@pytest.mark.fault("mkdir-patched")
 def test_a_mock_that_says_all_directories_exist_does_not_hold_the_test_up(
     pytester: pytest.Pytester,
 ) -> None:
@@ -250,6 +254,7 @@ def test_a_mock_that_says_all_directories_exist_does_not_hold_the_test_up(
     assert_nothing_was_lost(pytester, result)
 
 
+@pytest.mark.fault("open-patched")
 def test_a_profile_is_written_where_open_is_patched(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         from unittest import mock
@@ -270,6 +275,7 @@ def test_a_profile_is_written_where_open_is_patched(pytester: pytest.Pytester) -
     assert "fn=" in profile.read_text()
 
 
+@pytest.mark.fault("patched-for-good", "module-replaced")
 def test_patches_left_on_for_good_end_in_no_traceback(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import json, os, pathlib, re, struct, sys, time
@@ -294,6 +300,7 @@ def test_patches_left_on_for_good_end_in_no_traceback(pytester: pytest.Pytester)
     assert_nothing_was_lost(pytester, result)
 
 
+@pytest.mark.fault("mock-fails-test")
 def test_a_mock_that_fails_the_test_when_called_does_not_when_we_call_it(
     pytester: pytest.Pytester,
 ) -> None:
@@ -316,6 +323,7 @@ def test_a_mock_that_fails_the_test_when_called_does_not_when_we_call_it(
     result.stdout.fnmatch_lines(["cprofile: Failed: nothing is to be opened (*"])
 
 
+@pytest.mark.fault("leaks-unjudged")
 def test_leaks_that_cannot_be_looked_for_fail_no_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import gc

@@ -222,6 +222,7 @@ def test_another_helpers_sentinels_are_not_recorded(helper: Helper, tmp_path: Pa
     assert payloads(tmp_path, 0) == []
 
 
+@pytest.mark.fault("packets-dropped")
 def test_packets_that_the_kernel_dropped_are_counted_and_reported(
     sender: socket.socket, tmp_path: Path
 ) -> None:
@@ -262,6 +263,7 @@ def test_a_directory_that_is_gone_is_an_error_and_the_next_test_is_recorded(
     assert payloads(tmp_path, sender.getsockname()[1]) == [b"again"]
 
 
+@pytest.mark.fault("hostile-id")
 @pytest.mark.parametrize("nodeid", ["x" * 200_000, "a\0b", "\udc80", "\U0001f40d" * 9000])
 def test_any_node_id_can_be_written(helper: Helper, tmp_path: Path, nodeid: str) -> None:
     pcap = Pcap(helper)
@@ -285,6 +287,7 @@ def test_tshark_reads_both_files(helper: Helper, sender: socket.socket, tmp_path
         assert [bytes.fromhex(each["udp.payload"][0]) for each in layers] == [b"one", b"two"]
 
 
+@pytest.mark.fault("no-right-to-capture")
 def test_without_the_right_to_capture_the_check_names_the_remedy(tmp_path: Path) -> None:
     if not shutil.which("setpriv"):
         pytest.skip("setpriv is not installed")

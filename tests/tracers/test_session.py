@@ -327,6 +327,7 @@ def test_the_report_of_a_failing_test_says_what_its_tracer_could_not(
     assert re.search(r"-- eventlet-debug --+\ncprofile: .*Not a directory", report), report
 
 
+@pytest.mark.fault("directory-ruined")
 def test_a_place_that_is_ruined_in_a_test_fails_no_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -348,6 +349,7 @@ def test_a_place_that_is_ruined_in_a_test_fails_no_test(pytester: pytest.Pyteste
     assert Path("eventlet-debug").read_text() == "in the way"
 
 
+@pytest.mark.fault("disk-full")
 def test_a_full_disk_fails_no_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -376,6 +378,7 @@ def test_a_full_disk_fails_no_test(pytester: pytest.Pytester) -> None:
     assert "::test_fills)" in line
 
 
+@pytest.mark.fault("descriptors-closed")
 @needs_strace
 def test_a_test_that_closes_every_descriptor_passes(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
@@ -400,6 +403,7 @@ def test_a_test_that_closes_every_descriptor_passes(pytester: pytest.Pytester) -
     assert tests["test_closes"]["errors"] != []
 
 
+@pytest.mark.fault("forks-or-moves")
 @needs_strace
 def test_a_test_that_forks_or_changes_directory_is_recorded_as_any(
     pytester: pytest.Pytester,
@@ -429,6 +433,7 @@ def test_a_test_that_forks_or_changes_directory_is_recorded_as_any(
     assert not any(Path("elsewhere").iterdir())
 
 
+@pytest.mark.fault("exit-in-run")
 @needs_strace
 @pytest.mark.parametrize("ends", ["raise KeyboardInterrupt", "pytest.exit('enough')"])
 def test_a_run_that_ends_in_a_test_leaves_its_artifacts_complete(

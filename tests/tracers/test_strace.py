@@ -135,6 +135,7 @@ def test_phases_are_marked_with_their_time_and_the_node_id(tmp_path: Path) -> No
         assert 0 <= float(seconds) - int(nanoseconds) / 1e9 < 0.5
 
 
+@pytest.mark.fault("hostile-id")
 @pytest.mark.parametrize("nodeid", ["x" * 9000, "a\\0b", "\\udc80", "é"])
 def test_any_node_id_can_be_marked(tmp_path: Path, nodeid: str) -> None:
     text = f"""
@@ -225,6 +226,7 @@ def test_it_can_be_started_and_stopped_inside_the_hub(tmp_path: Path, hub: str) 
     assert "greenlet/1/hub" in (tmp_path / "strace.txt").read_text()
 
 
+@pytest.mark.fault("sigchld")
 def test_the_test_gets_no_sigchld_and_has_no_child_to_wait_for(tmp_path: Path) -> None:
     text = """
         seen = []
@@ -303,6 +305,7 @@ def test_more_threads_than_fit_into_a_pipe_do_not_freeze_the_test(tmp_path: Path
     assert run(tmp_path, text) == "ended\n"
 
 
+@pytest.mark.fault("strace-killed")
 def test_a_strace_that_is_killed_is_noticed_and_the_next_test_is_recorded(tmp_path: Path) -> None:
     text = """
         def tracer():
@@ -325,6 +328,7 @@ def test_a_strace_that_is_killed_is_noticed_and_the_next_test_is_recorded(tmp_pa
     assert run(tmp_path, text) == expected
 
 
+@pytest.mark.fault("strace-slow")
 def test_a_strace_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     text = """
         strace = Strace(helper, ("-I", "never"))
@@ -346,6 +350,7 @@ def test_a_strace_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.fault("run-killed")
 @pytest.mark.parametrize("victim", ["test", "helper"])
 def test_nothing_is_left_behind_when_somebody_is_killed(tmp_path: Path, victim: str) -> None:
     text = """
@@ -414,24 +419,27 @@ except TracerUnavailable as error:
 """
 
 
+@pytest.mark.fault("strace-missing")
 def test_the_check_says_that_strace_is_missing(tmp_path: Path) -> None:
     assert run(tmp_path, REFUSED, PATH="").startswith(
         "there is no strace on PATH: install it (`apt install strace`"
     )
 
 
+@pytest.mark.fault("traced-already")
 def test_the_check_names_the_program_that_traces_this_process_already(tmp_path: Path) -> None:
     outer = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=none")
     words = run(tmp_path, REFUSED, outer=outer)
     assert re.match(r"strace cannot trace this process: strace \(process \d+\) traces it", words)
 
 
+@pytest.mark.fault("strace-options")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--no-such-option"], "unrecognized option '--no-such-option'"),
         (["-e", "trace=nonsense"], "invalid system call 'nonsense'"),
-        (["-ff"], "-ff, -o and -D among its options lead elsewhere"),
+        (["-ff"], "-ff among its options asks for several files"),
     ],
 )
 def test_the_check_quotes_what_strace_says_of_bad_options(
@@ -445,6 +453,7 @@ def test_the_check_quotes_what_strace_says_of_bad_options(
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.fault("not-dumpable")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take its rights away")
 def test_the_check_explains_a_process_that_is_not_dumpable(tmp_path: Path) -> None:
     if not shutil.which("setpriv"):

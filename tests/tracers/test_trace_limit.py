@@ -88,6 +88,7 @@ def test_a_call_does_not_go_on_behind_a_gap_and_no_greenthread_is_claimed() -> N
     assert getpid.greenthread is None
 
 
+@pytest.mark.fault("storm")
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_a_storm_fills_no_disk_and_the_summary_says_what_is_left_out(
     pytester: pytest.Pytester,

@@ -231,6 +231,7 @@ def test_a_run_that_is_interrupted_is_saved_and_says_so(
     assert outcomes(run) == {("test_first", "epolls"): "passed"}
 
 
+@pytest.mark.fault("save-interrupted")
 def test_ctrl_c_from_outside_leaves_a_whole_file(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
@@ -491,6 +492,7 @@ SAVED: dict[str, Any] = {
 }
 
 
+@pytest.mark.fault("compare-damaged")
 @pytest.mark.parametrize(
     ("text", "words"),
     [

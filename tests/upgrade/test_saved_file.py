@@ -34,6 +34,7 @@ def other_json(path: Path) -> None:
     path.write_text('{"format": "precious"}')
 
 
+@pytest.mark.fault("save-special", "save-no-run")
 @pytest.mark.parametrize("make", [a_fifo, a_device, endless, something_else, other_json])
 def test_what_is_no_saved_run_is_refused_and_left_alone(
     pytester: pytest.Pytester, make: Callable[[Path], None]
@@ -51,6 +52,7 @@ def test_what_is_no_saved_run_is_refused_and_left_alone(
     )
 
 
+@pytest.mark.fault("save-appears")
 def test_what_appears_there_while_the_tests_run_is_left_alone(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_x(): open('run.json', 'w').write('precious')")
     result = pytester.runpytest("--eventlet-save=run.json")
@@ -61,6 +63,7 @@ def test_what_appears_there_while_the_tests_run_is_left_alone(pytester: pytest.P
     assert path.read_text() == "precious"
 
 
+@pytest.mark.fault("save-link")
 @pytest.mark.parametrize("there", [True, False])
 def test_a_run_is_saved_through_a_link(pytester: pytest.Pytester, there: bool) -> None:
     pytester.makepyfile(TEXT)
@@ -85,6 +88,7 @@ def test_a_saved_run_is_replaced_by_the_next_one(pytester: pytest.Pytester) -> N
     assert len(read(pytester.path / "run.json").tests) == 2
 
 
+@pytest.mark.fault("compare-special")
 @pytest.mark.parametrize("make", [a_fifo, endless])
 def test_what_is_no_regular_file_is_not_compared_with(
     pytester: pytest.Pytester, make: Callable[[Path], None]
@@ -101,6 +105,7 @@ def nested(path: Path) -> None:
     path.write_text("[" * 200_000)
 
 
+@pytest.mark.fault("hostile-run-json", "hostile-test-json", "hostile-recording")
 @pytest.mark.parametrize("make", [a_fifo, endless, nested])
 @pytest.mark.parametrize("name", ["run.json", "x/test.json", "x/strace.txt", "x/profile.cprof"])
 def test_hostile_files_among_the_artifacts_hold_no_run_up(

@@ -69,6 +69,7 @@ def test_a_directory_cannot_be_read(tmp_path: Path) -> None:
     assert "cannot be read (Is a directory)" in refused(tmp_path)
 
 
+@pytest.mark.fault("compare-damaged")
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_file_that_was_cut_is_said_to_be_truncated(tmp_path: Path, share: float) -> None:
     text = json.dumps(RUN.as_json())

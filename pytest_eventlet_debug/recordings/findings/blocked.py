@@ -44,8 +44,10 @@ _CALLS = SLEEPS | names(
     """read readv pread64 write writev pwrite64 send sendto sendmsg recv recvfrom recvmsg splice
     accept accept4 connect flock fcntl futex futex_time64 wait4 waitid"""
 )
-#: Where the descriptors begin that this plugin itself uses.
+#: Where the descriptors begin that this plugin itself uses, unless RLIMIT_NOFILE is lower.
 _OWN_DESCRIPTORS = 500
+#: What it sends to have the recording ended, as strace shows it.
+_OWN_LAST_WORDS = '\\"strace-stop\\"'
 
 _HUB = ":hub"
 #: It waits for the others as a rule: their ends and their events wake it.
@@ -213,6 +215,8 @@ def _is_standstill(call: Syscall) -> bool:
 
 
 def _is_own(call: Syscall) -> bool:
+    if _OWN_LAST_WORDS in call.args:
+        return True
     match = _NUMBER.match(call.args)
     return match is not None and int(match[1]) >= _OWN_DESCRIPTORS and "<" in call.args[:12]
 

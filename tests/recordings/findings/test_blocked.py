@@ -115,6 +115,23 @@ def test_thread():
     assert find(program, Blocked) == []
 
 
+def test_our_own_last_call_is_no_finding_where_descriptors_are_few(tmp_path: Path) -> None:
+    trace = tmp_path / "strace.txt"
+    trace.write_text(
+        '7 1.000000 access("/.eventlet-debug/phase/1/call/test_x.py::test_x", F_OK) = -1 ENOENT '
+        "(No such file or directory) <0.000001>\n"
+        '7 1.000001 access("/.eventlet-debug/greenlet/1/test", F_OK) = -1 ENOENT '
+        "(No such file or directory) <0.000001>\n"
+        '7 1.000002 sendto(242<UNIX:[1->2]>, "[9, \\"strace-stop\\", {}]", 22, MSG_NOSIGNAL, '
+        "NULL, 0 <detached ...>\n"
+    )
+    with open_log(trace) as log:
+        detection = Detection(About(), [Blocked])
+        for _ in detection.watch(parse(log)):
+            pass
+    assert list(detection.findings()) == []
+
+
 def test_a_call_in_which_a_hung_test_is_killed_is_told(record: Record) -> None:
     program = """
 import os
