@@ -5,7 +5,7 @@
    more. Only when the number has stood still for too long does the thread take the GIL, and
    reads the frames and what the hub has to do meanwhile. No Python runs in it.
 
-   It lives between start() and stop(), has all signals blocked, is unknown to the threading
+   It lives from the first arm() to stop(), has all signals blocked, is unknown to the threading
    module, and ends before each fork(), after which CPython counts threads and warns. */
 
 #define PY_SSIZE_T_CLEAN
@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -56,6 +57,7 @@ typedef struct {
     PyObject *hubs; /* the dictionary in which eventlet keeps the thread's hub */
     PyThreadState *watched;
     pthread_t thread;
+    long tid;
     pthread_mutex_t mutex; /* taken after the GIL, never held while waiting for that */
     pthread_cond_t changed;
     char running;
@@ -452,6 +454,7 @@ static void *
 watch(void *argument)
 {
     Watcher *self = argument;
+    self->tid = syscall(SYS_gettid);
     pthread_mutex_lock(&self->mutex);
     while (!self->stop) {
         if (!self->armed) {
@@ -484,6 +487,32 @@ make_locks(Watcher *self)
     pthread_condattr_destroy(&monotonic);
 }
 
+/* Return 0, or an error number. */
+static int
+start_thread(Watcher *self)
+{
+    sigset_t all, before;
+    self->stop = self->judging = 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&self->thread, NULL, watch, self);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    self->running = error == 0;
+    return error;
+}
+
+/* Wait for the end of the thread, until the system does not count it any more either. */
+static void
+join(Watcher *self)
+{
+    const struct timespec moment = {0, MILLISECOND / 20};
+    pthread_join(self->thread, NULL);
+    for (int i = 0; i < 2000 && syscall(SYS_tgkill, getpid(), self->tid, 0) == 0; i++) {
+        nanosleep(&moment, NULL);
+    }
+    self->running = 0;
+}
+
 /* End the thread, unless it waits for the GIL, which the caller may have. */
 static void
 end_thread(Watcher *self)
@@ -494,8 +523,7 @@ end_thread(Watcher *self)
     pthread_cond_signal(&self->changed);
     pthread_mutex_unlock(&self->mutex);
     if (!waits) {
-        pthread_join(self->thread, NULL);
-        self->running = 0;
+        join(self);
     }
 }
 
@@ -504,6 +532,16 @@ before_fork(void)
 {
     if (the_watcher != NULL && the_watcher->running) {
         end_thread(the_watcher);
+    }
+}
+
+/* From Python 3.12 on, os.fork() warns of threads after this. */
+static void
+after_fork_in_parent(void)
+{
+    if (PY_VERSION_HEX < 0x030C0000 && the_watcher != NULL && the_watcher->armed
+        && !the_watcher->running) {
+        start_thread(the_watcher);
     }
 }
 
@@ -528,24 +566,6 @@ open_schedstat(Watcher *self)
         fd = high;
     }
     self->schedstat = fd;
-}
-
-static int
-start_thread(Watcher *self)
-{
-    sigset_t all, before;
-    self->stop = self->judging = 0;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&self->thread, NULL, watch, self);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    self->running = 1;
-    return 0;
 }
 
 static int
@@ -583,12 +603,12 @@ watcher_arm(PyObject *object, PyObject *arguments)
     }
     if (self->running && self->stop) { /* left behind by a fork */
         PyThreadState *saved = PyEval_SaveThread();
-        pthread_join(self->thread, NULL);
+        join(self);
         PyEval_RestoreThread(saved);
-        self->running = 0;
     }
-    if (!self->running && start_thread(self) < 0) {
-        return NULL;
+    errno = self->running ? 0 : start_thread(self);
+    if (errno != 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
     }
     pthread_mutex_lock(&self->mutex);
     Py_XSETREF(self->hubs, PyDict_Check(hubs) ? Py_NewRef(hubs) : NULL);
@@ -636,8 +656,7 @@ watcher_stop(PyObject *object, PyObject *unused)
         Py_BEGIN_ALLOW_THREADS
         end_thread(self);
         if (self->running) {
-            pthread_join(self->thread, NULL);
-            self->running = 0;
+            join(self);
         }
         Py_END_ALLOW_THREADS
     }
@@ -683,6 +702,7 @@ static PyGetSetDef watcher_properties[] = {
 
 static PyMemberDef watcher_members[] = {
     {"descriptor", T_INT, offsetof(Watcher, schedstat), READONLY, "What it has open, or -1."},
+    {"running", T_BOOL, offsetof(Watcher, running), READONLY, "Whether its thread lives."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -712,7 +732,7 @@ module_exec(PyObject *module)
         return -1;
     }
     Py_DECREF(type);
-    if (pthread_atfork(before_fork, NULL, after_fork_in_child) != 0) {
+    if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
         PyErr_SetString(PyExc_ImportError, "fork() cannot be watched");
         return -1;
     }
