@@ -13,6 +13,7 @@ from typing import Any
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.model import Frame
+from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
@@ -54,7 +55,7 @@ def show(alive: Alive) -> str:
         text += render_greenthreads(alive.greenthreads)
     if alive.hubs:
         text += render_hubs(alive.hubs)
-    return text
+    return text + render_endings(alive.endings)
 
 
 def add_commands(pdb: Any, take: Callable[[], Alive]) -> bool:

@@ -32,6 +32,7 @@ import psutil
 import pytest
 
 from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive.endings import EndingWatch
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
@@ -90,12 +91,14 @@ class LeakWatch:
         self._begun = False
         self._spawns = SpawnWatch()
         self._origins = Origins()
+        self._endings = EndingWatch()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
         self._failed = False
         self._spawns.look_again()
         self._origins.begin()
+        self._endings.look_again()
         if not self._begun:
             self._begun = True
             self._accept()
@@ -104,6 +107,7 @@ class LeakWatch:
     def pytest_unconfigure(self) -> None:
         self._spawns.stop()
         self._origins.stop()
+        self._endings.stop()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
@@ -543,7 +547,8 @@ class _Findings:
                 users = [each for each in task.stack if not is_of_asyncio(each)]
                 place = _place(task.created or (users[-1] if users else None))
                 line = f"task {task.name}, {task.coroutine}{place}, {task.state}"
-                self._add(self._nodeid, f"{line}{_waits(task.waits)}")
+                by = f", cancelled{_place(task.cancelled)}" if task.cancelled is not None else ""
+                self._add(self._nodeid, f"{line}{_waits(task.waits)}{by}")
 
     def _judge_wakers(self, census: _Census, known: _Known, reported: set[int]) -> None:
         late = {id(each.greenlet()) for each in self.late.greenlets}
@@ -632,10 +637,12 @@ def _due_wakers(look: Look, greenlet: Any) -> list[int]:
 
 def _greenthread_line(each: Greenthread) -> str:
     place = _place(each.stack[-1] if each.stack else None)
-    spawned = ""
-    if each.spawned is not None:
-        spawned = f", spawned at {each.spawned.filename}:{each.spawned.lineno}"
-    return f"greenthread {each.name}{place}{_waits(each.waits)}{spawned}"
+    by = "".join(
+        f", {verb} at {frame.filename}:{frame.lineno}"
+        for verb, frame in (("spawned", each.spawned), ("killed", each.killed))
+        if frame is not None
+    )
+    return f"greenthread {each.name}{place}{_waits(each.waits)}{by}"
 
 
 def _place(frame: Frame | None) -> str:

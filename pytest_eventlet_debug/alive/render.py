@@ -12,6 +12,7 @@ import re
 from typing import TypeVar
 
 from pytest_eventlet_debug.alive import source
+from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Thread
@@ -150,7 +151,15 @@ class _TaskTree:
                 else None
             )
             waits = task.waits.kind if task.waits is not None else None
-            own = (task.loop, task.state, task.coroutine, task.stack, waits, task.created)
+            own = (
+                task.loop,
+                task.state,
+                task.coroutine,
+                task.stack,
+                waits,
+                task.created,
+                task.cancelled,
+            )
             kind = (own, below)
             group = self._numbers.setdefault(kind, len(self._numbers))
             self._group_of[number] = group
@@ -185,10 +194,10 @@ class _TaskTree:
         self._shown.update(task.id for task in group)
         if len(group) > 1:
             lines.append(f"{indent}  {_more_like_it([task.name for task in group[1:]])}")
-        if first.created is not None:
-            created = first.created
-            where = f"{_path(created.filename)}:{created.lineno} in {created.function}"
-            lines.append(f"{indent}  created at {where}")
+        for verb, place in (("created", first.created), ("cancelled", first.cancelled)):
+            if place is not None:
+                where = f"{_path(place.filename)}:{place.lineno} in {place.function}"
+                lines.append(f"{indent}  {verb} at {where}")
         frames = _frames(_without_asyncio(first) if first.waits is not None else first.stack)
         lines += [f"{indent}  {line}" for line in frames]
         waits = _waits([task.waits for task in group])
@@ -219,7 +228,7 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
     groups = _by_kind(
         alive.greenthreads,
         lambda each: (
-            *(each.name, each.state, each.thread, each.stack, each.spawned),
+            *(each.name, each.state, each.thread, each.stack, each.spawned, each.killed),
             each.waits.kind if each.waits else None,
             each.timeout is None,
         ),
@@ -239,6 +248,16 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
         lines.append(f"  ... {number:,} more with {len(cut):,} other stacks are not shown")
     lines += _threads(alive.threads, max_groups)
     return "\n".join(lines) + "\n"
+
+
+def render_endings(endings: Sequence[Ending]) -> str:
+    """Return who cancelled and killed whom as text; nothing where there was nobody."""
+    lines = [
+        f"{each.what} was {each.verb} at {_path(each.place.filename)}:{each.place.lineno} "
+        f"in {each.place.function}, by {each.by}\n"
+        for each in endings
+    ]
+    return "".join(lines)
 
 
 def _deadlocks(alive: AliveGreenthreads) -> list[str]:
@@ -264,9 +283,10 @@ def _greenthread(group: list[Greenthread]) -> list[str]:
     lines = [f"  {first.name}  {first.state}{thread}"]
     if len(group) > 1:
         lines[0] += f"  x {len(group):,}"
-    if first.spawned is not None:
-        where = f"{_path(first.spawned.filename)}:{first.spawned.lineno}"
-        lines.append(f"    spawned at {where} in {first.spawned.function}")
+    for verb, place in (("spawned", first.spawned), ("killed", first.killed)):
+        if place is not None:
+            where = f"{_path(place.filename)}:{place.lineno} in {place.function}"
+            lines.append(f"    {verb} at {where}")
     lines += [f"    {line}" for line in _frames(first.stack)]
     waits = _waits([each.waits for each in group])
     if waits:

@@ -20,6 +20,7 @@ from typing import Literal
 from typing import NamedTuple
 
 from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.heap import walk
@@ -65,6 +66,8 @@ class Task(NamedTuple):
     """Ids of the tasks without all of which it will not go on."""
     created: Frame | None = None
     """Where it was made."""
+    cancelled: Frame | None = None
+    """The line that cancelled it, which it has not come to or did not heed."""
 
 
 class Loop(NamedTuple):
@@ -244,6 +247,7 @@ class _Look:
             tuple(map(id, awaits)),
             tuple(map(id, needs)),
             self._created(task),
+            self._frames.at(*site) if (site := getattr(task, ENDED, None)) is not None else None,
         )
 
     def _stack(self, frames: list[types.FrameType]) -> tuple[Frame, ...]:

@@ -35,16 +35,19 @@ typedef int64_t Nanoseconds;
 
 /* How exactly the end of a stall is known. */
 #define FINE_TICK (2 * MILLISECOND)
-/* If the thread sleeps for so much longer than it wanted, the process was stopped. */
+/* If the thread sleeps for so much longer than it wanted, and did not wait for a CPU, then the
+   process was stopped. */
 #define OVERSLEPT (50 * MILLISECOND)
 #define MOST_STALLS 100
+/* By this a trace tells whose thread it is: recordings/marks.py. */
+#define MARK "/.eventlet-debug/watcher"
 #define MOST_FRAMES 100
 #define MOST_TIMERS 100000
 #define MOST_LISTENERS 1024
 
 typedef struct {
-    Nanoseconds seconds;
-    Nanoseconds began; /* since the epoch */
+    Nanoseconds seconds; /* less than the threshold if it was none after all */
+    Nanoseconds began;   /* since the epoch */
     PyObject *frames;
     PyObject *bottom;
     Py_ssize_t timers;
@@ -70,12 +73,14 @@ typedef struct {
     uint64_t version;
     Nanoseconds since;
     Nanoseconds delay; /* what the thread had waited for a CPU until then */
-    Nanoseconds lost;
+    Nanoseconds own_delay;
+    Nanoseconds lost; /* while the process was stopped */
     Nanoseconds next; /* when it is judged, seconds after since */
     char held;        /* stalls[count] is going on */
     Stall stalls[MOST_STALLS + 1];
     int count;
     int schedstat;
+    int own_schedstat; /* of the watching thread */
 } Watcher;
 
 static Watcher *the_watcher;
@@ -94,12 +99,25 @@ version_of(PyThreadState *state)
     return *(volatile uint64_t *)&state->context_ver;
 }
 
-/* Nanoseconds that the watched thread has been ready and had no CPU; see proc(5). */
+/* Open what run_delay() reads of the present thread, far from the numbers that tests see. */
+static int
+open_schedstat(void)
+{
+    int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 500);
+    if (high < 0) {
+        return fd;
+    }
+    close(fd);
+    return high;
+}
+
+/* Nanoseconds that a thread has been ready and had no CPU; see proc(5). */
 static Nanoseconds
-run_delay(Watcher *self)
+run_delay(int schedstat)
 {
     char text[100];
-    ssize_t size = self->schedstat < 0 ? -1 : pread(self->schedstat, text, sizeof text - 1, 0);
+    ssize_t size = schedstat < 0 ? -1 : pread(schedstat, text, sizeof text - 1, 0);
     if (size <= 0) {
         return 0;
     }
@@ -116,7 +134,8 @@ begin_episode(Watcher *self, Nanoseconds since)
     self->open = 1;
     self->version = version_of(self->watched);
     self->since = since;
-    self->delay = run_delay(self);
+    self->delay = run_delay(self->schedstat);
+    self->own_delay = run_delay(self->own_schedstat);
     self->lost = 0;
     self->next = self->threshold;
 }
@@ -125,17 +144,16 @@ begin_episode(Watcher *self, Nanoseconds since)
 static Nanoseconds
 held_for(Watcher *self, Nanoseconds until)
 {
-    return until - self->since - self->lost - (run_delay(self) - self->delay);
+    return until - self->since - self->lost - (run_delay(self->schedstat) - self->delay);
 }
 
-/* With the mutex. */
+/* With the mutex. How long a thread has waited for a CPU is known only once it has one again, and
+   so is whether this was a stall. */
 static void
 end_episode(Watcher *self)
 {
     if (self->held) {
-        Nanoseconds held = held_for(self, now(CLOCK_MONOTONIC));
-        self->stalls[self->count].seconds = held < self->threshold ? self->threshold : held;
-        self->count++;
+        self->stalls[self->count++].seconds = held_for(self, now(CLOCK_MONOTONIC));
         self->held = 0;
     }
     self->open = 0;
@@ -431,7 +449,8 @@ look(Watcher *self, Nanoseconds slept, Nanoseconds wanted)
 {
     Nanoseconds time = now(CLOCK_MONOTONIC);
     if (slept - wanted > OVERSLEPT) {
-        self->lost += slept - wanted;
+        Nanoseconds stopped = slept - wanted - (run_delay(self->own_schedstat) - self->own_delay);
+        self->lost += stopped > OVERSLEPT ? stopped : 0;
     }
     if (!self->open || version_of(self->watched) != self->version) {
         end_episode(self);
@@ -454,12 +473,18 @@ static void *
 watch(void *argument)
 {
     Watcher *self = argument;
-    self->tid = syscall(SYS_gettid);
+    uint64_t marked = 0;
     pthread_mutex_lock(&self->mutex);
+    self->tid = syscall(SYS_gettid);
+    self->own_schedstat = open_schedstat();
     while (!self->stop) {
         if (!self->armed) {
             pthread_cond_wait(&self->changed, &self->mutex);
             continue;
+        }
+        if (marked != self->generation) {
+            marked = self->generation;
+            (void)!access(MARK, F_OK);
         }
         Nanoseconds tick = self->threshold / 10;
         Nanoseconds wanted = tick < MILLISECOND ? MILLISECOND
@@ -471,6 +496,10 @@ watch(void *argument)
         if (!self->stop && self->armed && self->generation == generation) {
             look(self, now(CLOCK_MONOTONIC) - before, wanted);
         }
+    }
+    if (self->own_schedstat >= 0) {
+        close(self->own_schedstat);
+        self->own_schedstat = -1;
     }
     pthread_mutex_unlock(&self->mutex);
     return NULL;
@@ -555,17 +584,13 @@ after_fork_in_child(void)
     }
 }
 
+/* Tell a trace whose calls are to come, before there is one. */
 static void
-open_schedstat(Watcher *self)
+mark_thread(Watcher *self)
 {
-    int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-    /* Far from the numbers that tests see. */
-    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 500);
-    if (high >= 0) {
-        close(fd);
-        fd = high;
-    }
-    self->schedstat = fd;
+    char path[sizeof MARK + 30];
+    snprintf(path, sizeof path, MARK "/%ld", self->tid);
+    (void)!access(path, F_OK);
 }
 
 static int
@@ -583,7 +608,8 @@ watcher_init(PyObject *object, PyObject *arguments, PyObject *keywords)
     self->threshold = (Nanoseconds)(threshold * 1e9);
     self->watched = PyThreadState_Get();
     make_locks(self);
-    open_schedstat(self);
+    self->schedstat = open_schedstat();
+    self->own_schedstat = -1;
     the_watcher = self;
     return 0;
 }
@@ -614,6 +640,7 @@ watcher_arm(PyObject *object, PyObject *arguments)
     Py_XSETREF(self->hubs, PyDict_Check(hubs) ? Py_NewRef(hubs) : NULL);
     self->threshold = (Nanoseconds)(threshold * 1e9);
     end_episode(self);
+    mark_thread(self);
     begin_episode(self, now(CLOCK_MONOTONIC));
     self->armed = 1;
     self->generation++;
@@ -635,13 +662,17 @@ watcher_disarm(PyObject *object, PyObject *unused)
     PyObject *list = PyList_New(0);
     for (int i = 0; i < self->count; i++) {
         Stall *each = &self->stalls[i];
-        PyObject *described = list == NULL ? NULL : Py_BuildValue(
-            "(dLNNnn)", (double)each->seconds / 1e9, (long long)each->began, each->frames,
-            each->bottom, each->timers, each->listeners);
-        if (described == NULL || PyList_Append(list, described) < 0) {
-            Py_CLEAR(list);
+        if (list != NULL && each->seconds >= self->threshold) {
+            PyObject *described = Py_BuildValue(
+                "(dLOOnn)", (double)each->seconds / 1e9, (long long)each->began, each->frames,
+                each->bottom, each->timers, each->listeners);
+            if (described == NULL || PyList_Append(list, described) < 0) {
+                Py_CLEAR(list);
+            }
+            Py_XDECREF(described);
         }
-        Py_XDECREF(described);
+        Py_CLEAR(each->frames);
+        Py_CLEAR(each->bottom);
     }
     self->count = 0;
     return list;
@@ -702,6 +733,7 @@ static PyGetSetDef watcher_properties[] = {
 
 static PyMemberDef watcher_members[] = {
     {"descriptor", T_INT, offsetof(Watcher, schedstat), READONLY, "What it has open, or -1."},
+    {"other_descriptor", T_INT, offsetof(Watcher, own_schedstat), READONLY, "The same."},
     {"running", T_BOOL, offsetof(Watcher, running), READONLY, "Whether its thread lives."},
     {NULL, 0, 0, 0, NULL},
 };

@@ -27,7 +27,7 @@ class NativeWatch:
     @property
     def descriptors(self) -> set[int]:
         """The descriptors that it has open."""
-        return {self._watcher.descriptor} - {-1}
+        return {self._watcher.descriptor, self._watcher.other_descriptor} - {-1}
 
     def sees_switches(self) -> bool:
         """Say whether greenlet does here what the thread goes by: try it with two greenlets."""

@@ -74,6 +74,16 @@ class StallWatch:
         """The descriptors that the watch has open in this process."""
         return self._watch.descriptors if self._watch is not None else set()
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        # So that no trace shows how the thread is made.
+        with Shield():
+            self._watch = _make_watch()
+            if self._watch is not None:
+                self._watch.arm(self._seconds, None)
+                self._watch.disarm()
+        return (yield)
+
     # Innermost, so that what other plugins do around a test is not the test's.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:

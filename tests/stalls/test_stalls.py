@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import sys
 
+from programs import WITHOUT_PLUGINS
 import pytest
 
-from programs import WITHOUT_PLUGINS
+from pytest_eventlet_debug.recordings.timeline import read_timeline
 
 IS_COMPILED = importlib.util.find_spec("pytest_eventlet_debug.stalls._watcher") is not None
 
@@ -226,7 +227,7 @@ def lines_here(path: Path) -> dict[str, str]:
 def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pytester) -> None:
     path = pytester.makepyfile(test_stalls=STALLS)
     result = blocked(pytester, "--eventlet-hub=epolls,asyncio")
-    result.assert_outcomes(passed=26, warnings=27)
+    result.assert_outcomes(passed=26)
     titles, places = found(pytester.path), lines_here(path)
     assert len(places) == 12
     for hub in ("epolls", "asyncio"):
@@ -237,7 +238,7 @@ def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pyt
             who = {"test_the_test_itself": "the test", "test_ready_listener": "the test"}
             who["test_call_of_the_hub"] = "a call that the hub made"
             assert title.startswith(who.get(test, "greenthread"))
-            waits = "1 listener was ready" if test == "test_ready_listener" else "1 timer was due"
+            waits = "listener was ready" if test == "test_ready_listener" else " due"
             assert waits in title
         (title,) = titles.pop(f"test_sleep[{hub}]")  # nothing of Python but eventlet's own frame
         assert "eventlet/greenthread.py" in title
@@ -247,7 +248,7 @@ def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pyt
 def test_who_may_block_or_harms_nobody_is_not_told(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_healthy=HEALTHY)
     result = blocked(pytester, "--eventlet-hub=epolls,asyncio", "-rA")
-    result.assert_outcomes(passed=16, warnings=1)
+    result.assert_outcomes(passed=16)
     assert not found(pytester.path)
 
 
@@ -281,7 +282,7 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
         ),
     )
     result = blocked(pytester, "--eventlet-blocked-fail")
-    result.assert_outcomes(passed=2, failed=1, errors=2, warnings=1)
+    result.assert_outcomes(passed=2, failed=1, errors=2)
     text = result.stdout.str()
     assert "Hub held" in text
     if compiled and IS_COMPILED:
@@ -298,25 +299,29 @@ def test_a_stall_and_its_system_call_are_one_finding(pytester: pytest.Pytester) 
     pytester.makepyfile(
         """
         import os
+        import subprocess
         import eventlet
 
         def test_pipe():
             reader, writer = os.pipe()
-            if os.fork() == 0:
-                import time
-                time.sleep(0.4)
-                os._exit(0)
+            child = subprocess.Popen(["sleep", "0.4"], pass_fds=[writer])
             os.close(writer)
             def read():
-                os.read(reader, 1)  # HERE
+                os.read(reader, 1)
             eventlet.spawn(read).wait()
             os.close(reader)
-            os.wait()
+            child.wait()
         """
     )
-    blocked(pytester, "--strace").assert_outcomes(passed=1, warnings=2)
+    blocked(pytester, "--strace").assert_outcomes(passed=1)
     ((title,),) = found(pytester.path).values()
-    assert re.search(r"at test_\w+\.py:13 in \S+, while 1 timer was due: in read\(\d+<pipe", title)
+    assert re.search(r"at test_\w+\.py:10 in \S+, while 1 timer was due: in read\(\d+<pipe", title)
+    # The thread that watched is in strace's file, and left out of what is made of it.
+    (trace,) = pytester.path.glob("eventlet-debug/*/strace.txt")
+    (own,) = set(re.findall(r"/\.eventlet-debug/watcher/(\d+)", trace.read_text(), re.MULTILINE))
+    pids = {row.pid for row in read_timeline(trace.parent).rows}
+    assert pids
+    assert int(own) not in pids
 
 
 def resolver() -> list[str] | None:
@@ -364,6 +369,6 @@ def test_a_name_that_is_looked_up_in_the_hub_is_a_stall(pytester: pytest.Pyteste
     words = [*(resolver() or []), "sh", "-c", command, "sh", *pytest_call]
     words += WITHOUT_PLUGINS.split()
     words[words.index("python")] = sys.executable
-    pytester.run(*words).assert_outcomes(passed=1, warnings=2)
+    pytester.run(*words).assert_outcomes(passed=1)
     ((title,),) = found(pytester.path).values()
     assert "called from test_a_name" in title or ":18 in" in title
