@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import os
@@ -217,8 +218,15 @@ class _TaskTree:
         return lines
 
 
-def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) -> str:
-    """Return greenthreads and threads as text that ends in a newline."""
+def render_greenthreads(
+    alive: AliveGreenthreads,
+    max_groups: int = MAX_GROUPS,
+    numbers: Mapping[int, int] | None = None,
+) -> str:
+    """Return greenthreads and threads as text that ends in a newline.
+
+    :param numbers: by id, what greenlets are called in the debugger; none elsewhere.
+    """
     lines: list[str] = []
     count = len(alive.greenthreads)
     lines.append(f"greenthreads: {count:,}" if count else "no greenthreads")
@@ -241,7 +249,7 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
         )
     )
     for group in groups[:max_groups]:
-        lines += _greenthread(group)
+        lines += _greenthread(group, numbers or {})
     cut = groups[max_groups:]
     if cut:
         number = sum(map(len, cut))
@@ -277,12 +285,21 @@ def _deadlocks(alive: AliveGreenthreads) -> list[str]:
     return lines
 
 
-def _greenthread(group: list[Greenthread]) -> list[str]:
+def _numbered(group: list[Greenthread], numbers: Mapping[int, int]) -> str:
+    known = sorted(numbers[each.id] for each in group if each.id in numbers)
+    if not known:
+        return ""
+    more = ", ..." if len(known) > MAX_NAMES else ""
+    return f"  (greenlet {', '.join(map(str, known[:MAX_NAMES]))}{more})"
+
+
+def _greenthread(group: list[Greenthread], numbers: Mapping[int, int]) -> list[str]:
     first = group[0]
     thread = f", in thread {first.thread}" if first.thread else ""
     lines = [f"  {first.name}  {first.state}{thread}"]
     if len(group) > 1:
         lines[0] += f"  x {len(group):,}"
+    lines[0] += _numbered(group, numbers)
     for verb, place in (("spawned", first.spawned), ("killed", first.killed)):
         if place is not None:
             where = f"{_path(place.filename)}:{place.lineno} in {place.function}"
