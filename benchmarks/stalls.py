@@ -73,7 +73,7 @@ def main() -> None:
         for _ in range(rounds):
             times["off"].append(cpu_seconds(workload))
             for name, watch in (("C", native), ("Python", fallback)):
-                watch.arm(SECONDS, of_thread)
+                watch.arm(SECONDS, of_thread, True)
                 times[name].append(cpu_seconds(workload))
                 watch.disarm()
         best = {name: min(found) for name, found in times.items()}

@@ -43,6 +43,10 @@ class Ending(NamedTuple):
     """What runs there: ``the test``, ``the hub`` or ``greenthread serve``."""
 
 
+# Common to all watches: dumps and leaks may both be asked for, and only one of them wraps.
+_kept: deque[Ending] = deque(maxlen=MAX_ENDINGS)
+
+
 class EndingWatch:
     """Wraps ``Task.cancel()`` and ``greenthread.kill()`` until :meth:`stop`.
 
@@ -50,26 +54,26 @@ class EndingWatch:
     """
 
     def __init__(self) -> None:
-        self._kept: deque[Ending] = deque(maxlen=MAX_ENDINGS)
         self._attributes: list[tuple[Any, str, Any]] = []
         self._methods: list[tuple[type, Any]] = []
         self._library: tuple[str, ...] = (_OURS,)
 
     def begin(self) -> None:
         """Forget what was kept of a test, and wrap what has been imported since."""
-        self._kept.clear()
+        _kept.clear()
         self.look_again()
 
     def look_again(self) -> None:
         """Wrap what has been imported since."""
         tasks: Any = sys.modules.get("asyncio.tasks")
         kind = getattr(tasks, "Task", None)
-        if isinstance(kind, type) and not self._methods:
+        if isinstance(kind, type) and not self._methods and self._wrap_method(kind):
             self._library += _folder(tasks)
-            self._wrap_method(kind)
         module: Any = sys.modules.get("eventlet.greenthread")
         original = getattr(module, "kill", None)
-        if type(original) is types.FunctionType and not self._attributes:
+        if self._attributes or type(original) is not types.FunctionType:
+            return
+        if original.__code__.co_filename != __file__:
             self._library += _folder(module)
             wrapper = self._killing(original)
             owners: tuple[Any, ...] = (module, sys.modules.get("eventlet"))
@@ -89,15 +93,16 @@ class EndingWatch:
 
     def last(self) -> tuple[Ending, ...]:
         """Return what was cancelled and killed in this test, the last one last."""
-        return tuple(self._kept)
+        return tuple(_kept)
 
-    def _wrap_method(self, kind: type) -> None:
+    def _wrap_method(self, kind: type) -> bool:
         original = kind.__dict__.get("cancel")
-        # Dumps and leaks may both be asked for: one of them is enough.
-        if type(original) is types.MethodDescriptorType and _set_method(
-            kind, "cancel", self._cancelling(original)
-        ):
-            self._methods.append((kind, original))
+        if type(original) is not types.MethodDescriptorType:
+            return False
+        if not _set_method(kind, "cancel", self._cancelling(original)):
+            return False
+        self._methods.append((kind, original))
+        return True
 
     def _cancelling(self, original: Any) -> Any:
         @functools.wraps(original)
@@ -133,7 +138,7 @@ class EndingWatch:
             setattr(thing, ENDED, (frame.f_code, frame.f_lineno))
             code = frame.f_code
             place = Frame(code.co_filename, frame.f_lineno, function_name(code))
-            self._kept.append(Ending(_name(thing, verb), verb, place, _runner(caller)))
+            _kept.append(Ending(_name(thing, verb), verb, place, _runner(caller)))
         except Exception:
             pass  # one with slots, or a mock; who ended it stays unknown
 

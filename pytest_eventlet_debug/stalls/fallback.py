@@ -23,18 +23,25 @@ class SwitchWatch:
         self._hubs: dict[str, Any] = {}
         self._found: list[Stall] = []
         self._is_armed = False
+        self._left_over: set[int] = set()
+        self._has_switched = False
 
     @property
     def descriptors(self) -> set[int]:
         """The descriptors that it has open."""
         return set()
 
-    def arm(self, seconds: float, hubs: dict[str, Any] | None) -> None:
+    def start(self) -> None:
+        """Do nothing: there is no thread to make."""
+
+    def arm(self, seconds: float, hubs: dict[str, Any] | None, is_new: bool) -> None:
         """Watch from now on; see :class:`~.native.NativeWatch`."""
         self._seconds, self._hubs = seconds, hubs if hubs is not None else {}
         switches.subscribe(self._switched)
         self._delay = _run_delay()
         self._since = unpatched.monotonic()
+        if is_new:
+            self._left_over, self._has_switched = timers_of(hubs), False
         self._is_armed = True
 
     def disarm(self) -> list[Stall]:
@@ -56,7 +63,7 @@ class SwitchWatch:
         if held >= self._seconds and self._is_armed:
             self._judge(arguments[0], held)
             now = unpatched.monotonic()
-        self._since = now
+        self._since, self._has_switched = now, True
 
     def _judge(self, origin: Any, held: float) -> None:
         """Keep what ran until now if it is a stall.
@@ -73,7 +80,8 @@ class SwitchWatch:
         if held < self._seconds or hub is None or origin is getattr(hub, "greenlet", None):
             return
         frame = getattr(origin, "gr_frame", None)
-        due, ready = _due(hub, origin), _ready(hub, origin)
+        due = _due(hub, origin, set() if self._has_switched else self._left_over)
+        ready = _ready(hub, origin) if self._has_switched else 0
         if due or ready:
             began_ns = unpatched.time_ns() - int(held * 1e9)
             self._found.append(Stall(held, began_ns, _frames(frame), due, ready, is_over=True))
@@ -87,13 +95,23 @@ def _run_delay() -> float:
         return 0.0
 
 
-def _due(hub: Any, origin: Any) -> int:
-    """Count the timers that others than *origin* have and that are due."""
+def timers_of(hubs: dict[str, Any] | None) -> set[int]:
+    """Return the ids of all timers of this thread's hub."""
+    hub = hubs.get("hub") if hubs is not None else None
+    lists = (getattr(hub, "timers", ()), getattr(hub, "next_timers", ()))
+    return {id(timer) for each in lists for _, timer in each}
+
+
+def _due(hub: Any, origin: Any, left_out: set[int]) -> int:
+    """Count the timers that others than *origin* have and that are due, but for some ids."""
     now = hub.clock()
     return sum(
         1
         for when, timer in [*hub.timers, *hub.next_timers]
-        if when <= now and not timer.called and _is_of_other(timer, origin)
+        if when <= now
+        and id(timer) not in left_out
+        and not timer.called
+        and _is_of_other(timer, origin)
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_eventlet_debug.stalls._watcher import Watcher
 from pytest_eventlet_debug.stalls.fallback import SwitchWatch
+from pytest_eventlet_debug.stalls.fallback import timers_of
 from pytest_eventlet_debug.stalls.model import Frame
 from pytest_eventlet_debug.stalls.model import Stall
 
@@ -47,18 +48,24 @@ class NativeWatch:
         still = self._watcher.switches == numbers[-1]
         return still and len(numbers) == len(set(numbers)) and numbers == sorted(numbers)
 
-    def arm(self, seconds: float, hubs: dict[str, Any] | None) -> None:
+    def start(self) -> None:
+        """Have the thread made, if there is none."""
+        self._watcher.start()
+
+    def arm(self, seconds: float, hubs: dict[str, Any] | None, is_new: bool) -> None:
         """Watch from now on.
 
         :param seconds: what is too long.
         :param hubs: the dictionary in which eventlet keeps this thread's hub.
+        :param is_new: whether another test begins. What earlier ones left in the hub does not
+            count unless the test uses the hub.
         """
         self._armed = (seconds, hubs)
-        self._watcher.arm(seconds, hubs)
+        self._watcher.arm(seconds, hubs, timers_of(hubs) if is_new else None)
 
     def _forked(self) -> None:
         if self._armed is not None and not self._watcher.running:
-            self._after_forks.arm(*self._armed)
+            self._after_forks.arm(*self._armed, is_new=True)
 
     def _forget(self) -> None:
         self._armed = None

@@ -33,7 +33,9 @@ class Watch(Protocol):
     @property
     def descriptors(self) -> set[int]: ...
 
-    def arm(self, seconds: float, hubs: dict[str, Any] | None) -> None: ...
+    def start(self) -> None: ...
+
+    def arm(self, seconds: float, hubs: dict[str, Any] | None, is_new: bool) -> None: ...
 
     def disarm(self) -> list[Stall]: ...
 
@@ -74,22 +76,19 @@ class StallWatch:
         """The descriptors that the watch has open in this process."""
         return self._watch.descriptors if self._watch is not None else set()
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtestloop(self) -> Generator[None, object, object]:
-        # So that no trace shows how the thread is made.
+    def pytest_runtest_logstart(self) -> None:
+        # Before tracers begin, so that no trace shows how the thread is made.
         with Shield():
-            self._watch = _make_watch()
+            self._watch = self._watch or _make_watch()
             if self._watch is not None:
-                self._watch.arm(self._seconds, None)
-                self._watch.disarm()
-        return (yield)
+                self._watch.start()
 
     # Innermost, so that what other plugins do around a test is not the test's.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         self._item, self._found = item, []
         self._limit = self._limit_of(item)
-        return (yield from self._watched(item))
+        return (yield from self._watched(item, is_new=True))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -112,19 +111,19 @@ class StallWatch:
         seconds = marker.kwargs.get("seconds", *marker.args[:1])
         return max(float(seconds), self._seconds) if seconds is not None else None
 
-    def _watched(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._arm(item)
+    def _watched(self, item: pytest.Item, is_new: bool = False) -> Generator[None, object, object]:
+        self._arm(item, is_new)
         try:
             return (yield)
         finally:
             self._disarm(item)
 
-    def _arm(self, item: pytest.Item) -> None:
+    def _arm(self, item: pytest.Item, is_new: bool = False) -> None:
         if self._limit is not None:
             with self._noting(item):
                 self._watch = self._watch or _make_watch()
                 if self._watch is not None:
-                    self._watch.arm(self._limit, _hubs_of_thread())
+                    self._watch.arm(self._limit, _hubs_of_thread(), is_new)
 
     def _disarm(self, item: pytest.Item) -> None:
         if self._watch is None:

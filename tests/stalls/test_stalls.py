@@ -125,6 +125,12 @@ STALLS = """
     def test_the_test_itself():
         time.sleep(SECONDS)  # HERE
 
+    @pytest.mark.alone
+    def test_greenthread_that_is_to_begin():
+        greenthread = eventlet.spawn(time.sleep, 0)
+        time.sleep(SECONDS)  # HERE
+        greenthread.wait()
+
     def test_call_of_the_hub():
         def call():
             time.sleep(SECONDS)  # HERE
@@ -173,6 +179,14 @@ HEALTHY = """
         eventlet.sleep(0)
         time.sleep(0.15)
         greenthread.kill()
+
+    @pytest.mark.alone
+    def test_leaves_a_timer():
+        eventlet.spawn_after(0.01, lambda: None)
+
+    @pytest.mark.alone
+    def test_that_does_not_use_eventlet():
+        time.sleep(0.15)
 
     def test_stopped():
         # Stopped as by Ctrl-Z while a greenthread has just begun to run.
@@ -227,9 +241,9 @@ def lines_here(path: Path) -> dict[str, str]:
 def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pytester) -> None:
     path = pytester.makepyfile(test_stalls=STALLS)
     result = blocked(pytester, "--eventlet-hub=epolls,asyncio")
-    result.assert_outcomes(passed=26)
+    result.assert_outcomes(passed=28)
     titles, places = found(pytester.path), lines_here(path)
-    assert len(places) == 12
+    assert len(places) == 13
     for hub in ("epolls", "asyncio"):
         for test, place in places.items():
             (title,) = titles.pop(f"{test}[{hub}]")
@@ -237,6 +251,7 @@ def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pyt
             assert 0.09 < float(re.search(r"for ([\d.]+) s", title)[1]) < 5  # type: ignore[index]
             who = {"test_the_test_itself": "the test", "test_ready_listener": "the test"}
             who["test_call_of_the_hub"] = "a call that the hub made"
+            who["test_greenthread_that_is_to_begin"] = "the test"
             assert title.startswith(who.get(test, "greenthread"))
             waits = "listener was ready" if test == "test_ready_listener" else " due"
             assert waits in title
@@ -248,7 +263,7 @@ def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pyt
 def test_who_may_block_or_harms_nobody_is_not_told(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_healthy=HEALTHY)
     result = blocked(pytester, "--eventlet-hub=epolls,asyncio", "-rA")
-    result.assert_outcomes(passed=16)
+    result.assert_outcomes(passed=20)
     assert not found(pytester.path)
 
 
