@@ -123,8 +123,10 @@ def _is_python(pdb: Any, name: str, argument: str) -> bool:
     frame = getattr(pdb, "curframe", None)
     if not isinstance(frame, FrameType):
         return False
-    # Python 3.12 and older keep here what was assigned at the prompt.
-    scope = getattr(pdb, "curframe_locals", None) or frame.f_locals
+    scope = frame.f_locals
+    if sys.version_info < (3, 13):
+        # What was assigned at the prompt is here alone; from 3.14 on to read it is deprecated.
+        scope = getattr(pdb, "curframe_locals", None) or scope
     return not argument.strip() and (name in scope or name in frame.f_globals)
 
 

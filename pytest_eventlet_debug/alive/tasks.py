@@ -372,7 +372,8 @@ class _Look:
         owner = scope["self"]
         kind = type(owner)
         bases = {base.__name__ for base in kind.__mro__ if base.__module__.startswith("asyncio.")}
-        if name == "__aexit__" and "TaskGroup" in bases:
+        # From Python 3.13.1 on it waits in _aexit(), which __aexit__() awaits.
+        if name in ("__aexit__", "_aexit") and "TaskGroup" in bases:
             members = _pending(getattr(owner, "_tasks", ()))
             return Waits("TaskGroup", f"TaskGroup of {len(members)}"), members, members
         waiting = getattr(owner, "_waiters", None)
