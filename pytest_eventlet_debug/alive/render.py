@@ -354,6 +354,9 @@ def render_hubs(hubs: Sequence[HubState], max_entries: int = MAX_GROUPS) -> str:
             )
         if len(hub.listeners) > max_entries:
             lines.append(f"  ... {len(hub.listeners) - max_entries:,} more listeners")
+        lines += [
+            f"  woken for {each}, for which nobody waits" for each in hub.strays[:max_entries]
+        ]
         lines += _timers(hub, max_entries)
     return "\n".join(lines) + "\n"
 
