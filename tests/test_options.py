@@ -188,6 +188,11 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (["--eventlet-timeout=soon"], "--eventlet-timeout", "'soon' must be a number"),
         (["--cprofile", "--eventlet-keep=x"], "--eventlet-keep", "'x' must be all or failed"),
         (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' must be warn or fail"),
+        (
+            ["--eventlet-blocked", "tests/"],
+            "--eventlet-blocked",
+            "'tests/' must be a number of seconds from 0.01, after an equals sign",
+        ),
         (["--cprofile", "--eventlet-phases=x"], "--eventlet-phases", "'x' must be a comma list"),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
         (["--strace", "--strace-limit=9"], "--strace-limit", "'9' must be a size of 100K"),

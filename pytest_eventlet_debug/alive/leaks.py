@@ -33,6 +33,7 @@ import pytest
 
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.endings import EndingWatch
+from pytest_eventlet_debug.alive.fixture_values import FixtureValues
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
@@ -92,6 +93,7 @@ class LeakWatch:
         self._spawns = SpawnWatch()
         self._origins = Origins()
         self._endings = EndingWatch()
+        self._fixtures = FixtureValues()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
@@ -115,8 +117,12 @@ class LeakWatch:
     ) -> Generator[None, object, object]:
         result = yield
         if fixturedef.scope != "function":
+            self._fixtures.begin(fixturedef)
             self._accept()
         return result
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        self._fixtures.end(fixturedef)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -170,6 +176,7 @@ class LeakWatch:
             _wait_for(found.still_ending)
             gc.collect()
             census = self._look()
+            self._known.excuse(self._fixtures.reached(), census)
             found = self._find(census, nodeid)
         self._late = found.late
         self._known.accept(census)
@@ -409,6 +416,19 @@ class _Known:
         """Say whether it is the very same object that was there."""
         known = self._things.get(id(thing))
         return known is not None and known() is thing
+
+    def excuse(self, things: Iterable[Any], census: _Census) -> None:
+        """Take some objects for known, with the descriptors and threads that are theirs."""
+        threads = {id(thread): ident for ident, thread in census.threads.items()}
+        for thing in things:
+            with contextlib.suppress(TypeError):
+                self._things[id(thing)] = weakref.ref(thing)
+            if id(thing) in threads:
+                self.threads[threads[id(thing)]] = id(thing)
+            if issubclass(type(thing), (_socket.socket, io.FileIO)):
+                with contextlib.suppress(ValueError, OSError):
+                    number = thing.fileno()
+                    self.files[number] = census.files.get(number, "")
 
     def accept(self, census: _Census) -> None:
         """Take all that is there now for known, and forget what has gone."""
