@@ -23,11 +23,13 @@ setup(
     cmdclass={"bdist_wheel": Wheel},
     ext_modules=[
         Extension(
-            "pytest_eventlet_debug.profiling._native",
-            ["pytest_eventlet_debug/profiling/_native.c"],
+            f"pytest_eventlet_debug.{name}",
+            [f"pytest_eventlet_debug/{name.replace('.', '/')}.c"],
             extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
-            # Where there is no compiler, profiles are counted in Python.
+            # Where there is no compiler, profiles are counted in Python, and stalls are
+            # noticed when they are over.
             optional=True,
         )
+        for name in ("profiling._native", "stalls._watcher")
     ],
 )

@@ -24,6 +24,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "capture.py": ("20", "64"),
     "profile.py": ("1",),
     "alive.py": ("--quick",),
+    "stalls.py": ("--quick",),
     "analysis.py": ("50000",),
 }
 

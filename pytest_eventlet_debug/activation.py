@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
     from pytest_eventlet_debug.isolation import Isolation
     from pytest_eventlet_debug.recording import Recording
+    from pytest_eventlet_debug.stalls.watch import StallWatch
 
 _SUMMARY = "eventlet-debug-summary"
 
@@ -52,6 +53,7 @@ class Activation:
         self._child: ChildAssignment | None = roles.own_child_assignment()
         self._recording: Recording | None = None
         self._isolation: Isolation | None = None
+        self._stalls: StallWatch | None = None
         self._distributes = False
         self.settings = self._read_settings()
         self._own_run = f"{time.time_ns():x}-{os.getpid():x}"
@@ -307,13 +309,28 @@ class Activation:
             # Before the session, which closes the artifacts that this one adds to.
             recording = self._need_recording()
             register(AliveDump(self._config, recording.directory, self.settings.redact))
-        if self.settings.records or self.settings.dump_asyncio_tasks:
+        if self.settings.records or self.settings.keeps_own_findings:
             self._need_recording().start_session()
+        if self.settings.blocked is not None:
+            self._register_stalls(self.settings.blocked)
         if self.settings.leaks is not None:
             from pytest_eventlet_debug.alive.leaks import LeakWatch
 
             # After the session, so that it looks when the test's recordings have ended.
             register(LeakWatch(self.settings.leaks, self._own_descriptors))
+
+    def _register_stalls(self, seconds: float) -> None:
+        from pytest_eventlet_debug.stalls.watch import StallWatch
+
+        recording = self._need_recording()
+        self._stalls = StallWatch(
+            seconds,
+            fails=self.settings.blocked_fail,
+            hub=self.hub.name,
+            directory=recording.directory,
+            redact=self.settings.redact,
+        )
+        self._config.pluginmanager.register(self._stalls)
 
     def _register_names(self) -> None:
         """Have the tests named after the hub, and taken by these names."""
@@ -331,6 +348,7 @@ class Activation:
         helper = self._recording.helper.started if self._recording is not None else None
         own = {helper.fileno()} if helper is not None else set()
         own |= run_lock.descriptors()
+        own |= self._stalls.descriptors if self._stalls is not None else set()
         return own | ({self._child.descriptor} if self._child is not None else set())
 
     def directory(self, item: pytest.Item) -> Path:

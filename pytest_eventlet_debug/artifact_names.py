@@ -21,6 +21,8 @@ PROFILE_FILE: Final = "profile.cprof"
 CALLGRIND_FILE: Final = "profile.callgrind"
 PROFILE_FACTS_FILE: Final = "profile.json"
 FINDINGS_FILE: Final = "findings.json"
+#: What the test process itself found out, for ``findings.json``.
+STALLS_FILE: Final = "stalls.json"
 
 #: What was alive as a test failed.
 TASKS_FILE: Final = "tasks.txt"

@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 #: Bytes below which a limit would leave nothing that tells anything.
 LEAST_SIZE = 100_000
 
+#: Seconds below which every import and every collection of garbage would be a stall.
+LEAST_THRESHOLD = 0.01
+
 
 class Option(Generic[_T]):
     """One option of the command line, and its twin in the ini file.
@@ -34,6 +37,7 @@ class Option(Generic[_T]):
 
     ini_type: Literal["string", "bool"] = "string"
     action: Literal["store", "store_true", "append"] = "store"
+    bare: str | None = None
 
     def __init__(
         self,
@@ -74,6 +78,8 @@ class Option(Generic[_T]):
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         """Add the option and its ini twin. The default is ``None``, so that ini counts."""
         metavar: dict[str, Any] = {"metavar": self.metavar} if self.metavar else {}
+        if self.bare is not None:
+            metavar |= {"nargs": "?", "const": self.bare}
         group.addoption(
             self.flag,
             dest=self.dest,
@@ -185,6 +191,7 @@ class Value(Option[_T]):
     """Anything that a function makes of a text.
 
     :param parse: returns the value, or raises :class:`ValueError` with what would do.
+    :param bare: what the option stands for without a value; ``None`` where it needs one.
     """
 
     def __init__(
@@ -197,8 +204,10 @@ class Value(Option[_T]):
         default: _T,
         activates: bool = False,
         repeatable: bool = False,
+        bare: str | None = None,
     ) -> None:
         super().__init__(flag, metavar, words, default=default, activates=activates)
+        self.bare = bare
         self._parse = parse
         if repeatable:
             self.action = "append"
@@ -278,6 +287,19 @@ def seconds(text: str) -> float | None:
     if not 0 <= number < math.inf:
         raise ValueError("must be a number of seconds, 0 for no limit")
     return number or None
+
+
+def threshold(text: str) -> float:
+    """Parse a number of seconds from a hundredth."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not LEAST_THRESHOLD <= number < math.inf:
+        raise ValueError(
+            f"must be a number of seconds from {LEAST_THRESHOLD}, after an equals sign"
+        )
+    return number
 
 
 def size(text: str) -> int | None:

@@ -122,6 +122,23 @@ class Options(Values):
         default=None,
         activates=True,
     )
+    #: Seconds for which one greenthread may hold the hub, or ``None`` for no limit.
+    blocked: Option[float | None] = Value(
+        "--eventlet-blocked",
+        "SECONDS",
+        "Warn of each greenthread that holds the hub for longer while others have something to "
+        "do, with the line that it is at. Without =SECONDS: 0.1. Default: off.",
+        option_types.threshold,
+        default=None,
+        activates=True,
+        bare="0.1",
+    )
+    #: Whether a test fails for it.
+    blocked_fail: Option[bool] = Switch(
+        "--eventlet-blocked-fail",
+        "Fail the tests that --eventlet-blocked would warn of, in their teardown.",
+        activates=True,
+    )
     #: The file for a summary of the run in Markdown, or ``None``.
     summary_file: Option[Path | None] = PathOption(
         "--eventlet-summary",

@@ -15,6 +15,11 @@ def tests(count: int) -> str:
     return "1 test" if count == 1 else f"{count} tests"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return ``1 timer``, ``2 timers``."""
+    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def first(lines: Iterable[str]) -> Iterator[str]:
     """Yield the first lines, and how many more there are."""
     source = iter(lines)

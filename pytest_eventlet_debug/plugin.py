@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 _activation_key = pytest.StashKey["Activation"]()
 
-_MARKER = (
+_MARKERS = (
     "eventlet_hub(name, ...): run the test under these eventlet hubs only, and skip it "
-    "under others."
+    "under others.",
+    "eventlet_blocks(seconds): let the test hold the hub for so long, whatever "
+    "--eventlet-blocked says; without a number, for ever.",
 )
 
 
@@ -51,7 +53,8 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", _MARKER)
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
 
 
 @pytest.hookimpl(tryfirst=True)

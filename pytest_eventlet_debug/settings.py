@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_eventlet_debug import option_types
 from pytest_eventlet_debug import tracer_registry as registry
 from pytest_eventlet_debug.hubs.names import Hub
 from pytest_eventlet_debug.hubs.names import HubNameError
@@ -38,6 +39,8 @@ class Settings(Options):
         super().__init__(config, all_options())
         self._tracing = tracing
         self._artifacts_asked = self.artifacts
+        if self.blocked_fail and self.blocked is None:
+            self._values[Options.blocked.dest] = option_types.threshold(Options.blocked.bare or "")
         self.hubs = select_hubs(hub) if hub is not None else _hubs(config, self.hub_names)
         if self.compare_fail and self.compare is None:
             name = Options.compare_fail.name(config)
@@ -69,6 +72,11 @@ class Settings(Options):
         """Whether these tracers record the tests that this process runs."""
         wanted = self._tracing == "on" or (self._tracing == "as asked" and not self.retrace)
         return wanted and bool(self.tracers)
+
+    @property
+    def keeps_own_findings(self) -> bool:
+        """Whether test processes write files of their own, tracers or not."""
+        return self.dump_asyncio_tasks or self.blocked is not None
 
     @property
     def needs_children(self) -> bool:

@@ -11,6 +11,12 @@ class EventletDebugWarning(pytest.PytestWarning):
     __module__ = "pytest_eventlet_debug"
 
 
+class EventletStallWarning(pytest.PytestWarning):
+    """A test held the hub for too long while others had something to do."""
+
+    __module__ = "pytest_eventlet_debug"
+
+
 class EventletLeakWarning(pytest.PytestWarning):
     """A test left something behind that was not there before it."""
 

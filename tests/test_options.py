@@ -188,6 +188,11 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (["--eventlet-timeout=soon"], "--eventlet-timeout", "'soon' must be a number"),
         (["--cprofile", "--eventlet-keep=x"], "--eventlet-keep", "'x' must be all or failed"),
         (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' must be warn or fail"),
+        (
+            ["--eventlet-blocked", "tests/"],
+            "--eventlet-blocked",
+            "'tests/' must be a number of seconds from 0.01, after an equals sign",
+        ),
         (["--cprofile", "--eventlet-phases=x"], "--eventlet-phases", "'x' must be a comma list"),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
         (["--strace", "--strace-limit=9"], "--strace-limit", "'9' must be a size of 100K"),
@@ -336,7 +341,7 @@ def test_every_option_stands_in_one_group_of_the_help(pytester: pytest.Pytester)
         for line in lines[start:end]
         if re.match(f"  ({ours})", line)
     ]
-    assert len(flags) == 29
+    assert len(flags) == 31
     assert in_group == flags
 
 
@@ -348,7 +353,7 @@ def test_an_options_name_in_the_code_says_whose_it_is_and_is_no_other_ones(
         def pytest_report_header(config):
             names = [o.dest for g in config._parser._groups for o in g.options]
             ours = [n for n in names if n and n.startswith("eventlet_")]
-            assert len(ours) == len(set(ours)) == 29
+            assert len(ours) == len(set(ours)) == 31
             assert not {"strace", "pcap", "cprofile"}.intersection(names)
             assert all(getattr(config.option, name) is None for name in ours)
             return "all is well"

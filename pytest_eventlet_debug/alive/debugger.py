@@ -1,4 +1,4 @@
-"""The commands ``tasks``, ``greenlets`` and ``hub`` of the debugger that pytest opens."""
+"""The commands of the debugger that pytest opens: tasks, greenlets, hub, and greenlet."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ import sys
 from types import FrameType
 from typing import Any
 
+from pytest_eventlet_debug.alive import frames_of
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.model import Frame
+from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 
-HINT = "(tasks, greenlets and hub print this again; a word after them narrows it)\n"
+HINT = (
+    "(tasks, greenlets and hub print this again; a word after them narrows it; "
+    "greenlet N moves into a greenthread)\n"
+)
 
 # Variables may well have the short names; these are for then.
 _LONG = {"tasks": "all_tasks", "greenlets": "all_greenlets", "hub": "all_hubs"}
+_LONG |= {"greenlet": "to_greenlet"}
 
 _HELP = {
     "tasks": """tasks [word]
@@ -35,6 +41,12 @@ _HELP = {
 
         Print the living greenthreads with their stacks and what they wait on, and the
         other threads. With a word, only those in whose name, functions or wait it occurs.
+        """,
+    "greenlet": """greenlet [number]
+
+        Move into the frames of a greenthread that waits, as greenlets numbers them, so that
+        up, down, where, list and p mean these. With 0 or main, come back; whatever goes on
+        with the program comes back, too. Without a number, say where you are.
         """,
     "hub": """hub [word]
 
@@ -51,10 +63,11 @@ def show(alive: Alive) -> str:
     """Return everything, without the parts of which there is nothing to say."""
     text = render_tasks(alive.tasks, cancelled=alive.cancelled)
     if alive.greenthreads.greenthreads or alive.greenthreads.threads:
-        text += render_greenthreads(alive.greenthreads)
+        numbers = _numbers.of(frames_of.living_greenlets())
+        text += render_greenthreads(alive.greenthreads, numbers=numbers)
     if alive.hubs:
         text += render_hubs(alive.hubs)
-    return text
+    return text + render_endings(alive.endings)
 
 
 def add_commands(pdb: Any, take: Callable[[], Alive]) -> bool:
@@ -68,9 +81,9 @@ def add_commands(pdb: Any, take: Callable[[], Alive]) -> bool:
     kind = type(pdb)
     # pytest makes a class of its own for whatever --pdbcls names; only that one is changed.
     ours = "_pytest_capman" in kind.__dict__
-    for name, render in _COMMANDS.items():
+    for name, answer in _answers(take).items():
         for each in (name, _LONG[name]):
-            command = _command(each, name, render, take)
+            command = _command(each, name, answer)
             if ours and not hasattr(kind, f"do_{each}"):
                 setattr(kind, f"do_{each}", command)
             elif not hasattr(pdb, f"do_{each}"):
@@ -78,17 +91,15 @@ def add_commands(pdb: Any, take: Callable[[], Alive]) -> bool:
     return True
 
 
-def _command(
-    called: str, name: str, render: Callable[[Alive, str], str], take: Callable[[], Alive]
-) -> Any:
+def _command(called: str, name: str, answer: Callable[[Any, str], str]) -> Any:
     def do(self: Any, argument: str) -> Any:
         try:
-            if _is_python(self, called, argument):
+            if _is_python(self, called, argument):  # a variable has the name
                 line = getattr(self, "lastcmd", "") or ""
                 if not line.lstrip("! ").startswith(called):
                     line = f"{called} {argument}"
                 return _run(self, called, name, line)
-            write(self.stdout, render(take(), argument.strip()))
+            write(self.stdout, answer(self, argument.strip()))
         except BaseException as error:
             complain(getattr(self, "stdout", sys.stdout), error)
         return None
@@ -112,8 +123,10 @@ def _is_python(pdb: Any, name: str, argument: str) -> bool:
     frame = getattr(pdb, "curframe", None)
     if not isinstance(frame, FrameType):
         return False
-    # Python 3.12 and older keep here what was assigned at the prompt.
-    scope = getattr(pdb, "curframe_locals", None) or frame.f_locals
+    scope = frame.f_locals
+    if sys.version_info < (3, 13):
+        # What was assigned at the prompt is here alone; from 3.14 on to read it is deprecated.
+        scope = getattr(pdb, "curframe_locals", None) or scope
     return not argument.strip() and (name in scope or name in frame.f_globals)
 
 
@@ -192,23 +205,30 @@ def _tasks(alive: Alive, word: str) -> str:
 
 
 def _greenlets(alive: Alive, word: str) -> str:
+    numbers = _numbers.of(frames_of.living_greenlets())
     if not word:
-        return render_greenthreads(alive.greenthreads)
+        return render_greenthreads(alive.greenthreads, numbers=numbers)
     narrowed = narrow_greenthreads(alive.greenthreads, word)
     if not narrowed.greenthreads and not narrowed.threads:
         return f"no greenthread of {len(alive.greenthreads.greenthreads):,} has {word!r}\n"
-    return render_greenthreads(narrowed)
+    return render_greenthreads(narrowed, numbers=numbers)
 
 
 def _hub(alive: Alive, word: str) -> str:
     return render_hubs(narrow_hubs(alive.hubs, word) if word else alive.hubs)
 
 
-_COMMANDS: dict[str, Callable[[Alive, str], str]] = {
-    "tasks": _tasks,
-    "greenlets": _greenlets,
-    "hub": _hub,
-}
+_numbers = frames_of.Numbers()
+
+
+def _answers(take: Callable[[], Alive]) -> dict[str, Callable[[Any, str], str]]:
+    """Return what each command prints, given the debugger and what was typed after it."""
+    return {
+        "tasks": lambda pdb, word: _tasks(take(), word),
+        "greenlets": lambda pdb, word: _greenlets(take(), word),
+        "hub": lambda pdb, word: _hub(take(), word),
+        "greenlet": lambda pdb, word: frames_of.move(pdb, word, _numbers),
+    }
 
 
 def opens_before_the_test() -> bool:

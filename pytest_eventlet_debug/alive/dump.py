@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from pytest_eventlet_debug.alive import debugger
+from pytest_eventlet_debug.alive.endings import EndingWatch
+from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
@@ -55,7 +57,10 @@ class AliveDump:
         self._in_reports = not config.option.usepdb
         self._watch = AsyncioWatch()
         self._spawns = SpawnWatch()
-        self._timeouts = TimeoutWatch(lambda frame: take((), self._others, frame))
+        self._endings = EndingWatch()
+        self._timeouts = TimeoutWatch(
+            lambda frame: take((), self._others, frame, self._endings.last())
+        )
         self._error: BaseException | None = None
         self._as_it_failed: tuple[int, Alive] | None = None
         self._others: frozenset[int] = frozenset()
@@ -74,6 +79,7 @@ class AliveDump:
         with Shield():  # what is not watched is not shown
             self._watch.forget()
             self._watch.look_again()
+            self._endings.begin()
             self._timeouts.begin()
             self._spawns.look_again()
             if self._in_reports and not self._unittest:
@@ -83,12 +89,14 @@ class AliveDump:
     def pytest_runtest_call(self) -> None:
         with Shield():
             self._watch.look_again()
+            self._endings.look_again()
             self._timeouts.begin()
             self._spawns.look_again()
 
     def pytest_unconfigure(self) -> None:
         with Shield():
             self._watch.stop()
+            self._endings.stop()
             self._timeouts.stop()
             self._spawns.stop()
         for kind, name, original in self._unittest:
@@ -119,7 +127,9 @@ class AliveDump:
         return call
 
     def _take(self, error: BaseException | None) -> Alive:
-        return self._timeouts.of(error) or take(self._watch.cancelled_by(error), self._others)
+        return self._timeouts.of(error) or take(
+            self._watch.cancelled_by(error), self._others, None, self._endings.last()
+        )
 
     # Outside of what judges xfail, inside of the session that closes the artifacts.
     @pytest.hookimpl(wrapper=True)
@@ -155,6 +165,7 @@ class AliveDump:
                 render_tasks(alive.tasks, _MAX_GROUPS_IN_FILE, alive.cancelled),
                 render_greenthreads(alive.greenthreads, _MAX_GROUPS_IN_FILE),
                 render_hubs(alive.hubs, _MAX_GROUPS_IN_FILE),
+                render_endings(alive.endings),
             )
         )
         files.append(path, self._redact(text).encode("utf-8", "backslashreplace"))
@@ -188,4 +199,6 @@ def sections(alive: Alive) -> list[tuple[str, str]]:
         found.append(("Greenthreads", render_greenthreads(alive.greenthreads)))
     if any(hub.listeners or hub.timers for hub in alive.hubs):
         found.append(("Hub", render_hubs(alive.hubs)))
+    if alive.endings:
+        found.append(("Cancelled and killed", render_endings(alive.endings)))
     return [(name, text.rstrip("\n")) for name, text in found]

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive import holders
+from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import Frame
@@ -90,6 +91,8 @@ class Greenthread(NamedTuple):
     """Whether the test itself runs in it."""
     spawned: Frame | None = None
     """The line that spawned it, where that was watched."""
+    killed: Frame | None = None
+    """The line that killed it, which it has not come to or did not heed."""
 
 
 class Thread(NamedTuple):
@@ -193,10 +196,13 @@ class Look:
     def describe(self, greenlet: Any) -> Greenthread | None:
         """Return what a greenlet does; ``None`` if it has ended or is not of interest."""
         described = self._describe(greenlet)
-        site = getattr(greenlet, "__dict__", {}).get(SITE)
-        if described is None or site is None:
-            return described
-        return described._replace(spawned=self._frames.at(*site))
+        if described is None:
+            return None
+        known = getattr(greenlet, "__dict__", {})
+        spawned, killed = (
+            self._frames.at(*known[name]) if name in known else None for name in (SITE, ENDED)
+        )
+        return described._replace(spawned=spawned, killed=killed)
 
     def _describe(self, greenlet: Any) -> Greenthread | None:
         is_current = greenlet is self._current

@@ -134,9 +134,26 @@ def _pick(objects: list[Any], wanted: dict[str, tuple[type, ...]]) -> dict[str, 
 def _heap(found: dict[str, list[Any]]) -> Heap:
     frozen = gc.get_freeze_count() > _FROZEN_AT_START
     hub = getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
-    if hub is not None and frozen and not any(each is hub for each in found.get("hubs", ())):
-        found.setdefault("hubs", []).append(hub)
+    if frozen:
+        # What gc.freeze() hides is known elsewhere, too.
+        _add(found, "hubs", hub)
+        _add(found, "loops", getattr(hub, "loop", None))
+        _add(found, "loops", _running_loop())
     return Heap(**{name: tuple(things) for name, things in found.items()}, frozen=frozen)
+
+
+def _add(found: dict[str, list[Any]], name: str, thing: Any) -> None:
+    if thing is not None and not any(each is thing for each in found.get(name, ())):
+        found.setdefault(name, []).append(thing)
+
+
+def _running_loop() -> Any:
+    events = sys.modules.get("asyncio.events")
+    get = getattr(events, "_get_running_loop", None)
+    try:
+        return get() if get is not None else None
+    except Exception:
+        return None  # a mock's
 
 
 def _wanted() -> dict[str, tuple[type, ...]]:

@@ -47,6 +47,8 @@ class HubState(NamedTuple):
     listeners: tuple[WatchedDescriptor, ...]
     timers: tuple[PendingCall, ...]
     """The next one first."""
+    strays: tuple[str, ...] = ()
+    """Descriptors that the hub is woken for in vain, with what they are."""
 
 
 def find_hubs(heap: Heap | None = None, look: Look | None = None) -> tuple[HubState, ...]:
@@ -67,7 +69,7 @@ def find_hubs(heap: Heap | None = None, look: Look | None = None) -> tuple[HubSt
         except Exception:
             continue
         # One that was replaced and has nothing left to do is nobody's concern.
-        if state.current or state.running or state.listeners or state.timers:
+        if state.current or state.running or state.listeners or state.timers or state.strays:
             found.append(state)
     found.sort(key=lambda state: not state.current)
     return tuple(found)
@@ -119,4 +121,5 @@ def _state(hub: Any, current: bool, look: Look) -> HubState:
         PendingCall(max(each.seconds, 0.0), describe_timer(each, look))
         for each in look.wakers.timers.get(id(hub), ())
     )
-    return HubState(hub_name(hub), bool(hub.running), current, listeners, timers)
+    strays = tuple(f"fd {fd}, {descriptors.describe(fd)}" for fd in look.watched.strays(hub))
+    return HubState(hub_name(hub), bool(hub.running), current, listeners, timers, strays)

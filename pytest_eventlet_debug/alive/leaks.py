@@ -32,6 +32,8 @@ import psutil
 import pytest
 
 from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive.endings import EndingWatch
+from pytest_eventlet_debug.alive.fixture_values import FixtureValues
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
@@ -90,12 +92,15 @@ class LeakWatch:
         self._begun = False
         self._spawns = SpawnWatch()
         self._origins = Origins()
+        self._endings = EndingWatch()
+        self._fixtures = FixtureValues()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
         self._failed = False
         self._spawns.look_again()
         self._origins.begin()
+        self._endings.look_again()
         if not self._begun:
             self._begun = True
             self._accept()
@@ -104,6 +109,7 @@ class LeakWatch:
     def pytest_unconfigure(self) -> None:
         self._spawns.stop()
         self._origins.stop()
+        self._endings.stop()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
@@ -111,8 +117,12 @@ class LeakWatch:
     ) -> Generator[None, object, object]:
         result = yield
         if fixturedef.scope != "function":
+            self._fixtures.begin(fixturedef)
             self._accept()
         return result
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        self._fixtures.end(fixturedef)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -166,6 +176,7 @@ class LeakWatch:
             _wait_for(found.still_ending)
             gc.collect()
             census = self._look()
+            self._known.excuse(self._fixtures.reached(), census)
             found = self._find(census, nodeid)
         self._late = found.late
         self._known.accept(census)
@@ -406,6 +417,19 @@ class _Known:
         known = self._things.get(id(thing))
         return known is not None and known() is thing
 
+    def excuse(self, things: Iterable[Any], census: _Census) -> None:
+        """Take some objects for known, with the descriptors and threads that are theirs."""
+        threads = {id(thread): ident for ident, thread in census.threads.items()}
+        for thing in things:
+            with contextlib.suppress(TypeError):
+                self._things[id(thing)] = weakref.ref(thing)
+            if id(thing) in threads:
+                self.threads[threads[id(thing)]] = id(thing)
+            if issubclass(type(thing), (_socket.socket, io.FileIO)):
+                with contextlib.suppress(ValueError, OSError):
+                    number = thing.fileno()
+                    self.files[number] = census.files.get(number, "")
+
     def accept(self, census: _Census) -> None:
         """Take all that is there now for known, and forget what has gone."""
         things: dict[int, weakref.ref[Any]] = {}
@@ -543,7 +567,8 @@ class _Findings:
                 users = [each for each in task.stack if not is_of_asyncio(each)]
                 place = _place(task.created or (users[-1] if users else None))
                 line = f"task {task.name}, {task.coroutine}{place}, {task.state}"
-                self._add(self._nodeid, f"{line}{_waits(task.waits)}")
+                by = f", cancelled{_place(task.cancelled)}" if task.cancelled is not None else ""
+                self._add(self._nodeid, f"{line}{_waits(task.waits)}{by}")
 
     def _judge_wakers(self, census: _Census, known: _Known, reported: set[int]) -> None:
         late = {id(each.greenlet()) for each in self.late.greenlets}
@@ -632,10 +657,12 @@ def _due_wakers(look: Look, greenlet: Any) -> list[int]:
 
 def _greenthread_line(each: Greenthread) -> str:
     place = _place(each.stack[-1] if each.stack else None)
-    spawned = ""
-    if each.spawned is not None:
-        spawned = f", spawned at {each.spawned.filename}:{each.spawned.lineno}"
-    return f"greenthread {each.name}{place}{_waits(each.waits)}{spawned}"
+    by = "".join(
+        f", {verb} at {frame.filename}:{frame.lineno}"
+        for verb, frame in (("spawned", each.spawned), ("killed", each.killed))
+        if frame is not None
+    )
+    return f"greenthread {each.name}{place}{_waits(each.waits)}{by}"
 
 
 def _place(frame: Frame | None) -> str:

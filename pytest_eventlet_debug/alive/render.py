@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import os
@@ -12,6 +13,7 @@ import re
 from typing import TypeVar
 
 from pytest_eventlet_debug.alive import source
+from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Thread
@@ -150,7 +152,15 @@ class _TaskTree:
                 else None
             )
             waits = task.waits.kind if task.waits is not None else None
-            own = (task.loop, task.state, task.coroutine, task.stack, waits, task.created)
+            own = (
+                task.loop,
+                task.state,
+                task.coroutine,
+                task.stack,
+                waits,
+                task.created,
+                task.cancelled,
+            )
             kind = (own, below)
             group = self._numbers.setdefault(kind, len(self._numbers))
             self._group_of[number] = group
@@ -185,10 +195,10 @@ class _TaskTree:
         self._shown.update(task.id for task in group)
         if len(group) > 1:
             lines.append(f"{indent}  {_more_like_it([task.name for task in group[1:]])}")
-        if first.created is not None:
-            created = first.created
-            where = f"{_path(created.filename)}:{created.lineno} in {created.function}"
-            lines.append(f"{indent}  created at {where}")
+        for verb, place in (("created", first.created), ("cancelled", first.cancelled)):
+            if place is not None:
+                where = f"{_path(place.filename)}:{place.lineno} in {place.function}"
+                lines.append(f"{indent}  {verb} at {where}")
         frames = _frames(_without_asyncio(first) if first.waits is not None else first.stack)
         lines += [f"{indent}  {line}" for line in frames]
         waits = _waits([task.waits for task in group])
@@ -208,8 +218,15 @@ class _TaskTree:
         return lines
 
 
-def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) -> str:
-    """Return greenthreads and threads as text that ends in a newline."""
+def render_greenthreads(
+    alive: AliveGreenthreads,
+    max_groups: int = MAX_GROUPS,
+    numbers: Mapping[int, int] | None = None,
+) -> str:
+    """Return greenthreads and threads as text that ends in a newline.
+
+    :param numbers: by id, what greenlets are called in the debugger; none elsewhere.
+    """
     lines: list[str] = []
     count = len(alive.greenthreads)
     lines.append(f"greenthreads: {count:,}" if count else "no greenthreads")
@@ -219,7 +236,7 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
     groups = _by_kind(
         alive.greenthreads,
         lambda each: (
-            *(each.name, each.state, each.thread, each.stack, each.spawned),
+            *(each.name, each.state, each.thread, each.stack, each.spawned, each.killed),
             each.waits.kind if each.waits else None,
             each.timeout is None,
         ),
@@ -232,13 +249,23 @@ def render_greenthreads(alive: AliveGreenthreads, max_groups: int = MAX_GROUPS) 
         )
     )
     for group in groups[:max_groups]:
-        lines += _greenthread(group)
+        lines += _greenthread(group, numbers or {})
     cut = groups[max_groups:]
     if cut:
         number = sum(map(len, cut))
         lines.append(f"  ... {number:,} more with {len(cut):,} other stacks are not shown")
     lines += _threads(alive.threads, max_groups)
     return "\n".join(lines) + "\n"
+
+
+def render_endings(endings: Sequence[Ending]) -> str:
+    """Return who cancelled and killed whom as text; nothing where there was nobody."""
+    lines = [
+        f"{each.what} was {each.verb} at {_path(each.place.filename)}:{each.place.lineno} "
+        f"in {each.place.function}, by {each.by}\n"
+        for each in endings
+    ]
+    return "".join(lines)
 
 
 def _deadlocks(alive: AliveGreenthreads) -> list[str]:
@@ -258,15 +285,25 @@ def _deadlocks(alive: AliveGreenthreads) -> list[str]:
     return lines
 
 
-def _greenthread(group: list[Greenthread]) -> list[str]:
+def _numbered(group: list[Greenthread], numbers: Mapping[int, int]) -> str:
+    known = sorted(numbers[each.id] for each in group if each.id in numbers)
+    if not known:
+        return ""
+    more = ", ..." if len(known) > MAX_NAMES else ""
+    return f"  (greenlet {', '.join(map(str, known[:MAX_NAMES]))}{more})"
+
+
+def _greenthread(group: list[Greenthread], numbers: Mapping[int, int]) -> list[str]:
     first = group[0]
     thread = f", in thread {first.thread}" if first.thread else ""
     lines = [f"  {first.name}  {first.state}{thread}"]
     if len(group) > 1:
         lines[0] += f"  x {len(group):,}"
-    if first.spawned is not None:
-        where = f"{_path(first.spawned.filename)}:{first.spawned.lineno}"
-        lines.append(f"    spawned at {where} in {first.spawned.function}")
+    lines[0] += _numbered(group, numbers)
+    for verb, place in (("spawned", first.spawned), ("killed", first.killed)):
+        if place is not None:
+            where = f"{_path(place.filename)}:{place.lineno} in {place.function}"
+            lines.append(f"    {verb} at {where}")
     lines += [f"    {line}" for line in _frames(first.stack)]
     waits = _waits([each.waits for each in group])
     if waits:
@@ -317,6 +354,9 @@ def render_hubs(hubs: Sequence[HubState], max_entries: int = MAX_GROUPS) -> str:
             )
         if len(hub.listeners) > max_entries:
             lines.append(f"  ... {len(hub.listeners) - max_entries:,} more listeners")
+        lines += [
+            f"  woken for {each}, for which nobody waits" for each in hub.strays[:max_entries]
+        ]
         lines += _timers(hub, max_entries)
     return "\n".join(lines) + "\n"
 

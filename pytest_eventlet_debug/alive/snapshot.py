@@ -6,6 +6,7 @@ from collections.abc import Container
 import dataclasses
 import types
 
+from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import find_greenthreads
 from pytest_eventlet_debug.alive.heap import collector_paused
@@ -25,24 +26,28 @@ class Alive:
     greenthreads: AliveGreenthreads
     hubs: tuple[HubState, ...]
     cancelled: tuple[Cancelled, ...] = ()
+    endings: tuple[Ending, ...] = ()
 
 
 def take(
     cancelled: tuple[Cancelled, ...] = (),
     ignored: Container[int] = (),
     interrupted: types.FrameType | None = None,
+    endings: tuple[Ending, ...] = (),
 ) -> Alive:
     """Look at everything in one walk over the heap.
 
     :param cancelled: what was seen before; tasks that still live are left out of it.
     :param ignored: the idents of threads that are of no interest.
     :param interrupted: the frame that a signal handler has interrupted.
+    :param endings: who cancelled and killed whom before.
     """
     with collector_paused():
         heap = walk()
         tasks = find_tasks(heap)
         greenthreads = find_greenthreads(heap, ignored, interrupted)
-        return Alive(tasks, greenthreads, find_hubs(heap), _gone(cancelled, tasks))
+        gone = _gone(cancelled, tasks)
+        return Alive(tasks, greenthreads, find_hubs(heap), gone, endings)
 
 
 def _gone(cancelled: tuple[Cancelled, ...], alive: AliveTasks) -> tuple[Cancelled, ...]:

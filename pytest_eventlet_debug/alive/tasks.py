@@ -20,6 +20,7 @@ from typing import Literal
 from typing import NamedTuple
 
 from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.heap import walk
@@ -65,6 +66,8 @@ class Task(NamedTuple):
     """Ids of the tasks without all of which it will not go on."""
     created: Frame | None = None
     """Where it was made."""
+    cancelled: Frame | None = None
+    """The line that cancelled it, which it has not come to or did not heed."""
 
 
 class Loop(NamedTuple):
@@ -244,6 +247,7 @@ class _Look:
             tuple(map(id, awaits)),
             tuple(map(id, needs)),
             self._created(task),
+            self._frames.at(*site) if (site := getattr(task, ENDED, None)) is not None else None,
         )
 
     def _stack(self, frames: list[types.FrameType]) -> tuple[Frame, ...]:
@@ -368,7 +372,8 @@ class _Look:
         owner = scope["self"]
         kind = type(owner)
         bases = {base.__name__ for base in kind.__mro__ if base.__module__.startswith("asyncio.")}
-        if name == "__aexit__" and "TaskGroup" in bases:
+        # From Python 3.13.1 on it waits in _aexit(), which __aexit__() awaits.
+        if name in ("__aexit__", "_aexit") and "TaskGroup" in bases:
             members = _pending(getattr(owner, "_tasks", ()))
             return Waits("TaskGroup", f"TaskGroup of {len(members)}"), members, members
         waiting = getattr(owner, "_waiters", None)

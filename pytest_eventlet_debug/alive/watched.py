@@ -59,12 +59,31 @@ class Watched:
             return f"which the hub's epoll set does not watch for {event}"
         return ""
 
+    def strays(self, hub: Any) -> list[int]:
+        """Return the descriptors that a hub's epoll set has and for which nobody waits.
+
+        Their events wake the hub in vain.
+        """
+        try:
+            selector = getattr(getattr(hub, "loop", None), "_selector", None)
+            entries = self._entries(hub, selector) or {}
+            known = set(selector.get_map()) if selector is not None else set()
+            for waiting in (*hub.listeners.values(), *hub.secondaries.values()):
+                known.update(waiting)
+        except Exception:
+            return []  # a hub of another's making
+        return [fd for fd, entry in entries.items() if fd not in known and _wakes(entry)]
+
     def _entries(self, hub: Any, selector: Any) -> dict[int, _Entry] | None:
         if id(hub) not in self._sets:
             holder = getattr(selector, "_selector", None) or getattr(hub, "poll", None)
             fileno = getattr(holder, "fileno", None)  # select.poll() has none, nor anything to read
             self._sets[id(hub)] = _read_epoll(fileno()) if fileno is not None else None
         return self._sets[id(hub)]
+
+
+def _wakes(entry: _Entry) -> bool:
+    return bool(entry.events & sum(_EVENTS.values()))
 
 
 def _read_epoll(fd: int) -> dict[int, _Entry] | None:

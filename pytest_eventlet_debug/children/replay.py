@@ -278,13 +278,16 @@ class Replay:
         for nodeid, test in list(run.running.items()):
             self._replay_held(run, test)
             path, line, _ = test.location
-            properties = [(DIRECTORY_PROPERTY, str(test.directory))] if test.directory else []
+            properties, named = [], []
+            if test.directory:
+                properties = [(DIRECTORY_PROPERTY, str(test.directory))]
+                named = [("eventlet-debug", f"artifacts: {test.directory}")]
             report = pytest.TestReport(
                 nodeid=nodeid,
                 location=test.location,
                 keywords={},
                 outcome="failed",
-                longrepr=Evidence(path, line, verdict, sections),
+                longrepr=Evidence(path, line, verdict, [*sections, *named]),
                 # Reporters take one report on the call and one on the teardown, not two.
                 when="teardown" if "call" in test.phases else "call",
                 user_properties=properties,

@@ -41,6 +41,7 @@ from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.cuts import is_cut
 from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings import stalls
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -123,11 +124,14 @@ def finish(
         found = [*detection.findings(), *_of(test, told)]
         if is_cut(each):
             found = list(_of_cut(found))
+        if block is None:
+            found = stalls.joined(stalls.read(each), found)
         findings += _in_block(found, block)
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
         if block is None and (each / STRACE_FILE).exists():
             tally = detection.tally()
-    if any((each / name).exists() for each in recorded(directory) for name in _FOUND_IN):
+    found_in = (each / name for each in recorded(directory) for name in _FOUND_IN)
+    if findings or any(path.exists() for path in found_in):
         findings_file.write(directory, findings, problems, tally)
     note_artifacts(directory)
 

@@ -4,6 +4,8 @@ The tracer makes them and the reader of traces takes them for what they mean::
 
     access("/.eventlet-debug/phase/<unix ns>/<phase>/<node id>", F_OK)
     access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
+    access("/.eventlet-debug/watcher/<thread>", F_OK)
+    access("/.eventlet-debug/watcher", F_OK)
 
 The helper puts one of its own into a trace whose middle it has cut out, see
 :func:`left_out`.
@@ -20,6 +22,8 @@ PREFIX: Final = "/.eventlet-debug/"
 
 PHASE: Final = "phase"
 GREENLET: Final = "greenlet"
+#: Made of the thread that watches for stalls, and by it; see ``stalls/_watcher.c``.
+WATCHER: Final = "watcher"
 
 #: The calls that C libraries make of access(3).
 CALLS: Final = ("access", "faccessat", "faccessat2")

@@ -25,6 +25,7 @@ from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
+from pytest_eventlet_debug.recordings.own_thread import without_own_thread
 from pytest_eventlet_debug.recordings.packets import ACK
 from pytest_eventlet_debug.recordings.packets import FIN
 from pytest_eventlet_debug.recordings.packets import PSH
@@ -153,7 +154,7 @@ def _read_log(directory: Path, take: Callable[[Iterable[Event]], object]) -> lis
     if path.exists():
         try:
             with open_log(path) as log:
-                take(parse(log))
+                take(without_own_thread(parse(log)))
         except StraceLogError as error:
             return [f"{STRACE_FILE}: {error}"]
     return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import sys
+import types
 from typing import Any
 
 #: What ``greenlet.settrace`` calls: ``"switch"`` or ``"throw"`` and ``(origin, target)``.
@@ -153,7 +154,7 @@ class Labels:
             known = (self._count, self._first_look(target, origin) or "")
             self._labels[target] = known
         elif not known[1]:
-            known = (known[0], _function_at_bottom() or UNNAMED)
+            known = (known[0], function_at_bottom(sys._getframe()) or UNNAMED)
             self._labels[target] = known
         return known[0], known[1] or UNNAMED
 
@@ -200,9 +201,8 @@ def spawned_function(target: Any, origin: Any) -> Any:
     return None
 
 
-def _function_at_bottom() -> str | None:
-    """Name the function that the running greenlet was made for."""
-    frame = sys._getframe()
+def function_at_bottom(frame: types.FrameType) -> str | None:
+    """Name the function that a greenlet was made for which one of its frames is *frame*."""
     while frame.f_back is not None:
         frame = frame.f_back
     # GreenThread.main(self, function, args, kwargs); GreenPool._spawn_n_impl(self, func, ...)

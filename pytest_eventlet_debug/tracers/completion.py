@@ -6,6 +6,7 @@ from collections.abc import Callable
 import os
 from pathlib import Path
 
+from pytest_eventlet_debug.recordings.findings import stalls
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import TracerError
@@ -27,9 +28,11 @@ class Completion:
         """Have a test's directory completed, now that nothing more is recorded there.
 
         :raises TracerError: the helper cannot.
+        :raises OSError: what the test process found out itself cannot be written.
         """
         helper = self._helper()
         if helper is None:
+            stalls.complete(directory)
             return
         used = ports.used() if self._shared else None
         helper.request(

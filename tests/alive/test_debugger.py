@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+import re
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_the_task_of_the_asyncio_hub_is_listed_as_running_when_a_test_is_cancell
     assert "await asyncio.sleep(30)\n" in printed
     assert "waits on sleep, 29." in printed
     # What eventlet runs it in.
-    assert "spawn_for_awaitable.<locals>._run  suspended\n" in printed
+    assert "spawn_for_awaitable.<locals>._run  suspended  (greenlet " in printed
     assert "hub asyncio, running: " in printed
 
 
@@ -295,10 +296,10 @@ def test_a_breakpoint_in_a_coroutine_on_the_asyncio_hub_under_monkey_patch(
     printed = until_the_prompt(pytester, "--dump-asyncio-tasks")
     assert "running  test_stops.<locals>.go()\n" in printed
     assert "waiting  Hub.run.<locals>.async_run()\n" in printed
-    assert "  sleeper  suspended\n" in printed
+    assert "  sleeper  suspended  (greenlet " in printed
     assert "waits on sleep, 59." in printed
     # The test waits, too, and is no part of pytest.
-    assert "  the test  suspended\n    test_a_breakpoint" in printed
+    assert re.search(r"  the test  suspended  \(greenlet \d+\)\n    test_a_breakpoint", printed)
 
 
 def test_each_hub_has_its_dump(pytester: pytest.Pytester) -> None:
@@ -409,7 +410,7 @@ def test_the_commands_print_what_is_alive_now(
     assert "late  ready  work()\n" in printed["tasks"]
     assert "no task of 1 has 'nobody'\n" in printed["nobody"]
     assert "greenthreads: 2\n" in printed["greenlets"]
-    assert "greenthreads: 1\n  serve  suspended\n" in printed["serve"]
+    assert "greenthreads: 1\n  serve  suspended  (greenlet " in printed["serve"]
     assert "waits on read on fd" in printed["serve"]
     assert "TCP 127.0.0.1:" in printed["serve"]
     assert ": 1 listener, 1 timer\n" in printed["hub"]
@@ -450,3 +451,51 @@ def test_the_commands_are_there_after_trace(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_plain():\n    x = 1\n    y = 2")
     printed = session(pytester, "--dump-asyncio-tasks --trace", "tasks")
     assert "no asyncio tasks\n" in printed[1]
+
+
+def test_greenlet_moves_into_a_greenthread_and_back(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTLET_HUB", "epolls")
+    path = pytester.makepyfile(
+        """
+        import eventlet
+        def serve(listener, secret):
+            doubled = secret * 2
+            listener.accept()
+        def test_stops():
+            here = "the test"
+            listener = eventlet.listen(("127.0.0.1", 0))
+            eventlet.spawn(serve, listener, 21)
+            eventlet.spawn(eventlet.sleep, 60)
+            waiting = eventlet.spawn_after(60, serve)
+            eventlet.sleep(0)
+            breakpoint()
+            after = 1
+            greenlet = after
+        """
+    )
+    number, late = 2, 4  # in the order in which they were made, after the hub's
+    typed = {
+        f"greenlet {number}": f"> {pytester.path}/{path.name}(4)serve()",
+        "p doubled": "42",
+        "up": "main()",
+        "where": "hub.py",
+        "down": "serve()",
+        "greenlet": f"greenlet {number}\n",
+        "greenlet 999": "there is no greenlet 999",
+        "greenlet serve": "greenlet needs a number",
+        f"greenlet {late}": "has not begun",
+        "greenlet 0": "test_stops()\n-> after = 1\nback among the test's own frames",
+        "p here": "'the test'",
+        "greenlet main": "already among",
+        f"to_greenlet {number}": "serve()",
+        "next": f"{path.name}(14)test_stops()\n-> greenlet = after",
+        "p here, after": "('the test', 1)",
+        "help greenlet": "Move into the frames of a greenthread",
+    }
+    opening, *answers = session(pytester, "--dump-asyncio-tasks", *typed)
+    assert f"  serve  suspended  (greenlet {number})\n" in opening
+    assert f"  serve  not started  (greenlet {late})\n" in opening
+    for (line, expected), answer in zip(typed.items(), answers, strict=True):
+        assert expected in answer, (line, answer)

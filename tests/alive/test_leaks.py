@@ -187,6 +187,21 @@ def test_clean_fixtures_again(client):
     eventlet.sleep(0.01)
 
 
+@pytest.fixture(scope="module")
+def connections():
+    opened = []
+    yield opened
+    for greenthread, listener in opened:
+        greenthread.kill()
+        listener.close()
+
+
+def test_clean_fixture_that_is_added_to(connections):
+    listener = eventlet.listen(("127.0.0.1", 0))
+    connections.append((eventlet.spawn(serve, listener), listener))
+    eventlet.sleep(0)
+
+
 def test_fails():
     kept.append(socket.socket())
     assert False

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from typing import Any
 
 import pytest
@@ -430,3 +431,42 @@ def test_a_name_with_control_characters_stays_on_its_line(
     settle(loop)
     assert not task.done()
     assert r"'evil\n\x1b[31m'  waiting" in render_tasks(find_tasks())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no task groups")
+def test_a_task_that_waits_for_its_group_in_aexit_is_shown_with_the_members(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    # As Python 3.13.1 and newer divide it: the waiting function has another name.
+    original: Any = asyncio.TaskGroup.__aexit__
+    renamed = original.__code__.replace(co_name="_aexit")
+
+    class Newer(asyncio.TaskGroup):
+        _aexit = types.FunctionType(renamed, original.__globals__)
+
+        async def __aexit__(self, *error: Any) -> None:
+            await self._aexit(*error)
+
+    async def main() -> None:
+        async with Newer() as group:
+            group.create_task(asyncio.sleep(60), name="member")
+
+    task = loop.create_task(main(), name="waiting")
+    settle(loop)
+    found = {each.name: each for each in find_tasks().tasks}
+    assert found["waiting"].waits == Waits("TaskGroup", "TaskGroup of 1")
+    assert found["waiting"].awaits == (found["member"].id,)
+    del task
+
+
+def test_after_gc_freeze_the_loop_that_runs_is_found() -> None:
+    program = """
+import asyncio, gc
+from pytest_eventlet_debug.alive.heap import walk
+async def main():
+    gc.freeze()
+    print(asyncio.get_running_loop() in walk().loops)
+asyncio.run(main())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout == "True\n", found.stderr

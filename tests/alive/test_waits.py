@@ -245,3 +245,27 @@ def test_greenthreads_have_their_names_where_a_test_mocks_eventlet(tmp_path: Pat
     )
     assert text.count("  waits  suspended\n") == 2
     assert text.count("    waits on sleep, ") == 2
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_descriptor_that_wakes_the_hub_in_vain_is_told(tmp_path: Path, hub: str) -> None:
+    text = shown(
+        tmp_path,
+        """
+        from eventlet.hubs import get_hub
+        def waits():
+            eventlet.hubs.trampoline(watched, read=True)
+        watched, stray = os.pipe()[0], os.pipe()[0]
+        eventlet.spawn(waits)
+        let_run()
+        hub = get_hub()
+        poll = hub.poll if hasattr(hub, "poll") else hub.loop._selector._selector
+        poll.register(stray, 1)
+        os.dup2(stray, 90)
+        os.close(stray)
+        show()
+        """,
+        hub,
+    )
+    (line,) = re.findall("woken for .*", text)
+    assert re.fullmatch(r"woken for fd \d+, closed, for which nobody waits", line)

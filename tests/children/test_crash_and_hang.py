@@ -162,10 +162,11 @@ def test_what_the_process_said_last_stands_in_the_report_and_in_junitxml(
     pytester: pytest.Pytester,
 ) -> None:
     make(pytester, 'os.write(2, b"last words\\n"); os._exit(3)')
-    result = run(pytester, BOTH, "--capture=sys", "--junitxml=out.xml", "-q")
+    result = run(pytester, BOTH, "--capture=sys", "--junitxml=out.xml", "-q", "--cprofile")
     result.stdout.fnmatch_lines(
         ["ended with exit status 3", "Its stderr:", "  last words", "*ended with exit status 3"]
     )
+    result.stdout.re_match_lines(r"\s+artifacts: /\S+/test_x.py-test_b-asyncio-\w{8}$")
     root = ElementTree.parse(pytester.path / "out.xml").getroot()
     cases = {case.get("name"): case for case in root.iter("testcase")}
     assert len(cases) == len(list(root.iter("testcase"))) == 6

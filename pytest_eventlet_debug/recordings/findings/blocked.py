@@ -28,6 +28,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
+from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Switch
@@ -188,7 +189,7 @@ class Blocked:
                 f"{shown(call)} while {block.others}",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
                 block.certainty,
-                {"seconds": block.seconds},
+                {"seconds": block.seconds, BEGAN: call.start_ns / 1e9},
             )
         if self._unfinished is not None:
             call = self._unfinished

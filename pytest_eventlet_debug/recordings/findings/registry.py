@@ -13,6 +13,8 @@ from pytest_eventlet_debug.recordings.findings.storms import Storms
 
 #: Kinds that say something is wrong even where the test passes. Others tell why one failed:
 #: a reset connection is what many a test is about.
-TELLING_ALONE = frozenset(("blocked", "hub busy", "left open", "long trace", "spin", "storm"))
+TELLING_ALONE = frozenset(
+    ("blocked", "hub busy", "left open", "long trace", "spin", "stall", "storm")
+)
 
 DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Busy, Closed, Reused, LeftOpen, LongTrace)

@@ -1,0 +1,200 @@
+"""Note who cancels tasks and kills greenthreads, while dumps or leaks are asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+import ctypes
+import functools
+import gc
+import os
+import sys
+import types
+from typing import Any
+from typing import NamedTuple
+
+from pytest_eventlet_debug.alive.model import Frame
+from pytest_eventlet_debug.alive.model import function_name
+from pytest_eventlet_debug.system import switches
+
+ENDED = "_eventlet_debug_ended"
+"""An attribute of tasks and greenlets: the code and line that cancelled or killed them."""
+
+MAX_ENDINGS = 10
+"""The last ones of a test that are kept."""
+
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_HUBS = os.path.join("eventlet", "hubs") + os.sep
+_HUB_TASK = "Hub.run.<locals>"
+_HANDLES = os.path.join("asyncio", "events.py")
+# What these cancel as they end is shown as it was before: see AsyncioWatch.
+_CLEANERS = ("runners.py", "taskgroups.py")
+
+
+class Ending(NamedTuple):
+    """A task that was cancelled, or a greenthread that was killed."""
+
+    what: str
+    """Such as ``task Task-2`` or ``greenthread serve``."""
+    verb: str
+    """``cancelled`` or ``killed``."""
+    place: Frame
+    """The line that did it: the nearest one that is not of asyncio or eventlet."""
+    by: str
+    """What runs there: ``the test``, ``the hub`` or ``greenthread serve``."""
+
+
+# Common to all watches: dumps and leaks may both be asked for, and only one of them wraps.
+_kept: deque[Ending] = deque(maxlen=MAX_ENDINGS)
+
+
+class EndingWatch:
+    """Wraps ``Task.cancel()`` and ``greenthread.kill()`` until :meth:`stop`.
+
+    Either costs about 11 us more. ``GreenThread.kill()`` goes through ``greenthread.kill()``.
+    """
+
+    def __init__(self) -> None:
+        self._attributes: list[tuple[Any, str, Any]] = []
+        self._methods: list[tuple[type, Any]] = []
+        self._library: tuple[str, ...] = (_OURS,)
+
+    def begin(self) -> None:
+        """Forget what was kept of a test, and wrap what has been imported since."""
+        _kept.clear()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Wrap what has been imported since."""
+        tasks: Any = sys.modules.get("asyncio.tasks")
+        kind = getattr(tasks, "Task", None)
+        if isinstance(kind, type) and not self._methods and self._wrap_method(kind):
+            self._library += _folder(tasks)
+        module: Any = sys.modules.get("eventlet.greenthread")
+        original = getattr(module, "kill", None)
+        if self._attributes or type(original) is not types.FunctionType:
+            return
+        if original.__code__.co_filename != __file__:
+            self._library += _folder(module)
+            wrapper = self._killing(original)
+            owners: tuple[Any, ...] = (module, sys.modules.get("eventlet"))
+            for owner in owners:
+                if getattr(owner, "kill", None) is original:
+                    self._attributes.append((owner, "kill", original))
+                    owner.kill = wrapper
+
+    def stop(self) -> None:
+        """Leave asyncio and eventlet as they were."""
+        for owner, name, original in self._attributes:
+            setattr(owner, name, original)
+        for kind, original in self._methods:
+            _set_method(kind, "cancel", original)
+        self._attributes.clear()
+        self._methods.clear()
+
+    def last(self) -> tuple[Ending, ...]:
+        """Return what was cancelled and killed in this test, the last one last."""
+        return tuple(_kept)
+
+    def _wrap_method(self, kind: type) -> bool:
+        original = kind.__dict__.get("cancel")
+        if type(original) is not types.MethodDescriptorType:
+            return False
+        if not _set_method(kind, "cancel", self._cancelling(original)):
+            return False
+        self._methods.append((kind, original))
+        return True
+
+    def _cancelling(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def cancel(task: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            asked = original(task, *args, **kwargs)
+            if asked:
+                self._note(task, "cancelled")
+            return asked
+
+        return cancel
+
+    def _killing(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def kill(g: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            self._note(g, "killed")  # before it: the call switches to the greenthread
+            return original(g, *args, **kwargs)
+
+        return kill
+
+    def _note(self, thing: Any, verb: str) -> None:
+        try:
+            if verb == "killed" and thing.dead:
+                return
+            caller = sys._getframe(2)
+            if os.path.basename(caller.f_code.co_filename) in _CLEANERS:
+                return
+            frame: types.FrameType | None = caller
+            while frame is not None and frame.f_code.co_filename.startswith(self._library):
+                frame = None if _is_handle(frame.f_code) else frame.f_back
+            frame = frame or caller
+            setattr(thing, ENDED, (frame.f_code, frame.f_lineno))
+            code = frame.f_code
+            place = Frame(code.co_filename, frame.f_lineno, function_name(code))
+            _kept.append(Ending(_name(thing, verb), verb, place, _runner(caller)))
+        except Exception:
+            pass  # one with slots, or a mock; who ended it stays unknown
+
+
+def _name(thing: Any, verb: str) -> str:
+    if verb == "cancelled":
+        coroutine = getattr(thing.get_coro(), "__qualname__", None)
+        return f"task {thing.get_name()}" + (f", {coroutine}()" if coroutine else "")
+    frame = thing.gr_frame
+    name = switches.function_at_bottom(frame) if frame is not None else None
+    return f"greenthread {name}" if name else "a greenthread that had not begun"
+
+
+def _runner(frame: types.FrameType) -> str:
+    outer: types.FrameType | None = frame
+    while outer is not None:
+        code = outer.f_code
+        if code.co_name == "pytest_pyfunc_call" or "__unittest" in outer.f_globals:
+            return _current_task() or "the test"
+        if _HUBS in code.co_filename and code.co_name.endswith("run"):
+            return _current_task() or "the hub"
+        if _is_handle(code):
+            return _current_task() or "a callback of the loop"
+        outer = outer.f_back
+    return f"greenthread {switches.function_at_bottom(frame)}"
+
+
+def _is_handle(code: types.CodeType) -> bool:
+    """Say whether a function of asyncio's is the one that makes each call of a loop."""
+    return code.co_name == "_run" and code.co_filename.endswith(_HANDLES)
+
+
+def _current_task() -> str | None:
+    """Return the task that runs, if there is one that is not eventlet's own."""
+    try:
+        task = sys.modules["asyncio.tasks"].current_task()
+    except (KeyError, RuntimeError):
+        return None
+    if task is None or _HUB_TASK in getattr(task.get_coro(), "__qualname__", ""):
+        return None
+    return _name(task, "cancelled")
+
+
+def _folder(module: Any) -> tuple[str, ...]:
+    path = getattr(module, "__file__", None)
+    return (os.path.dirname(path) + os.sep,) if type(path) is str else ()
+
+
+def _set_method(kind: type, name: str, method: Any) -> bool:
+    """Replace a method of a class that is written in C; return whether that was possible.
+
+    Such classes are immutable, and have no other place where each call passes.
+    """
+    (methods,) = gc.get_referents(kind.__dict__) or (None,)
+    if type(methods) is not dict or methods.get(name) is not kind.__dict__.get(name):
+        return False
+    methods[name] = method
+    ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
+    return kind.__dict__.get(name) is method

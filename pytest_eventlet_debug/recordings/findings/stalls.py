@@ -1,0 +1,81 @@
+"""Stalls that the test process saw itself, and what its trace tells of the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug.artifact_names import STALLS_FILE
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings.model import Finding
+
+KIND: Final = "stall"
+
+#: The name in ``Finding.counts`` of when it began, in seconds since the epoch.
+BEGAN: Final = "began"
+
+#: A call is that of a stall if so much of it, or of the stall, is common to both.
+_LEAST_COMMON = 0.5
+
+
+def write(directory: Path, stalls: Sequence[Finding]) -> None:
+    """Keep what was seen during a test, in its directory.
+
+    :raises OSError: the file cannot be written.
+    """
+    json_files.write(directory / STALLS_FILE, list(stalls))
+
+
+def read(directory: Path) -> list[Finding]:
+    """Return what :func:`write` kept; nothing where there is no such file."""
+    try:
+        return json_files.read(directory / STALLS_FILE, list[Finding])
+    except (OSError, msgspec.DecodeError):
+        return []
+
+
+def complete(directory: Path) -> None:
+    """Write ``findings.json`` of a test of which there is nothing else to find out.
+
+    :raises OSError: the file cannot be written.
+    """
+    stalls = read(directory)
+    if stalls:
+        findings_file.write(directory, stalls)
+
+
+def joined(stalls: Sequence[Finding], found: Iterable[Finding]) -> list[Finding]:
+    """Return stalls and what a trace shows, with each moment once.
+
+    A stall knows the line of Python, and the trace the system call: the call becomes
+    evidence of the stall.
+    """
+    left = []
+    whole = list(stalls)
+    for finding in found:
+        place = next((i for i, each in enumerate(whole) if _is_same(each, finding)), None)
+        if place is None:
+            left.append(finding)
+            continue
+        stall, call = whole[place], finding.evidence[0]
+        title = stall.title
+        if len(stall.evidence) == len(stalls[place].evidence):
+            title += f": in {call.text}"  # the first call of several
+        whole[place] = msgspec.structs.replace(
+            stall, title=title, evidence=(*stall.evidence, *finding.evidence)
+        )
+    return [*whole, *left]
+
+
+def _is_same(stall: Finding, call: Finding) -> bool:
+    if BEGAN not in stall.counts or BEGAN not in call.counts or not call.evidence:
+        return False
+    begins = [each.counts[BEGAN] for each in (stall, call)]
+    lengths = [each.counts["seconds"] for each in (stall, call)]
+    ends = [began + seconds for began, seconds in zip(begins, lengths, strict=True)]
+    return min(ends) - max(begins) >= _LEAST_COMMON * min(lengths)

@@ -1,0 +1,35 @@
+"""What is known of a stall: plain data, whoever saw it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+
+class Frame(NamedTuple):
+    """One function of a stack, at one of its lines."""
+
+    filename: str
+    lineno: int
+    function: str
+    """Its qualified name, or the plain one before Python 3.11."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stall:
+    """A greenlet that ran for too long without a switch, while others had something to do.
+
+    :param seconds: how long it ran at least; without what it waited for a CPU.
+    :param began_ns: when it began to run, in nanoseconds since the epoch.
+    :param frames: where it was, innermost first. Nothing of a test that ended without a switch.
+    :param due: how many timers were due meanwhile.
+    :param ready: for how many listeners an event was there.
+    :param is_over: whether the frames are of the switch that ended it, and not of the stall.
+    """
+
+    seconds: float
+    began_ns: int
+    frames: tuple[Frame, ...]
+    due: int
+    ready: int
+    is_over: bool = False

@@ -1,0 +1,105 @@
+"""Who cancelled a task or killed a greenthread, and from where."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+SUITE = """
+import asyncio
+import eventlet
+import pytest
+
+def waits():
+    eventlet.sleep(60)
+
+def test_killed():
+    victim = eventlet.spawn(waits)
+    eventlet.sleep(0)
+    def killer():
+        victim.kill()
+    eventlet.spawn(killer)
+    victim.wait()
+
+def test_heedless():
+    def heedless():
+        for _ in range(2):
+            try:
+                eventlet.sleep(60)
+            except BaseException:
+                pass
+    victim = eventlet.spawn(heedless)
+    eventlet.sleep(0)
+    eventlet.kill(victim)
+    assert False
+
+def test_killed_before_it_began():
+    eventlet.spawn(waits).kill()
+    assert False
+
+@pytest.mark.eventlet_hub("epolls")
+def test_cancelled():
+    async def waits():
+        await asyncio.sleep(60)
+    async def main():
+        task = asyncio.create_task(waits())
+        await asyncio.sleep(0)
+        task.cancel()
+        other = asyncio.create_task(waits())
+        asyncio.get_running_loop().call_later(0.01, other.cancel)
+        await other
+    asyncio.run(main())
+
+def test_nothing_of_earlier_tests():
+    assert False
+
+def test_leaves():
+    test_leaves.victim = victim = eventlet.spawn(heedless)
+    eventlet.sleep(0)
+    victim.kill()
+
+def heedless():
+    while True:
+        try:
+            eventlet.sleep(60)
+        except BaseException:
+            pass
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_failing_test_says_who_ended_whom(pytester: pytest.Pytester, hub: str) -> None:
+    pytester.makepyfile(test_x=SUITE)
+    pytester.makeconftest(
+        """
+        def pytest_unconfigure():
+            import asyncio, types
+            from eventlet import greenthread
+            print("as before:", type(asyncio.Task.cancel) is types.MethodDescriptorType,
+                  not hasattr(greenthread.kill, "__wrapped__"))
+        """
+    )
+    result = pytester.runpytest(
+        *("--dump-asyncio-tasks", "--eventlet-leaks=warn", f"--eventlet-hub={hub}", "-s")
+    )
+    text = result.stdout.str()
+    told = dict(re.findall(r"^_+ (test_\w+)\[.*?$(.*?)^-+ eventlet-debug", text, re.M | re.S))
+    here = r" at test_x\.py:\d+ in "
+    patterns = {
+        "test_killed": rf"^greenthread waits was killed{here}\S*killer, by greenthread killer$",
+        "test_heedless": rf"^greenthread heedless was killed{here}test_heedless, by the test$",
+        "test_killed_before_it_began": rf"^a greenthread that had not begun was killed{here}",
+    }
+    if hub == "epolls":
+        patterns["test_cancelled"] = (
+            rf"^task Task-2, \S+waits\(\) was cancelled{here}\S+main, by task Task-1, \S+main\(\)\n"
+            r"task Task-3, \S+waits\(\) was cancelled at \S+events.py:\d+ in \S*_run, "
+            r"by a callback of the loop$"
+        )
+    for test, pattern in patterns.items():
+        assert re.search(pattern, told[test], re.M), (test, told[test])
+    assert re.search(r"spawned at .*\n    killed at test_x\.py:\d+ in ", told["test_heedless"])
+    assert "Cancelled and killed" not in told["test_nothing_of_earlier_tests"]
+    assert re.search(r"greenthread heedless .*killed at \S+test_x\.py:\d+$", text, re.M)
+    assert "as before: True True" in text
