@@ -4,6 +4,7 @@ The tracer makes them and the reader of traces takes them for what they mean::
 
     access("/.eventlet-debug/phase/<unix ns>/<phase>/<node id>", F_OK)
     access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
+    access("/.eventlet-debug/line/<function>/<file>:<line> in <name>[, from ...]", F_OK)
 
 The helper puts one of its own into a trace whose middle it has cut out, see
 :func:`left_out`.
@@ -20,6 +21,10 @@ PREFIX: Final = "/.eventlet-debug/"
 
 PHASE: Final = "phase"
 GREENLET: Final = "greenlet"
+LINE: Final = "line"
+
+#: What a mark of a line begins with; the rest is written in C, see ``profiling/lines.c``.
+LINE_PREFIX: Final = f"{PREFIX}{LINE}/"
 
 #: The calls that C libraries make of access(3).
 CALLS: Final = ("access", "faccessat", "faccessat2")
