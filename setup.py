@@ -24,7 +24,8 @@ setup(
     ext_modules=[
         Extension(
             "pytest_eventlet_debug.profiling._native",
-            ["pytest_eventlet_debug/profiling/_native.c"],
+            [f"pytest_eventlet_debug/profiling/{name}.c" for name in ("_native", "lines", "slot")],
+            depends=[f"pytest_eventlet_debug/profiling/{name}.h" for name in ("lines", "map", "slot")],
             extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
             # Where there is no compiler, profiles are counted in Python.
             optional=True,
