@@ -6,6 +6,8 @@ from setuptools import Extension
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
+_PROFILING = "pytest_eventlet_debug/profiling"
+
 
 class Wheel(bdist_wheel):
     """A wheel whose tag says what it holds: for any platform if nothing was compiled."""
@@ -24,8 +26,8 @@ setup(
     ext_modules=[
         Extension(
             "pytest_eventlet_debug.profiling._native",
-            [f"pytest_eventlet_debug/profiling/{name}.c" for name in ("_native", "lines", "slot")],
-            depends=[f"pytest_eventlet_debug/profiling/{name}.h" for name in ("lines", "map", "slot")],
+            [f"{_PROFILING}/{name}.c" for name in ("_native", "lines", "slot")],
+            depends=[f"{_PROFILING}/{name}.h" for name in ("lines", "map", "slot")],
             extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
             # Where there is no compiler, profiles are counted in Python.
             optional=True,

@@ -34,7 +34,7 @@ class Lines:
     def __init__(
         self,
         prefix: bytes,
-        places: tuple[tuple[str, str, bool | None], ...],
+        places: tuple[tuple[str, str, bool | str | None], ...],
         names: frozenset[str],
         name_of_import: str,
         /,

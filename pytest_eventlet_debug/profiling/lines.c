@@ -27,7 +27,8 @@ typedef struct {
     char by_file;   /* enters the kernel only where a file of the system is below */
 } Function;
 
-/* What a mark says. Code objects are compared and never looked into. */
+/* What a mark says. Code objects are compared and never looked into; in the place of the user's
+   own there may be the name of who runs it. */
 typedef struct {
     const void *function;
     const void *code;
@@ -40,9 +41,8 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *prefix;  /* bytes: the path before a function's name */
-    PyObject *places;  /* tuple of (prefix of file names, what it is shown as, whether own;
-                          None for what is never marked) */
-    PyObject *files;   /* from file name to (as shown, whether own or None) */
+    PyObject *places;  /* tuple of (prefix of file names, what it is shown as, whose it is) */
+    PyObject *files;   /* from file name to (as shown, whose it is) */
     PyObject *names;   /* of the functions: a call by one of these names may be of such */
     PyObject *disable; /* what tells sys.monitoring to report a place no more, or NULL */
     PyObject *name_of_import;
@@ -240,6 +240,7 @@ mark(Lines *self, Function *function, PyFrameObject *top)
     }
     Mark now = {.function = name, .code = code, .offset = offset_of(frame)};
     PyFrameObject *place = (PyFrameObject *)Py_NewRef(frame);
+    PyObject *runner = NULL; /* borrowed from the places */
     PyCodeObject *own_code = (PyCodeObject *)Py_NewRef(code);
     for (int i = 0; frame != NULL; i++) {
         PyObject *file = described(self, own_code->co_filename);
@@ -247,15 +248,22 @@ mark(Lines *self, Function *function, PyFrameObject *top)
             Py_CLEAR(frame);
             break;
         }
-        if (PyTuple_GET_ITEM(file, 1) == Py_True) {
+        PyObject *owner = PyTuple_GET_ITEM(file, 1);
+        if (owner == Py_True) {
             break;
+        }
+        if (runner == NULL && PyUnicode_Check(owner)) {
+            runner = owner;
         }
         frame = back(frame);
         if (frame != NULL) {
             Py_SETREF(own_code, PyFrame_GetCode(frame));
         }
     }
-    if (frame != NULL && own_code != code) {
+    if (frame == NULL) {
+        now.own_code = runner;
+    }
+    else if (own_code != code) {
         now.own_code = own_code;
         now.own_line = PyFrame_GetLineNumber(frame);
     }
@@ -271,8 +279,9 @@ mark(Lines *self, Function *function, PyFrameObject *top)
         *last = now;
         if (!same) {
             PyObject *words = place_in_words(self, code, now.line);
-            PyObject *own_words =
-                now.own_code == NULL ? NULL : place_in_words(self, own_code, now.own_line);
+            PyObject *own_words = now.own_code == NULL ? NULL
+                : now.own_code == runner               ? Py_NewRef(runner)
+                                         : place_in_words(self, own_code, now.own_line);
             if (words != NULL && !PyErr_Occurred()) {
                 write_mark(self, name, words, own_words);
             }
@@ -487,7 +496,7 @@ new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
         PyObject *place = PyTuple_GET_ITEM(places, i);
         if (!PyTuple_Check(place)
             || !PyArg_ParseTuple(place, "UUO:Lines", &begins, &shown, &own)) {
-            PyErr_SetString(PyExc_TypeError, "places: tuples of two strings and a bool or None");
+            PyErr_SetString(PyExc_TypeError, "places: tuples of two strings and an owner");
             return NULL;
         }
     }
@@ -565,9 +574,9 @@ PyTypeObject Lines_Type = {
     .tp_doc = "Lines(prefix, places, names, name_of_import)\n--\n\n"
               "Marks in a trace which say which line of Python makes the next system calls.\n\n"
               "prefix begins the path of a mark. places are tuples of the prefix of file names,\n"
-              "what is shown for it, and whether that is the user's own code, or None for code\n"
-              "that is not marked. names are those of the functions that are added, without\n"
-              "their modules.",
+              "what is shown for it, and whose code that is: True for the user's own, False for a\n"
+              "library's, the name of who runs the user's, None for code that is not marked. names\n"
+              "are those of the functions that are added, without their modules.",
     .tp_new = new,
     .tp_dealloc = (destructor)dealloc,
     .tp_methods = methods,

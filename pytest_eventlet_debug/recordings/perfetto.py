@@ -109,6 +109,8 @@ def _events(row: Row, zero: int, tracks: _Tracks) -> Iterator[dict[str, Any]]:
         facts = {"call": row.text[:_TEXT], "strace.txt line": row.line}
         if row.greenthread is not None:
             facts["greenthread"] = row.greenthread
+        if row.at is not None:
+            facts["at"] = row.at
         name = f"{row.name} (failed)" if row.failed else row.name
         yield _slice(row, zero, process, thread, name, row.duration_ns or 0, facts)
     elif row.kind == "packet":

@@ -68,6 +68,11 @@ class Syscall(NamedTuple):
     """The line of Python that made the call, ``greenio/base.py:237 in accept``, and behind
     ``, from`` the nearest one of the user's own code; None where the trace does not tell."""
 
+    @property
+    def where(self) -> str:
+        """The line of Python for the end of a phrase, `` at greenio/base.py:237 in accept``."""
+        return f" at {self.at}" if self.at is not None else ""
+
 
 class Signal(NamedTuple):
     """A signal that was delivered to a thread, or that stopped it."""
@@ -185,6 +190,8 @@ _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 
 #: The system calls that a line of Python may make, and the line.
 _Place: TypeAlias = tuple[frozenset[str], str]
+#: Behind the line that imports, in what is said of a call of the import system.
+IMPORTING = " (import)"
 _NO_CALLS: frozenset[str] = frozenset()
 #: How many greenthreads are remembered with their lines.
 _MOST_PLACES = 65536
@@ -541,7 +548,11 @@ def _marked(call: Syscall, threads: _Threads) -> Iterator[Event]:
 
 @functools.lru_cache(maxsize=1024)
 def _place(function: str, text: str) -> _Place:
-    return kernel_calls.CALLS.get(function, _NO_CALLS), unescape(text)
+    calls = kernel_calls.CALLS.get(function, _NO_CALLS)
+    if function == kernel_calls.IMPORT:
+        place, of, own = text.partition(", from ")
+        text = f"{place}{IMPORTING}{of}{own}"
+    return calls, unescape(text)
 
 
 def _joined(head: str, rest: str) -> str:

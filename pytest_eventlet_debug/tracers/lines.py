@@ -30,6 +30,9 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 _WRITTEN_IN_C = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, type)
 
+#: What runs tests, as packages.
+_RUNNERS = ("_pytest", "pluggy")
+
 #: Their objects may stand on a file of the system, on a socket, or on bytes in memory.
 _FILE_OBJECTS = ("_io.BufferedReader", "_io.BufferedWriter", "_io.TextIOWrapper")
 
@@ -94,17 +97,21 @@ def _make(root: Path) -> Lines | None:
     return Lines(prefix, tuple(_places(root)), names, kernel_calls.IMPORT)
 
 
-def _places(root: Path) -> Iterator[tuple[str, str, bool | None]]:
-    """Yield where code is, as what it is shown, and whether it is the user's own.
+def _places(root: Path) -> Iterator[tuple[str, str, bool | str | None]]:
+    """Yield where code is, as what it is shown, and whose it is.
 
-    The first prefix that fits a file's name counts. Our own code is never marked.
+    True stands for the user's own code, and a name for what runs that. The first prefix that
+    fits a file's name counts.
     """
     paths = sysconfig.get_paths()
-    known: dict[str, tuple[str, bool | None]] = {os.path.join(str(root), ""): ("", True)}
-    for name in ("stdlib", "platstdlib", "purelib", "platlib"):
+    known: dict[str, tuple[str, bool | str | None]] = {os.path.join(str(root), ""): ("", True)}
+    for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts"):
         known[os.path.join(paths[name], "")] = ("", False)
-    known[os.path.join(paths["scripts"], "")] = ("", False)
-    known[os.path.join(_PACKAGE, "")] = ("", None)
+    for name in _RUNNERS:
+        folder = os.path.dirname(getattr(sys.modules.get(name), "__file__", None) or "")
+        known[os.path.join(folder, "")] = (f"{name}/", marks.RUNNER)
+    known.pop("", None)
+    known[os.path.join(_PACKAGE, "")] = ("", None)  # its own calls are never marked
     for prefix in sorted(known, key=len, reverse=True):
         yield prefix, *known[prefix]
 

@@ -185,7 +185,7 @@ class Blocked:
             yield Finding(
                 self.kind,
                 f"greenthread {call.greenthread} held the hub for {block.seconds:.2f} s in "
-                f"{shown(call)} while {block.others}",
+                f"{shown(call)}{call.where} while {block.others}",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
                 block.certainty,
                 {"seconds": block.seconds},
@@ -194,8 +194,8 @@ class Blocked:
             call = self._unfinished
             yield Finding(
                 self.kind,
-                f"greenthread {call.greenthread} was still in {shown(call)} when the recording "
-                "ended, so that no other could run",
+                f"greenthread {call.greenthread} was still in {shown(call)}{call.where} when the "
+                "recording ended, so that no other could run",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
             )
 

@@ -155,13 +155,14 @@ def test_pipe_whose_end_is_closed_twice():
 """
     since, twice = sorted((each.title for each in find(program, Closed)), key=len, reverse=True)
     assert re.search(
-        r"accept4\(-1\) = -1 EBADF by greenthread \d+:serve: (\d+)<TCP:\S+> was closed .*; "
+        r"accept4\(-1\) = -1 EBADF by greenthread \d+:serve at .+: (\d+)<TCP:\S+> was "
+        r"closed .*; "
         r"\1 was given to greenthread 1:test by openat since \(line \d+\)$",
         since,
     )
     assert re.search(
-        r"read\((\d+)\) = -1 EBADF by greenthread \d+:owner: \1</etc/hostname> was closed .* by "
-        r"greenthread \d+:janitor \(line \d+\), which had closed a \1 of its own before "
+        r"read\((\d+)\) = -1 EBADF by greenthread \d+:owner at .+: \1</etc/hostname> was closed .* "
+        r"by greenthread \d+:janitor at .+ \(line \d+\), which had closed a \1 of its own before "
         r"\(line \d+\)$",
         twice,
     )
