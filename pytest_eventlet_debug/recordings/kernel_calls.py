@@ -28,6 +28,9 @@ _RESOLVE = (
     f"{_OPEN} {_READ} {_STAT} {_POLL} access faccessat uname write"
 )
 
+#: The same where an address may be a name, without what others may do meanwhile.
+_LOOK_UP = "openat open fstat fstat64 newfstatat stat stat64 statx lseek read"
+
 #: By module or type: its functions, and the calls of each beside one of its own name.
 _FUNCTIONS: dict[str, dict[str, str]] = {
     "_socket": {
@@ -46,10 +49,10 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
     "_socket.socket": {
         "__init__": "socket getsockname getsockopt",
         "_accept": f"accept accept4 {_POLL}",
-        "bind": "",
+        "bind": _LOOK_UP,
         "close": "close",
-        "connect": f"getsockopt {_POLL}",
-        "connect_ex": f"connect getsockopt {_POLL}",
+        "connect": f"getsockopt {_POLL} {_LOOK_UP}",
+        "connect_ex": f"connect getsockopt {_POLL} {_LOOK_UP}",
         "getpeername": "",
         "getsockname": "",
         "getsockopt": "",
@@ -62,7 +65,7 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         "recvmsg_into": f"recvmsg {_POLL}",
         "send": f"sendto {_POLL}",
         "sendall": f"send sendto {_POLL}",
-        "sendto": _POLL,
+        "sendto": f"{_POLL} {_LOOK_UP}",
         "sendmsg": _POLL,
         "setblocking": "ioctl fcntl fcntl64",
         "settimeout": "ioctl fcntl fcntl64",
