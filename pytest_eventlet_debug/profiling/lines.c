@@ -333,14 +333,19 @@ name_of(Lines *self, PyObject *callable)
     if (PyFunction_Check(callable)) {
         return ((PyFunctionObject *)callable)->func_name;
     }
+    if (PyType_Check(callable) && PyType_HasFeature((PyTypeObject *)callable, Py_TPFLAGS_HEAPTYPE)) {
+        return ((PyHeapTypeObject *)callable)->ht_name;
+    }
     const void *key = key_of(callable);
-    if (key == NULL || PyType_Check(callable) || Py_IS_TYPE(callable, &PyWrapperDescr_Type)) {
+    if (key == NULL || Py_IS_TYPE(callable, &PyWrapperDescr_Type)) {
         return NULL;
     }
     PyObject *name = map_get(&self->others, key);
     if (name == NULL) {
-        const PyMethodDef *definition = key;
-        name = PyUnicode_InternFromString(definition->ml_name);
+        const char *text = PyType_Check(callable) ? ((PyTypeObject *)callable)->tp_name
+                                                  : ((const PyMethodDef *)key)->ml_name;
+        const char *dot = strrchr(text, '.');
+        name = PyUnicode_InternFromString(dot == NULL ? text : dot + 1);
         if (name == NULL || map_add(&self->others, key, name) < 0) {
             Py_XDECREF(name);
             return NULL;
