@@ -323,7 +323,6 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
                 duration = spent[took] = int(took) * scale[len(took)]
         else:
             duration = _ns(took_sec, took) if took is not None else None
-        place = place_of(pid)
         call = make(
             Syscall,
             (
@@ -338,7 +337,7 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
                 duration,
                 label_of(pid),
                 "returned",
-                place[1] if place is not None and name in place[0] else None,
+                place[1] if (place := place_of(pid)) is not None and name in place[0] else None,
             ),
         )
         if name in _ACCESS:
