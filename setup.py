@@ -6,6 +6,12 @@ from setuptools import Extension
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
+#: Files of each extension: its sources without ``.c``, and its headers without ``.h``.
+_EXTENSIONS = {
+    "profiling._native": (("_native", "lines", "slot"), ("lines", "map", "slot")),
+    "stalls._watcher": (("_watcher",), ()),
+}
+
 
 class Wheel(bdist_wheel):
     """A wheel whose tag says what it holds: for any platform if nothing was compiled."""
@@ -19,17 +25,20 @@ class Wheel(bdist_wheel):
         super().run()
 
 
+def _extension(name: str, sources: tuple[str, ...], headers: tuple[str, ...]) -> Extension:
+    folder = f"pytest_eventlet_debug/{name.partition('.')[0]}"
+    return Extension(
+        f"pytest_eventlet_debug.{name}",
+        [f"{folder}/{source}.c" for source in sources],
+        depends=[f"{folder}/{header}.h" for header in headers],
+        extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
+        # Where there is no compiler, profiles are counted in Python, calls have no lines, and
+        # stalls are noticed when they are over.
+        optional=True,
+    )
+
+
 setup(
     cmdclass={"bdist_wheel": Wheel},
-    ext_modules=[
-        Extension(
-            f"pytest_eventlet_debug.{name}",
-            [f"pytest_eventlet_debug/{name.replace('.', '/')}.c"],
-            extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
-            # Where there is no compiler, profiles are counted in Python, and stalls are
-            # noticed when they are over.
-            optional=True,
-        )
-        for name in ("profiling._native", "stalls._watcher")
-    ],
+    ext_modules=[_extension(name, *files) for name, files in _EXTENSIONS.items()],
 )

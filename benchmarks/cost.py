@@ -97,6 +97,7 @@ WAYS = (
     _one_hub("one hub named"),
     Way("two hubs", ("--eventlet-hub=epolls,poll",), hubs=2),
     _one_hub("--strace", "--strace", needs="strace"),
+    _one_hub("--strace, no lines", "--strace", "--strace-lines=off", needs="strace"),
     _one_hub("--cprofile", "--cprofile"),
     _one_hub("--pcap", "--pcap"),
     _one_hub("--eventlet-leaks=warn", "--eventlet-leaks=warn"),

@@ -25,6 +25,7 @@ class Settings(Options):
     """The options' values in one process.
 
     :ivar hubs: the hubs to run, in order, without repeats; empty for "whatever is set".
+    :ivar root: pytest's rootdir.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Settings(Options):
         :raises pytest.UsageError: a value that cannot be used, with what would do.
         """
         super().__init__(config, all_options())
+        self.root = config.rootpath
         self._tracing = tracing
         self._artifacts_asked = self.artifacts
         if self.blocked_fail and self.blocked is None:

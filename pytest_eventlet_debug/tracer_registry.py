@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Literal
 from typing import NamedTuple
 
 from pytest_eventlet_debug import option_types
@@ -58,6 +59,13 @@ STRACE_LIMIT: Option[int | None] = Value(
     "all. Default: 256MB.",
     option_types.size,
     default=256_000_000,
+)
+
+STRACE_LINES: Option[Literal["on", "off"]] = Choice(
+    "--strace-lines",
+    "Mark in a test's trace which line of Python makes each system call. Default: on.",
+    ("on", "off"),
+    default="on",
 )
 
 CPROFILE_CLOCK: Option[ClockName] = Choice(
@@ -160,6 +168,7 @@ register(
             ),
             STRACE_ARGS,
             STRACE_LIMIT,
+            STRACE_LINES,
         ),
         needs_helper=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 import contextlib
 import os
 from pathlib import Path
@@ -29,7 +30,8 @@ from pytest_eventlet_debug.system import unpatched
 _TRACE_BYTES = 20_000_000
 
 _SAMPLE_SECONDS = 1.0
-_CALLS = 12
+#: Of a longer one only the end is read for the last calls.
+_LAST_BYTES = 4_000_000
 _SAMPLES = 10
 
 _FRAMES_OF_THE_RUNNER = re.compile(r'^  File ".*/(_pytest|pluggy|pytest_eventlet_debug)/')
@@ -114,13 +116,12 @@ def gather(
     seen = _inside(process, scratch.with_name("py-spy.txt"))
     inside = [(title, redact(text)) for title, text in seen]
     _keep([newest_attempt(artifacts, nodeid) for nodeid in nodeids], inside)
-    last = redact("\n".join(calls.splitlines()[-_CALLS:]))
     shows = redact(_findings(trace)) if trace else ""
     return [
         ("What it does", doing),
         ("What its trace shows", shows),
         *inside,
-        ("Its last system calls", last),
+        ("Its last system calls", redact(calls)),
     ]
 
 
@@ -261,7 +262,24 @@ def _trace_tail(process: ChildProcess, trace: Path) -> str:
     A test that goes on late is not to be killed sooner for being recorded.
     """
     process.wait_until_heard(_SAMPLE_SECONDS)
-    return proc.tail(trace)
+    return _last_calls(trace)
+
+
+def _last_calls(
+    trace: Path, main: int | None = None, children: Mapping[int, str] | None = None
+) -> str:
+    """Return the last calls of each thread; see :func:`~.recordings.last_calls.describe`."""
+    from pytest_eventlet_debug.recordings import last_calls
+    from pytest_eventlet_debug.recordings.strace_log import StraceLogError
+
+    start = max(0, proc.size(trace) - _LAST_BYTES)
+    lines = proc.read(trace, start).splitlines(keepends=True)
+    try:
+        # The first line is whole at the beginning alone.
+        whole = lines[1:] if start else lines
+        return "\n".join(last_calls.describe(whole, unpatched.time_ns(), main, children))
+    except StraceLogError as error:
+        return str(error)
 
 
 def _strace_sample(process: ChildProcess, path: Path, seconds: float = _SAMPLE_SECONDS) -> str:
@@ -269,14 +287,16 @@ def _strace_sample(process: ChildProcess, path: Path, seconds: float = _SAMPLE_S
     strace = shutil.which("strace")
     if strace is None or process.wait_until_heard(0):
         return ""
-    command = [strace, "-f", "-y", "-o", str(path), "-p", str(process.runner)]
+    children = proc.commands(proc.descendants(process.runner))
+    traced = [word for pid in (process.runner, *children) for word in ("-p", str(pid))]
+    command = [strace, "-f", "-ttt", "-y", "-o", str(path), *traced]
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     tracer = posix.posix_spawn(strace, command, unpatched.environment(), file_actions=null)
     try:
         process.wait_until_heard(seconds)
     finally:
         _end(tracer)
-    return proc.tail(path)
+    return _last_calls(path, process.runner, children)
 
 
 def _end(tracer: int) -> None:

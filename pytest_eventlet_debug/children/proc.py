@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import contextlib
 from pathlib import Path
 import posix
@@ -11,6 +12,8 @@ from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
 from pytest_eventlet_debug.system import unpatched
 
 _TAIL_BYTES = 4000
+#: Characters of a command line.
+_COMMAND = 80
 
 
 def descendants(pid: int) -> list[int]:
@@ -21,6 +24,17 @@ def descendants(pid: int) -> list[int]:
         return [process.pid for process in psutil.Process(pid).children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def commands(pids: Iterable[int]) -> dict[int, str]:
+    """Return the command lines of those processes that are still there."""
+    import psutil
+
+    lines = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            lines[pid] = " ".join(psutil.Process(pid).cmdline())[:_COMMAND]
+    return lines
 
 
 def continue_helpers(pid: int) -> None:

@@ -11,78 +11,11 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "lines.h"
+#include "map.h"
+#include "slot.h"
+
 typedef int64_t Nanoseconds;
-
-/* A map from addresses to addresses: open addressing, a power of two of slots. */
-
-typedef struct {
-    const void *key;
-    void *value;
-} Slot;
-
-typedef struct {
-    Slot *slots;
-    size_t mask;
-    size_t used;
-} Map;
-
-static size_t
-map_place(const Map *map, const void *key)
-{
-    size_t place = (size_t)(((uint64_t)(uintptr_t)key >> 4) * UINT64_C(0x9E3779B97F4A7C15) >> 32);
-    for (place &= map->mask; map->slots[place].key != NULL; place = (place + 1) & map->mask) {
-        if (map->slots[place].key == key) {
-            break;
-        }
-    }
-    return place;
-}
-
-static void *
-map_get(const Map *map, const void *key)
-{
-    return map->slots == NULL ? NULL : map->slots[map_place(map, key)].value;
-}
-
-/* Put in a key that is not there; -1 where memory is short. */
-static int
-map_add(Map *map, const void *key, void *value)
-{
-    if (map->slots == NULL || map->used * 3 >= map->mask * 2) {
-        size_t size = map->slots == NULL ? 4 : (map->mask + 1) * 2;
-        Map larger = {PyMem_Calloc(size, sizeof(Slot)), size - 1, map->used};
-        if (larger.slots == NULL) {
-            return -1;
-        }
-        for (size_t i = 0; map->slots != NULL && i <= map->mask; i++) {
-            if (map->slots[i].key != NULL) {
-                larger.slots[map_place(&larger, map->slots[i].key)] = map->slots[i];
-            }
-        }
-        PyMem_Free(map->slots);
-        *map = larger;
-    }
-    map->slots[map_place(map, key)] = (Slot){key, value};
-    map->used++;
-    return 0;
-}
-
-static void
-map_remove(Map *map, const void *key)
-{
-    size_t place = map_place(map, key);
-    if (map->slots[place].key == NULL) {
-        return;
-    }
-    map->slots[place] = (Slot){NULL, NULL};
-    map->used--;
-    /* Whoever was put behind it for want of a place moves up. */
-    for (size_t i = (place + 1) & map->mask; map->slots[i].key != NULL; i = (i + 1) & map->mask) {
-        Slot moved = map->slots[i];
-        map->slots[i] = (Slot){NULL, NULL};
-        map->slots[map_place(map, moved.key)] = moved;
-    }
-}
 
 /* What is counted, as in _lsprof: of a function, and of a function by one caller. */
 
@@ -458,14 +391,14 @@ returned(CallStacks *self, PyObject *const *args, Py_ssize_t nargs)
 }
 
 #if PY_VERSION_HEX < 0x030C0000
-static int
+static void
 told(PyObject *object, PyFrameObject *frame, int what, PyObject *arg)
 {
     CallStacks *self = (CallStacks *)object;
     const void *key;
     PyCodeObject *code;
     if (!minds(self)) {
-        return 0;
+        return;
     }
     switch (what) {
     case PyTrace_CALL:
@@ -494,15 +427,13 @@ told(PyObject *object, PyFrameObject *frame, int what, PyObject *arg)
         }
         break;
     }
-    return 0;
 }
 
-/* Whether the thread's profiler is this one, and was all the time. */
+/* Whether the thread's profiler is ours, and was all the time. */
 static int
 in_place(CallStacks *self)
 {
-    PyThreadState *thread = PyThreadState_Get();
-    if (thread->c_profilefunc != told || thread->c_profileobj != (PyObject *)self) {
+    if (!slot_is_ours()) {
         self->taken = 1;
     }
     return !self->taken;
@@ -544,7 +475,7 @@ switched(CallStacks *self, PyObject *const *args, Py_ssize_t nargs)
         leave(self, origin);
     }
 #if PY_VERSION_HEX < 0x030C0000
-    PyEval_SetProfile(told, (PyObject *)self);
+    slot_renew();
 #endif
     Nanoseconds after = now(self);
     self->switching += after - before;
@@ -569,7 +500,10 @@ begin(CallStacks *self, PyObject *greenlet)
     self->active = 1;
     self->began = now(self);
 #if PY_VERSION_HEX < 0x030C0000
-    PyEval_SetProfile(told, (PyObject *)self);
+    if (slot_add(told, (PyObject *)self) < 0) {
+        self->active = 0;
+        return NULL;
+    }
 #endif
     Py_RETURN_NONE;
 }
@@ -582,9 +516,8 @@ end(CallStacks *self, PyObject *Py_UNUSED(nothing))
     }
     Nanoseconds at = now(self);
 #if PY_VERSION_HEX < 0x030C0000
-    if (in_place(self)) {
-        PyEval_SetProfile(NULL, NULL);
-    }
+    in_place(self);
+    slot_remove((PyObject *)self);
 #endif
     self->active = 0;
     self->seconds = at - self->began;
@@ -800,24 +733,39 @@ static PyTypeObject CallStacks_Type = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_native",
-    .m_doc = "Call stacks of greenlets, for the profiler.",
+    .m_doc = "Call stacks of greenlets, for the profiler; lines of Python, for traces.",
     .m_size = -1,
 };
+
+static int
+add_type(PyObject *self, const char *name, PyTypeObject *type)
+{
+    if (PyType_Ready(type) < 0) {
+        return -1;
+    }
+    Py_INCREF(type);
+    if (PyModule_AddObject(self, name, (PyObject *)type) < 0) {
+        Py_DECREF(type);
+        return -1;
+    }
+    return 0;
+}
 
 PyMODINIT_FUNC
 PyInit__native(void)
 {
-    if (PyType_Ready(&CallStacks_Type) < 0) {
-        return NULL;
-    }
     PyObject *self = PyModule_Create(&module);
     if (self == NULL) {
         return NULL;
     }
-    Py_INCREF(&CallStacks_Type);
-    if (PyModule_AddObject(self, "CallStacks", (PyObject *)&CallStacks_Type) < 0) {
-        Py_DECREF(&CallStacks_Type);
+    if (add_type(self, "CallStacks", &CallStacks_Type) < 0
+        || add_type(self, "Lines", &Lines_Type) < 0) {
         Py_CLEAR(self);
     }
+#if PY_VERSION_HEX < 0x030C0000
+    else if (slot_init(self) < 0) {
+        Py_CLEAR(self);
+    }
+#endif
     return self;
 }

@@ -29,3 +29,23 @@ class CallStacks:
     def returned(
         self, code: object, offset: int, callable: object, argument: object, /
     ) -> None: ...
+
+class Lines:
+    def __init__(
+        self,
+        prefix: bytes,
+        places: tuple[tuple[str, str, bool | str | None], ...],
+        names: frozenset[str],
+        name_of_import: str,
+        /,
+    ) -> None: ...
+    def add(self, callable: object, name: str, by_file: bool, /) -> None: ...
+    def begin(self) -> bool: ...
+    def end(self) -> None: ...
+    def runs(self, number: int, /) -> None: ...
+    def called(
+        self, code: object, offset: int, callable: object, argument: object, /
+    ) -> object: ...
+
+#: Up to Python 3.11: what ``sys.getprofile()`` returns while this module listens to calls.
+holder: object

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import sys
 
+from pytest_eventlet_debug.profiling import _native
 from pytest_eventlet_debug.profiling._native import CallStacks
 from pytest_eventlet_debug.profiling.engine import TAKEN
 from pytest_eventlet_debug.profiling.engine import ProfilingError
@@ -81,5 +82,6 @@ else:
 
         :raises ProfilingError: somebody else profiles this thread.
         """
-        require_free_thread()
+        if sys.getprofile() is not _native.holder:  # which marks lines in a trace
+            require_free_thread()
         return lambda: None

@@ -69,6 +69,8 @@ class Call(NamedTuple):
     name: str
     fd: int
     greenthread: str | None
+    at: str | None = None
+    """The line of Python that made it."""
 
 
 class Socket(NamedTuple):
@@ -316,7 +318,7 @@ def _any(local: Endpoint) -> Endpoint:
 
 
 def _call(event: Syscall, fd: int) -> Call:
-    return Call(event.line, event.start_ns, event.pid, event.name, fd, event.greenthread)
+    return Call(event.line, event.start_ns, event.pid, event.name, fd, event.greenthread, event.at)
 
 
 def _find(stream: _Stream, segment: Segment, time_ns: int) -> Call | None:

@@ -105,7 +105,8 @@ def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "timeline",
         help="print what happened in a test, in time order",
         description="Print phases, system calls, packets, signals and threads in time order, "
-        "or write them for https://ui.perfetto.dev.",
+        "or write them for https://ui.perfetto.dev. Calls of pytest, of this plugin and of the "
+        "memory allocator are left out, an import is one line, and so is what repeats.",
     )
     _add_directory(timeline)
     timeline.add_argument(
@@ -115,6 +116,9 @@ def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         metavar="KIND",
         help=f"show rows of this kind alone; may be repeated: {', '.join(KINDS)}",
+    )
+    timeline.add_argument(
+        "--raw", action="store_true", help="show every row, each as strace wrote it"
     )
     timeline.add_argument(
         "--perfetto", action="store_true", help="write a trace for https://ui.perfetto.dev"
@@ -139,7 +143,7 @@ def _timeline(options: argparse.Namespace) -> int:
     for number, each in enumerate(found):
         if number:
             print()
-        for line in text.lines(read_timeline(each), options.only):
+        for line in text.lines(read_timeline(each), options.only, raw=options.raw):
             print(line)
     return 0
 

@@ -48,6 +48,7 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.tally import Tally
 from pytest_eventlet_debug.recordings.findings.wire import Wire
+from pytest_eventlet_debug.recordings.marks import own_place
 from pytest_eventlet_debug.recordings.packets import Dissected
 from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.packets import dissect
@@ -336,25 +337,43 @@ def _journal(trace: Trace, test: TestRecord | None) -> list[tuple[int, int, byte
     rows = trace.rows()
     for row in rows:
         if row.kind in _JOURNALLED:
-            who = f"[{row.greenthread}] " if row.greenthread is not None else ""
-            spent = f" <{row.duration_ns / 1e9:.6f}>" if row.duration_ns is not None else ""
-            text = f"{row.pid} {who}{row.text}{spent} (line {row.line})"
-            entries.append((row.time_ns, "strace", text))
+            entries.append((row.time_ns, _journal_fields(row)))
     if trace.left_out:
         text = f"here {trace.left_out} rows of the trace are left out"
-        entries.append((rows[len(rows) // 2].time_ns, "strace", text))
+        entries.append((rows[len(rows) // 2].time_ns, _entry("strace", text)))
     for row in phase_rows(test):
-        entries.append((row.time_ns, "pytest", f"{row.name} begins"))
-        entries.append((row.time_ns + (row.duration_ns or 0), "pytest", f"{row.text}, ended"))
+        entries.append((row.time_ns, _entry("pytest", f"{row.name} begins")))
+        end_ns = row.time_ns + (row.duration_ns or 0)
+        entries.append((end_ns, _entry("pytest", f"{row.text}, ended")))
     entries.sort(key=lambda entry: entry[0])
     return [
-        (
-            time_ns // 1000 * 1000,
-            0,
-            pcapng.journal(time_ns, {"SYSLOG_IDENTIFIER": source, "MESSAGE": text}),
-        )
-        for time_ns, source, text in entries
+        (time_ns // 1000 * 1000, 0, pcapng.journal(time_ns, fields)) for time_ns, fields in entries
     ]
+
+
+def _entry(source: str, text: str) -> dict[str, str]:
+    return {"SYSLOG_IDENTIFIER": source, "MESSAGE": text}
+
+
+def _journal_fields(row: Row) -> dict[str, str]:
+    """Return a row of the trace by systemd.journal-fields(7), so that it can be filtered for.
+
+    The greenthread stands for the name of the thread that it runs in, and the line is the
+    user's own one.
+    """
+    who = f"[{row.greenthread}] " if row.greenthread is not None else ""
+    spent = f" <{row.duration_ns / 1e9:.6f}>" if row.duration_ns is not None else ""
+    at = f" at {row.at}" if row.at is not None else ""
+    fields = _entry("strace", f"{row.pid} {who}{row.text}{spent}{at} (line {row.line})")
+    fields["_PID"] = str(row.pid)
+    if row.greenthread is not None:
+        fields["_COMM"] = row.greenthread
+    place = own_place(row.at) if row.at is not None else None
+    if place is not None:
+        fields["CODE_FILE"] = place.file
+        fields["CODE_LINE"] = str(place.line)
+        fields["CODE_FUNC"] = place.function
+    return fields
 
 
 def _header(kept: _Kept) -> bytes:

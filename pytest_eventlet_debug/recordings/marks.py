@@ -6,6 +6,7 @@ The tracer makes them and the reader of traces takes them for what they mean::
     access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
     access("/.eventlet-debug/watcher/<thread>", F_OK)
     access("/.eventlet-debug/watcher", F_OK)
+    access("/.eventlet-debug/line/<function>/<file>:<line> in <name>[, from ...]", F_OK)
 
 The helper puts one of its own into a trace whose middle it has cut out, see
 :func:`left_out`.
@@ -15,7 +16,9 @@ Standard library alone.
 
 from __future__ import annotations
 
+import re
 from typing import Final
+from typing import NamedTuple
 
 #: Paths of this prefix exist nowhere.
 PREFIX: Final = "/.eventlet-debug/"
@@ -24,6 +27,15 @@ PHASE: Final = "phase"
 GREENLET: Final = "greenlet"
 #: Made of the thread that watches for stalls, and by it; see ``stalls/_watcher.c``.
 WATCHER: Final = "watcher"
+LINE: Final = "line"
+
+#: What a mark of a line begins with; the rest is written in C, see ``profiling/lines.c``.
+LINE_PREFIX: Final = f"{PREFIX}{LINE}/"
+
+#: Stands in a line's place for the user's own code where there is none on the stack, only pytest.
+RUNNER: Final = "pytest"
+
+_PLACE = re.compile(r"(.+):(\d{1,9}) in (.+)")
 
 #: The calls that C libraries make of access(3).
 CALLS: Final = ("access", "faccessat", "faccessat2")
@@ -45,6 +57,24 @@ def phase(time_ns: int, name: str, nodeid: str) -> bytes:
 def greenlet(number: int, label: str) -> bytes:
     """Return the path that marks that a greenlet runs from now on."""
     return _path(f"{GREENLET}/{number}/{label.replace('/', '_')[:_LABEL_CHARACTERS]}")
+
+
+class Place(NamedTuple):
+    """A line of Python."""
+
+    file: str
+    line: int
+    function: str
+
+
+def own_place(at: str) -> Place | None:
+    """Return the user's own line of those that are named for a call, else the only one.
+
+    :param at: ``greenio/base.py:237 in accept, from test_x.py:38 in serve``.
+    """
+    place, _, own = at.rpartition(", from ")
+    match = _PLACE.match(place if own == RUNNER else own)
+    return None if match is None else Place(match[1], int(match[2]), match[3])
 
 
 def left_out(size: int) -> bytes:

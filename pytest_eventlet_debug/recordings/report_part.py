@@ -99,7 +99,7 @@ class _Columns:
             self._causes[len(self._texts)] = (cause.line, cause.fd, cause.name)
         for column, value in zip(self._columns.values(), values, strict=True):
             column.append(value)
-        self._texts.append(row.text)
+        self._texts.append(row.text if row.at is None else f"{row.text} at {row.at}")
 
     def as_json(self) -> dict[str, Any]:
         return {

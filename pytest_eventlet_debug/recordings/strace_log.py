@@ -5,7 +5,7 @@ The format is strace(1)'s own; the forms that the manual does not list (``<detac
 ``strace.c`` and ``syscall.c``. A call that another thread interrupts takes two lines
 there and is one event here.
 
-Two kinds of harmless syscall are our own: :mod:`~pytest_eventlet_debug.recordings.marks`.
+Some harmless calls are our own: :mod:`~pytest_eventlet_debug.recordings.marks`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
+import functools
 import io
 from itertools import chain
 import os
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from typing import TextIO
 from typing import TypeAlias
 
+from pytest_eventlet_debug.recordings import kernel_calls
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.system import files
 
@@ -62,6 +64,14 @@ class Syscall(NamedTuple):
     greenthread: str | None
     """Label of the greenthread that the thread was running, such as ``3:serve``."""
     state: State
+    at: str | None = None
+    """The line of Python that made the call, ``greenio/base.py:237 in accept``, and behind
+    ``, from`` the nearest one of the user's own code; None where the trace does not tell."""
+
+    @property
+    def where(self) -> str:
+        """The line of Python for the end of a phrase, `` at greenio/base.py:237 in accept``."""
+        return f" at {self.at}" if self.at is not None else ""
 
 
 class Signal(NamedTuple):
@@ -156,7 +166,8 @@ _TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)(?
 _ACCESS = frozenset(marks.CALLS)
 _MARKER = re.compile(
     rf'(?:AT_FDCWD(?:<[^"]*>)?, )?"{re.escape(marks.PREFIX)}'
-    rf"(?:{marks.PHASE}/(\d{{1,20}})/([^/\"]+)/|{marks.GREENLET}/(\d{{1,20}})/)"
+    rf"(?:{marks.PHASE}/(\d{{1,20}})/([^/\"]+)/|{marks.GREENLET}/(\d{{1,20}})/"
+    rf"|{marks.LINE}/([\w.]+)/)"
     r'((?:[^"\\]|\\.)*)"',
     re.ASCII,
 )
@@ -175,6 +186,15 @@ _UNFINISHED = " <unfinished ...>"
 _NUMBERS = {str(number): number for number in range(-1, 1024)}
 _MOST_SPENT = 4096
 _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
+
+
+#: The system calls that a line of Python may make, and the line.
+_Place: TypeAlias = tuple[frozenset[str], str]
+#: Behind the line that imports, in what is said of a call of the import system.
+IMPORTING = " (import)"
+_NO_CALLS: frozenset[str] = frozenset()
+#: How many greenthreads are remembered with their lines.
+_MOST_PLACES = 65536
 
 
 class _Begun(NamedTuple):
@@ -270,6 +290,7 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
     labels = threads.labels
     returned = _RETURNED.match
     label_of = labels.get
+    place_of = threads.places.get
     number_of = _NUMBERS.get
     make = tuple.__new__  # Syscall() itself is written in Python
     scale = _SCALE
@@ -316,14 +337,15 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
                 duration,
                 label_of(pid),
                 "returned",
+                place[1] if (place := place_of(pid)) is not None and name in place[0] else None,
             ),
         )
         if name in _ACCESS:
-            yield _marked(call, labels)
+            yield from _marked(call, threads)
         else:
             if name == "execve" and errno is None:
                 # The new program has no greenthreads of ours.
-                labels.pop(pid, None)
+                threads.forget(pid)
             yield call
     for pid in list(begun):
         yield from threads.abandon(pid)
@@ -334,20 +356,57 @@ class _Threads:
 
     :ivar begun: the call that each is in.
     :ivar labels: the greenthread that each runs.
+    :ivar places: the line of Python that each is at, as the last mark says.
     """
 
     def __init__(self) -> None:
         self.begun: dict[int, _Begun] = {}
         self.labels: dict[int, str] = {}
+        self.places: dict[int, _Place] = {}
+        self._last: dict[tuple[int, str], _Place] = {}
+
+    def switch(self, pid: int, label: str) -> None:
+        """Have a thread run another greenthread, at the line at which that ran last."""
+        self.labels[pid] = label
+        place = self._last.get((pid, label.partition(":")[0]))
+        if place is not None:
+            self.places[pid] = place
+        else:
+            self.places.pop(pid, None)
+
+    def go(self, pid: int, place: _Place) -> None:
+        """Have a thread, and the greenthread that it runs, be at another line."""
+        self.places[pid] = place
+        if len(self._last) == _MOST_PLACES:
+            self._last.clear()
+        self._last[pid, self.labels.get(pid, "").partition(":")[0]] = place
+
+    def forget(self, pid: int) -> None:
+        """Know no more of a thread, as it runs another program or none."""
+        if self.labels.pop(pid, None) is not None or self.places.pop(pid, None) is not None:
+            self.places.pop(pid, None)
+            for key in [key for key in self._last if key[0] == pid]:
+                del self._last[key]
+
+    def forget_all(self) -> None:
+        """Know of no thread what it runs."""
+        self.labels.clear()
+        self.places.clear()
+        self._last.clear()
+
+    def place(self, pid: int, name: str) -> str | None:
+        """Return the line of Python that makes a call of that name in a thread, if it is known."""
+        place = self.places.get(pid)
+        return place[1] if place is not None and name in place[0] else None
 
     def abandon(self, pid: int, state: State = "unfinished") -> Iterator[Event]:
         """Yield the call that a thread is in, if any, as one whose end is missing."""
         if pid not in self.begun:
             return
         line, start_ns, name, args = self.begun.pop(pid)
-        label = self.labels.get(pid)
-        call = Syscall(line, pid, start_ns, name, args, None, None, None, None, label, state)
-        yield _marked(call, self.labels)
+        label, at = self.labels.get(pid), self.place(pid, name)
+        call = Syscall(line, pid, start_ns, name, args, None, None, None, None, label, state, at)
+        yield from _marked(call, self)
 
     def resume(self, pid: int, here: _Begun) -> Generator[Event, None, _Begun]:
         """Return the start of the call that goes on in this line; yield a stale one before.
@@ -395,10 +454,11 @@ def _end(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event
         _ns(took_sec, took) if took is not None else None,
         threads.labels.get(pid),
         "returned" if head.line != number else "resumed",
+        threads.place(pid, name),
     )
     if name == "execve" and errno is None:
-        threads.labels.pop(pid, None)
-    yield _marked(call, threads.labels)
+        threads.forget(pid)
+    yield from _marked(call, threads)
 
 
 def _go_on(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
@@ -420,13 +480,13 @@ def _exit(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Even
     pid_, sec, frac, status_, signal, by = match.groups()
     pid = int(pid_)
     yield from threads.abandon(pid)
-    threads.labels.pop(pid, None)
+    threads.forget(pid)
     heir = int(by) if by is not None else None
     if heir is not None:
         if heir in threads.begun:
             # From here on the thread that called execve goes by this thread's id.
             threads.begun[pid] = threads.begun.pop(heir)
-        threads.labels.pop(heir, None)
+        threads.forget(heir)
     status = int(status_) if status_ is not None else None
     yield Exit(number, pid, _ns(sec, frac), status, signal, heir)
 
@@ -451,7 +511,7 @@ def _gap(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event
     # Whatever went on before it is not known to go on behind it.
     for pid in list(threads.begun):
         yield from threads.abandon(pid)
-    threads.labels.clear()
+    threads.forget_all()
     yield Gap(number, int(match[1]))
 
 
@@ -466,21 +526,32 @@ _RARE: tuple[tuple[re.Pattern[str], _Read], ...] = (
 )
 
 
-def _marked(call: Syscall, labels: dict[int, str]) -> Event:
-    """Return the event that a call stands for, if it is one of our own marks."""
-    if call.name not in _ACCESS:
-        return call
-    match = _MARKER.match(call.args)
+def _marked(call: Syscall, threads: _Threads) -> Iterator[Event]:
+    """Yield a call, or the event that it stands for if it is one of our own marks."""
+    match = _MARKER.match(call.args) if call.name in _ACCESS else None
     if match is None:
-        return call
-    marked_ns, phase, greenlet, text = match.groups()
-    if greenlet is None:
-        return Phase(
+        yield call
+        return
+    marked_ns, phase, greenlet, function, text = match.groups()
+    if function is not None:
+        threads.go(call.pid, _place(function, text))
+    elif greenlet is None:
+        yield Phase(
             call.line, call.pid, call.start_ns, int(marked_ns), unescape(phase), unescape(text)
         )
-    label = f"{greenlet}:{unescape(text)}"
-    labels[call.pid] = label
-    return Switch(call.line, call.pid, call.start_ns, label)
+    else:
+        label = f"{greenlet}:{unescape(text)}"
+        threads.switch(call.pid, label)
+        yield Switch(call.line, call.pid, call.start_ns, label)
+
+
+@functools.lru_cache(maxsize=1024)
+def _place(function: str, text: str) -> _Place:
+    calls = kernel_calls.CALLS.get(function, _NO_CALLS)
+    if function == kernel_calls.IMPORT:
+        place, of, own = text.partition(", from ")
+        text = f"{place}{IMPORTING}{of}{own}"
+    return calls, unescape(text)
 
 
 def _joined(head: str, rest: str) -> str:

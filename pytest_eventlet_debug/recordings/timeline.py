@@ -79,6 +79,8 @@ class Row(NamedTuple):
     failed: bool = False
     cause: Call | None = None
     """The call that sent a packet."""
+    at: str | None = None
+    """The line of Python that made a call, see :class:`~.strace_log.Syscall`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +236,8 @@ class Trace:
                 event.line,
                 event.name,
                 event.errno is not None,
+                None,
+                event.at,
             )
         if type(event) is Switch:
             text = f"greenthread {event.greenthread} runs"
@@ -373,7 +377,8 @@ def explain(found: Dissected, sent: Call | None, calls: Attribution) -> str | No
 
 def _told(call: Call) -> str:
     greenthread = f", greenthread {call.greenthread}" if call.greenthread is not None else ""
-    return f"{call.name}(fd {call.fd}){greenthread}, {STRACE_FILE} line {call.line}"
+    at = f", {call.at}" if call.at is not None else ""
+    return f"{call.name}(fd {call.fd}){greenthread}{at}, {STRACE_FILE} line {call.line}"
 
 
 def _when(row: Row) -> int:

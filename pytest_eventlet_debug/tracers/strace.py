@@ -18,9 +18,13 @@ from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.tracer_registry import CPROFILE_ENGINE
 from pytest_eventlet_debug.tracer_registry import STRACE_ARGS
 from pytest_eventlet_debug.tracer_registry import STRACE_LIMIT
+from pytest_eventlet_debug.tracer_registry import STRACE_LINES
+from pytest_eventlet_debug.tracers import lines
 from pytest_eventlet_debug.tracers.helper_client import Helper
+from pytest_eventlet_debug.tracers.lines import LineMarks
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -50,7 +54,8 @@ class Strace:
 
     The trace has :mod:`~pytest_eventlet_debug.recordings.marks` in it where a phase begins,
     and wherever greenlet *n* of the test begins to run in the thread that started the
-    recording; see :class:`pytest_eventlet_debug.system.switches.Labels`.
+    recording; see :class:`pytest_eventlet_debug.system.switches.Labels`. Others say which line of
+    Python makes the next calls, see :mod:`~pytest_eventlet_debug.tracers.lines`.
     """
 
     name = "strace"
@@ -63,6 +68,7 @@ class Strace:
         *,
         pin: bool = True,
         limit: int | None = None,
+        lines: LineMarks | None = None,
     ) -> None:
         """Record through *helper*; nothing is started yet.
 
@@ -72,11 +78,13 @@ class Strace:
             their ``os.sched_getaffinity(0)``.
         :param limit: bytes of the longest trace that is kept whole; ``None`` for any. Between
             two pauses, that is: each part has its limit.
+        :param lines: marks lines of Python; ``None`` for no such marks.
         """
         self._helper = helper
         self._extra_args = extra_args
         self._pin = pin
         self._limit = limit
+        self._lines = lines
         self._version = ""
         self._program = ""
         self._recording: Recording | None = None
@@ -156,8 +164,8 @@ class Strace:
         return (_artifact(recording),)
 
     def close(self) -> None:
-        """Stop labelling switches, if a recording was never stopped."""
-        switches.unsubscribe(self._switched)
+        """Make no more marks, if a recording was never stopped."""
+        self._stop_marking()
 
     def _attach(self, recording: Recording, *, append: bool) -> None:
         self._helper.request(
@@ -170,9 +178,16 @@ class Strace:
             limit=self._limit,
         )
         self._tracing = True
+        if self._lines is not None:
+            self._lines.begin()
+
+    def _stop_marking(self) -> None:
+        switches.unsubscribe(self._switched)
+        if self._lines is not None:
+            self._lines.end()
 
     def _detach(self) -> None:
-        switches.unsubscribe(self._switched)
+        self._stop_marking()
         self._tracing = False
         self._helper.request("strace-stop")
 
@@ -188,17 +203,21 @@ class Strace:
         current = sys.modules["greenlet"].getcurrent()
         if self._labels is None:
             self._labels = switches.Labels(current)
-        path = self._path(current, None)
-        if path != self._marked:  # the reader knows who ran last
-            self._mark(path)
+        known = self._labels.of(current, None)
+        if self._path(known) != self._marked:  # the reader knows who ran last
+            self._mark(self._path(known))
+        if self._lines is not None:
+            self._lines.runs(known[0])
 
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
-        origin, target = arguments
-        self._mark(self._path(target, origin))
-
-    def _path(self, target: object, origin: object) -> bytes:
         assert self._labels is not None
+        origin, target = arguments
         known = self._labels.of(target, origin)
+        self._mark(self._path(known))
+        if self._lines is not None:
+            self._lines.runs(known[0])
+
+    def _path(self, known: tuple[int, str]) -> bytes:
         path = self._paths.get(known)
         if path is None:
             path = self._paths[known] = marks.greenlet(*known)
@@ -210,12 +229,25 @@ class Strace:
 
 
 def prepare(settings: Settings) -> None:
-    """Do nothing: strace attaches from without."""
+    """Know the functions that lines are marked for, before a test can patch them."""
+    if settings.value(STRACE_LINES) == "on":
+        lines.prepare()
 
 
 def make(settings: Settings, start_helper: Callable[[], Helper]) -> Strace:
     """Return a tracer with the arguments that the options name."""
-    return Strace(start_helper(), settings.value(STRACE_ARGS), limit=settings.value(STRACE_LIMIT))
+    return Strace(
+        start_helper(),
+        settings.value(STRACE_ARGS),
+        limit=settings.value(STRACE_LIMIT),
+        lines=LineMarks(settings.root) if _marks_lines(settings) else None,
+    )
+
+
+def _marks_lines(settings: Settings) -> bool:
+    # cProfile has a thread's only place for a profiler to itself up to Python 3.11.
+    alone = sys.version_info < (3, 12) and settings.value(CPROFILE_ENGINE) == "plain"
+    return settings.value(STRACE_LINES) == "on" and not alone
 
 
 def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug.profiling import choice
 from pytest_eventlet_debug.recordings import finisher
 from pytest_eventlet_debug.recordings import packets
 from pytest_eventlet_debug.recordings import pcapng
@@ -251,6 +252,12 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
     assert len(told) >= 0.95 * len(data)
     assert all(", greenthread " in row[2] and ", strace.txt line " in row[2] for row in told)
     assert all(row[2] for row in rows if row[3])
+
+    # As the documentation names the filters.
+    sent = 'systemd_journal.comm == "1:test" && systemd_journal.message contains "sendto("'
+    if choice.native_engine() is not None:
+        sent += ' && systemd_journal.code_func == "test_http"'
+    assert len(tshark(path, "-Y", sent, "-esystemd_journal.message")) == 5
 
     with open_log(directory / "strace.txt") as log:
         calls = Attribution(event for event in parse(log) if type(event) is Syscall)

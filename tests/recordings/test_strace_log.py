@@ -338,6 +338,46 @@ def test_calls_after_a_greenlet_mark_carry_its_label_in_that_thread_only(mark: s
     ]
 
 
+def test_a_call_carries_the_line_of_python_that_made_it() -> None:
+    line = "/.eventlet-debug/line/"
+    events = list(
+        parse(
+            [
+                mark("7", "/.eventlet-debug/greenlet/1/hub"),
+                mark("7", f"{line}select.epoll.poll/a/epolls.py:31 in wait"),
+                "7 1.000001 epoll_wait(5, [], 9, 0) = 0 <0.000009>\n",
+                "7 1.000002 close(6) = 0 <0.000009>\n",
+                mark("7", "/.eventlet-debug/greenlet/2/serve"),
+                "7 1.000003 epoll_wait(5, [], 9, 0) = 0 <0.000009>\n",
+                mark("7", f"{line}_socket.socket.send/socket.py:3 in send, from x.py:1 in f"),
+                "7 1.000004 sendto(6, <unfinished ...>\n",
+                "8 1.000005 sendto(6) = 1 <0.000009>\n",
+                '7 1.000006 <... sendto resumed>"x", 1) = 1 <0.000009>\n',
+                mark("7", "/.eventlet-debug/greenlet/1/hub"),
+                "7 1.000007 epoll_wait(5, [], 9, 0) = 0 <0.000009>\n",
+                mark("7", f"{line}not.of.this.version/x.py:1 in f"),
+                "7 1.000008 epoll_wait(5, [], 9, 0) = 0 <0.000009>\n",
+            ]
+        )
+    )
+    hub, sent = "a/epolls.py:31 in wait", "socket.py:3 in send, from x.py:1 in f"
+    calls = [(event.name, event.at) for event in events if isinstance(event, Syscall)]
+    assert calls == [
+        ("epoll_wait", hub),
+        ("close", None),
+        ("epoll_wait", None),
+        ("sendto", None),
+        ("sendto", sent),
+        ("epoll_wait", hub),
+        ("epoll_wait", None),
+    ]
+    assert len(events) == len(calls) + 3
+
+
+def mark(pid: str, path: str) -> str:
+    return f'{pid} 1.000000 access("{path}", F_OK) = -1 ENOENT (No) <0.000009>\n'
+
+
 def test_an_interrupted_mark_is_a_mark() -> None:
     switch, call = events(
         '7 1.0 access("/.eventlet-debug/greenlet/0/hub",  <unfinished ...>',

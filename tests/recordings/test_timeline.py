@@ -78,7 +78,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_all_that_was_recorded_stands_in_time_order(directory: Path) -> None:
-    assert list(text.lines(read_timeline(directory))) == [
+    assert list(text.lines(read_timeline(directory), raw=True)) == [
         "a::b",
         "    0.000000 phase   setup: passed (0.090 ms)",
         "    0.000095 phase   call: failed (1.905 ms)",
@@ -146,7 +146,8 @@ def test_no_trace_is_too_strange_to_be_shown(lines: list[str]) -> None:
     trace = Trace()
     trace.take(parse(lines))
     timeline = Timeline("", trace.rows(), [])
-    assert len(list(text.lines(timeline))) == len(timeline.rows)
+    assert len(list(text.lines(timeline, raw=True))) == len(timeline.rows)
+    assert len(list(text.lines(timeline))) <= 2 * len(timeline.rows)
     json.dumps(list(perfetto.events(timeline)))
 
 
@@ -160,9 +161,11 @@ def test_a_chrome_trace_has_what_its_format_demands(directory: Path) -> None:
     named = {
         (event["name"], event["pid"]): event["args"]["name"]
         for event in whole["traceEvents"]
-        if event["ph"] == "M"
+        if event["ph"] == "M" and "name" in event["args"]
     }
-    assert set(named.values()) >= {"test", "process", "packets"}
+    assert {name for name, pid in named if pid == 0} == set()
+    assert set(named.values()) >= {"test", "pytest", "true", "packets", "thread"}
+    assert all(pid < 20 for _, pid in named)  # they are shown
     slices = {event["name"]: event for event in whole["traceEvents"] if event["ph"] == "X"}
     assert (slices["call"]["ts"], slices["call"]["dur"]) == (95.0, 1905.0)
     assert slices["write"]["args"]["greenthread"] == "2:client"
@@ -186,10 +189,14 @@ def assert_is_a_chrome_trace(whole: dict[str, Any]) -> None:
         assert type(event["pid"]) is int
         assert type(event["tid"]) is int
         if event["ph"] == "M":
+            if event["name"] == "process_sort_index":
+                assert type(event["args"]["sort_index"]) is int
+                continue
             assert event["name"] in ("process_name", "thread_name")
             assert isinstance(event["args"]["name"], str)
             continue
         assert isinstance(event["ts"], (int, float))
+        assert event["ts"] >= 0
         if event["ph"] == "X":
             assert event["dur"] >= 0
         elif event["ph"] == "i":

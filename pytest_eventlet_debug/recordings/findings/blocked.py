@@ -186,7 +186,7 @@ class Blocked:
             yield Finding(
                 self.kind,
                 f"greenthread {call.greenthread} held the hub for {block.seconds:.2f} s in "
-                f"{shown(call)} while {block.others}",
+                f"{shown(call)}{call.where} while {block.others}",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
                 block.certainty,
                 {"seconds": block.seconds, BEGAN: call.start_ns / 1e9},
@@ -195,8 +195,8 @@ class Blocked:
             call = self._unfinished
             yield Finding(
                 self.kind,
-                f"greenthread {call.greenthread} was still in {shown(call)} when the recording "
-                "ended, so that no other could run",
+                f"greenthread {call.greenthread} was still in {shown(call)}{call.where} when the "
+                "recording ended, so that no other could run",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
             )
 

@@ -151,7 +151,8 @@ class Closed:
         closer = self._processes.describe(end.pid, end.greenthread)
         self._found[call.name, end.line] = Finding(
             self.kind,
-            f"{what} by {user}: {how} {seconds:.3f} s before by {closer} (line {end.line})" + more,
+            f"{what} by {user}{call.where}: {how} {seconds:.3f} s before by {closer}{end.where} "
+            f"(line {end.line}){more}",
             (
                 Evidence(what, STRACE_FILE, call.line),
                 Evidence(f"{end.name}({descriptor(end)})", STRACE_FILE, end.line),

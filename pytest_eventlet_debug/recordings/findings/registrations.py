@@ -24,6 +24,8 @@ class Registration(NamedTuple):
     """The descriptor as strace names it: ``5<TCP:[127.0.0.1:80]>``."""
     greenthread: str | None
     line: int
+    at: str = ""
+    """The line of Python that asked, for the end of a phrase."""
 
 
 class Registrations:
@@ -50,7 +52,7 @@ class Registrations:
             self._known.pop((call.pid, fd), None)
         else:
             shown = match[3] + match[4]
-            self._known[call.pid, fd] = Registration(shown, call.greenthread, call.line)
+            self._known[call.pid, fd] = Registration(shown, call.greenthread, call.line, call.where)
 
     def closed(self, call: Syscall) -> None:
         """Take note of a ``close``, which takes registrations back."""

@@ -180,7 +180,7 @@ class _Caught(NamedTuple):
             parts.append(f"since line {self.since}")
         else:
             whose = f"greenthread {known.greenthread}, " if known.greenthread else ""
-            parts.append(f"registered by {whose}line {known.line}")
+            parts.append(f"registered by {whose}line {known.line}{known.at}")
         return ", ".join([*parts, "nobody acts on it"])
 
 
@@ -206,6 +206,8 @@ class Storm:
     caught: tuple[_Caught, ...] = ()
     who: str = ""
     """Whom to name: a greenthread, a thread, or a child process with its program."""
+    at: str = ""
+    """The line of Python that made ``syscall`` last, for the end of a phrase."""
 
     @property
     def may_be_progress(self) -> bool:
@@ -234,7 +236,7 @@ class Storm:
         if len(others) > 4:
             shown += f" and {len(others) - 4} more"
         return (
-            f"{self.syscall} x {self.count:,} in {self.duration:.2f} s"
+            f"{self.syscall} x {self.count:,} in {self.duration:.2f} s{self.at}"
             + (f" (with {shown})" if shown else "")
             + f" by {self.who}{caught}"
         )
@@ -401,6 +403,7 @@ class Storms:
             next(iter(others)) if name == "spin" else telling.last.greenthread,
             line,
             self._caught(pid, thread),
+            at=telling.last.where if name == "storm" else "",
         )
         same = (pid, name, frozenset(key for key, _ in kinds), storm.greenthread)
         known = self._found.get(same)

@@ -8,6 +8,8 @@ import re
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
 
+# The same trouble of a library's, from many a test.
+_OWN_LINE = re.compile(r", from [^\s,:]+:\d+ in \S+")
 _FIGURES = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -33,7 +35,7 @@ def grouped(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
     """
     alike: dict[str, dict[str, str]] = {}
     for test, text in lines:
-        alike.setdefault(_FIGURES.sub("0", text), {}).setdefault(test, text)
+        alike.setdefault(_FIGURES.sub("0", _OWN_LINE.sub("", text)), {}).setdefault(test, text)
     groups: dict[tuple[str, ...], list[str]] = {}
     for texts in alike.values():
         groups.setdefault(tuple(texts), []).append(next(iter(texts.values())))

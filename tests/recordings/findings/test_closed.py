@@ -36,8 +36,10 @@ def test_bad():
 """
     (found,) = find(program, Closed)
     assert re.fullmatch(
-        r"read\((\d+)\) = -1 EBADF by greenthread \d+:test: \1<pipe:\[\d+\]> was closed "
-        r"\d\.\d{3} s before by greenthread \d+:janitor \(line \d+\)",
+        r"read\((\d+)\) = -1 EBADF by greenthread \d+:test at test_program\.py:\d+ in test_bad: "
+        r"\1<pipe:\[\d+\]> was closed "
+        r"\d\.\d{3} s before by greenthread \d+:janitor at test_program\.py:\d+ in "
+        r"janitor \(line \d+\)",
         found.title,
     )
     assert [each.text.partition("(")[0] for each in found.evidence] == ["read", "close"]
@@ -67,9 +69,9 @@ def test_accept():
 """
     (found,) = find(program, Closed, hub)
     assert found.title.startswith("accept4(-1) = -1 EBADF by greenthread ")
-    assert ":serve: " in found.title
+    assert re.search(r":serve at .+ in accept, from test_program\.py:\d+ in serve: ", found.title)
     assert "<TCP:[127.0.0.1:" in found.title
-    assert ":stop (line " in found.title
+    assert re.search(r":stop at .+, from test_program\.py:\d+ in stop \(line ", found.title)
 
 
 def test_a_reset_names_who_closed_the_other_end(find: Find) -> None:
@@ -96,7 +98,7 @@ def test_reset():
     (found,) = find(program, Closed)
     assert found.title.startswith("sendto(")
     assert " = -1 EPIPE by greenthread " in found.title
-    assert ":serve (line " in found.title
+    assert re.search(r":serve at .+, from test_program\.py:\d+ in serve \(line ", found.title)
 
 
 def test_closing_what_was_never_open_is_no_finding(find: Find) -> None:
@@ -155,13 +157,14 @@ def test_pipe_whose_end_is_closed_twice():
 """
     since, twice = sorted((each.title for each in find(program, Closed)), key=len, reverse=True)
     assert re.search(
-        r"accept4\(-1\) = -1 EBADF by greenthread \d+:serve: (\d+)<TCP:\S+> was closed .*; "
+        r"accept4\(-1\) = -1 EBADF by greenthread \d+:serve at .+: (\d+)<TCP:\S+> was "
+        r"closed .*; "
         r"\1 was given to greenthread 1:test by openat since \(line \d+\)$",
         since,
     )
     assert re.search(
-        r"read\((\d+)\) = -1 EBADF by greenthread \d+:owner: \1</etc/hostname> was closed .* by "
-        r"greenthread \d+:janitor \(line \d+\), which had closed a \1 of its own before "
+        r"read\((\d+)\) = -1 EBADF by greenthread \d+:owner at .+: \1</etc/hostname> was closed .* "
+        r"by greenthread \d+:janitor at .+ \(line \d+\), which had closed a \1 of its own before "
         r"\(line \d+\)$",
         twice,
     )

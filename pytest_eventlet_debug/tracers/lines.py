@@ -1,0 +1,160 @@
+"""Mark a trace with the lines of Python that make its system calls, by an object written in C.
+
+Calls are heard of through ``sys.monitoring``, under one of the two tool ids that nobody is
+given, or up to Python 3.11 through the thread's place for a profiler, which this shares with
+the plugin's own. Where neither is free, or nothing was compiled when the plugin was
+installed, there are no marks, and the trace is as complete as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import sys
+import sysconfig
+from types import BuiltinFunctionType
+from types import MethodDescriptorType
+from types import WrapperDescriptorType
+from typing import TYPE_CHECKING
+from typing import Any
+
+from pytest_eventlet_debug.recordings import kernel_calls
+from pytest_eventlet_debug.recordings import marks
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.profiling._native import Lines
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+_WRITTEN_IN_C = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, type)
+
+#: What runs tests, as packages.
+_RUNNERS = ("_pytest", "pluggy")
+
+#: Their objects may stand on a file of the system, on a socket, or on bytes in memory.
+_FILE_OBJECTS = ("_io.BufferedReader", "_io.BufferedWriter", "_io.TextIOWrapper")
+
+
+class LineMarks:
+    """Marks while it is active, in the thread that makes it so.
+
+    :param root: the directory of the user's own code; its files are shown relative to it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._lines = _make(root)
+        self._added: set[str] = set()
+        self._unsubscribe: Callable[[], None] = _nothing
+
+    def begin(self) -> None:
+        """Mark from now on, where that is possible."""
+        if self._lines is None:
+            return
+        prepare()
+        for name in _functions.keys() - self._added:
+            by_file = name.rpartition(".")[0] in _FILE_OBJECTS
+            self._lines.add(_functions[name], name, by_file)
+            self._added.add(name)
+        if self._lines.begin():
+            self._unsubscribe = _subscribe(self._lines)
+
+    def runs(self, greenlet: int) -> None:
+        """Take note that the greenlet of that number runs now, and go on marking in it."""
+        if self._lines is not None:
+            self._lines.runs(greenlet)
+
+    def end(self) -> None:
+        """Mark no more."""
+        if self._lines is not None:
+            self._unsubscribe()
+            self._unsubscribe = _nothing
+            self._lines.end()
+
+
+#: By their full names; as they were before a test or ``monkey_patch()`` put others there.
+_functions: dict[str, Any] = {}
+
+
+def prepare() -> None:
+    """Find the functions that enter the kernel, in those modules that are loaded by now."""
+    for name in kernel_calls.CALLS.keys() - _functions.keys():
+        module, *path = name.split(".")
+        if module in sys.modules:
+            function = _find(sys.modules[module], path)
+            if isinstance(function, _WRITTEN_IN_C):
+                _functions[name] = function
+
+
+def _make(root: Path) -> Lines | None:
+    try:
+        from pytest_eventlet_debug.profiling._native import Lines
+    except ImportError:
+        return None
+    prefix = marks.LINE_PREFIX.encode()
+    names = frozenset(name.rpartition(".")[2] for name in kernel_calls.CALLS)
+    return Lines(prefix, tuple(_places(root)), names, kernel_calls.IMPORT)
+
+
+def _places(root: Path) -> Iterator[tuple[str, str, bool | str | None]]:
+    """Yield where code is, as what it is shown, and whose it is.
+
+    True stands for the user's own code, and a name for what runs that. The first prefix that
+    fits a file's name counts.
+    """
+    paths = sysconfig.get_paths()
+    known: dict[str, tuple[str, bool | str | None]] = {os.path.join(str(root), ""): ("", True)}
+    for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts"):
+        known[os.path.join(paths[name], "")] = ("", False)
+    for name in _RUNNERS:
+        folder = os.path.dirname(getattr(sys.modules.get(name), "__file__", None) or "")
+        known[os.path.join(folder, "")] = (f"{name}/", marks.RUNNER)
+    known.pop("", None)
+    # In eventlet's own suite, too, what a test does is more telling than where that waits.
+    known[os.path.join(str(root), "eventlet", "")] = ("eventlet/", False)
+    known[os.path.join(_PACKAGE, "")] = ("", None)  # its own calls are never marked
+    for prefix in sorted(known, key=len, reverse=True):
+        yield prefix, *known[prefix]
+
+
+def _find(module: Any, path: list[str]) -> Any:
+    found = module
+    for part in path:
+        found = getattr(found, part, None)
+        if part == "poll" and len(path) > 1 and isinstance(found, BuiltinFunctionType):
+            found = type(found())  # which has no name of its own
+    return found
+
+
+def _nothing() -> None:
+    pass
+
+
+if sys.version_info >= (3, 12):
+    _monitoring = sys.monitoring
+
+    #: As for the profiler: see profiling/native.py, which tries them in the other order.
+    _UNNAMED_IDS = (3, 4)
+
+    def _subscribe(lines: Lines) -> Callable[[], None]:
+        tool = next((each for each in _UNNAMED_IDS if _monitoring.get_tool(each) is None), None)
+        if tool is None:
+            return _nothing
+        _monitoring.use_tool_id(tool, "pytest-eventlet-debug lines")
+        event = _monitoring.events.CALL
+        _monitoring.register_callback(tool, event, lines.called)
+        _monitoring.set_events(tool, event)
+
+        def unsubscribe() -> None:
+            _monitoring.set_events(tool, 0)
+            _monitoring.register_callback(tool, event, None)
+            _monitoring.free_tool_id(tool)
+
+        return unsubscribe
+
+else:
+
+    def _subscribe(lines: Lines) -> Callable[[], None]:
+        """Do nothing: ``begin()`` and ``end()`` see to the thread's profiler."""
+        return _nothing

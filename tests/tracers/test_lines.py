@@ -1,0 +1,210 @@
+"""Lines of Python in a trace: the right ones, and out of the test's sight."""
+
+from __future__ import annotations
+
+from collections import Counter
+import json
+from pathlib import Path
+import pstats
+import re
+import shutil
+import sys
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
+
+pytest.importorskip("pytest_eventlet_debug.profiling._native")
+pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+
+SUITE = """
+import os, socket, sys, time
+import eventlet
+
+def serve(listener):
+    connection, _ = listener.accept()
+    connection.sendall(connection.recv(10))
+    connection.close()
+
+def test_echo():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    server = eventlet.spawn(serve, listener)
+    client = eventlet.connect(listener.getsockname())
+    client.sendall(b"hello")
+    assert client.recv(10) == b"hello"
+    server.wait()
+    listener.close()
+    client.close()
+
+def twice(write, data):
+    return write(data)  # first of Python, then of C
+
+def nothing(data):
+    return len(data)
+
+class Writer:
+    def __init__(self, fd):
+        self.fd = fd
+    def write(self, data):
+        return os.write(self.fd, data)
+
+def duck(writer):
+    writer.write(b"duck")
+
+def test_places():
+    ours, theirs = socket.socketpair()
+    for _ in range(3):
+        twice(nothing, b"x")
+    twice(ours.send, b"by name")
+    duck(Writer(ours.fileno()))
+    with open(ours.fileno(), "wb", buffering=0, closefd=False) as file:
+        duck(file)
+    for _ in range(50):
+        os.stat("/")
+    import wave  # nobody has it yet
+    kept = bytearray(1 << 22)  # the allocator's call is no line's
+    del kept
+    ours.close()
+    theirs.close()
+
+def accept_for_ever(listener, until):
+    while time.time() < until:
+        try:
+            listener.fd.accept()
+        except OSError:
+            eventlet.sleep(0)
+
+def test_storm():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    listener.fd.close()
+    eventlet.spawn(accept_for_ever, listener, time.time() + 0.4).wait()
+
+def test_profilers_of_its_own():
+    seen = []
+    def profiler(frame, event, argument):
+        seen.append(event)
+    before = sys.getprofile()
+    sys.setprofile(before)  # as a library puts back what it found
+    os.stat("/dev")
+    sys.setprofile(profiler)
+    os.stat("/proc")
+    sys.setprofile(before)
+    os.stat("/etc")
+    assert "c_call" in seen
+    for number in (0, 1, 2, 5):
+        if sys.version_info >= (3, 12):
+            sys.monitoring.use_tool_id(number, "mine")
+            sys.monitoring.free_tool_id(number)
+
+def test_after():
+    os.stat("/usr")
+"""
+
+
+def calls(pytester: pytest.Pytester, test: str) -> list[Syscall]:
+    (trace,) = (pytester.path / "art").glob(f"*{test}*/strace.txt")
+    with open_log(trace) as log:
+        return [event for event in parse(log) if isinstance(event, Syscall)]
+
+
+def line(part: str) -> int:
+    """Return the number of the line that holds a part, in the file that is run."""
+    return next(n for n, text in enumerate(SUITE.strip().splitlines(), 1) if part in text)
+
+
+def test_each_call_says_which_line_made_it_and_no_test_notices(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_lines=SUITE)
+    result = pytester.runpytest(
+        "--strace", "--cprofile", "--eventlet-hub=epolls", "--eventlet-artifacts=art", "-Wignore"
+    )
+    result.assert_outcomes(passed=5)
+
+    made = {(call.name, call.at) for call in calls(pytester, "test_echo")}
+    lines = {(name, re.sub(r".*, from |\S+/", "", at)) for name, at in made if at is not None}
+    serve = line("connection.sendall")
+    assert {
+        ("accept4", f"test_lines.py:{line('listener.accept')} in serve"),
+        ("recvfrom", f"test_lines.py:{serve} in serve"),
+        ("sendto", f"test_lines.py:{serve} in serve"),
+        ("sendto", f"test_lines.py:{line('client.sendall')} in test_echo"),
+        ("close", f"test_lines.py:{line('client.close')} in test_echo"),
+        ("epoll_wait", "epolls.py:31 in do_poll"),
+    } <= lines
+
+    places = calls(pytester, "test_places")
+    writes = [(call.at, call.args) for call in places if call.name in ("sendto", "write")]
+    assert any(
+        at == f"test_lines.py:{line('return write')} in twice" and "by name" in args
+        for at, args in writes
+    )
+    at_duck = [at for at, args in writes if '"duck"' in args]
+    assert at_duck == [
+        f"test_lines.py:{line('return os.write')} in write",
+        f"test_lines.py:{line('writer.write')} in duck",
+    ]
+    stats = Counter(call.at for call in places if '"/"' in call.args)
+    assert stats == {f"test_lines.py:{line('os.stat(')} in test_places": 50}
+    importing = {call.at for call in places if call.name == "openat" and "/wave" in call.args}
+    assert importing == {f"test_lines.py:{line('import wave')} in test_places (import)"}
+    assert all(call.at is None for call in places if call.name in ("mmap", "munmap", "brk"))
+    (trace,) = (pytester.path / "art").glob("*test_places*/strace.txt")
+    assert trace.read_text().count("posix.stat/test_lines.py") == 1
+
+    (storms,) = (pytester.path / "art").glob("*test_storm*")
+    found = findings_file.read(storms)
+    assert found is not None
+    at = rf"in accept, from test_lines\.py:{line('listener.fd.accept')} in accept_for_ever by "
+    assert any(re.search(at, each.title) for each in found.findings if each.kind == "storm")
+
+    own = {
+        call.args.split('"')[1]: call.at
+        for call in calls(pytester, "profilers_of_its_own")
+        if '"/dev"' in call.args or '"/etc"' in call.args
+    }
+    assert own == {
+        "/dev": f"test_lines.py:{line('/dev')} in test_profilers_of_its_own",
+        "/etc": f"test_lines.py:{line('/etc')} in test_profilers_of_its_own",
+    }
+    assert [call.at for call in calls(pytester, "test_after") if '"/usr"' in call.args] == [
+        f"test_lines.py:{line('/usr')} in test_after"
+    ]
+
+    # Both listen to the same calls, up to Python 3.11 in the same place.
+    (profile,) = (pytester.path / "art").glob("*test_echo*/profile.cprof")
+    entries = pstats.Stats(str(profile)).stats  # type: ignore[attr-defined]
+    (callers,) = (entry[4] for function, entry in entries.items() if function[2] == "serve")
+    assert [caller[2].partition(" ")[0] for caller in callers] == ["main"]
+    (facts,) = (pytester.path / "art").glob("*test_echo*/profile.json")
+    assert json.loads(facts.read_text())["incomplete"] == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--strace-lines=off"],
+        pytest.param(
+            ["--cprofile", "--cprofile-engine=plain"],
+            marks=pytest.mark.skipif(sys.version_info >= (3, 12), reason="there are many places"),
+        ),
+    ],
+)
+def test_nothing_is_marked_where_it_is_not_wanted_or_would_be_in_the_way(
+    pytester: pytest.Pytester, options: list[str]
+) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_stat():
+            assert "_native" not in str(sys.getprofile())
+            open("/etc/passwd").close()
+        """
+    )
+    result = pytester.runpytest("--strace", "--eventlet-artifacts=art", *options)
+    result.assert_outcomes(passed=1)
+    trace = next(Path(pytester.path, "art").glob("*/strace.txt")).read_text()
+    assert "/etc/passwd" in trace
+    assert "/.eventlet-debug/line/" not in trace
