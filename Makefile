@@ -79,7 +79,7 @@ bench: $(VENV)/.ready tools
 tools:
 	@scripts/setup-tools
 
-$(VENV)/.ready: pyproject.toml setup.py scripts/setup-venv pytest_eventlet_debug/profiling/_native.c pytest_eventlet_debug/stalls/_watcher.c
+$(VENV)/.ready: pyproject.toml setup.py scripts/setup-venv $(wildcard pytest_eventlet_debug/*/*.[ch])
 	PYTHON="$(PYTHON)" scripts/setup-venv $(VENV)
 	@touch $@
 
