@@ -66,6 +66,36 @@ class Options(Values):
         default=None,
         activates=True,
     )
+    #: How many more times a test runs whose outcome differs between hubs.
+    reruns: Option[int] = Value(
+        "--eventlet-reruns",
+        "N",
+        "Rerun tests whose outcome differs between hubs N times on every hub, in fresh processes "
+        "and without the tracers, to tell differences from flaky tests; 0: never. Default: 2.",
+        option_types.count,
+        default=2,
+    )
+    #: Whether tests run unwatched first, and under the tracers only those that fail or differ.
+    retrace: Option[bool] = Switch(
+        "--eventlet-retrace",
+        "Run the tests without the tracers, then run those that fail or differ between hubs once "
+        "more with them, each in a fresh process. The first outcome stands.",
+    )
+    #: Whether all CPUs are busy while tests are run again.
+    stress: Option[bool] = Switch(
+        "--eventlet-stress",
+        "Keep every CPU busy while tests are rerun, for races that a quiet machine hides.",
+    )
+    #: A test whose failure may be an earlier test's doing, or ``None``.
+    culprit: Option[str | None] = Value(
+        "--eventlet-culprit",
+        "NODEID",
+        "If this test fails, find the earlier tests that make it fail, by running it after parts "
+        "of them in fresh processes.",
+        str,
+        default=None,
+        activates=True,
+    )
     #: Absolute path of the run's directory.
     artifacts: Option[Path] = PathOption(
         "--eventlet-artifacts",
@@ -161,36 +191,6 @@ class Options(Values):
         "FILE",
         "Report what got worse since the run saved in this file, and which changed distribution "
         "is the likely cause.",
-        activates=True,
-    )
-    #: How many more times a test runs whose outcome differs between hubs.
-    reruns: Option[int] = Value(
-        "--eventlet-reruns",
-        "N",
-        "Rerun tests whose outcome differs between hubs N times on every hub, in fresh processes "
-        "and without the tracers, to tell differences from flaky tests; 0: never. Default: 2.",
-        option_types.count,
-        default=2,
-    )
-    #: Whether tests run unwatched first, and under the tracers only those that fail or differ.
-    retrace: Option[bool] = Switch(
-        "--eventlet-retrace",
-        "Run the tests without the tracers, then run those that fail or differ between hubs once "
-        "more with them, each in a fresh process. The first outcome stands.",
-    )
-    #: Whether all CPUs are busy while tests are run again.
-    stress: Option[bool] = Switch(
-        "--eventlet-stress",
-        "Keep every CPU busy while tests are rerun, for races that a quiet machine hides.",
-    )
-    #: A test whose failure may be an earlier test's doing, or ``None``.
-    culprit: Option[str | None] = Value(
-        "--eventlet-culprit",
-        "NODEID",
-        "If this test fails, find the earlier tests that make it fail, by running it after parts "
-        "of them in fresh processes.",
-        str,
-        default=None,
         activates=True,
     )
     #: Whether the exit status reflects regressions alone.

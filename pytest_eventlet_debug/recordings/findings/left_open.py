@@ -49,7 +49,7 @@ class LeftOpen:
             shown = _returned(opened) or str(fd)
             yield Finding(
                 self.kind,
-                f"{shown}, which {who} got from {_call(opened)} (line {opened.line})",
+                f"{shown}, which {who} got from {_call(opened)}{opened.where} (line {opened.line})",
                 (Evidence(f"{_call(opened)} = {opened.ret}", STRACE_FILE, opened.line),),
             )
 

@@ -174,9 +174,9 @@ class Reused:
         self._found.append(
             Finding(
                 self.kind,
-                f"{what} by {holder}, which {how} {descriptor(closed)} (line {known.line}): "
-                f"{closer} closed that (line {closed.line}) and {owner} got {number} from "
-                f"{opened.name} (line {opened.line})",
+                f"{what} by {holder}{call.where}, which {how} {descriptor(closed)} "
+                f"(line {known.line}): {closer} closed that{closed.where} (line {closed.line}) "
+                f"and {owner} got {number} from {opened.name}{opened.where} (line {opened.line})",
                 tuple(
                     Evidence(f"{each.name}({descriptor(each)})", STRACE_FILE, each.line)
                     for each in (call, closed, opened)

@@ -43,10 +43,13 @@ def test_what_is_left_open_names_the_call_and_greenthread_that_opened_it(
     assert read is not None
     titles = sorted(each.title for each in read.findings if each.kind == "left open")
     expected = [
-        r"\d+, which greenthread 1:test got from pipe2\(\[\d+<pipe:.*\) \(line \d+\)",
-        r"\d+, which greenthread 1:test got from pipe2\(\[\d+<pipe:.*\) \(line \d+\)",
+        *(
+            r"\d+, which greenthread 1:test got from pipe2\(\[\d+<pipe:.*\) at \S+:\d+ in \w+ "
+            r"\(line \d+\)",
+        )
+        * 2,
         r"\d+<TCP:\[\S+\]>, which greenthread \d+:serve got from accept4\(\d+<TCP:\[127\S+\) "
-        r"\(line \d+\)",
+        r"at \S+:\d+ in accept, from \S+:\d+ in serve \(line \d+\)",
     ]
     assert len(titles) == len(expected)
     assert all(re.fullmatch(*each) for each in zip(expected, titles, strict=True)), titles
