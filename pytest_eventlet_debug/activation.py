@@ -121,8 +121,10 @@ class Activation:
         """Set the stage before the user's code runs: the hub, the network, the tracers."""
         options = self._config.known_args_namespace
         if self._child is not None:
+            from pytest_eventlet_debug.children import child
             from pytest_eventlet_debug.children import coverage
 
+            child.flush_output()
             coverage.quiet(options)
         if not self._runs_tests:
             if self.settings.isolate:

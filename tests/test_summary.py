@@ -100,8 +100,8 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
     assert " ".join(which.split()) == f"{test} epolls passed asyncio failed"
     assert error.startswith("    asyncio: AssertionError: ")
     assert re.fullmatch(
-        r"    asyncio: storm: accept4\(-1\) = -1 EBADF x [\d,]+ in [\d.]+ s by greenthread "
-        r"\d+:serve, strace.txt line \d+",
+        r"    asyncio: storm: accept4\(-1\) = -1 EBADF x [\d,]+ in [\d.]+ s at \S+:\d+ in accept, "
+        r"from \S+:\d+ in serve by greenthread \d+:serve, strace.txt line \d+",
         found,
     )
     assert summary(result, "findings") == []

@@ -62,6 +62,16 @@ def _tell_and_stay(stderr: int, number: int, frame: types.FrameType | None) -> N
         unpatched.wait_readable([], None)
 
 
+def flush_output() -> None:
+    """Write out what the program that calls pytest has printed: the controller has said it.
+
+    pytest has not redirected the streams yet.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
 def give_up_files(config: pytest.Config, assignment: ChildAssignment) -> None:
     """Leave to the controller what only one process may do: files, maxfail, the cache."""
     for option in _CONTROLLERS_FILES:

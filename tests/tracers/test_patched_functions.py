@@ -326,6 +326,7 @@ def test_a_mock_that_fails_the_test_when_called_does_not_when_we_call_it(
 @pytest.mark.fault("leaks-unjudged")
 def test_leaks_that_cannot_be_looked_for_fail_no_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
+        import asyncio
         import gc
 
         def test_it():
