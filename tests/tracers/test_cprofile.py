@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import FrameType
 
 import pytest
 
@@ -151,15 +152,17 @@ def test_a_profiler_that_is_active_already_is_one_error(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pytest_eventlet_debug.profiling.native", None)
     tracer = CProfile()
-    theirs = cProfile.Profile()
-    theirs.enable()
+
+    def theirs(frame: FrameType, event: str, argument: object) -> None: ...
+
+    sys.setprofile(theirs)
     try:
         with pytest.raises(TracerError) as caught:
             tracer.start(Recording("a::b", tmp_path))
     finally:
-        theirs.disable()
+        sys.setprofile(None)
     assert "\n" not in str(caught.value)
-    assert "cProfile" in str(caught.value) or "Profile object" in str(caught.value)
+    assert "theirs" in str(caught.value)
     assert tracer.stop() == ()
     tracer.start(Recording("a::b", tmp_path))
     assert tracer.stop()
@@ -211,8 +214,11 @@ def test_a_test_that_leaves_its_profiler_on_keeps_it(
     tracer.start(Recording("a::b", tmp_path))
     theirs = cProfile.Profile()
     theirs.enable()
-    with pytest.raises(TracerError, match="the profile is incomplete"):
+    if sys.version_info >= (3, 12):  # cProfile has a place of its own
         tracer.stop()
+    else:
+        with pytest.raises(TracerError, match="the profile is incomplete"):
+            tracer.stop()
     busy()
     theirs.disable()
     theirs.create_stats()
