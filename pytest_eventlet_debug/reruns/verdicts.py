@@ -64,12 +64,17 @@ def of_judged(
     reason = _skip_for_hub(attempts)
     if reason is not None:
         return Verdict(test, "by design", reasons=(reason,))
+    ran = {
+        hub: directory
+        for hub, directory in recordings.items()
+        if any(each.outcome != "skipped" for each in attempts.get(hub, ()))
+    }
     return Verdict(
         test,
         judgement.kind,
         judgement.hubs,
         tuple(_reasons(attempts, findings)),
-        tuple(parting(recordings)),
+        tuple(parting(ran)),
     )
 
 
@@ -87,13 +92,17 @@ def without_prefix(skip: str) -> str:
 
 
 def _reasons(attempts: Mapping[str, Sequence[Attempt]], findings: Findings) -> Iterator[str]:
-    """Yield why a test failed on each hub where it did."""
+    """Yield why a test failed on each hub where it did, or was skipped."""
     for hub, of_hub in attempts.items():
         failed = next((each for each in of_hub if each.outcome in BAD), None)
-        if failed is None:
+        skipped = next((each for each in of_hub if each.outcome == "skipped"), None)
+        told = failed or skipped
+        if told is None:
             continue
-        lines = list(failed.cause.lines()) if failed.cause is not None else []
-        for line in [*lines, *findings(failed)][:_MOST_REASONS]:
+        lines = list(told.cause.lines()) if told.cause is not None else []
+        if told is failed:
+            lines += findings(failed)
+        for line in lines[:_MOST_REASONS]:
             yield f"{hub}: {line}"
 
 

@@ -113,10 +113,16 @@ def test_a_skip_that_names_a_hub_is_by_design(pytester: pytest.Pytester) -> None
         def test_for_one(eventlet_hub, number):
             if eventlet_hub == "poll":
                 pytest.skip("does not work with the poll hub")
+
+        def test_for_another_reason(eventlet_hub):
+            if eventlet_hub == "poll":
+                pytest.skip("no socket is left")
         """
     )
     assert section(run(pytester, HUBS), "hub differences") == [
-        "no tests differ between poll, selects",
+        "1 test differs between poll, selects",
+        "test_x.py::test_for_another_reason   poll skipped   selects passed",
+        "poll: Skipped: no socket is left",
         "by design, 3 tests are skipped on a hub: does not work with the poll hub",
     ]
 
