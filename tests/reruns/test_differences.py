@@ -121,7 +121,7 @@ def test_a_skip_that_names_a_hub_is_by_design(pytester: pytest.Pytester) -> None
     )
     assert section(run(pytester, HUBS), "hub differences") == [
         "1 test differs between poll, selects",
-        "test_x.py::test_for_another_reason   poll skipped   selects passed",
+        "test_x.py::test_for_another_reason poll skipped selects passed",
         "poll: Skipped: no socket is left",
         "by design, 3 tests are skipped on a hub: does not work with the poll hub",
     ]
