@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import re
 import shutil
 
 from hostile_run import Recorded
@@ -128,6 +129,23 @@ def test_the_timeline_zooms_by_wheel_and_by_key(page: Page, recorded: Recorded) 
     assert page.evaluate(scale) == zoomed / 2
     page.keyboard.press("Home")
     assert page.evaluate(scale) == whole
+
+
+def test_the_timeline_leaves_out_what_is_not_the_tests_until_all_is_asked_for(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    canvas = page.locator("canvas.timeline").first
+    canvas.wait_for()
+    count = """document.querySelector("canvas.timeline").timeline.lanes
+        .reduce((sum, lane) => sum + lane.rows.length, 0)"""
+    told = page.evaluate(count)
+    choice = page.get_by_label("of pytest, this plugin").first
+    left_out = int(choice.locator("..").inner_text().split()[1].replace(",", ""))
+    assert left_out > 0
+    choice.check()
+    assert page.evaluate(count) == told + left_out
+    expect(canvas).to_have_attribute("aria-label", re.compile(f"of {told + left_out:,} events"))
 
 
 def test_an_event_of_the_timeline_leads_to_its_line(page: Page, recorded: Recorded) -> None:
