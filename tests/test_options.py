@@ -353,7 +353,7 @@ def test_an_options_name_in_the_code_says_whose_it_is_and_is_no_other_ones(
         def pytest_report_header(config):
             names = [o.dest for g in config._parser._groups for o in g.options]
             ours = [n for n in names if n and n.startswith("eventlet_")]
-            assert len(ours) == len(set(ours)) == 32
+            assert len(ours) == len(set(ours)) == 31
             assert not {"strace", "pcap", "cprofile"}.intersection(names)
             assert all(getattr(config.option, name) is None for name in ours)
             return "all is well"

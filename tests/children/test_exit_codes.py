@@ -24,6 +24,7 @@ def test_an_error_during_collection_interrupts_the_run(pytester: pytest.Pytester
         ]
     )
     result.assert_outcomes(errors=2)
+    assert run(pytester, BOTH, "test_broken.py[asyncio]").parseoutcomes() == {"errors": 1}
     going_on = run(pytester, BOTH, "--continue-on-collection-errors")
     going_on.assert_outcomes(errors=2, passed=2)
     assert going_on.ret == pytest.ExitCode.TESTS_FAILED
