@@ -47,7 +47,7 @@ eventletReport.tables = (() => {
       { title: "No.", field: "line", width: 64, hozAlign: "right" },
       TIME,
       { title: "Packet", field: "text", minWidth: 120, widthGrow: 1, formatter: call },
-      { title: "Sent by", field: "cause", width: 190, headerSort: false, formatter: sender },
+      { title: "Sent by", field: "cause", width: 280, headerSort: false, formatter: sender },
     ]);
   }
 

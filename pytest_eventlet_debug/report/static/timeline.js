@@ -314,9 +314,10 @@ eventletReport.timeline = (() => {
       button("+", "Zoom in", () => timeline.zoom(0.5)),
       button("−", "Zoom out", () => timeline.zoom(2)),
       button("Fit", "Show all", () => timeline.fit()),
-      hidden > 0 && element("label", { class: "all" }, everything, ` and ${plural(hidden, "call")} of pytest, this plugin, imports and the allocator`),
+      hidden > 0 && element("label", { class: "all", title: "of pytest and of this plugin, of imports, and of the allocator" },
+        everything, ` ${hidden.toLocaleString("en")} more ${hidden === 1 ? "call" : "calls"}`),
       element("span", { class: "legend" }, LEGEND.map((name) => element("span", { class: `event-${name}` }, name))),
-      element("span", { class: "dim" }, "Ctrl and wheel zoom, dragging moves; keys: + − and arrows")),
+      element("span", { class: "dim" }, "Ctrl + wheel zooms, dragging moves; keys: + − arrows")),
     holder, details);
     const timeline = new Timeline(canvas, story);
     const describeCanvas = () => {
