@@ -25,7 +25,7 @@ eventletReport.tables = (() => {
   }
 
   const TIME = { title: "ms", field: "time", width: 88, hozAlign: "right", formatter: (cell) => plain(milliseconds(cell.getValue())), headerTooltip: "milliseconds since the test began" };
-  const GREENTHREAD = { title: "Greenthread", field: "greenthread", width: 110 };
+  const GREENTHREAD = { title: "Greenthread", field: "greenthread", width: 124 };
 
   function plain(text) {
     return document.createTextNode(text);

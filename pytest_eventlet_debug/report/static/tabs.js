@@ -106,8 +106,10 @@ eventletReport.tabs = (() => {
   }
 
   function dumps(content, hub) {
-    for (const attempt of hub.detail.attempts) {
-      for (const [name, text] of Object.entries(attempt.dumps)) content.append(eventletReport.test.fold(name, text, true));
+    const { attempts } = hub.detail;
+    for (const { attempt, dumps } of attempts) {
+      const which = attempts.length > 1 ? `, attempt ${attempt}` : "";
+      for (const [name, text] of Object.entries(dumps)) content.append(eventletReport.test.fold(`${name}${which}`, text, true));
     }
   }
 
