@@ -93,6 +93,13 @@ def test_the_verdict_of_a_run_counts_for_more_than_one_look_at_its_outcomes(
     results["verdicts"].append({"test": "test_hostile.py::x", "kind": "costs more"})
     results["upgrade"] = ["eventlet upgrade: <b>nothing</b> got worse"]
     (copied / "results.json").write_text(json.dumps(results))
+    # Of an attempt after the run there may be a dump alone.
+    again = copied / "again"
+    again.mkdir()
+    record = json.loads((copied / recorded.of("differs-selects").name / "test.json").read_text())
+    record.update(attempt=2, phases={"teardown": [1, 2]}, artifacts=["tasks.txt"])
+    (again / "test.json").write_text(json.dumps(record))
+    (again / "tasks.txt").write_text("no greenthreads")
     report(copied, "-o", tmp_path / "out")
     page.goto((tmp_path / "out" / "index.html").as_uri())
     expect(page.get_by_role("button", name="Flaky")).to_contain_text("1")
@@ -100,6 +107,9 @@ def test_the_verdict_of_a_run_counts_for_more_than_one_look_at_its_outcomes(
     page.goto(f"{page.url.partition('#')[0]}{DIFFERS}")
     expect(page.locator(".verdict")).to_contain_text("It is flaky: poll failed 0 of 3")
     expect(page.locator(".parting pre")).to_have_text("\n".join(parting))
+    expect(page.get_by_role("region", name="selects").first).to_contain_text("call ")
+    page.get_by_role("tab", name="Tasks").click()
+    expect(page.locator(".recording summary")).to_have_text("tasks.txt, attempt 2")
     page.get_by_role("link", name="Run").click()
     expect(page.locator("pre")).to_have_text("eventlet upgrade: <b>nothing</b> got worse")
 
@@ -179,7 +189,11 @@ def test_packets_name_the_call_that_sent_them(page: Page, recorded: Recorded) ->
     page.goto(f"{recorded.page}{DIFFERS}?tab=packets")
     page.get_by_label("Search packets").first.fill("PSH")
     row = page.locator(".recording .tabulator-row").first
-    expect(row).to_contain_text("sendto(fd")
+    sender = row.get_by_role("link")
+    expect(sender).to_contain_text("sendto(fd")
+    line = sender.inner_text().rpartition(" ")[2]
+    sender.click()
+    expect(page.locator(".tabulator-row.focus [tabulator-field=line]")).to_have_text(line)
 
 
 def test_the_theme_follows_the_system_until_one_is_chosen(
