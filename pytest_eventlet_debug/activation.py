@@ -220,6 +220,7 @@ class Activation:
             manager.register(Summary(self._config, self.settings, gathering), _SUMMARY)
             manager.register(RunEnd(self.settings, self._run))
             self._register_html_links()
+            self._register_junit()
 
     def _register_report(self) -> None:
         """Have the report written: last of all, when every verdict is known."""
@@ -242,6 +243,14 @@ class Activation:
 
             links = HtmlLinks(html, self.settings.artifacts)
             self._config.pluginmanager.register(links)
+
+    def _register_junit(self) -> None:
+        path = self._config.getoption("xmlpath", None)
+        if path:
+            from pytest_eventlet_debug.report.junit import JunitCases
+
+            hub = self.hub.name if len(self.settings.hubs) == 1 else None
+            self._config.pluginmanager.register(JunitCases(self._config, path, hub))
 
     def _register_afterwards(self) -> None:
         """Have done what is done when the run is over: rerun tests, save, compare."""

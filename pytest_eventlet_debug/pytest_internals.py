@@ -6,12 +6,14 @@ function says otherwise. Where one is gone, what is shown is poorer, and the tes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import io
 from typing import Any
 from typing import TextIO
+from xml.etree.ElementTree import Element
 
 from _pytest._code.code import ReprFileLocation as ReprFileLocation
 from _pytest._code.code import TerminalRepr as TerminalRepr
@@ -88,6 +90,42 @@ def report_internal_error(config: pytest.Config, text: str) -> None:
     for reporter in reporters:
         if reporter is not None:
             reporter.pytest_internalerror(excrepr=text)
+
+
+# -- JUnit XML
+
+
+def add_junit_property(
+    config: pytest.Config, report: pytest.TestReport | pytest.CollectReport, name: str, value: str
+) -> None:
+    """Add a property to the open case of a report, once."""
+    xml: Any = config.stash.get(xml_key, None)
+    if xml is not None:
+        case = xml.node_reporter(report)
+        if (name, value) not in case.properties:
+            case.add_property(name, value)
+
+
+def end_junit_case(
+    config: pytest.Config, report: pytest.CollectReport, rename: Callable[[str], str]
+) -> None:
+    """Give the case of a file without tests another name, and let no other report into it.
+
+    pytest has one case for all reports of such a file, which those of several hubs would share.
+    """
+    xml: Any = config.stash.get(xml_key, None)
+    if xml is not None:
+        case = xml.node_reporter(report)
+        case.attrs["name"] = rename(case.attrs["name"])
+        for key in [key for key, each in xml.node_reporters.items() if each is case]:
+            del xml.node_reporters[key]
+
+
+def junit_properties(config: pytest.Config) -> Iterator[Element]:
+    """Yield the properties of all cases that are over, to be changed."""
+    xml: Any = config.stash.get(xml_key, None)
+    for case in getattr(xml, "node_reporters_ordered", ()):
+        yield from case.to_xml().iter("property")
 
 
 # -- the terminal

@@ -26,7 +26,6 @@ from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.report_properties import Cut
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
-from pytest_eventlet_debug.tracer_registry import CPROFILE_VIEW
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.outcomes.gathering import Attempt
@@ -82,12 +81,6 @@ class Summary:
                 terminalreporter.section(title, "=")
             for line in lines:
                 terminalreporter.line(line)
-        if self._settings.value(CPROFILE_VIEW):
-            from pytest_eventlet_debug.profiling import view
-
-            terminalreporter.line(
-                f"--cprofile-view: {view.open_only(map(Path, self._directories))}"
-            )
 
     def _differences(self) -> Iterator[str]:
         """Say which tests end differently from hub to hub, and why."""

@@ -81,12 +81,6 @@ CPROFILE_ENGINE: Option[EngineName] = Choice(
     ("greenlet", "plain"),
     default="greenlet",
 )
-CPROFILE_VIEW = Switch(
-    "--cprofile-view",
-    "Profile the one test that runs, and open the profile in KCachegrind.",
-    activates=True,
-    in_ini=False,
-)
 
 PCAP_INTERFACE: Option[str] = Value(
     "--pcap-interface",
@@ -152,7 +146,6 @@ register(
             ),
             CPROFILE_CLOCK,
             CPROFILE_ENGINE,
-            CPROFILE_VIEW,
         ),
     )
 )

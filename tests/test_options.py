@@ -280,7 +280,7 @@ def test_every_ini_value_counts_and_the_command_line_counts_before_it(
         ),
         *("<eventlet_strace=True>", "<eventlet_strace_args=('-e', 'trace=network')>"),
         *("<eventlet_cprofile_clock='cpu'>", "<eventlet_cprofile_engine='plain'>"),
-        *("<eventlet_cprofile_view=False>", "<eventlet_cprofile=True>", "<eventlet_pcap=True>"),
+        *("<eventlet_cprofile=True>", "<eventlet_pcap=True>"),
         "<eventlet_dump_asyncio_tasks=True>",
     ):
         assert expected in shown
@@ -325,7 +325,7 @@ def test_an_empty_value_ignores_the_ini_files_for_one_run(
 
 def test_no_option_swallows_the_path_behind_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_a="def test_a(): pass", test_b="def test_b(): pass")
-    for switch in ("--strace", "--cprofile", "--cprofile-view", "--pcap", "--dump-asyncio-tasks"):
+    for switch in ("--strace", "--cprofile", "--pcap", "--dump-asyncio-tasks"):
         result = pytester.runpytest(switch, "test_a.py")
         result.assert_outcomes(passed=1)
 
@@ -341,7 +341,7 @@ def test_every_option_stands_in_one_group_of_the_help(pytester: pytest.Pytester)
         for line in lines[start:end]
         if re.match(f"  ({ours})", line)
     ]
-    assert len(flags) == 32
+    assert len(flags) == 31
     assert in_group == flags
 
 
@@ -353,7 +353,7 @@ def test_an_options_name_in_the_code_says_whose_it_is_and_is_no_other_ones(
         def pytest_report_header(config):
             names = [o.dest for g in config._parser._groups for o in g.options]
             ours = [n for n in names if n and n.startswith("eventlet_")]
-            assert len(ours) == len(set(ours)) == 32
+            assert len(ours) == len(set(ours)) == 31
             assert not {"strace", "pcap", "cprofile"}.intersection(names)
             assert all(getattr(config.option, name) is None for name in ours)
             return "all is well"

@@ -17,6 +17,7 @@ from pytest_eventlet_debug.children.evidence import Interruption
 from pytest_eventlet_debug.children.hub_run import End
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.hub_run import RunningTest
+from pytest_eventlet_debug.hubs.ids import add_hub
 from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.hubs.marker import is_kept_for_others
 from pytest_eventlet_debug.outcomes.categories import category_of
@@ -176,6 +177,9 @@ class Replay:
         reason: str | None = getattr(report, "eventlet_absent", None)
         if reason is None:
             self._log_collected(report, run)
+            if report.failed:
+                # For the short summary. All others, such as --lf, have noted the file as it is.
+                report.nodeid = add_hub(report.nodeid, run.name)
         else:
             # Whether that is an error is not known before every hub has collected.
             run.absent[without_hub(report.nodeid, run.name)] = reason
@@ -186,7 +190,7 @@ class Replay:
             run.trouble = "its process ended outside of any test"
         elif report.failed:
             self.collect_errors += 1
-            # For people: the reports of all hubs have the same heading.
+            # For reporters that show it now, under the same heading for all hubs.
             report.sections.append(("eventlet hub", run.name))
             run.trouble = "errors during collection"
         self._config.hook.pytest_collectreport(report=report)

@@ -33,7 +33,8 @@ def register(config: pytest.Config, assignment: Assignment) -> None:
 def select_arguments(arguments: Sequence[str], hub: str, hubs: Sequence[str]) -> list[str] | None:
     """Return the command line's paths and node ids as they are called under one hub.
 
-    Ids with parameters but no hub stand for that test on every hub.
+    Ids with parameters but no hub stand for that test on every hub. A file with a hub, which the
+    short summary calls a file that could not be collected, stands for the file on that hub.
 
     :param hubs: every hub of the run; ids of the other ones are left out.
     :returns: ``None`` if the user asked for tests of other hubs only.
@@ -41,7 +42,12 @@ def select_arguments(arguments: Sequence[str], hub: str, hubs: Sequence[str]) ->
     selected = []
     for argument in arguments:
         bare, named = split_hub(argument, hubs)
-        if named == hub or "::" not in argument:
+        if "::" not in argument:
+            if named is None or os.path.exists(argument):
+                selected.append(argument)
+            elif named == hub:
+                selected.append(bare)
+        elif named == hub:
             selected.append(argument)
         elif named is None:
             selected.append(add_hub(bare, hub) if bare.endswith("]") else bare)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 import base64
 from collections.abc import Iterable
+from collections.abc import Sequence
 import json
 from pathlib import Path
 import re
@@ -18,6 +19,7 @@ import zlib
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.recordings import flame_graph
+from pytest_eventlet_debug.recordings import story
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Timeline
 from pytest_eventlet_debug.system import files
@@ -66,7 +68,25 @@ def _columns(timeline: Timeline) -> dict[str, Any]:
         "leftOut": timeline.left_out,
         "problems": timeline.problems,
         **_Columns(timeline.rows, timeline.begin_ns).as_json(),
+        **_folded(timeline.rows),
     }
+
+
+def _folded(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return which rows the timeline leaves out at first, and its imports by their first call's."""
+    told = story.told(rows)
+    return {
+        "untold": [int(n not in told) for n in range(len(rows))],
+        "imports": {
+            n: [(row.duration_ns or 0) // 1000, _text(row)]
+            for n, row in told.items()
+            if row is not rows[n]
+        },
+    }
+
+
+def _text(row: Row) -> str:
+    return row.text if row.at is None else f"{row.text} at {row.at}"
 
 
 class _Columns:
@@ -99,7 +119,7 @@ class _Columns:
             self._causes[len(self._texts)] = (cause.line, cause.fd, cause.name)
         for column, value in zip(self._columns.values(), values, strict=True):
             column.append(value)
-        self._texts.append(row.text if row.at is None else f"{row.text} at {row.at}")
+        self._texts.append(_text(row))
 
     def as_json(self) -> dict[str, Any]:
         return {

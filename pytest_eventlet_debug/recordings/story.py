@@ -95,6 +95,22 @@ def tell(rows: Sequence[Row], left_out: LeftOut, *, switches: bool = False) -> I
     yield from _repeated(list(_imports(_worth_telling(rows, left_out, switches))))
 
 
+def told(rows: Sequence[Row]) -> dict[int, Row]:
+    """Return what happened without folding what repeats, for a picture of it.
+
+    :param rows: of a timeline, in the order of their times.
+    :return: rows by their place among *rows*; that of an import is the place of its first call.
+    """
+    found: dict[int, Row] = {}
+    at = 0
+    for row in _imports(_worth_telling(rows, LeftOut(), switches=False)):
+        while (rows[at].time_ns, rows[at].line, rows[at].kind) != (row.time_ns, row.line, row.kind):
+            at += 1
+        found[at] = row
+        at += 1
+    return found
+
+
 def _worth_telling(rows: Iterable[Row], left_out: LeftOut, switches: bool) -> Iterator[Row]:
     for row in rows:
         if row.kind == "syscall":

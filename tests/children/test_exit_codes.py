@@ -15,13 +15,16 @@ def test_an_error_during_collection_interrupts_the_run(pytester: pytest.Pytester
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(
         [
-            "*ERROR collecting test_broken.py*",
+            "*ERROR collecting test_broken.py[[]epolls]*",
             "*nowhere_at_all*",
             "the run under epolls is incomplete (errors during collection) and not compared",
+            "ERROR test_broken.py[[]epolls]*",
+            "ERROR test_broken.py[[]asyncio]*",
             "*Interrupted: 2 errors during collection*",
         ]
     )
     result.assert_outcomes(errors=2)
+    assert run(pytester, BOTH, "test_broken.py[asyncio]").parseoutcomes() == {"errors": 1}
     going_on = run(pytester, BOTH, "--continue-on-collection-errors")
     going_on.assert_outcomes(errors=2, passed=2)
     assert going_on.ret == pytest.ExitCode.TESTS_FAILED

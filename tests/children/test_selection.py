@@ -191,6 +191,8 @@ def test_maxfail_with_hubs_at_once_ends_all_of_them(pytester: pytest.Pytester) -
             ["test_y.py::test_y[1-poll]"],
         ),
         (["test_x.py::test_x[asyncio]", "tests"], ["tests"]),
+        (["test_x.py[poll]"], ["test_x.py"]),
+        (["test_x.py[asyncio]"], None),
     ],
 )
 def test_arguments_become_what_the_tests_are_called_under_one_hub(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import re
 from xml.etree import ElementTree
 
@@ -79,27 +80,39 @@ def test_junitxml_is_one_file_with_unique_names_for_all_hubs(pytester: pytest.Py
         def broken(): raise ValueError
 
         def test_error(broken): pass
-        """
+
+        def test_crashes(eventlet_artifacts):
+            os._exit(3)
+        """,
+        test_broken="import nowhere_at_all",
+        test_nothing="import pytest; pytest.skip('not here', allow_module_level=True)",
     )
-    result = run(pytester, BOTH, "--junitxml=out.xml", "--eventlet-jobs=2")
-    result.assert_outcomes(passed=4, failed=1, skipped=1, errors=2)
-    root = ElementTree.parse(pytester.path / "out.xml").getroot()
+    go_on = "--continue-on-collection-errors"
+    result = run(pytester, BOTH, "--junitxml=ci/out.xml", "--eventlet-jobs=2", go_on)
+    result.assert_outcomes(passed=4, failed=3, skipped=3, errors=4)
+    root = ElementTree.parse(pytester.path / "ci" / "out.xml").getroot()
     (suite,) = root.iter("testsuite")
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "8",
-        "failures": "1",
-        "errors": "2",
-        "skipped": "1",
+        "tests": "14",
+        "failures": "3",
+        "errors": "4",
+        "skipped": "3",
     }
-    names = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
-    assert len(names) == len(set(names)) == 8
-    assert ("test_x.TestUnit", "test_method[asyncio]") in names
-    hubs = {
-        case.get("name"): [p.get("value") for p in case.iter("property")]
+    cases = {
+        (case.get("classname"), case.get("name")): {
+            each.get("name"): each.get("value") for each in case.iter("property")
+        }
         for case in root.iter("testcase")
     }
-    assert hubs["test_b[epolls]"] == ["epolls"]
-    assert hubs["test_b[asyncio]"] == ["asyncio"]
+    assert len(cases) == len(list(root.iter("testcase"))) == 14
+    assert {("test_x.TestUnit", "test_method[asyncio]"), ("", "test_broken[asyncio]")} < {*cases}
+    for (_, name), properties in cases.items():
+        assert f"[{properties['eventlet_hub']}]" in str(name)
+    assert cases["test_x", "test_b[asyncio]"]["hub"] == "asyncio"
+    # Relative to the file, and there for a test whose process died, too.
+    directory = cases["test_x", "test_crashes[epolls]"]["eventlet_artifacts"]
+    assert (pytester.path / "ci" / str(directory) / "test.json").exists()
+    assert not Path(str(directory)).is_absolute()
 
 
 def test_warnings_are_summed_up_over_all_hubs(pytester: pytest.Pytester) -> None:

@@ -12,7 +12,6 @@ from pytest_eventlet_debug.profiling.heaviest import WAITING
 from pytest_eventlet_debug.profiling.heaviest import describe
 from pytest_eventlet_debug.profiling.heaviest import lines
 from pytest_eventlet_debug.profiling.stats import Stats
-from pytest_eventlet_debug.profiling.view import open_only
 
 POLL, SLEEP = ("~", 0, WAITING[0]), ("~", 0, "<built-in method time.sleep>")
 DO_POLL = ("/lib/eventlet/hubs/epolls.py", 30, "do_poll")
@@ -139,54 +138,3 @@ def test_with_v_it_names_those_of_every_test(pytester: pytest.Pytester) -> None:
     assert "most time" not in pytester.runpytest("--cprofile").stdout.str()
     result = pytester.runpytest("--cprofile", "-v")
     result.stdout.fnmatch_lines(["most time was spent in:", "  test_it.py::test_short"])
-
-
-@pytest.fixture
-def kcachegrind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of that name that notes its argument."""
-    folder, noted = tmp_path / "bin", tmp_path / "noted"
-    folder.mkdir()
-    program = folder / "kcachegrind"
-    program.write_text(f"#!/bin/sh\necho $1 >> {noted}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    return noted
-
-
-def test_view_opens_kcachegrind_on_the_one_test_that_was_run(
-    pytester: pytest.Pytester, kcachegrind: Path
-) -> None:
-    pytester.makepyfile(test_it="def test_it(): sum(range(9))")
-    result = pytester.runpytest("--cprofile-view")
-    assert result.ret == 0
-    shown = Path(kcachegrind.read_text().strip())
-    assert shown.name == "profile.callgrind"
-    result.stdout.fnmatch_lines([f"--cprofile-view: kcachegrind has shown {shown}"])
-
-
-def test_view_does_not_choose_between_tests(pytester: pytest.Pytester, kcachegrind: Path) -> None:
-    pytester.makepyfile("def test_a(): sum(range(9))\ndef test_b(): sum(range(9))")
-    result = pytester.runpytest("--cprofile-view")
-    result.stdout.fnmatch_lines(["--cprofile-view: one profile can be shown, and there are 2; *"])
-    assert not kcachegrind.exists()
-
-
-def test_view_says_when_there_is_no_kcachegrind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "profile.callgrind").touch()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert open_only([tmp_path]).startswith("there is no kcachegrind or qcachegrind on PATH")
-
-
-@pytest.mark.fault("kcachegrind-aborts")
-def test_view_says_when_kcachegrind_did_not_end_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "kcachegrind"
-    program.write_text("#!/bin/sh\nkill -ABRT $$\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    profile = tmp_path / "profile.callgrind"
-    profile.touch()
-    assert open_only([tmp_path]) == f"kcachegrind was ended by signal 6; the profile is {profile}"

@@ -60,3 +60,20 @@ def test_rows_are_stored_by_column_in_microseconds(tmp_path: Path) -> None:
     assert (data["t"], data["d"], data["f"]) == ([0, 2, 5], [9000, 1, -1], [0, 0, 1])
     assert (data["i"], data["causes"]) == ([0, 17, 1], {"2": [17, 5, "sendto"]})
     assert data["texts"][1] == "read(3) = 0"
+
+
+def test_what_a_reader_does_not_ask_for_is_marked_and_an_import_is_one_row(tmp_path: Path) -> None:
+    at = "test_x.py:3 in <module> (import)"
+    rows = [
+        Row(1_000, "syscall", "mmap(NULL, 9) = 0x7f00", 7, 7, None, 1_000, 1, "mmap"),
+        Row(
+            2_000, "syscall", 'openat(3, "/a/wave.pyc") = 4', 7, 7, None, 1_000, 2, "openat", at=at
+        ),
+        Row(4_000, "syscall", "read(4) = 0", 7, 7, None, 3_000, 3, "read", at=at),
+        Row(9_000, "syscall", "write(1) = 1", 7, 7, None, 1_000, 4, "write"),
+    ]
+    report_part.write(tmp_path, Timeline("test_it", rows, []))
+    data = unpack((tmp_path / report_part.PART_FILE).read_text())
+    assert data["untold"] == [1, 0, 1, 0]
+    assert data["imports"] == {"1": [5, "import of wave: 2 calls at test_x.py:3 in <module>"]}
+    assert len(data["texts"]) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import re
 import shutil
 
 from hostile_run import Recorded
@@ -92,6 +93,13 @@ def test_the_verdict_of_a_run_counts_for_more_than_one_look_at_its_outcomes(
     results["verdicts"].append({"test": "test_hostile.py::x", "kind": "costs more"})
     results["upgrade"] = ["eventlet upgrade: <b>nothing</b> got worse"]
     (copied / "results.json").write_text(json.dumps(results))
+    # Of an attempt after the run there may be a dump alone.
+    again = copied / "again"
+    again.mkdir()
+    record = json.loads((copied / recorded.of("differs-selects").name / "test.json").read_text())
+    record.update(attempt=2, phases={"teardown": [1, 2]}, artifacts=["tasks.txt"])
+    (again / "test.json").write_text(json.dumps(record))
+    (again / "tasks.txt").write_text("no greenthreads")
     report(copied, "-o", tmp_path / "out")
     page.goto((tmp_path / "out" / "index.html").as_uri())
     expect(page.get_by_role("button", name="Flaky")).to_contain_text("1")
@@ -99,6 +107,9 @@ def test_the_verdict_of_a_run_counts_for_more_than_one_look_at_its_outcomes(
     page.goto(f"{page.url.partition('#')[0]}{DIFFERS}")
     expect(page.locator(".verdict")).to_contain_text("It is flaky: poll failed 0 of 3")
     expect(page.locator(".parting pre")).to_have_text("\n".join(parting))
+    expect(page.get_by_role("region", name="selects").first).to_contain_text("call ")
+    page.get_by_role("tab", name="Tasks").click()
+    expect(page.locator(".recording summary")).to_have_text("tasks.txt, attempt 2")
     page.get_by_role("link", name="Run").click()
     expect(page.locator("pre")).to_have_text("eventlet upgrade: <b>nothing</b> got worse")
 
@@ -121,13 +132,34 @@ def test_the_timeline_zooms_by_wheel_and_by_key(page: Page, recorded: Recorded) 
     page.keyboard.down("Control")
     page.mouse.wheel(0, -300)
     page.keyboard.up("Control")
-    page.wait_for_function(f"{scale} < {whole}")
+    # wait_for_function() asks again by eval(), which the page's policy forbids.
+    for _ in range(100):
+        if page.evaluate(scale) < whole:
+            break
+        page.wait_for_timeout(50)
     zoomed = page.evaluate(scale)
     canvas.focus()
     page.keyboard.press("+")
     assert page.evaluate(scale) == zoomed / 2
     page.keyboard.press("Home")
     assert page.evaluate(scale) == whole
+
+
+def test_the_timeline_leaves_out_what_is_not_the_tests_until_all_is_asked_for(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    canvas = page.locator("canvas.timeline").first
+    canvas.wait_for()
+    count = """document.querySelector("canvas.timeline").timeline.lanes
+        .reduce((sum, lane) => sum + lane.rows.length, 0)"""
+    told = page.evaluate(count)
+    choice = page.get_by_label(re.compile("more calls?$")).first
+    left_out = int(choice.locator("..").inner_text().split()[0].replace(",", ""))
+    assert left_out > 0
+    choice.check()
+    assert page.evaluate(count) == told + left_out
+    expect(canvas).to_have_attribute("aria-label", re.compile(f"of {told + left_out:,} events"))
 
 
 def test_an_event_of_the_timeline_leads_to_its_line(page: Page, recorded: Recorded) -> None:
@@ -161,7 +193,11 @@ def test_packets_name_the_call_that_sent_them(page: Page, recorded: Recorded) ->
     page.goto(f"{recorded.page}{DIFFERS}?tab=packets")
     page.get_by_label("Search packets").first.fill("PSH")
     row = page.locator(".recording .tabulator-row").first
-    expect(row).to_contain_text("sendto(fd")
+    sender = row.get_by_role("link")
+    expect(sender).to_contain_text("sendto(fd")
+    line = sender.inner_text().rpartition(" ")[2]
+    sender.click()
+    expect(page.locator(".tabulator-row.focus [tabulator-field=line]")).to_have_text(line)
 
 
 def test_the_theme_follows_the_system_until_one_is_chosen(
@@ -187,7 +223,7 @@ def test_hostile_names_output_and_packets_run_nothing(
     assert any("<script>" in name for name in rows(page))
     page.goto(f"{recorded.page}{DIFFERS}?tab={tab}")
     page.wait_for_selector(".recording")
-    page.wait_for_function("!document.querySelector('.loading')")
+    expect(page.locator(".loading")).to_have_count(0)
     assert page.evaluate("window.attacked") is None
     assert page.locator("main img, main script").count() == 0
 

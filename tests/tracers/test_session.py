@@ -188,11 +188,9 @@ def test_every_test_that_began_keeps_its_artifacts_otherwise(pytester: pytest.Py
         for each in case.iter("property")
         if each.get("name") == "eventlet_artifacts"
     }
-    assert in_junit == {
-        name: str(pytester.path / facts["directory"]) for name, facts in recorded().items()
-    }
+    assert in_junit == {name: str(facts["directory"]) for name, facts in recorded().items()}
     for name in ("test_fails", "test_error", "test_error_at_teardown", "test_unit_fails"):
-        result.stdout.fnmatch_lines([f"artifacts: {in_junit[name]}"])
+        result.stdout.fnmatch_lines([f"artifacts: {pytester.path / in_junit[name]}"])
     assert f"artifacts: {in_junit['test_passes']}" not in result.stdout.str()
     result.stdout.fnmatch_lines([f"artifacts of 8 tests: {pytester.path / 'eventlet-debug'}"])
 

@@ -24,8 +24,8 @@ eventletReport.tables = (() => {
     return rows;
   }
 
-  const TIME = { title: "ms", field: "time", width: 88, hozAlign: "right", formatter: (cell) => plain(milliseconds(cell.getValue())), headerTooltip: "milliseconds since the test began" };
-  const GREENTHREAD = { title: "Greenthread", field: "greenthread", width: 110 };
+  const TIME = { title: "ms", field: "time", width: 88, hozAlign: "right", headerHozAlign: "right", formatter: (cell) => plain(milliseconds(cell.getValue())), headerTooltip: "milliseconds since the test began" };
+  const GREENTHREAD = { title: "Greenthread", field: "greenthread", width: 124 };
 
   function plain(text) {
     return document.createTextNode(text);
@@ -33,9 +33,9 @@ eventletReport.tables = (() => {
 
   function calls(body, data, place) {
     return table(body, data, rowsOf(data, ["syscall", "signal", "thread"]), place.line, "call", [
-      { title: "Line", field: "line", width: 68, hozAlign: "right" },
+      { title: "Line", field: "line", width: 68, hozAlign: "right", headerHozAlign: "right" },
       TIME,
-      { title: "took", field: "took", width: 80, hozAlign: "right", headerTooltip: "milliseconds", formatter: took },
+      { title: "took", field: "took", width: 80, hozAlign: "right", headerHozAlign: "right", headerTooltip: "milliseconds", formatter: took },
       { title: "Thread", field: "pid", width: 78 },
       GREENTHREAD,
       { title: "Call", field: "text", minWidth: 120, widthGrow: 1, formatter: call },
@@ -44,10 +44,10 @@ eventletReport.tables = (() => {
 
   function packets(body, data, place) {
     return table(body, data, rowsOf(data, ["packet"]), place.line, "packet", [
-      { title: "No.", field: "line", width: 64, hozAlign: "right" },
+      { title: "No.", field: "line", width: 64, hozAlign: "right", headerHozAlign: "right" },
       TIME,
       { title: "Packet", field: "text", minWidth: 120, widthGrow: 1, formatter: call },
-      { title: "Sent by", field: "cause", width: 190, headerSort: false, formatter: sender },
+      { title: "Sent by", field: "cause", width: 340, headerSort: false, formatter: (cell) => sender(cell, place) },
     ]);
   }
 
@@ -60,12 +60,13 @@ eventletReport.tables = (() => {
     return element("span", { class: failed ? "call failed" : "call", title: text }, text);
   }
 
-  function sender(cell) {
+  function sender(cell, place) {
     const { cause, greenthread } = cell.getData();
     if (!cause) return plain("");
     const [line, fd, name] = cause;
     const who = greenthread ? `[${greenthread}] ` : "";
-    return element("span", { title: `strace.txt line ${line}` }, `${who}${name}(fd ${fd}), line ${line}`);
+    const text = `${who}${name}(fd ${fd}), line ${line}`;
+    return element("a", { class: "sender", title: `${text} of strace.txt`, href: place.address("calls", line) }, text);
   }
 
   function table(body, data, rows, focus, noun, columns) {

@@ -8,8 +8,8 @@ eventletReport.tabs = (() => {
   const has = (test) => (hub) => hub.recordings.some(({ attempt }) => attempt.files.some((name) => test.test(name)));
   const TABS = [
     ["timeline", "Timeline", has(/(strace\.txt|\.pcapng)$/), recorded((...all) => eventletReport.timeline.show(...all)), "stacked"],
-    ["calls", "System calls", has(/strace\.txt$/), recorded((...all) => eventletReport.tables.calls(...all)), "beside"],
-    ["packets", "Packets", has(/\.pcapng$/), recorded((...all) => eventletReport.tables.packets(...all)), "beside"],
+    ["calls", "System calls", has(/strace\.txt$/), recorded((...all) => eventletReport.tables.calls(...all)), "tables"],
+    ["packets", "Packets", has(/\.pcapng$/), recorded((...all) => eventletReport.tables.packets(...all)), "tables"],
     ["profile", "Profile", has(/profile\.cprof$/), recorded((...all) => eventletReport.flames.show(...all)), "stacked"],
     ["tasks", "Tasks and greenthreads", (hub) => hub.detail && hub.detail.attempts.some((each) => Object.keys(each.dumps).length), dumps, "beside"],
     ["files", "Files", (hub) => hub.detail && hub.detail.attempts.length, files, "beside"],
@@ -106,8 +106,10 @@ eventletReport.tabs = (() => {
   }
 
   function dumps(content, hub) {
-    for (const attempt of hub.detail.attempts) {
-      for (const [name, text] of Object.entries(attempt.dumps)) content.append(eventletReport.test.fold(name, text, true));
+    const { attempts } = hub.detail;
+    for (const { attempt, dumps } of attempts) {
+      const which = attempts.length > 1 ? `, attempt ${attempt}` : "";
+      for (const [name, text] of Object.entries(dumps)) content.append(eventletReport.test.fold(`${name}${which}`, text, true));
     }
   }
 

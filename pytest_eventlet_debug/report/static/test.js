@@ -130,7 +130,7 @@ eventletReport.test = (() => {
   }
 
   function hubCard({ label, cell, detail }) {
-    const last = detail && detail.attempts.at(-1);
+    const last = detail && (detail.attempts.findLast((each) => "setup" in each.phases) || detail.attempts.at(-1));
     return element("section", { class: "card hub-card", "aria-label": label },
       element("h3", {}, label, " ", cell ? outcome(cell.outcome) : absent(),
         cell && element("span", { class: "dim" }, seconds(cell.seconds))),

@@ -16,12 +16,25 @@ eventletReport.timeline = (() => {
   const GROUPS = {
     wait: /^(e?poll.*|p?select.*|_newselect|(clock_)?nanosleep|futex.*|pause|wait.*)$/,
     network: /^(send.*|recv.*|connect|accept.*|socket.*|bind|listen|shutdown|[gs]etsockopt|getpeername|getsockname)$/,
-    file: /^(open.*|close.*|p?read.*|p?write.*|.*stat.*|lseek|access|faccess.*|unlink.*|rename.*|mkdir.*|getdents.*|fcntl|ioctl|dup.*|pipe.*|eventfd.*)$/,
+    file: /^(open.*|close.*|p?read.*|p?write.*|.*stat.*|lseek|access|faccess.*|unlink.*|rename.*|mkdir.*|getdents.*|fcntl|ioctl|dup.*|pipe.*|eventfd.*|import)$/,
   };
   const LEGEND = ["wait", "network", "file", "other", "failed", "packet"];
 
   function groupOf(name) {
     return Object.keys(GROUPS).find((group) => GROUPS[group].test(name)) || "other";
+  }
+
+  // The data as the text timeline tells it: without pytest's own calls and the allocator's, and
+  // with an import as one row. Recordings of before have no such columns.
+  function folded(data) {
+    const story = { ...data, d: data.d.slice(), n: data.n.slice(), texts: data.texts.slice(),
+      names: [...data.names, "import"], hidden: data.untold || [] };
+    for (const [i, [duration, text]] of Object.entries(data.imports || {})) {
+      story.d[i] = duration;
+      story.n[i] = data.names.length;
+      story.texts[i] = text;
+    }
+    return story;
   }
 
   // Put each row on a lane: phases first, then greenthreads and threads as they appear, then
@@ -36,7 +49,7 @@ eventletReport.timeline = (() => {
     let begin = 0;
     data.t.forEach((time, i) => {
       const kind = data.k[i];
-      if (kind === switched) return;
+      if (kind === switched || (data.hidden && data.hidden[i])) return;
       begin = Math.min(begin, time);
       end = Math.max(end, time + Math.max(data.d[i], 0));
       const [pid, greenthread] = data.lanes[data.l[i]];
@@ -77,17 +90,20 @@ eventletReport.timeline = (() => {
   }
 
   class Timeline {
-    constructor(canvas, data, about) {
+    constructor(canvas, data) {
       this.canvas = canvas;
-      this.data = data;
-      this.about = about;
-      Object.assign(this, layOut(data));
-      this.selected = -1;
+      this.take(data);
       this.top = 0;
       this.frame = 0;
       this.colours = {};
       this.resize();
       this.fit();
+    }
+
+    take(data) {
+      this.data = data;
+      Object.assign(this, layOut(data));
+      this.selected = -1;
     }
 
     get plotWidth() { return Math.max(this.width - LABELS, 50); }
@@ -283,16 +299,32 @@ eventletReport.timeline = (() => {
     const tip = element("div", { class: "tip", hidden: true });
     const details = element("p", { class: "event-details", "aria-live": "polite" });
     const holder = element("div", { class: "timeline-holder" }, canvas, tip);
+    const story = folded(data);
+    const switched = data.kinds.indexOf("switch");
+    const hidden = story.hidden.filter((each, i) => each && data.k[i] !== switched).length;
+    const everything = element("input", { type: "checkbox", onchange: () => {
+      timeline.take(everything.checked ? data : story);
+      timeline.resize();
+      timeline.keepInside();
+      select(-1);
+      describeCanvas();
+    } });
     const button = (label, title, action) => element("button", { type: "button", "aria-label": title, title, onclick: action }, label);
     body.append(element("div", { class: "toolbar small" },
       button("+", "Zoom in", () => timeline.zoom(0.5)),
       button("−", "Zoom out", () => timeline.zoom(2)),
       button("Fit", "Show all", () => timeline.fit()),
+      hidden > 0 && element("label", { class: "all", title: "of pytest and of this plugin, of imports, and of the allocator" },
+        everything, ` ${hidden.toLocaleString("en")} more ${hidden === 1 ? "call" : "calls"}`),
       element("span", { class: "legend" }, LEGEND.map((name) => element("span", { class: `event-${name}` }, name))),
-      element("span", { class: "dim" }, "Ctrl and wheel zoom, dragging moves; keys: + − and arrows")),
+      element("span", { class: "dim" }, "Ctrl + wheel zooms, dragging moves; keys: + − arrows")),
     holder, details);
-    const timeline = new Timeline(canvas, data);
-    canvas.setAttribute("aria-label", `Timeline of ${plural(data.t.length, "event")} on ${plural(timeline.lanes.length, "lane")}; the tables of system calls and packets list them.`);
+    const timeline = new Timeline(canvas, story);
+    const describeCanvas = () => {
+      const shown = timeline.lanes.reduce((sum, lane) => sum + lane.rows.length, 0);
+      canvas.setAttribute("aria-label", `Timeline of ${plural(shown, "event")} on ${plural(timeline.lanes.length, "lane")}; the tables of system calls and packets list them.`);
+    };
+    describeCanvas();
     canvas.timeline = timeline; // for benchmarks and tests
 
     const select = (i) => {
@@ -301,7 +333,7 @@ eventletReport.timeline = (() => {
       details.replaceChildren();
       if (i < 0) return;
       const tab = { packet: "packets", syscall: "calls", signal: "calls", thread: "calls" }[data.kinds[data.k[i]]];
-      details.append(element("code", {}, data.texts[i]), ` ${describe(data, i)} `,
+      details.append(element("code", {}, timeline.data.texts[i]), ` ${describe(timeline.data, i)} `,
         tab && data.i[i] ? element("a", { href: place.address(tab, data.i[i]) }, tab === "calls" ? `strace.txt line ${data.i[i]}` : `packet ${data.i[i]}`) : "");
     };
     let dragged = null;
@@ -331,7 +363,7 @@ eventletReport.timeline = (() => {
       const i = timeline.at(event.offsetX, event.offsetY);
       tip.hidden = i < 0;
       if (i < 0) return;
-      tip.replaceChildren(element("code", {}, shortened(data.texts[i], 200)), element("div", {}, describe(data, i)));
+      tip.replaceChildren(element("code", {}, shortened(timeline.data.texts[i], 200)), element("div", {}, describe(timeline.data, i)));
       const right = event.offsetX > timeline.width / 2;
       tip.style.left = right ? "" : `${event.offsetX + 14}px`;
       tip.style.right = right ? `${timeline.width - event.offsetX + 14}px` : "";
