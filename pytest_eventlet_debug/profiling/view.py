@@ -19,7 +19,7 @@ def open_only(directories: Iterable[Path]) -> str:
     profiles = [path for d in directories if (path := d / CALLGRIND_FILE).exists()]
     if len(profiles) != 1:
         found = f"there are {len(profiles)}" if profiles else "there is none"
-        return f"one profile can be shown, and {found}; name one test and one hub"
+        return f"only one profile can be shown, but {found}; name one test and one hub"
     import pyprof2calltree  # only those who profile pay for it
 
     programs = pyprof2calltree.KCACHEGRIND_EXECUTABLES

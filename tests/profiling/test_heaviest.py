@@ -167,7 +167,9 @@ def test_view_opens_kcachegrind_on_the_one_test_that_was_run(
 def test_view_does_not_choose_between_tests(pytester: pytest.Pytester, kcachegrind: Path) -> None:
     pytester.makepyfile("def test_a(): sum(range(9))\ndef test_b(): sum(range(9))")
     result = pytester.runpytest("--cprofile-view")
-    result.stdout.fnmatch_lines(["--cprofile-view: one profile can be shown, and there are 2; *"])
+    result.stdout.fnmatch_lines(
+        ["--cprofile-view: only one profile can be shown, but there are 2; *"]
+    )
     assert not kcachegrind.exists()
 
 
