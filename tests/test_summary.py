@@ -57,6 +57,7 @@ def test_tests_that_differ_are_counted_and_listed_with_their_outcomes(
     assert {" ".join(line.split()) for line in lines[1:]} == {
         f"{path.name}::test_differs poll passed selects failed",
         f"{path.name}::test_skips_on_one poll skipped selects passed",
+        "poll: Skipped",
         f"{path.name} 1 test on poll only, not on selects",
     }
 
