@@ -10,16 +10,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.warning_types import EventletDebugWarning
+    from pytest_eventlet_debug.warning_types import EventletFallbackWarning
     from pytest_eventlet_debug.warning_types import EventletLeakWarning
+    from pytest_eventlet_debug.warning_types import EventletStallWarning
 
-__all__ = ["EventletDebugWarning", "EventletLeakWarning", "__version__"]
+__all__ = [
+    "EventletDebugWarning",
+    "EventletFallbackWarning",
+    "EventletLeakWarning",
+    "EventletStallWarning",
+    "__version__",
+]
 
 __version__ = "1.0.0rc1"
 
 
 def __getattr__(name: str) -> object:
     # The helper process imports this package where there is no pytest.
-    if name in ("EventletDebugWarning", "EventletLeakWarning"):
+    if name in __all__:
         from pytest_eventlet_debug import warning_types
 
         return getattr(warning_types, name)

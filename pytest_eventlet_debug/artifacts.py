@@ -54,6 +54,7 @@ _IGNORE = b"# Created by pytest-eventlet-debug.\n*\n"
 
 # 80 bytes of slug and the hash stay clear of the 255 bytes that file systems allow.
 _SLUG_BYTES = 80
+_TAIL_BYTES = 20
 
 
 class ArtifactsError(Exception):
@@ -132,13 +133,15 @@ _Record = TypeVar("_Record", TestRecord, RunRecord)
 def directory_name(nodeid: str, attempt: int = 1) -> str:
     """Return a readable, unique directory name for one attempt of one test.
 
-    The tail of the node id, for it tells most, and 8 hexadecimal digits of the SHA-256 of
-    the whole id and the attempt.
+    The node id, without the middle if it is long: the file and the test come first, the hub
+    last. Then 8 hexadecimal digits of the SHA-256 of the whole id and the attempt.
     """
     digest = _sha256(f"{nodeid}\0{attempt}".encode("utf-8", "surrogatepass")).hexdigest()
     path, colons, rest = nodeid.partition("::")
     slug = _UNSAFE.sub("-", path.rpartition("/")[2] + colons + rest)
-    slug = slug[-_SLUG_BYTES:].strip("-.")
+    if len(slug) > _SLUG_BYTES:
+        slug = f"{slug[: _SLUG_BYTES - _TAIL_BYTES - 3]}...{slug[-_TAIL_BYTES:]}"
+    slug = slug.strip("-.")
     return f"{slug or 'test'}-{digest[:8]}"
 
 
@@ -286,7 +289,7 @@ def open_run(directory: Path, record: RunRecord) -> Path:
         except OSError as error:
             raise ArtifactsError(
                 f"cannot write artifacts to {place} ({error.strerror or error}); "
-                f"name another place with --eventlet-artifacts"
+                f"choose another directory with --eventlet-artifacts"
             ) from error
     return place
 
@@ -319,8 +322,8 @@ def _take(directory: Path, record: RunRecord) -> bool:
     if not directory.is_dir():
         if directory.is_symlink() and not directory.exists():
             raise ArtifactsError(
-                f"{directory} is a link to {os.readlink(directory)}, where nothing is; "
-                f"make that directory or name another place with --eventlet-artifacts"
+                f"{directory} is a link to {os.readlink(directory)}, which does not exist; "
+                f"create that directory or choose another one with --eventlet-artifacts"
             )
         with contextlib.suppress(FileExistsError):
             files.make_directory(directory)
@@ -383,7 +386,7 @@ def _refuse_others(directory: Path) -> None:
     if {path.name for path in directory.iterdir()} - {LOCK_FILE, IGNORE_FILE}:
         raise ArtifactsError(
             f"{directory} holds files but no {RUN_FILE} of {FORMAT}; "
-            f"empty it or name another place with --eventlet-artifacts"
+            f"empty it or choose another directory with --eventlet-artifacts"
         )
 
 

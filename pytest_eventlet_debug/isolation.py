@@ -87,7 +87,7 @@ class Isolation:
         has_rights = self._has_rights_for_workers or not posix.geteuid()
         if distributes and self._has_entered and not has_rights:
             raise pytest.UsageError(
-                "--eventlet-isolate: something has switched pytest-xdist on too late to give its "
+                "--eventlet-isolate: pytest-xdist was switched on too late to give its "
                 "workers a network of their own; use -n on the command line"
             )
 

@@ -267,7 +267,7 @@ def jobs(text: str) -> int:
     if text == "auto":
         return os.cpu_count() or 1
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ValueError("must be auto or a whole number from 1")
+        raise ValueError("must be auto or a whole number, at least 1")
     return int(text)
 
 
@@ -297,7 +297,7 @@ def threshold(text: str) -> float:
         number = math.nan
     if not LEAST_THRESHOLD <= number < math.inf:
         raise ValueError(
-            f"must be a number of seconds from {LEAST_THRESHOLD}, after an equals sign"
+            f"must be a number of seconds, at least {LEAST_THRESHOLD}, after an equals sign"
         )
     return number
 
@@ -329,7 +329,7 @@ def any_of(*choices: _T) -> Callable[[str], frozenset[_T]]:
         given = {word.strip() for word in text.split(",")}
         chosen = frozenset(choice for choice in choices if choice in given)
         if len(chosen) != len(given):
-            raise ValueError(f"must be a comma list of {', '.join(map(str, choices))}")
+            raise ValueError(f"must be a comma-separated list of {', '.join(map(str, choices))}")
         return chosen
 
     return parse

@@ -23,8 +23,8 @@ _activation_key = pytest.StashKey["Activation"]()
 _MARKERS = (
     "eventlet_hub(name, ...): run the test under these eventlet hubs only, and skip it "
     "under others.",
-    "eventlet_blocks(seconds): let the test hold the hub for so long, whatever "
-    "--eventlet-blocked says; without a number, for ever.",
+    "eventlet_blocks(seconds): allow the test to hold the hub for this long, whatever "
+    "--eventlet-blocked says; without a number, for any time.",
 )
 
 

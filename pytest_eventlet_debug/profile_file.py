@@ -20,10 +20,10 @@ def read(path: Path) -> dict[Any, Any]:
     """Return what ``pstats.Stats.stats`` holds of a file.
 
     :raises OSError: it cannot be read, is no regular file or larger than :data:`MAX_BYTES`.
-    :raises ValueError: it is no profile; marshal raises ``EOFError`` and ``TypeError`` as well.
+    :raises ValueError: it is not a profile; marshal raises ``EOFError`` and ``TypeError`` as well.
     """
     data = files.read(path, MAX_BYTES)
     if not data.startswith(_DICTIONARY):
-        raise ValueError("it is no profile")
+        raise ValueError("it is not a profile")
     stats: dict[Any, Any] = marshal.loads(data)
     return stats

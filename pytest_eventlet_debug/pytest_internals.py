@@ -234,3 +234,11 @@ def stepwise_skips(config: pytest.Config) -> bool:
 def stepwise_info(config: pytest.Config) -> Any:
     """Return what ``--stepwise`` remembers: ``last_failed`` and ``last_test_count``, or None."""
     return getattr(config.pluginmanager.getplugin("stepwiseplugin"), "cached_info", None)
+
+
+def set_stepwise_status(config: pytest.Config, status: str) -> None:
+    """Let ``--stepwise`` report this of the tests that it chose."""
+    plugin: Any = config.pluginmanager.getplugin("stepwiseplugin")
+    if plugin is not None:
+        # One text before pytest 8.4.
+        plugin.report_status = [status] if isinstance(plugin.report_status, list) else status

@@ -19,7 +19,7 @@ class Redaction:
         try:
             self._expression = None if pattern is None else re.compile(pattern, re.MULTILINE)
         except re.error as error:
-            raise ValueError(f"is no regular expression ({error})") from None
+            raise ValueError(f"is not a regular expression ({error})") from None
 
     def __call__(self, text: str) -> str:
         return text if self._expression is None else self._expression.sub(PLACEHOLDER, text)
@@ -32,5 +32,5 @@ def parse(pattern: str) -> Redaction:
     """
     redaction = Redaction(pattern)
     if redaction(""):
-        raise ValueError("matches the empty text, and so everywhere")
+        raise ValueError("matches the empty string, and so everywhere")
     return redaction

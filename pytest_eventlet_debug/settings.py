@@ -57,7 +57,8 @@ class Settings(Options):
         """Where the artifacts are, and why not where they were asked for."""
         if self.artifacts == self._artifacts_asked:
             return str(self.artifacts)
-        return f"{self.artifacts} ({self._artifacts_asked.name} is that of a run still going on)"
+        asked = self._artifacts_asked.name
+        return f"{self.artifacts} ({asked} belongs to a run that is still in progress)"
 
     @property
     def hub_in_ids(self) -> bool:

@@ -107,7 +107,7 @@ class Summary:
             for run in controller.runs:
                 for test, reason in run.absent.items():
                     why = f": {reason}" if reason else ""
-                    yield f"{self._relative(test)} is not there on {run.name}{why}"
+                    yield f"{self._relative(test)} does not exist on {run.name}{why}"
 
     def _relative(self, test: str) -> str:
         """Return a test with its path as node ids have it, from pytest's with the whole path."""

@@ -11,6 +11,12 @@ class EventletDebugWarning(pytest.PytestWarning):
     __module__ = "pytest_eventlet_debug"
 
 
+class EventletFallbackWarning(pytest.PytestWarning):
+    """A part of the plugin does less in this Python than it should."""
+
+    __module__ = "pytest_eventlet_debug"
+
+
 class EventletStallWarning(pytest.PytestWarning):
     """A test held the hub for too long while others had something to do."""
 

@@ -64,6 +64,13 @@ def test_any_test_has_a_directory_and_its_id_comes_back_whole(nodeid: str, tmp_p
     assert newest_attempt(run, nodeid) == test.directory
 
 
+def test_of_a_long_name_the_middle_is_left_out() -> None:
+    name = directory_name(f"tests/wsgi_test.py::TestHttpd::test_001_server[{'x' * 99}-asyncio]")
+    start = r"wsgi_test\.py-TestHttpd-test_001_server-x+\.\.\.x+-asyncio"
+    assert re.fullmatch(rf"{start}-[0-9a-f]{{8}}", name)
+    assert len(name) == 80 - 1 + 9  # one bracket has gone
+
+
 def test_a_name_can_be_read() -> None:
     name = directory_name("tests/wsgi_test.py::TestHttpd::test_001_server[asyncio]")
     assert re.fullmatch(r"wsgi_test.py-TestHttpd-test_001_server-asyncio-[0-9a-f]{8}", name)
@@ -137,7 +144,7 @@ def test_a_directory_with_files_of_others_is_refused_and_left_alone(
         open_run(tmp_path, record("1"))
     assert str(caught.value) == (
         f"{tmp_path} holds files but no run.json of pytest-eventlet-debug; "
-        "empty it or name another place with --eventlet-artifacts"
+        "empty it or choose another directory with --eventlet-artifacts"
     )
     assert sorted(tmp_path.iterdir()) == before
 
@@ -231,7 +238,7 @@ def test_a_place_that_cannot_be_written_is_a_usage_error_of_one_line(
     (line,) = [line for line in result.stderr.lines if line]
     path = pytester.path / place
     assert line.startswith(f"ERROR: cannot write artifacts to {path} (")
-    assert line.endswith("; name another place with --eventlet-artifacts")
+    assert line.endswith("; choose another directory with --eventlet-artifacts")
 
 
 @pytest.mark.fault("directory-dangling")
@@ -243,7 +250,9 @@ def test_a_link_to_nothing_is_a_usage_error_that_says_where_it_leads(
     result = pytester.runpytest("--cprofile", "--eventlet-artifacts=link")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line]
-    assert line.startswith(f"ERROR: {pytester.path}/link is a link to nowhere, where nothing is; ")
+    assert line.startswith(
+        f"ERROR: {pytester.path}/link is a link to nowhere, which does not exist; "
+    )
 
 
 @pytest.mark.fault("directory-of-others")
@@ -271,7 +280,7 @@ def test_a_full_disk_is_a_usage_error(pytester: pytest.Pytester) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "(File too large); name another place with --eventlet-artifacts" in result.stderr
+    assert "(File too large); choose another directory with --eventlet-artifacts" in result.stderr
 
 
 def test_run_json_says_what_was_run_and_how_it_ended(pytester: pytest.Pytester) -> None:
@@ -330,7 +339,8 @@ def test_a_run_beside_another_one_has_a_directory_of_its_own(pytester: pytest.Py
         pytester.makepyfile(test_second="def test_x(): pass")
         second = pytester.runpytest("--cprofile", "--eventlet-hub=poll,selects", "test_second.py")
         second.assert_outcomes(passed=2)
-        where = f"{pytester.path}/eventlet-debug-2 (eventlet-debug is that of a run still going on)"
+        why = "eventlet-debug belongs to a run that is still in progress"
+        where = f"{pytester.path}/eventlet-debug-2 ({why})"
         assert f"artifacts: {where}" in second.stdout.str()
         second.stdout.fnmatch_lines([f"artifacts of 2 tests: {where.replace('[', '[[]')}"])
         with open("go", "w"):

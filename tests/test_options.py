@@ -46,7 +46,7 @@ def test_jobs_are_a_number_or_auto(text: str, jobs: int) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "", " ", "two", "٣", "AUTO", "+1"])
 def test_other_jobs_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be auto or a whole number from 1"):
+    with pytest.raises(ValueError, match="must be auto or a whole number, at least 1"):
         Options.jobs.parse(text)
 
 
@@ -114,7 +114,7 @@ def test_phases_are_a_comma_list_in_any_order(text: str, phases: set[str]) -> No
 
 @pytest.mark.parametrize("text", ["", "call,", "run", "call teardown", "Call", "call,run"])
 def test_other_phases_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a comma list of setup, call, teardown"):
+    with pytest.raises(ValueError, match="must be a comma-separated list of setup, call, teardown"):
         Options.phases.parse(text)
 
 
@@ -191,9 +191,13 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (
             ["--eventlet-blocked", "tests/"],
             "--eventlet-blocked",
-            "'tests/' must be a number of seconds from 0.01, after an equals sign",
+            "'tests/' must be a number of seconds, at least 0.01, after an equals sign",
         ),
-        (["--cprofile", "--eventlet-phases=x"], "--eventlet-phases", "'x' must be a comma list"),
+        (
+            ["--cprofile", "--eventlet-phases=x"],
+            "--eventlet-phases",
+            "'x' must be a comma-separated list",
+        ),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
         (["--strace", "--strace-limit=9"], "--strace-limit", "'9' must be a size of 100K"),
         (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),

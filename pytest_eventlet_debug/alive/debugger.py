@@ -200,7 +200,7 @@ def _tasks(alive: Alive, word: str) -> str:
         if (tasks := narrow_tasks(each.tasks, word)).tasks
     ]
     if not narrowed.tasks and not cancelled:
-        return f"no task of {len(alive.tasks.tasks):,} has {word!r}\n"
+        return f"none of {len(alive.tasks.tasks):,} tasks has {word!r}\n"
     return render_tasks(narrowed, cancelled=cancelled)
 
 
@@ -210,7 +210,7 @@ def _greenlets(alive: Alive, word: str) -> str:
         return render_greenthreads(alive.greenthreads, numbers=numbers)
     narrowed = narrow_greenthreads(alive.greenthreads, word)
     if not narrowed.greenthreads and not narrowed.threads:
-        return f"no greenthread of {len(alive.greenthreads.greenthreads):,} has {word!r}\n"
+        return f"none of {len(alive.greenthreads.greenthreads):,} greenthreads has {word!r}\n"
     return render_greenthreads(narrowed, numbers=numbers)
 
 

@@ -79,6 +79,7 @@ class AliveDump:
         with Shield():  # what is not watched is not shown
             self._watch.forget()
             self._watch.look_again()
+            self._watch.check()
             self._endings.begin()
             self._timeouts.begin()
             self._spawns.look_again()

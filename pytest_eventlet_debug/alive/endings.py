@@ -12,6 +12,7 @@ import types
 from typing import Any
 from typing import NamedTuple
 
+from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.system import switches
@@ -100,6 +101,9 @@ class EndingWatch:
         if type(original) is not types.MethodDescriptorType:
             return False
         if not _set_method(kind, "cancel", self._cancelling(original)):
+            fallbacks.warn(
+                "Who cancels a task stays unknown: Task.cancel() cannot be replaced here"
+            )
             return False
         self._methods.append((kind, original))
         return True

@@ -80,8 +80,10 @@ class Follower:
         return heap
 
     def _new_objects(self) -> list[Any]:
+        if self._marker is None:
+            return gc.get_objects()
         middle, full = _collections()
-        if self._marker is None or full != self._collections[1]:
+        if full != self._collections[1]:
             return gc.get_objects()
         objects = [*gc.get_objects(generation=0), *gc.get_objects(generation=1)]
         if middle != self._collections[0]:

@@ -18,6 +18,7 @@ import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import AliveTasks
@@ -77,7 +78,7 @@ class AsyncioWatch:
                 if path is not None
             )
             self._wrap_loop(base_events.BaseEventLoop)
-            group = getattr(sys.modules.get("asyncio.taskgroups"), "TaskGroup", None)
+            group = _task_group()
             if group is not None:
                 self._wrap(group, "_abort", self._aborting)
         for module, name in (("uvloop", "Loop"), ("anyio._backends._asyncio", "CancelScope")):
@@ -110,6 +111,15 @@ class AsyncioWatch:
         self._wrapped.clear()
         if self._finder is not None and self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
+
+    def check(self) -> None:
+        """Warn where this Python lacks what is wrapped; in a test, for pytest to record it."""
+        group = _task_group()
+        if group is not None and not callable(getattr(group, "_abort", None)):
+            fallbacks.warn(
+                "Tasks that a TaskGroup cancels are shown as they are afterwards: "
+                "asyncio's TaskGroup has no _abort() here"
+            )
 
     def forget(self) -> None:
         """Drop what was kept of a test."""
@@ -223,6 +233,11 @@ def _chain_of(error: BaseException | None) -> set[int]:
         if hasattr(type(each), "derive"):
             ahead += each.exceptions
     return ids
+
+
+def _task_group() -> Any:
+    """Return the class, which asyncio has since Python 3.11."""
+    return getattr(sys.modules.get("asyncio.taskgroups"), "TaskGroup", None)
 
 
 class _AfterImport:

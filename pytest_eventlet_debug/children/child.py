@@ -144,8 +144,8 @@ class Reporter:
     def _end_unheard(self) -> None:
         """End, for nothing that this process does from here on could be told."""
         words = (
-            f"ended, for it had closed or replaced descriptor {self._assignment.descriptor}, "
-            "which led to the controller\n"
+            f"ended, as it had closed or replaced descriptor {self._assignment.descriptor}, "
+            "the connection to the controller\n"
         )
         with contextlib.suppress(OSError):
             files.append(self._assignment.lost, words.encode())

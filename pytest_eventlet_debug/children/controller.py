@@ -100,8 +100,8 @@ class Controller:
             own_program()
         except UnknownProgramError as error:
             return (
-                f"the children run pytest alone, for what started it cannot be repeated: {error}; "
-                "have pytest load what comes before it as a plugin (-p)"
+                "the children run plain pytest, as how this one was started cannot be repeated: "
+                f"{error}; load what runs before pytest as a plugin (-p)"
             )
         return None
 
@@ -344,8 +344,8 @@ class Controller:
     def _let_tear_down(self, active: list[HubRun]) -> None:
         """Pass Ctrl-C on, and wait for the children to end their tests."""
         self.replay.say(
-            f"\nCtrl-C: the tests have {INTERRUPT_SECONDS:.0f} s to tear down; "
-            f"once more ends them at once"
+            f"\nCtrl-C: tests have {INTERRUPT_SECONDS:.0f} s to tear down; "
+            f"press it again to end them at once"
         )
         for run in active:
             if run.process is not None:

@@ -26,6 +26,10 @@ def gather(config: pytest.Config, directory: Path) -> None:
     data_file = _data_file(config)
     if data_file is None:
         return
+    # As pytest-cov does where pytest-xdist's workers measure: that this process has imported
+    # nothing says nothing.
+    measured: Any = config.pluginmanager.getplugin("_cov").cov_controller.cov
+    measured._warn_no_data = measured._warn_unimported_source = False
     for path in directory.glob(f"*{_SUFFIX}"):
         shutil.move(path, data_file.with_name(f"{data_file.name}.{path.stem}"))
 

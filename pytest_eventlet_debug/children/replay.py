@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,26 @@ class _Deselected:
         self.config = config
 
 
+class _WarningsOfCollection:
+    """Tells the warnings of a collection that another child has given already.
+
+    Those of tests are not held back: pytest lists the tests below each, with their hubs.
+    """
+
+    def __init__(self) -> None:
+        self._by_child: Counter[tuple[str, int, messages.WarningRecorded]] = Counter()
+        self._shown: Counter[messages.WarningRecorded] = Counter()
+
+    def is_new(self, run: HubRun, recorded: messages.WarningRecorded) -> bool:
+        """Note a warning; say whether no other child has given it as often."""
+        child = (run.name, run.children, recorded)
+        self._by_child[child] += 1
+        if self._by_child[child] <= self._shown[recorded]:
+            return False
+        self._shown[recorded] += 1
+        return True
+
+
 class Replay:
     """Turns a child's messages into hook calls, so that every reporter works as ever.
 
@@ -57,6 +78,7 @@ class Replay:
         self._runs = runs
         self._whole_tests = whole_tests
         self._terminal: Any = self._config.pluginmanager.getplugin("terminalreporter")
+        self._warned = _WarningsOfCollection()
         self.outcomes = {run.name: Outcomes() for run in runs}
         self.collect_errors = 0
         self.internal_error = False
@@ -125,7 +147,7 @@ class Replay:
             case messages.CollectReport(data):
                 self._collect_report(run, data)
             case messages.WarningRecorded():
-                self._warning_recorded(message)
+                self._warning_recorded(run, message)
             case messages.Text(text):
                 self._text(text)
             case messages.Benchmarks(results):
@@ -232,7 +254,9 @@ class Replay:
             items = [_Deselected(nodeid, self._config) for nodeid in nodeids]
             self._config.hook.pytest_deselected(items=items)
 
-    def _warning_recorded(self, recorded: messages.WarningRecorded) -> None:
+    def _warning_recorded(self, run: HubRun, recorded: messages.WarningRecorded) -> None:
+        if recorded.when == "collect" and not self._warned.is_new(run, recorded):
+            return
         self._config.hook.pytest_warning_recorded.call_historic(
             kwargs={
                 "warning_message": messages.original_warning(recorded),

@@ -54,6 +54,21 @@ def select_arguments(arguments: Sequence[str], hub: str, hubs: Sequence[str]) ->
     return selected if selected or not arguments else None
 
 
+def chosen_hubs(config: pytest.Config, hubs: Sequence[str]) -> dict[str, set[str]]:
+    """Return the tests that the command line names together with a hub, and for each its hubs.
+
+    :returns: by the node ids that the tests have without a hub.
+    """
+    chosen: dict[str, set[str]] = {}
+    for argument in config.args:
+        bare, hub = split_hub(argument, hubs)
+        if hub is not None and "::" in bare:
+            path, colons, names = _absolute(bare, config).partition("::")
+            relative = Path(os.path.relpath(path, config.rootpath)).as_posix()
+            chosen.setdefault(relative + colons + names, set()).add(hub)
+    return chosen
+
+
 def absent_everywhere(absent: Mapping[str, Mapping[str, str]], config: pytest.Config) -> list[str]:
     """Return the node ids of the command line that none of the hubs has that are to run them.
 
@@ -114,7 +129,7 @@ class AbsentTests:
         return report
 
     def _report(self, nodeid: str, reason: str) -> pytest.CollectReport:
-        words = f"Skipped: {nodeid} is not there on {self._hub}"
+        words = f"Skipped: {nodeid} does not exist on {self._hub}"
         return pytest.CollectReport(
             nodeid=nodeid,
             outcome="skipped",
@@ -166,7 +181,15 @@ class LastFailed:
         # Before pytest, which takes a hub without failures for one whose tests to run are others.
         elsewhere = self._failures_are_elsewhere(config, items)
         result = yield
-        if elsewhere or self._goes_on_later(stepwise.last_failed):
+        hub = split_hub(stepwise.last_failed or "", self._order)[1]
+        goes_on_later = hub is not None and self._order[hub] > self._order[self._hub]
+        if hub not in (None, self._hub):
+            # pytest says of all hubs but one that the test is not found.
+            skipped = f"skipping {len(items)} already passed items"
+            stepwise.say(
+                f"{skipped if goes_on_later else 'not skipping'}, the failure is on {hub}."
+            )
+        if elsewhere or goes_on_later:
             config.hook.pytest_deselected(items=list(items))
             items[:] = []
         return result
@@ -186,10 +209,6 @@ class LastFailed:
         hubs = {split_hub(each, self._order)[1] for each in present}
         return None not in hubs and bool(hubs - {self._hub})
 
-    def _goes_on_later(self, last_failed: str | None) -> bool:
-        hub = split_hub(last_failed, self._order)[1] if last_failed else None
-        return hub is not None and self._order[hub] > self._order[self._hub]
-
 
 class Stepwise:
     """What ``--stepwise`` remembers, for pytest has one number of tests and each hub its own.
@@ -200,6 +219,7 @@ class Stepwise:
     KEY = "eventlet-debug/stepwise"
 
     def __init__(self, config: pytest.Config) -> None:
+        self._config = config
         self._cache: Any = getattr(config, "cache", None)
         self._info = pytest_internals.stepwise_info(config)
 
@@ -219,6 +239,10 @@ class Stepwise:
         """How many tests there are now, once they are collected."""
         count: int | None = getattr(self._info, "last_test_count", None)
         return count
+
+    def say(self, status: str) -> None:
+        """Have pytest say this below the number of tests, in place of what it would."""
+        pytest_internals.set_stepwise_status(self._config, status)
 
     def save(self, counts: Mapping[str, int]) -> None:
         """Remember how many tests there are under some hubs."""

@@ -111,7 +111,8 @@ def _custom(name: str, here: str) -> Hub:
         raise HubNameError(f"the hub {name!r} cannot be imported ({why}). {here}") from None
     if not (isinstance(found, type) and all(hasattr(found, each) for each in _METHODS)):
         raise HubNameError(
-            f"{name!r} is no hub: it is not a class with the methods {', '.join(_METHODS)}. {here}"
+            f"{name!r} is not a hub: it is not a class with the methods {', '.join(_METHODS)}. "
+            f"{here}"
         )
     return hub
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
@@ -90,13 +92,17 @@ class Comparison:
     """The hubs that were compared, in order."""
     differences: tuple[Difference, ...]
     modules: tuple[ModuleDifference, ...]
+    common: int = 0
+    """How many tests ran on two or more of the hubs."""
 
     def __bool__(self) -> bool:
         return bool(self.differences or self.modules)
 
 
 def compare_outcomes(
-    outcomes: Mapping[str, Mapping[str, Outcome]], excluded: Iterable[str] = ()
+    outcomes: Mapping[str, Mapping[str, Outcome]],
+    excluded: Iterable[str] = (),
+    chosen: Mapping[str, Container[str]] | None = None,
 ) -> Comparison:
     """Compare how tests ended on each hub.
 
@@ -104,17 +110,22 @@ def compare_outcomes(
         its node id without the hub's suffix.
     :param excluded: hubs that did not run to the end. Nothing is said of them: a test
         that is missing there may only not have been reached.
+    :param chosen: tests that the user asked for on some hubs only, and those hubs. That they
+        did not run on the others is no difference.
     """
     left_out = frozenset(excluded)
     hubs = tuple(hub for hub in outcomes if hub not in left_out)
     tests = dict.fromkeys(test for hub in hubs for test in outcomes[hub])
     differences: list[Difference] = []
-    modules: dict[tuple[str, tuple[str, ...]], int] = {}
+    modules: Counter[tuple[str, tuple[str, ...], tuple[str, ...]]] = Counter()
+    common = 0
     for test in tests:
+        asked = (chosen or {}).get(test, hubs)
         present = tuple(hub for hub in hubs if test in outcomes[hub])
-        if len(present) < len(hubs):
-            group = (test.partition("::")[0], present)
-            modules[group] = modules.get(group, 0) + 1
+        absent = tuple(hub for hub in hubs if hub in asked and hub not in present)
+        common += len(present) > 1
+        if absent:
+            modules[test.partition("::")[0], present, absent] += 1
         if len({outcomes[hub][test] for hub in present}) > 1:
             ended = tuple((hub, _outcome(outcomes[hub], test)) for hub in hubs)
             differences.append(Difference(test, ended))
@@ -122,11 +133,10 @@ def compare_outcomes(
         hubs,
         tuple(differences),
         tuple(
-            ModuleDifference(
-                module, count, present, tuple(hub for hub in hubs if hub not in present)
-            )
-            for (module, present), count in modules.items()
+            ModuleDifference(module, count, present, absent)
+            for (module, present, absent), count in modules.items()
         ),
+        common,
     )
 
 

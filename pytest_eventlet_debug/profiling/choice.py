@@ -32,9 +32,13 @@ def engine_kind(name: EngineName) -> Callable[[Clock], Engine]:
     if name == "plain":
         return PlainEngine
     native = native_engine()
-    if native is None or trial.trouble(native):
-        return FallbackEngine
-    return native
+    return FallbackEngine if native is None or trial.trouble(native) else native
+
+
+def trouble_of_native() -> str:
+    """Say what is wrong with the engine in C, or ``""``; also where there is none."""
+    native = native_engine()
+    return trial.trouble(native) if native is not None else ""
 
 
 def native_engine() -> type[GreenletEngine] | None:

@@ -103,10 +103,10 @@ def _test_directories(directory: Path) -> list[Path] | None:
 def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     timeline = commands.add_parser(
         "timeline",
-        help="print what happened in a test, in time order",
+        help="print what happened in a test, in order of time",
         description="Print phases, system calls, packets, signals and threads in time order, "
-        "or write them for https://ui.perfetto.dev. Calls of pytest, of this plugin and of the "
-        "memory allocator are left out, an import is one line, and so is what repeats.",
+        "or write them for https://ui.perfetto.dev. Calls made by pytest, this plugin and the "
+        "memory allocator are left out; an import, or what repeats, takes one line.",
     )
     _add_directory(timeline)
     timeline.add_argument(
@@ -115,11 +115,9 @@ def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=KINDS,
         default=[],
         metavar="KIND",
-        help=f"show rows of this kind alone; may be repeated: {', '.join(KINDS)}",
+        help=f"show only rows of this kind; may be repeated: {', '.join(KINDS)}",
     )
-    timeline.add_argument(
-        "--raw", action="store_true", help="show every row, each as strace wrote it"
-    )
+    timeline.add_argument("--raw", action="store_true", help="show every row as strace wrote it")
     timeline.add_argument(
         "--perfetto", action="store_true", help="write a trace for https://ui.perfetto.dev"
     )
@@ -152,8 +150,8 @@ def _write_perfetto(directories: list[Path], output: Path | None) -> int:
     """Write the timeline of the one test that is asked for."""
     if len(directories) != 1:
         print(
-            f"pytest-eventlet-debug: --perfetto shows one test, and here are {len(directories)}; "
-            "name the directory of one",
+            "pytest-eventlet-debug: --perfetto shows one test, but there are "
+            f"{len(directories)} here; name the directory of one",
             file=sys.stderr,
         )
         return USAGE_ERROR
@@ -173,10 +171,10 @@ def _write_perfetto(directories: list[Path], output: Path | None) -> int:
 def add_diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     diff = commands.add_parser(
         "diff",
-        help="show where two recordings of a test part",
-        description="Compare two strace.txt of one test, such as of two hubs, by what was done "
-        "on each socket. Exit status: 0 if they are alike, 1 if they part, 2 if there is nothing "
-        "to compare.",
+        help="show where two recordings of a test diverge",
+        description="Compare the strace.txt of two recordings of a test, such as under two hubs, "
+        "by what was done on each socket. Exit status: 0 if they agree, 1 if they diverge, 2 if "
+        "there is nothing to compare.",
     )
     for name in ("left", "right"):
         diff.add_argument(name, type=Path, metavar="DIR", help="a test's directory")

@@ -297,7 +297,7 @@ class _Reader:
     def _section(self, body: bytes) -> Section:
         (order,) = _LENGTH.unpack_from(body)
         if order != _BYTE_ORDER:
-            raise ValueError("has another byte order than this plugin's")
+            raise ValueError("has a different byte order than this plugin writes")
         self._linktypes = []
         options = _read_options(body, 16)
         return Section(_read_text(options, _OPT_COMMENT), _read_text(options, _SHB_USERAPPL))
@@ -306,7 +306,7 @@ class _Reader:
         (linktype,) = struct.unpack_from("<H", body)
         options = _read_options(body, 8)
         if options.get(_IF_TSRESOL) != _NANOSECONDS:
-            raise ValueError("counts no nanoseconds, as this plugin does")
+            raise ValueError("does not count nanoseconds, as this plugin does")
         self._linktypes.append(linktype)
         return Interface(_read_text(options, _IF_NAME), linktype)
 

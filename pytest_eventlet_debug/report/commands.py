@@ -26,9 +26,9 @@ VIEWS = ("strace", "packets", "profile", "tasks", "timeline", "report")
 def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "report",
-        help="write an HTML report on one run or several",
-        description="Write index.html with all tests by hubs and what was recorded of them. "
-        "Several runs, such as those of a CI job for each hub, become one matrix.",
+        help="write an HTML report on one or more runs",
+        description="Write index.html, which shows all tests by hub and what was recorded of "
+        "each. Several runs, such as one CI job per hub, are joined into one matrix.",
     )
     parser.add_argument(
         "directories",
@@ -42,7 +42,7 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--output",
         type=Path,
         metavar="DIR",
-        help="where to write the page; default: the run's directory, if there is one run",
+        help="where to write the page; default: the directory of the run, if there is only one",
     )
     parser.set_defaults(run=_report)
 
@@ -55,25 +55,25 @@ def _report(options: argparse.Namespace) -> int:
 
     folder = options.output
     if folder is None and len(options.directories) > 1:
-        return refuse("several runs need a folder to write the report to; name it with -o")
+        return refuse("a report on several runs requires -o DIR")
     try:
         runs = [read_run(directory) for directory in options.directories]
         print(write_report(runs, folder or options.directories[0]))
     except (RunDataError, ReportError) as error:
         return refuse(str(error))
     except OSError as error:
-        return refuse(f"cannot write the report ({error}); name another folder with -o")
+        return refuse(f"cannot write the report ({error}); choose another directory with -o")
     return 0
 
 
 def add_open(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "open",
-        help="open what was recorded of a test",
-        description="Open the report at a test, or another of its recordings in the best program "
-        "that is installed: a pager, Wireshark, KCachegrind.",
+        help="open the recordings of a test",
+        description="Open the report at a test, or open one of its recordings in the best "
+        "program installed: a pager, Wireshark, KCachegrind.",
     )
-    parser.add_argument("test", metavar="TEST", help="a part of a test's id")
+    parser.add_argument("test", metavar="TEST", help="part of a test's node id")
     parser.add_argument(
         "what",
         nargs="?",
@@ -112,9 +112,9 @@ def _open(options: argparse.Namespace) -> int:
 def add_list(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "list",
-        help="list the runs that were recorded",
-        description="Say of each run below a folder when it was, under which hubs, how its tests "
-        "ended, and where its report is. The last one comes first.",
+        help="list recorded runs",
+        description="Show for each run below a directory when it ran, under which hubs, how its "
+        "tests ended, and where its report is, newest first.",
     )
     parser.add_argument(
         "directory",
@@ -122,7 +122,7 @@ def add_list(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         nargs="?",
         default=Path(),
         metavar="DIR",
-        help="where to look, two folders deep; default: the current one",
+        help="where to look, up to two levels deep; default: the current directory",
     )
     parser.set_defaults(run=_list)
 
@@ -137,7 +137,7 @@ def _list(options: argparse.Namespace) -> int:
         if read_record(path.parent) is not None
     ]
     if not found:
-        return refuse(f"there is no run of ours in {options.directory} or just below it")
+        return refuse(f"found no run in {options.directory} or just below it")
     for run in sorted(found, key=lambda run: -run.facts.started_ns):
         print(_described(run))
     return 0

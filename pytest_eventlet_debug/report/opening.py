@@ -107,7 +107,8 @@ def find(run: Run, part: str) -> ListedTest:
     if len(tests) > 1:
         more = f" and {len(tests) - SHOWN} more" if len(tests) > SHOWN else ""
         raise OpenError(
-            f"{part!r} fits {len(tests)} tests: {', '.join(tests[:SHOWN])}{more}; give more of one"
+            f"{part!r} matches {len(tests)} tests: {', '.join(tests[:SHOWN])}{more}; "
+            "be more specific"
         )
     attempts = [each for _, each in exact or found]
     failed = [each for each in attempts if not {"passed", "skipped"} >= {*each.outcomes.values()}]

@@ -66,7 +66,7 @@ class Culprit:
         if not before or not self._fails_after(before, nodeid):
             return (
                 f"{nodeid} passes alone, and passes after the {tests(len(before))} before it: "
-                "it is flaky, or depends on what ran beside it"
+                "it is flaky, or depends on what ran at the same time"
             )
         found = smallest(before, lambda part: self._fails_after(part, nodeid))
         again = self._fails_after(found, nodeid)

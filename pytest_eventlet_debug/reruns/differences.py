@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug.children.controller import Controller
+from pytest_eventlet_debug.children.hub_run import HubRun
+from pytest_eventlet_debug.children.selection import chosen_hubs
 from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
@@ -123,7 +125,23 @@ class HubDifferences:
             }
             for run in runs
         }
-        return compare_outcomes(outcomes, excluded=self.unfinished)
+        chosen = chosen_hubs(self._config, tuple(outcomes))
+        if self._choice_is_unknown(runs):
+            for hub, tests in outcomes.items():
+                for test in tests:
+                    chosen.setdefault(test, set()).add(hub)
+        return compare_outcomes(outcomes, excluded=self.unfinished, chosen=chosen)
+
+    def _choice_is_unknown(self, runs: Sequence[HubRun]) -> bool:
+        """Say whether tests may be missing on a hub by the user's choice, which nobody reports.
+
+        ``--lf`` leaves out whole files, and pytest-xdist does not say what its workers deselect.
+        """
+        option = self._config.option
+        if getattr(option, "lf", False):
+            return True
+        deselects = option.keyword or option.markexpr or option.deselect
+        return bool(deselects) and any(run.has_workers for run in runs)
 
     def _by_test(self, hubs: tuple[str, ...]) -> dict[str, dict[str, str]]:
         """Return the node ids of each test that ran, by hub, in the order of the hubs."""

@@ -25,7 +25,7 @@ def difference_lines(differences: HubDifferences, gathering: Gathering) -> Itera
     groups: dict[VerdictKind, list[Verdict]] = {}
     for verdict in differences.verdicts:
         groups.setdefault(verdict.kind, []).append(verdict)
-    if len(comparison.hubs) > 1:
+    if comparison.common or comparison.modules:
         yield _headline(len(groups.get("differs", ())), comparison.hubs, comparison.modules)
         yield from _rows(groups.get("differs", []))
     yield from _group("fails differently", groups)
@@ -44,7 +44,7 @@ def _headline(differing: int, hubs: Sequence[str], modules: Sequence[ModuleDiffe
     partial = sum(module.count for module in modules)
     if not partial:
         return line
-    return f"{line}; {partial} {'is' if partial == 1 else 'are'} on some of them only"
+    return f"{line}; {partial} {'exists' if partial == 1 else 'exist'} on only some of them"
 
 
 def _group(kind: VerdictKind, groups: dict[VerdictKind, list[Verdict]]) -> Iterator[str]:
@@ -54,8 +54,8 @@ def _group(kind: VerdictKind, groups: dict[VerdictKind, list[Verdict]]) -> Itera
     verb = "is" if len(found) == 1 else "are"
     fail = "fails" if len(found) == 1 else "fail"
     yield {
-        "flaky": f"{tests(len(found))} {verb} flaky: the outcome varies on one and the same hub",
-        "fails differently": f"{tests(len(found))} {fail} on each hub, in another way:",
+        "flaky": f"{tests(len(found))} {verb} flaky: the outcome varies on the same hub",
+        "fails differently": f"{tests(len(found))} {fail} on every hub, in different ways:",
     }[kind]
     yield from _rows(found)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec.structs import replace
 import pytest
 
+from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.recordings.findings import stalls as stalls_file
 from pytest_eventlet_debug.recordings.findings import text
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -197,8 +198,10 @@ def _make_watch() -> Watch | None:
         if native.sees_switches():
             return native
         native.stop()
-    except (ImportError, RuntimeError):
-        pass  # it was not compiled
+        why = "greenlet does not count its switches here as expected"
+    except (ImportError, RuntimeError) as error:
+        why = f"the watching thread is not available ({error})"
+    fallbacks.warn(f"What holds the hub is noticed only when it is over: {why}")
     from pytest_eventlet_debug.stalls.fallback import SwitchWatch
 
     return SwitchWatch()

@@ -160,7 +160,7 @@ def open_to_read(path: str | os.PathLike[str]) -> int:
     posix.close(fd)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, _strerror(errno.EISDIR))
-    raise OSError(errno.EINVAL, "it is no regular file")
+    raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def names_below(directory: str | os.PathLike[str]) -> list[str]:

@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 import platform
 
+from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.profiling import export
 from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.choice import make_engine
+from pytest_eventlet_debug.profiling.choice import trouble_of_native
 from pytest_eventlet_debug.profiling.clock import ClockName
 from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
@@ -74,6 +76,8 @@ class CProfile:
         if self._recording is not None:
             raise TracerError(f"cprofile records {self._recording.nodeid} already")
         self._engine = make_engine(self._engine_name, self._clock)
+        if self._engine_name == "greenlet" and (why := trouble_of_native()):
+            fallbacks.warn(f"Profiling is many times slower, by the engine in Python: {why}")
         self._start(self._engine)
         self._recording = recording
 

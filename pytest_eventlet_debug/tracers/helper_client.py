@@ -184,8 +184,8 @@ class Helper:
         number = self._connection.detach()
         self._end_group()
         self._given_up = (
-            f"the test closed or replaced descriptor {number}, which led to the tracing helper; "
-            f"{_GIVEN_UP}"
+            f"the test closed or replaced descriptor {number}, the connection to the tracing "
+            f"helper; {_GIVEN_UP}"
         )
         return HelperGoneError(self._given_up)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import posix
 import sys
 
+from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.settings import Settings
@@ -80,7 +81,11 @@ class Pcap:
         if self._recording is not None:
             raise TracerError(f"pcap records {self._recording.nodeid} already")
         number = next(_numbers)
-        tls_keys.install()
+        if not tls_keys.install() and "ssl" in sys.modules:
+            fallbacks.warn(
+                "TLS connections cannot be decrypted: how to get their keys in Python "
+                f"{sys.version.partition(' ')[0]}, as it was built here, is not known"
+            )
         ports.begin()
         self._helper.request(
             "pcap-start",

@@ -264,7 +264,7 @@ def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:
     if tracer:
         raise TracerUnavailable(
             f"strace cannot trace this process: {_command(tracer)} (process {tracer}) "
-            "traces it already, and a process has one tracer; run without that"
+            "traces it already, and a process can have only one tracer; run without it"
         )
     privileged = bool(int(status.get("CapEff", "0"), 16) >> _CAP_SYS_PTRACE & 1)
     scope = _ptrace_scope()

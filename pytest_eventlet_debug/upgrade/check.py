@@ -57,8 +57,8 @@ class UpgradeCheck:
             comparison.check_same_suite(self._old, settings.compare, recorder.hubs)
             if not recorder.has_files_of(self._old):
                 raise SavedRunError(
-                    f"{settings.compare} was saved from another suite ({self._old.suite}): none "
-                    f"of the files of its tests is here, such as "
+                    f"{settings.compare} was saved from a different suite ({self._old.suite}): "
+                    f"none of its test files is here, such as "
                     f"{self._old.tests[0].test.partition('::')[0]}"
                 )
         if settings.save is not None:

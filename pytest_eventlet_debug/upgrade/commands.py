@@ -20,12 +20,12 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "compare",
         help="compare two runs saved with --eventlet-save",
-        description="Say what got worse from one saved run to another, and which changed "
+        description="Report what got worse between two saved runs, and which changed "
         "distribution is the likely cause. Exit status: 0 if nothing got worse, 1 if something "
         "did, 2 if the files cannot be compared.",
     )
-    parser.add_argument("old", type=Path, metavar="OLD", help="the run before")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the run to judge")
+    parser.add_argument("old", type=Path, metavar="OLD", help="the earlier run")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the later run")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     parser.set_defaults(run=_compare)
 
@@ -50,14 +50,14 @@ def _compare(options: argparse.Namespace) -> int:
 def add_merge(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "merge",
-        help="join saved runs of one suite into one",
-        description="Join runs saved with --eventlet-save: those of CI jobs, one for each hub, or "
-        "of parts of the tests. A test that several of them ran keeps all its attempts, and ends "
-        "as in the last one. Exit status: 0, or 2 if they do not fit together.",
+        help="merge saved runs of one suite",
+        description="Join runs saved with --eventlet-save, such as one CI job per hub or per part "
+        "of the tests. A test that ran in several of them keeps all its attempts, and the outcome "
+        "of the last one. Exit status: 0, or 2 if the runs cannot be merged.",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a saved run")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="where to save the whole"
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="where to save the result"
     )
     parser.set_defaults(run=_merge)
 
@@ -78,13 +78,14 @@ def add_culprit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "culprit",
         help="find the upgrade that makes tests fail",
-        description="Of the distributions that changed between two saved runs, find the smallest "
-        "set that makes the tests fail which passed before. The tests run again here, with some "
-        "distributions as they were and others as they are; nothing installed changes. "
-        "Exit status: 0 if it was found, 1 if not, 2 if the files cannot be compared.",
+        description="Find the smallest set of distributions, among those that changed between two "
+        "saved runs, that makes tests fail that passed before. The tests are rerun here with some "
+        "distributions at their old version and the others at their new one; what is installed "
+        "stays as it is. Exit status: 0 if the set was found, 1 if not, 2 if the files cannot be "
+        "compared.",
     )
     parser.add_argument("old", type=Path, metavar="OLD", help="the run before the upgrades")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the run after them")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the run after the upgrades")
     parser.add_argument(
         "arguments", nargs="*", metavar="ARGUMENT", help="arguments for pytest, after --"
     )

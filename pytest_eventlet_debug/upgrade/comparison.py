@@ -166,7 +166,7 @@ def check_common_tests(old: SavedRun, path: object, tests: Collection[str]) -> N
     known = {each.test for each in old.tests} | set(old.deselected)
     if tests and known and not known.intersection(tests):
         raise SavedRunError(
-            f"{path} was saved from another suite ({old.suite}): none of the tests here is in "
+            f"{path} was saved from a different suite ({old.suite}): none of the tests here is in "
             f"it, such as {min(tests)}; there, for one, is {min(known)}"
         )
 

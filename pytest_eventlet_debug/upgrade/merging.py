@@ -48,7 +48,7 @@ def _check_fits(known: Path, first: SavedRun, path: Path, run: SavedRun) -> None
     for name in _ONE_OF:
         mine, other = getattr(first, name), getattr(run, name)
         if mine != other:
-            raise SavedRunError(f"{known} and {path} have another {name}: {mine} and {other}")
+            raise SavedRunError(f"{known} and {path} differ in {name}: {mine} and {other}")
     for name in sorted({*first.distributions, *run.distributions}):
         versions = [
             each.distributions[name].version if name in each.distributions else "none"
@@ -56,8 +56,8 @@ def _check_fits(known: Path, first: SavedRun, path: Path, run: SavedRun) -> None
         ]
         if versions[0] != versions[1]:
             raise SavedRunError(
-                f"{known} and {path} have other versions of {name}: {' and '.join(versions)}; "
-                "runs of different versions are for the subcommand compare"
+                f"{known} and {path} have different versions of {name}: {' and '.join(versions)}; "
+                "use the subcommand compare for runs of different versions"
             )
 
 

@@ -188,12 +188,12 @@ def _in_the_way(path: Path) -> str | None:
     if stat.S_ISDIR(status.st_mode):
         return "it is a directory"
     if not stat.S_ISREG(status.st_mode):
-        return "it is no regular file"
+        return "it is not a regular file"
     try:
         if status.st_size:
             json_files.read(path, _Header)
     except msgspec.DecodeError:
-        return "it is there and no saved run"
+        return "it exists and is not a saved run"
     return None
 
 

@@ -51,7 +51,7 @@ def format_verdict(verdict: Verdict, old: SavedRun, path: object) -> list[str]:
     lines += verdict.notes
     if verdict.unreached:
         lines.append(
-            f"not run now, and not judged: {phrasing.tests(verdict.unreached)} of that run"
+            f"not run this time, so not judged: {phrasing.tests(verdict.unreached)} of that run"
         )
     lines += _section("regressions, passed before", verdict.of("regression"), _changed)
     lines += _vanished(verdict.vanished)

@@ -408,7 +408,7 @@ def test_the_commands_print_what_is_alive_now(
     assert "no asyncio tasks\n" in printed["opening"]
     assert "(tasks, greenlets and hub print this again;" in printed["opening"]
     assert "late  ready  work()\n" in printed["tasks"]
-    assert "no task of 1 has 'nobody'\n" in printed["nobody"]
+    assert "none of 1 tasks has 'nobody'\n" in printed["nobody"]
     assert "greenthreads: 2\n" in printed["greenlets"]
     assert "greenthreads: 1\n  serve  suspended  (greenlet " in printed["serve"]
     assert "waits on read on fd" in printed["serve"]

@@ -35,9 +35,9 @@ def test_an_id_that_one_hub_does_not_have_runs_on_the_others_and_is_said_to_be_a
     assert sorted(ran(result)) == ["test_a[asyncio]", "test_b[asyncio]", "test_b[epolls]"]
     result.stdout.fnmatch_lines(
         [
-            "no tests differ between epolls, asyncio; 1 is on some of them only",
+            "no tests differ between epolls, asyncio; 1 exists on only some of them",
             "  test_x.py   1 test on asyncio only, not on epolls: *",
-            "test_x.py::test_a is not there on epolls: only works on asyncio",
+            "test_x.py::test_a does not exist on epolls: only works on asyncio",
         ]
     )
 
@@ -47,4 +47,4 @@ def test_an_id_that_no_hub_has_is_a_usage_error(pytester: pytest.Pytester) -> No
     result = run(pytester, BOTH, "test_x.py::test_nothing")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: not found: *test_x.py::test_nothing"])
-    result.stdout.no_fnmatch_line("*is not there on*")
+    result.stdout.no_fnmatch_line("*does not exist on*")

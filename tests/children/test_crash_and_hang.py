@@ -152,8 +152,9 @@ def test_tests_that_write_into_the_line_to_the_controller_or_replace_it_fail_alo
     assert {"test_a[asyncio] CRASHED", "test_b[epolls] CRASHED"} < {*ended(result)}
     result.stdout.re_match_lines_random(
         [
-            r"ended, for it had closed or replaced descriptor 5\d\d, which led to the controller",
-            r"ended, for what it sent cannot be read: \d+ bytes are announced.*",
+            r"ended, as it had closed or replaced descriptor 5\d\d, the connection to the "
+            r"controller",
+            r"ended, as what it sent cannot be read: \d+ bytes are announced.*",
         ]
     )
 

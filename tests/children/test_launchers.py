@@ -59,7 +59,7 @@ def test_children_start_as_the_run_was_started(
     assert result.ret == 0
     assert result.stdout.str().count("the launcher starts") == 1  # not once more for each hub
     assert "the launcher ends with 0" in result.outlines
-    result.stdout.no_fnmatch_line("*the children run pytest alone*")
+    result.stdout.no_fnmatch_line("*the children run plain pytest*")
 
 
 def test_what_cannot_be_started_again_is_said(pytester: pytest.Pytester) -> None:
@@ -68,7 +68,7 @@ def test_what_cannot_be_started_again_is_said(pytester: pytest.Pytester) -> None
     result = pytester.run(sys.executable, "-", stdin=program.encode())
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
-        ["the children run pytest alone*: it is neither a script*; *as a plugin (-p)"]
+        ["the children run plain pytest*: it is neither a script*; *as a plugin (-p)"]
     )
 
 

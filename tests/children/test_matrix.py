@@ -226,11 +226,15 @@ def test_ids_of_different_hubs_are_run_each_on_its_own(pytester: pytest.Pytester
         "-v",
         "test_kinds.py::test_plain[epolls]",
         "test_kinds.py::TestClass::test_method[asyncio]",
+        "test_kinds.py::test_param[1]",
     )
     assert list(outcomes(result)) == [
         "test_kinds.py::test_plain[epolls]",
+        "test_kinds.py::test_param[1-epolls]",
         "test_kinds.py::TestClass::test_method[asyncio]",
+        "test_kinds.py::test_param[1-asyncio]",
     ]
+    result.stdout.fnmatch_lines(["no tests differ between epolls, asyncio"])
 
 
 def test_an_id_of_a_hub_that_is_not_asked_for_is_a_usage_error(pytester: pytest.Pytester) -> None:
@@ -351,7 +355,7 @@ def test_tests_of_a_module_that_exists_on_one_hub_only_are_said_once(
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
         [
-            "no tests differ between epolls, asyncio; 2 are on some of them only",
+            "no tests differ between epolls, asyncio; 2 exist on only some of them",
             "  test_only.py   2 tests on asyncio only, not on epolls",
         ]
     )
@@ -480,7 +484,7 @@ def test_the_marker_limits_a_test_to_hubs_without_counting_as_a_difference(
     }
     result.stdout.fnmatch_lines(
         [
-            "no tests differ between epolls, asyncio; 3 are on some of them only",
+            "no tests differ between epolls, asyncio; 3 exist on only some of them",
             "SKIPPED*marked for the eventlet hub asyncio, this is epolls",
         ]
     )

@@ -30,12 +30,21 @@ def test_coverage_is_one_report_over_all_hubs(
         """,
         test_x="""
         import covered
+        import warnings
+
+        warnings.warn("given at import")
 
         def test_a(eventlet_hub): covered.chosen(eventlet_hub)
+
+        def test_b(): pass
         """,
     )
-    result = run(pytester, BOTH, "--cov=covered", "--cov-report=term-missing", *workers)
-    result.assert_outcomes(passed=2)
+    chosen = ["-k", "not (test_b and asyncio)"]
+    result = run(pytester, BOTH, "--cov=covered", "--cov-report=term-missing", *chosen, *workers)
+    result.stdout.no_fnmatch_line("*only, not on*")
+    # Neither again for the second hub, nor of coverage in the controller, which imports nothing.
+    result.assert_outcomes(passed=3, warnings=len(workers) + 1, deselected=1 - len(workers))
+    assert "CoverageWarning" not in result.stdout.str() + result.stderr.str()
     result.stdout.fnmatch_lines(["covered.py*6*1*83%*7"])
     assert sum(line.startswith("TOTAL") for line in result.outlines) == 1
     assert list(pytester.path.glob(".coverage*")) == [pytester.path / ".coverage"]

@@ -91,6 +91,9 @@ def test_lf_forgets_failures_whose_file_is_gone(pytester: pytest.Pytester) -> No
         test_gone="def test_g(eventlet_hub): assert eventlet_hub != 'asyncio'",
     )
     run(pytester, BOTH).assert_outcomes(passed=4, failed=2)
+    each = run(pytester, BOTH, "-v", "--lf")
+    assert ran(each) == ["test_b[epolls]", "test_g[asyncio]"]
+    each.stdout.no_fnmatch_line("=* hub differences =*")  # no test ran on both hubs
     pytester.path.joinpath("test_gone.py").unlink()
     assert ran(run(pytester, BOTH, "-v", "--lf")) == ["test_b[epolls]"]
 
@@ -116,7 +119,14 @@ def test_stepwise_goes_on_from_the_test_and_hub_where_it_stopped(
     assert ran(stopped) == [*on_both("test_a", "test_b", "test_c")[:5]]
     assert stopped.ret == pytest.ExitCode.INTERRUPTED
     stopped.stdout.fnmatch_lines(["*Interrupted: Test failed, continuing from this test*"])
-    assert ran(run(pytester, BOTH, "-v", "--sw")) == ["test_b[asyncio]"]
+    again = run(pytester, BOTH, "-v", "--sw")
+    assert ran(again) == ["test_b[asyncio]"]
+    again.stdout.fnmatch_lines(
+        [
+            "stepwise: skipping 3 already passed items, the failure is on asyncio.",
+            "stepwise: skipping 1 already passed items (*",
+        ]
+    )
     skipping = run(pytester, BOTH, "-v", "--sw-skip")
     assert ran(skipping) == ["test_b[asyncio]", "test_c[asyncio]"]
 

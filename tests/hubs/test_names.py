@@ -109,8 +109,8 @@ def test_names_and_aliases_become_hubs_in_order_each_once(names: str, hubs: list
         ("../poll", "'../poll' cannot be imported"),
         ("no.such:Hub", "'no.such:Hub' cannot be imported (ModuleNotFoundError: "),
         ("eventlet.hubs.poll:Nub", "cannot be imported (AttributeError: "),
-        ("json:dumps", "'json:dumps' is no hub: it is not a class with the methods add, "),
-        ("json:JSONDecoder", "'json:JSONDecoder' is no hub: "),
+        ("json:dumps", "'json:dumps' is not a hub: it is not a class with the methods add, "),
+        ("json:JSONDecoder", "'json:JSONDecoder' is not a hub: "),
         (":Hub", "cannot be imported (ValueError: "),
     ],
 )

@@ -28,7 +28,7 @@ def test_hubs_that_agree_have_no_differences() -> None:
         {"epolls": {"a.py::x": "passed"}, "asyncio": {"a.py::x": "passed"}}
     )
     assert not comparison
-    assert comparison == Comparison(("epolls", "asyncio"), (), ())
+    assert comparison == Comparison(("epolls", "asyncio"), (), (), common=1)
 
 
 @pytest.mark.parametrize("other", [outcome for outcome in ALL if outcome != "passed"])
@@ -62,6 +62,20 @@ def test_tests_of_one_module_on_different_hubs_are_counted_apart() -> None:
         (1, ("epolls",), ("asyncio",)),
         (2, ("asyncio",), ("epolls",)),
     ]
+
+
+def test_a_test_asked_for_on_some_hubs_is_not_missed_on_the_others() -> None:
+    outcomes: dict[str, dict[str, Outcome]] = {
+        "epolls": {"a.py::x": "passed", "a.py::y": "passed"},
+        "poll": {"a.py::x": "failed"},
+        "asyncio": {},
+    }
+    comparison = compare_outcomes(
+        outcomes, chosen={"a.py::x": {"epolls", "poll"}, "a.py::y": {"epolls", "poll"}}
+    )
+    assert [difference.test for difference in comparison.differences] == ["a.py::x"]
+    assert comparison.modules == (ModuleDifference("a.py", 1, ("epolls",), ("poll",)),)
+    assert comparison.common == 1
 
 
 def test_a_test_that_differs_and_is_absent_somewhere_is_in_both_lists() -> None:

@@ -239,7 +239,7 @@ def test_perfetto_shows_one_test_and_no_run(
         shutil.copy(directory / "test.json", run / name)
     (run / "run.json").write_text("{}")
     assert cli.main(["timeline", "--perfetto", str(run)]) == 2
-    assert "--perfetto shows one test, and here are 2" in capsys.readouterr().err
+    assert "--perfetto shows one test, but there are 2 here" in capsys.readouterr().err
 
 
 def test_perfetto_says_where_it_cannot_write(

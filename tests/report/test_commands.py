@@ -81,7 +81,7 @@ def test_open_says_what_to_install_where_no_program_is_there(
     ("arguments", "said"),
     [
         (("test_nothing",), "'test_nothing' is in no id of a test"),
-        (("test_",), "'test_' fits 3 tests: "),
+        (("test_",), "'test_' matches 3 tests: "),
         (("differs", "tasks"), "has no tasks.txt; --dump-asyncio-tasks records it"),
     ],
 )
@@ -106,7 +106,7 @@ def test_list_shows_the_runs_below_a_folder(recorded: Recorded, tmp_path: Path) 
 
 def test_several_runs_need_a_folder_for_their_report(recorded: Recorded, tmp_path: Path) -> None:
     ran = report(recorded.directory, recorded.directory)
-    assert (ran.returncode, "name it with -o" in ran.stderr) == (2, True)
+    assert (ran.returncode, "requires -o DIR" in ran.stderr) == (2, True)
     ran = report(tmp_path)
     assert (ran.returncode, "holds no run.json" in ran.stderr) == (2, True)
 

@@ -88,7 +88,7 @@ def test_the_verdict_of_a_run_counts_for_more_than_one_look_at_its_outcomes(
     copied = shutil.copytree(recorded.directory, tmp_path / "copied")
     results = json.loads((copied / "results.json").read_text())
     (verdict,) = (each for each in results["verdicts"] if each["kind"] == "differs")
-    parting = ["they part <b>here</b>:", "  left  right"]
+    parting = ["they diverge <b>here</b>:", "  left  right"]
     verdict.update(kind="flaky", parting=parting)
     results["verdicts"].append({"test": "test_hostile.py::x", "kind": "costs more"})
     results["upgrade"] = ["eventlet upgrade: <b>nothing</b> got worse"]

@@ -57,7 +57,7 @@ def test_a_test_that_fails_now_and_then_is_flaky_and_no_difference(
     result.assert_outcomes(passed=1, failed=1)
     assert section(result, "hub differences")[:3] == [
         "no tests differ between poll, selects",
-        "1 test is flaky: the outcome varies on one and the same hub",
+        "1 test is flaky: the outcome varies on the same hub",
         "test_x.py::test_once poll failed 0 of 3 selects failed 1 of 3",
     ]
 
@@ -77,7 +77,7 @@ def test_a_test_that_fails_in_another_way_on_each_hub_is_told_apart(
     result = run(pytester, HUBS, "--eventlet-reruns=1")
     assert section(result, "hub differences") == [
         "no tests differ between poll, selects",
-        "1 test fails on each hub, in another way:",
+        "1 test fails on every hub, in different ways:",
         "test_x.py::test_fails poll failed 2 of 2 (KeyError) selects failed 2 of 2 (ValueError)",
         "poll: KeyError: 'k'",
         "selects: ValueError: v",

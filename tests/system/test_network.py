@@ -233,7 +233,7 @@ def test_workers_that_nobody_could_foresee_are_a_usage_error(ordinary: User) -> 
     )
     done = ordinary.run("--eventlet-isolate")
     assert done.returncode == 4, done.stdout + done.stderr
-    assert "switched pytest-xdist on too late" in done.stderr
+    assert "pytest-xdist was switched on too late" in done.stderr
     assert "use -n on the command line" in done.stderr
 
 
@@ -639,7 +639,7 @@ def test_the_terminal_is_given_back_by_a_debugger_that_cannot_name_who_had_it(
     run.expect(r"::test_waits\[epolls\]")
     # To the process that reports, which was at the terminal before.
     run.sendintr()
-    run.expect("Ctrl-C: the tests have 10 s to tear down")
+    run.expect("Ctrl-C: tests have 10 s to tear down")
     run.expect("! KeyboardInterrupt !")
     run.read()
     run.wait()

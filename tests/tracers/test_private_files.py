@@ -172,7 +172,7 @@ def test_what_is_to_be_redacted_is_in_no_text_of_the_recordings(
 
 @pytest.mark.fault("redact-no-regex", "redact-empty")
 @pytest.mark.parametrize(
-    ("value", "words"), [("(", "is no regular expression"), ("x*", "matches the empty text")]
+    ("value", "words"), [("(", "is not a regular expression"), ("x*", "matches the empty string")]
 )
 def test_what_cannot_be_redacted_is_a_usage_error(
     pytester: pytest.Pytester, value: str, words: str

@@ -393,7 +393,7 @@ def test_a_test_that_closes_every_descriptor_passes(pytester: pytest.Pytester) -
     )
     result = pytester.runpytest("--strace", "--pcap", "-s")
     result.assert_outcomes(passed=3)
-    told = [line for line in result.outlines if "which led to the tracing helper" in line]
+    told = [line for line in result.outlines if "the connection to the tracing helper" in line]
     assert len(told) == 1, result.stdout.str()
     assert "the tracing helper" in told[0]
     tests = recorded_at_last()

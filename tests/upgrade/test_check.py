@@ -504,7 +504,7 @@ SAVED: dict[str, Any] = {
             "is damaged (Expected `array`, got `int` - at `$.tests`)",
         ),
         ('{"format": "pytest-eventlet-debug"}', "is not a run saved with"),
-        (json.dumps(SAVED).replace("test_x.py", "other.py"), "was saved from another suite"),
+        (json.dumps(SAVED).replace("test_x.py", "other.py"), "was saved from a different suite"),
         (json.dumps({**SAVED, "hubs": ["kqueue"]}), "was saved under the hubs kqueue"),
     ],
 )
@@ -529,7 +529,7 @@ def test_a_suite_that_has_other_tests_in_files_of_those_names_is_another_one(
     pytester.makepyfile(test_x="def test_other(): pass")
     (pytester.path / "run.json").write_text(json.dumps(SAVED))
     line = usage_error(pytester.runpytest("--eventlet-compare=run.json", *arguments))
-    assert "was saved from another suite (suite): none of the tests here is in it" in line
+    assert "was saved from a different suite (suite): none of the tests here is in it" in line
 
 
 def test_the_same_suite_is_compared(pytester: pytest.Pytester) -> None:

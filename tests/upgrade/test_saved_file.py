@@ -45,7 +45,7 @@ def test_what_is_no_saved_run_is_refused_and_left_alone(
     result = pytester.runpytest("--eventlet-save=run.json", timeout=60)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.errlines if line]
-    assert line.startswith(f"ERROR: cannot save the run to {pytester.path / 'run.json'} (it is ")
+    assert line.startswith(f"ERROR: cannot save the run to {pytester.path / 'run.json'} (it ")
     after = os.lstat("run.json")
     assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
         *(before.st_ino, before.st_size, before.st_mtime_ns),
@@ -58,7 +58,7 @@ def test_what_appears_there_while_the_tests_run_is_left_alone(pytester: pytest.P
     result = pytester.runpytest("--eventlet-save=run.json")
     result.assert_outcomes(passed=1)
     path = pytester.path / "run.json"
-    why = "it is there and no saved run"
+    why = "it exists and is not a saved run"
     assert f"the run could not be saved to {path} ({why})" in result.outlines
     assert path.read_text() == "precious"
 
@@ -98,7 +98,7 @@ def test_what_is_no_regular_file_is_not_compared_with(
     result = pytester.runpytest("--eventlet-compare=old.json", timeout=60)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     path = pytester.path / "old.json"
-    assert f"ERROR: {path} cannot be read (it is no regular file)" in result.errlines
+    assert f"ERROR: {path} cannot be read (it is not a regular file)" in result.errlines
 
 
 def nested(path: Path) -> None:

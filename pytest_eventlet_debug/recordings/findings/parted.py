@@ -245,7 +245,7 @@ def describe(parting: Parting, names: tuple[str, str]) -> Iterator[str]:
     elif parting.only_order:
         yield "each socket has the same steps; only their order differs:"
     else:
-        yield f"they part on {parting.role}:"
+        yield f"they diverge on {parting.role}:"
     width = 58
     yield f"    {names[0][:width]:<{width}}  {names[1][:width]}"
     for step in parting.before:

@@ -74,7 +74,7 @@ eventletReport.test = (() => {
 
   const SAID = {
     "differs": "It depends on the hub",
-    "fails differently": "It fails on each hub, in another way",
+    "fails differently": "It fails on every hub, in different ways",
     "costs more": "It costs more on one hub",
     "by design": "By design, it is skipped on a hub",
   };

@@ -71,7 +71,7 @@ def test_the_socket_the_greenthread_and_both_lines_are_named(record: Record) -> 
     trace = (asyncio / "strace.txt").read_text().splitlines()
     assert '"pong"' in trace[right.line - 1]
     lines = list(describe(parting, ("epolls", "asyncio")))
-    assert lines[0] == "they part on connection 1:"
+    assert lines[0] == "they diverge on connection 1:"
     assert any(f"line {left.line} " in line and f"line {right.line} " in line for line in lines)
 
 
@@ -86,7 +86,7 @@ def test_the_command_shows_both_sides_and_its_status_says_whether_they_part(
     (epolls,), (asyncio,) = record(BY_HUB, "epolls"), record(BY_HUB, "asyncio")
     parted = diff(epolls, asyncio)
     assert parted.returncode == 1
-    assert parted.stdout.startswith("they part on connection 1:\n")
+    assert parted.stdout.startswith("they diverge on connection 1:\n")
     alike = diff(epolls, epolls)
     assert (alike.returncode, alike.stdout[:17]) == (0, "no difference in ")
     nothing = diff(epolls, tmp_path)
