@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 
 from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.own_thread import without_own_thread
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import parse
@@ -24,6 +26,7 @@ def describe(
     now_ns: int,
     main: int | None = None,
     children: Mapping[int, str] | None = None,
+    own: Collection[int] = (),
 ) -> Iterator[str]:
     """Yield the last calls of each thread that has not ended, below the thread's name.
 
@@ -33,12 +36,13 @@ def describe(
     :param now_ns: the time, nanoseconds since the epoch, up to which a call has not returned.
     :param main: the test's process as strace calls it; ``None`` for the first that is seen.
     :param children: the command lines of processes whose start the lines do not show.
+    :param own: threads of this plugin's that the lines may not name.
     :raises StraceLogError: the lines cannot be read.
     """
     processes = Processes(main)
     handlers = processes.handlers()
     threads: dict[int, deque[Syscall]] = {}
-    for event in parse(lines):
+    for event in without_own_thread(parse(lines), own):
         if isinstance(event, Exit):
             threads.pop(event.pid, None)
         elif isinstance(event, Syscall):

@@ -28,6 +28,18 @@ def test_each_process_is_shown_apart_with_the_call_that_has_not_returned() -> No
     assert shown[-1] == "  pause(: has not returned in 9.3 s"
 
 
+def test_the_thread_that_watches_for_stalls_is_not_shown() -> None:
+    waits = "8 1.2 futex(0x1, FUTEX_WAIT, 0, NULL <unfinished ...>\n"
+    mark = '7 1.0 access("/.eventlet-debug/watcher/8", F_OK) = -1 ENOENT (No) <0.01>\n'
+    pause = "7 1.1 pause( <unfinished ...>\n"
+    assert not [each for each in describe([mark, pause, waits], 2_000_000_000) if "futex" in each]
+    # The mark is not in what is read of a long trace, nor in a sample.
+    assert [each for each in describe([pause, waits], 2_000_000_000) if "futex" in each]
+    shown = list(describe([pause, waits], 2_000_000_000, own=[8]))
+    assert len(shown) == 2
+    assert "pause" in shown[1]
+
+
 def test_children_that_were_there_before_are_named() -> None:
     lines = ["5 1.0 wait4(-1,  <unfinished ...>\n", "6 1.0 pause( <unfinished ...>\n"]
     shown = list(describe(lines, 2_000_000_000, 5, {6: "sleep 60"}))
