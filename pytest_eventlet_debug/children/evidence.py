@@ -116,8 +116,9 @@ def gather(
     """
     running = (process.workers() if has_workers else []) or [process.runner]
     traces = _traces(artifacts, nodeids) if any(map(proc.tracer, running)) else {}
-    own = [thread for pid in running for thread in proc.threads(pid, _OWN_THREAD)]
-    doing = activity(process, traces.values())
+    threads = [thread for pid in running for thread in proc.threads(pid, _OWN_THREAD)]
+    own = [number for thread in threads for number in proc.ids(thread)]
+    doing = activity(process, traces.values(), own)
     # Before the stacks, for writing them out is system calls too.
     if traces:
         # As long as a sample takes: a test that goes on late is not killed sooner for a recording.
@@ -225,7 +226,10 @@ def _traces(artifacts: Path, nodeids: Iterable[str]) -> dict[str, Path]:
 
 
 def activity(
-    process: ChildProcess, traces: Collection[Path] = (), seconds: float = 0.5
+    process: ChildProcess,
+    traces: Collection[Path] = (),
+    own: Collection[int] = (),
+    seconds: float = 0.5,
 ) -> str | None:
     """Say whether a child and its descendants burn CPU or wait, sampled for *seconds*.
 
@@ -233,6 +237,7 @@ def activity(
     one that is traced, which is stopped at each of its calls.
 
     :param traces: what strace writes of it at the moment.
+    :param own: threads of this plugin's in them.
     :return: ``None`` as soon as the child says something.
     """
     import psutil
@@ -250,7 +255,9 @@ def activity(
     after = _cpu_seconds(pid)
     elapsed = unpatched.monotonic() - started
     burnt = sum(after[each] - before.get(each, 0.0) for each in after) / elapsed
-    calls = sum(proc.read(trace, start).count("\n") for trace, start in written.items())
+    ours = tuple(f"{thread} " for thread in own)
+    lines = (proc.read(trace, start).splitlines() for trace, start in written.items())
+    calls = sum(not line.startswith(ours) for each in lines for line in each)
     if stopped == _SAMPLES and not calls:
         return _say(len(after), "is", "are") + " held by a tracer that does not go on"
     if burnt > 0.5 or running + stopped > _SAMPLES / 2:

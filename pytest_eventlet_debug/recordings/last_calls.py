@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.own_thread import without_own_thread
+from pytest_eventlet_debug.recordings.story import is_runners
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import parse
@@ -30,7 +31,8 @@ def describe(
 ) -> Iterator[str]:
     """Yield the last calls of each thread that has not ended, below the thread's name.
 
-    Marks are none of them. Threads whose last call has returned come last.
+    Marks are none of them, nor what pytest and this plugin do. Threads whose last call has returned
+    come last.
 
     :param lines: what strace writes of the process, as far as it has got.
     :param now_ns: the time, nanoseconds since the epoch, up to which a call has not returned.
@@ -51,7 +53,8 @@ def describe(
             handler = handlers.get(event.name)
             if handler is not None:
                 handler(event)
-            threads.setdefault(event.pid, deque(maxlen=_ALL)).append(event)
+            if _is_in_call(event) or not is_runners(f"{event.name}({event.args}", event.at):
+                threads.setdefault(event.pid, deque(maxlen=_ALL)).append(event)
     shown = sorted(threads.items(), key=lambda item: (not _is_in_call(item[1][-1]), item[0]))
     each = max(_ALL // max(len(shown), 1), _LEAST)
     for thread, calls in shown[:_MOST_THREADS]:
