@@ -120,6 +120,10 @@ class Activation:
     def prepare(self) -> None:
         """Set the stage before the user's code runs: the hub, the network, the tracers."""
         options = self._config.known_args_namespace
+        if self._assignment is not None and self._assignment.is_asked:
+            from pytest_eventlet_debug.children import answering
+
+            answering.answer(is_worker=True)
         if self._child is not None:
             from pytest_eventlet_debug.children import child
             from pytest_eventlet_debug.children import coverage
@@ -304,11 +308,16 @@ class Activation:
             run=self._run,
             remaining=self._assignment.remaining if self._assignment else None,
             tracing=self._assignment.tracing if self._assignment else "as asked",
+            is_asked=self._child is not None and not self._child.interactive,
         )
         _set_for_the_run(self._config, roles.WORKER_VARIABLE, encode(told))
 
     def _configure_runner(self) -> None:
         register = self._config.pluginmanager.register
+        if self._assignment is not None and self._assignment.is_asked:
+            from pytest_eventlet_debug.alive import on_demand
+
+            on_demand.ignore_present_threads()  # execnet's
         if self._isolates_late:
             self._need_isolation().enter(for_workers=False)
         if self.settings.hubs:

@@ -425,10 +425,11 @@ class _Known:
                 self._things[id(thing)] = weakref.ref(thing)
             if id(thing) in threads:
                 self.threads[threads[id(thing)]] = id(thing)
-            if issubclass(type(thing), (_socket.socket, io.FileIO)):
-                with contextlib.suppress(ValueError, OSError):
-                    number = thing.fileno()
-                    self.files[number] = census.files.get(number, "")
+            for kind in (_socket.socket, io.FileIO):
+                if issubclass(type(thing), kind):
+                    with contextlib.suppress(ValueError, OSError):
+                        number = kind.fileno(thing)  # not what a subclass makes of it
+                        self.files[number] = census.files.get(number, "")
 
     def accept(self, census: _Census) -> None:
         """Take all that is there now for known, and forget what has gone."""

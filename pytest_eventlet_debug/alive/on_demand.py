@@ -37,7 +37,9 @@ def ignore_present_threads() -> None:
     _ignored = frozenset(sys._current_frames())
 
 
-def write_dump(target: int | str, interrupted: types.FrameType | None = None) -> None:
+def write_dump(
+    target: int | str, interrupted: types.FrameType | None = None, about: str = ""
+) -> None:
     """Write tasks, greenthreads, hubs and child processes, the test's own stack first.
 
     Equal greenthreads are shown once. Switches no greenthread, raises nothing, and takes no
@@ -45,6 +47,7 @@ def write_dump(target: int | str, interrupted: types.FrameType | None = None) ->
 
     :param target: a descriptor, or the path of a file that is appended to.
     :param interrupted: the frame that a signal handler was given.
+    :param about: lines to put before it all.
     """
     global _writing
     if _writing:
@@ -54,7 +57,7 @@ def write_dump(target: int | str, interrupted: types.FrameType | None = None) ->
         # Another handler's exception would end the dump and be lost.
         before = _mask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            _write(target, interrupted)
+            _write(target, interrupted, about)
         finally:
             _mask(signal.SIG_SETMASK, before)
     except BaseException:
@@ -63,20 +66,20 @@ def write_dump(target: int | str, interrupted: types.FrameType | None = None) ->
         _writing = False
 
 
-def _write(target: int | str, interrupted: types.FrameType | None) -> None:
+def _write(target: int | str, interrupted: types.FrameType | None, about: str) -> None:
     if isinstance(target, int):
-        _write_parts(target, interrupted)
+        _write_parts(target, interrupted, about)
         return
     fd = posix.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
-        _write_parts(fd, interrupted)
+        _write_parts(fd, interrupted, about)
     finally:
         posix.close(fd)
 
 
-def _write_parts(fd: int, interrupted: types.FrameType | None) -> None:
+def _write_parts(fd: int, interrupted: types.FrameType | None, about: str) -> None:
     end = unpatched.monotonic() + MAX_SECONDS
-    unpatched.write_all(fd, BEGIN.encode())
+    unpatched.write_all(fd, f"{BEGIN}{about}".encode("utf-8", "backslashreplace"))
     look = _Once(interrupted)
     for part in (look.greenthreads, look.tasks, look.hubs, _children):
         if unpatched.monotonic() > end:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import contextlib
-import faulthandler
-import functools
 import io
 from pathlib import Path
 import posix
-import signal
 import sys
-import types
 from typing import Any
 import warnings
 
@@ -22,6 +18,7 @@ from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug import roles
 from pytest_eventlet_debug.alive import on_demand
 from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.children import answering
 from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.selection import Stepwise
@@ -29,11 +26,6 @@ from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
-
-# Not a signal that tests use: real-time signals have no meaning of their own.
-STACKS_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
-# What a Python handler answers, once the interpreter comes round to it.
-ALIVE_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 4
 
 # Files of the user's that only the controller may write, for it knows all hubs' reports.
 _CONTROLLERS_FILES = ("xmlpath", "htmlpath", "report_log", "pastebin", "json_report_file")
@@ -45,21 +37,7 @@ def become(assignment: ChildAssignment) -> None:
     descriptor = unpatched.move_up(assignment.descriptor)
     roles.take_up(msgspec.structs.replace(assignment, descriptor=descriptor))
     if not assignment.interactive:
-        # pytest is about to capture descriptor 2.
-        stderr = unpatched.move_up(posix.dup(2))
-        faulthandler.register(STACKS_SIGNAL, stderr, all_threads=True, chain=False)
-        signal.signal(ALIVE_SIGNAL, functools.partial(_tell_and_stay, stderr))
-
-
-def _tell_and_stay(stderr: int, number: int, frame: types.FrameType | None) -> None:
-    """Write what is alive, and wait to be killed.
-
-    The signal has interrupted a system call: a test must not go on, and pass, for having been
-    asked why it hangs.
-    """
-    on_demand.write_dump(stderr, frame)
-    while True:
-        unpatched.wait_readable([], None)
+        answering.answer()
 
 
 def flush_output() -> None:

@@ -328,6 +328,7 @@ class Controller:
             self._settings.artifacts,
             run.running,
             self._settings.redact,
+            has_workers=run.has_workers,
         )
         if sections is None:
             said = f"{run.name}: {run.where} went on after {run.silent:.1f} s"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
@@ -17,7 +19,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import newest_attempt
 from pytest_eventlet_debug.children import proc
-from pytest_eventlet_debug.children.child import ALIVE_SIGNAL
+from pytest_eventlet_debug.children.answering import ALIVE_SIGNAL
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.pytest_internals import ReprFileLocation
 from pytest_eventlet_debug.pytest_internals import TerminalRepr
@@ -36,6 +38,9 @@ _SAMPLES = 10
 
 _FRAMES_OF_THE_RUNNER = re.compile(r'^  File ".*/(_pytest|pluggy|pytest_eventlet_debug)/')
 _RUNNER_IN_PY_SPY = re.compile(r"\((_pytest|pluggy|pytest_eventlet_debug)/|^(Process|Python) ")
+
+#: What the thread is called that watches for stalls: see ``stalls/_watcher.c``.
+_OWN_THREAD = "eventlet-debug"
 
 HANG_FILE = "hang.txt"
 """The artifact of a test that hung and is recorded."""
@@ -97,6 +102,8 @@ def gather(
     artifacts: Path,
     nodeids: Iterable[str],
     redact: Redaction,
+    *,
+    has_workers: bool = False,
 ) -> list[tuple[str, str]] | None:
     """Look at a silent child from outside, before it is killed.
 
@@ -104,25 +111,43 @@ def gather(
     :param artifacts: where its tests may be recorded already; two straces cannot attach.
     :param nodeids: the tests it is in.
     :param redact: takes out of a text what is not to be in it.
+    :param has_workers: whether pytest-xdist runs its tests.
     :return: titles and texts, or ``None`` as soon as the child says something after all.
     """
-    trace = _trace(artifacts, nodeids) if proc.tracer(process.runner) else None
-    doing = activity(process, trace)
+    running = (process.workers() if has_workers else []) or [process.runner]
+    traces = _traces(artifacts, nodeids) if any(map(proc.tracer, running)) else {}
+    threads = [thread for pid in running for thread in proc.threads(pid, _OWN_THREAD)]
+    own = [number for thread in threads for number in proc.ids(thread)]
+    doing = activity(process, traces.values(), own)
     # Before the stacks, for writing them out is system calls too.
-    calls = _trace_tail(process, trace) if trace else _strace_sample(process, scratch)
+    if traces:
+        # As long as a sample takes: a test that goes on late is not killed sooner for a recording.
+        process.wait_until_heard(_SAMPLE_SECONDS)
+        calls = _of_each(traces, lambda trace: _last_calls(trace, own=own))
+    else:
+        calls = _strace_sample(process, own, scratch)
     if doing is None or process.wait_until_heard(0):
         return None
     # What it says from here on does not count: these signals end calls that block in C.
-    seen = _inside(process, scratch.with_name("py-spy.txt"))
-    inside = [(title, redact(text)) for title, text in seen]
+    seen = [_inside(process, pid, scratch.with_name("py-spy.txt")) for pid in running]
+    inside = [(title, redact(text)) for sections in seen for title, text in sections]
     _keep([newest_attempt(artifacts, nodeid) for nodeid in nodeids], inside)
-    shows = redact(_findings(trace)) if trace else ""
+    shows = redact(_of_each(traces, _findings))
     return [
         ("What it does", doing),
         ("What its trace shows", shows),
         *inside,
         ("Its last system calls", redact(calls)),
     ]
+
+
+def _of_each(traces: Mapping[str, Path], tell: Callable[[Path], str]) -> str:
+    """Return what is told of each trace, below its test's name if there are several."""
+    if len(traces) == 1:
+        return tell(*traces.values())
+    return "\n".join(
+        f"{nodeid}:\n{text}" for nodeid, trace in traces.items() if (text := tell(trace))
+    )
 
 
 def _findings(trace: Path) -> str:
@@ -134,19 +159,22 @@ def _findings(trace: Path) -> str:
     return "\n".join(text.line(finding) for finding in found)
 
 
-def _inside(process: ChildProcess, scratch: Path) -> list[tuple[str, str]]:
-    """Ask Python what it does; where it does not answer, read that from outside."""
-    alive = process.dump_alive(1.0)
+def _inside(process: ChildProcess, pid: int, scratch: Path) -> list[tuple[str, str]]:
+    """Ask Python what it does; where it does not answer, read that from outside.
+
+    :param pid: who runs the tests: the child itself, or a worker of its.
+    """
+    alive = process.dump_alive(pid, 1.0)
     if alive:
         return [("What is alive", alive)]
-    if process.blocks(ALIVE_SIGNAL):
+    if proc.blocks(pid, ALIVE_SIGNAL):
         why = "its main thread blocks signals"
     else:
         why = "its main thread is in C code, or in a signal handler, and does not return to Python"
     return [
         ("Python did not answer", why),
-        ("Its stacks", process.dump_stacks(1.0)),
-        ("Its running stacks, by py-spy", _py_spy(process.runner, scratch)),
+        ("Its stacks", process.dump_stacks(pid, 1.0)),
+        ("Its running stacks, by py-spy", _py_spy(pid, scratch)),
     ]
 
 
@@ -191,26 +219,32 @@ def _without_runner(text: str) -> str:
     return "\n".join(lines)
 
 
-def _trace(artifacts: Path, nodeids: Iterable[str]) -> Path | None:
-    """Return the trace that is being written of one of these tests, if there is any."""
-    paths = (newest_attempt(artifacts, nodeid) / STRACE_FILE for nodeid in nodeids)
-    return next((path for path in paths if path.exists()), None)
+def _traces(artifacts: Path, nodeids: Iterable[str]) -> dict[str, Path]:
+    """Return the traces that are being written of these tests, where there are any."""
+    paths = {nodeid: newest_attempt(artifacts, nodeid) / STRACE_FILE for nodeid in nodeids}
+    return {nodeid: path for nodeid, path in paths.items() if path.exists()}
 
 
-def activity(process: ChildProcess, trace: Path | None = None, seconds: float = 0.5) -> str | None:
+def activity(
+    process: ChildProcess,
+    traces: Collection[Path] = (),
+    own: Collection[int] = (),
+    seconds: float = 0.5,
+) -> str | None:
     """Say whether a child and its descendants burn CPU or wait, sampled for *seconds*.
 
     It is their state that counts: on a busy machine a loop gets little of a CPU, and so does
     one that is traced, which is stopped at each of its calls.
 
-    :param trace: what strace writes of it at the moment.
+    :param traces: what strace writes of it at the moment.
+    :param own: threads of this plugin's in them.
     :return: ``None`` as soon as the child says something.
     """
     import psutil
 
     pid = process.runner
     started = unpatched.monotonic()
-    before, written = _cpu_seconds(pid), proc.size(trace) if trace else 0
+    before, written = _cpu_seconds(pid), {trace: proc.size(trace) for trace in traces}
     running = stopped = 0
     for _ in range(_SAMPLES):
         if process.wait_until_heard(seconds / _SAMPLES):
@@ -221,14 +255,16 @@ def activity(process: ChildProcess, trace: Path | None = None, seconds: float = 
     after = _cpu_seconds(pid)
     elapsed = unpatched.monotonic() - started
     burnt = sum(after[each] - before.get(each, 0.0) for each in after) / elapsed
-    calls = proc.read(trace, written).count("\n") if trace else 0
+    ours = tuple(f"{thread} " for thread in own)
+    lines = (proc.read(trace, start).splitlines() for trace, start in written.items())
+    calls = sum(not line.startswith(ours) for each in lines for line in each)
     if stopped == _SAMPLES and not calls:
         return _say(len(after), "is", "are") + " held by a tracer that does not go on"
     if burnt > 0.5 or running + stopped > _SAMPLES / 2:
         what = _say(len(after), "burns CPU", "burn CPU")
     else:
         what = _say(len(after), "waits", "wait")
-    traced = f", {calls / elapsed:.0f} system calls/s in its trace" if trace else ""
+    traced = f", {calls / elapsed:.0f} system calls/s in its trace" if traces else ""
     return f"{what}, {burnt:.0%} of one CPU{traced}"
 
 
@@ -256,17 +292,11 @@ def _status(pid: int) -> str:
         return ""
 
 
-def _trace_tail(process: ChildProcess, trace: Path) -> str:
-    """Return the end of the trace that is there, after as long as a sample takes.
-
-    A test that goes on late is not to be killed sooner for being recorded.
-    """
-    process.wait_until_heard(_SAMPLE_SECONDS)
-    return _last_calls(trace)
-
-
 def _last_calls(
-    trace: Path, main: int | None = None, children: Mapping[int, str] | None = None
+    trace: Path,
+    main: int | None = None,
+    children: Mapping[int, str] | None = None,
+    own: Collection[int] = (),
 ) -> str:
     """Return the last calls of each thread; see :func:`~.recordings.last_calls.describe`."""
     from pytest_eventlet_debug.recordings import last_calls
@@ -277,13 +307,18 @@ def _last_calls(
     try:
         # The first line is whole at the beginning alone.
         whole = lines[1:] if start else lines
-        return "\n".join(last_calls.describe(whole, unpatched.time_ns(), main, children))
+        return "\n".join(last_calls.describe(whole, unpatched.time_ns(), main, children, own))
     except StraceLogError as error:
         return str(error)
 
 
-def _strace_sample(process: ChildProcess, path: Path, seconds: float = _SAMPLE_SECONDS) -> str:
-    """Return the end of *seconds* of strace, where strace is there and may attach."""
+def _strace_sample(
+    process: ChildProcess, own: Collection[int], path: Path, seconds: float = _SAMPLE_SECONDS
+) -> str:
+    """Return the end of *seconds* of strace, where strace is there and may attach.
+
+    :param own: threads of this plugin's in it.
+    """
     strace = shutil.which("strace")
     if strace is None or process.wait_until_heard(0):
         return ""
@@ -296,7 +331,7 @@ def _strace_sample(process: ChildProcess, path: Path, seconds: float = _SAMPLE_S
         process.wait_until_heard(seconds)
     finally:
         _end(tracer)
-    return _last_calls(path, process.runner, children)
+    return _last_calls(path, process.runner, children, own)
 
 
 def _end(tracer: int) -> None:

@@ -50,20 +50,46 @@ def continue_helpers(pid: int) -> None:
 
 def ids(pid: int) -> list[int]:
     """Return the ids of a process in this process's namespace and in those within it."""
-    with contextlib.suppress(OSError):
-        for line in unpatched.read_file(f"/proc/{pid}/status").splitlines():
-            if line.startswith(b"NSpid:"):
-                return [int(word) for word in line.split()[1:]]
-    return []
+    return [int(word) for word in _status(pid, b"NSpid:")]
 
 
 def tracer(pid: int) -> int:
     """Return the id of the process that traces another one, 0 where none does."""
+    return int((_status(pid, b"TracerPid:") or [b"0"])[0])
+
+
+def blocks(pid: int, number: int) -> bool:
+    """Say whether the main thread of a process has a signal blocked."""
+    return _has(pid, b"SigBlk:", number)
+
+
+def catches(pid: int, number: int) -> bool:
+    """Say whether a process has a handler for a signal."""
+    return _has(pid, b"SigCgt:", number)
+
+
+def _has(pid: int, field: bytes, number: int) -> bool:
+    """Say whether a signal is in a set of signals of a process, in hexadecimal."""
+    return bool(int((_status(pid, field) or [b"0"])[0], 16) >> (number - 1) & 1)
+
+
+def threads(pid: int, name: str) -> list[int]:
+    """Return the ids of the threads of a process that have a name."""
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in posix.listdir(f"/proc/{pid}/task"):
+            if unpatched.read_file(f"/proc/{pid}/task/{thread}/comm") == f"{name}\n".encode():
+                found.append(int(thread))
+    return found
+
+
+def _status(pid: int, field: bytes) -> list[bytes]:
+    """Return the words of a line of ``/proc/PID/status``; nothing of a process that is gone."""
     with contextlib.suppress(OSError):
         for line in unpatched.read_file(f"/proc/{pid}/status").splitlines():
-            if line.startswith(b"TracerPid:"):
-                return int(line.split()[1])
-    return 0
+            if line.startswith(field):
+                return line.split()[1:]
+    return []
 
 
 def size(path: Path) -> int:

@@ -17,11 +17,13 @@ from typing import Any
 
 import msgspec
 
+from pytest_eventlet_debug.alive import on_demand
 from pytest_eventlet_debug.assignment import CHILD_VARIABLE
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Launch
 from pytest_eventlet_debug.assignment import Program
 from pytest_eventlet_debug.assignment import encode
+from pytest_eventlet_debug.children import answering
 from pytest_eventlet_debug.children import boot
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children import proc
@@ -103,6 +105,16 @@ class ChildProcess:
                 if proc.ids(pid) == [pid, pids.RUNNER]:
                     return pid
         return self._pid
+
+    def workers(self) -> list[int]:
+        """Return the processes that pytest-xdist has started to run the tests."""
+        import psutil
+
+        try:
+            children = psutil.Process(self.runner).children()
+        except psutil.Error:
+            return []
+        return [each.pid for each in children if proc.catches(each.pid, answering.ALIVE_SIGNAL)]
 
     def _streams(self) -> list[tuple[object, ...]]:
         if self._interactive:
@@ -246,15 +258,14 @@ class ChildProcess:
         """All that it has written that nobody has seen: titles and tails."""
         return [("Its stderr", self.stderr_tail), *self.captured]
 
-    def dump_stacks(self, seconds: float) -> str:
+    def dump_stacks(self, pid: int, seconds: float) -> str:
         """Let faulthandler write every thread's stack, and return them.
 
+        :param pid: the process that is asked: this one's runner, or one of its workers.
         :param seconds: how long to wait for them at most.
         """
-        from pytest_eventlet_debug.children.child import STACKS_SIGNAL
-
         before = proc.size(self._stderr)
-        self._signal(STACKS_SIGNAL)
+        self._signal(pid, answering.STACKS_SIGNAL)
         deadline = unpatched.monotonic() + seconds
         while unpatched.monotonic() < deadline:
             if proc.read(self._stderr, before).endswith("\n"):
@@ -262,16 +273,14 @@ class ChildProcess:
             unpatched.wait_readable([], 0.005)
         return proc.read(self._stderr, before).strip()
 
-    def dump_alive(self, seconds: float) -> str:
+    def dump_alive(self, pid: int, seconds: float) -> str:
         """Let Python write what is alive, and return that; nothing where it does not answer.
 
+        :param pid: the process that is asked, as in :meth:`dump_stacks`.
         :param seconds: how long Python may take to begin.
         """
-        from pytest_eventlet_debug.alive import on_demand
-        from pytest_eventlet_debug.children.child import ALIVE_SIGNAL
-
         before = proc.size(self._stderr)
-        self._signal(ALIVE_SIGNAL)
+        self._signal(pid, answering.ALIVE_SIGNAL)
         seconds = max(seconds, 0.02)
         begun = False
         while seconds > 0:
@@ -285,14 +294,6 @@ class ChildProcess:
             seconds -= 0.02
         _, _, alive = proc.read(self._stderr, before).partition(on_demand.BEGIN)
         return alive.partition(on_demand.END)[0]
-
-    def blocks(self, number: int) -> bool:
-        """Say whether the main thread has a signal blocked."""
-        with contextlib.suppress(OSError, ValueError):
-            for line in unpatched.read_file(f"/proc/{self.runner}/status").splitlines():
-                if line.startswith(b"SigBlk:"):
-                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-        return False
 
     def kill(self) -> None:
         """End the process, its group and its descendants by SIGKILL, and reap it.
@@ -330,10 +331,10 @@ class ChildProcess:
             posix.close(descriptor)
         self._captured = []
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, pid: int, number: int) -> None:
         if not self.ended():
             with contextlib.suppress(ProcessLookupError):
-                posix.kill(self.runner, number)
+                posix.kill(pid, number)
 
 
 def _signal_name(number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import os
 from pathlib import Path
+import re
 
 from pytest_eventlet_debug import profile_file
 from pytest_eventlet_debug.profiling.stats import Function
@@ -31,6 +32,12 @@ AWAY = (
     "<method 'switch' of 'greenlet.greenlet' objects>",
     "<method 'throw' of 'greenlet.greenlet' objects>",
 )
+
+#: A subclass that overrides a method of C's has the profiler write it so.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+#: What these do is no test's.
+_RUNNERS = tuple(f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy"))
 
 _HUBS = os.path.join("eventlet", "hubs") + os.sep
 
@@ -59,7 +66,7 @@ def lines(stats: Stats) -> Iterator[str]:
 
     The shares are of all the time in it. The hub's waiting is one line; any other waiting
     for the outside has blocked the hub, and is named with who called it. Waiting for other
-    greenlets is left out.
+    greenlets is left out, and what pytest did to run the test.
     """
     total = sum(entry[2] for entry in stats.values()) or 1.0
     busy, idle = [], 0.0
@@ -68,13 +75,21 @@ def lines(stats: Stats) -> Iterator[str]:
             blocked = list(_blocked(function, stats))
             idle += own - sum(seconds for seconds, _ in blocked)
             busy += blocked
-        elif function[2] not in AWAY:
+        elif function[2] not in AWAY and not _is_runners(function, stats):
             busy.append((own, f"{_name(function)}, {_times(calls)}"))
     worth = sorted((each for each in busy if each[0] >= LEAST * total), reverse=True)
     for seconds, text in worth[:HEAVIEST]:
         yield f"{seconds / total:4.0%} {seconds:7.3f} s  {text}"
     if idle >= LEAST * total or not worth:
         yield f"{idle / total:4.0%} {idle:7.3f} s  idle: the hub waited"
+
+
+def _is_runners(function: Function, stats: Stats) -> bool:
+    """Say whether a function is pytest's, or one in C that nobody else called."""
+    if function[0] != "~":
+        return any(each in function[0] for each in _RUNNERS)
+    callers = stats[function][4]
+    return bool(callers) and all(any(each in file for each in _RUNNERS) for file, _, _ in callers)
 
 
 def _blocked(function: Function, stats: Stats) -> Iterator[tuple[float, str]]:
@@ -108,5 +123,5 @@ def _times(calls: int) -> str:
 def _name(function: Function) -> str:
     filename, line, name = function
     if filename == "~":
-        return name.strip("<>")
+        return _ADDRESS.sub("", name.strip("<>"))
     return f"{name} ({shortened(filename)}:{line})"

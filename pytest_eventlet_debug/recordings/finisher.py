@@ -49,6 +49,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.tally import Tally
 from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.recordings.marks import own_place
+from pytest_eventlet_debug.recordings.own_thread import without_own_thread
 from pytest_eventlet_debug.recordings.packets import Dissected
 from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.packets import dissect
@@ -165,7 +166,8 @@ def find(directory: Path, most: int | None = None) -> findings_file.Findings:
     else:
         problems = []
         try:
-            for _ in detection.watch(parse(ends(directory / STRACE_FILE, most))):
+            events = parse(ends(directory / STRACE_FILE, most))
+            for _ in detection.watch(without_own_thread(events)):
                 pass
         except StraceLogError as error:
             problems.append(f"{STRACE_FILE}: {error}")

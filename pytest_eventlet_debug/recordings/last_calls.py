@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 
 from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.own_thread import without_own_thread
+from pytest_eventlet_debug.recordings.story import is_runners
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import parse
@@ -24,21 +27,24 @@ def describe(
     now_ns: int,
     main: int | None = None,
     children: Mapping[int, str] | None = None,
+    own: Collection[int] = (),
 ) -> Iterator[str]:
     """Yield the last calls of each thread that has not ended, below the thread's name.
 
-    Marks are none of them. Threads whose last call has returned come last.
+    Marks are none of them, nor what pytest and this plugin do. Threads whose last call has returned
+    come last.
 
     :param lines: what strace writes of the process, as far as it has got.
     :param now_ns: the time, nanoseconds since the epoch, up to which a call has not returned.
     :param main: the test's process as strace calls it; ``None`` for the first that is seen.
     :param children: the command lines of processes whose start the lines do not show.
+    :param own: threads of this plugin's that the lines may not name.
     :raises StraceLogError: the lines cannot be read.
     """
     processes = Processes(main)
     handlers = processes.handlers()
     threads: dict[int, deque[Syscall]] = {}
-    for event in parse(lines):
+    for event in without_own_thread(parse(lines), own):
         if isinstance(event, Exit):
             threads.pop(event.pid, None)
         elif isinstance(event, Syscall):
@@ -47,7 +53,8 @@ def describe(
             handler = handlers.get(event.name)
             if handler is not None:
                 handler(event)
-            threads.setdefault(event.pid, deque(maxlen=_ALL)).append(event)
+            if _is_in_call(event) or not is_runners(f"{event.name}({event.args}", event.at):
+                threads.setdefault(event.pid, deque(maxlen=_ALL)).append(event)
     shown = sorted(threads.items(), key=lambda item: (not _is_in_call(item[1][-1]), item[0]))
     each = max(_ALL // max(len(shown), 1), _LEAST)
     for thread, calls in shown[:_MOST_THREADS]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 import re
@@ -13,9 +14,12 @@ from pytest_eventlet_debug.recordings.strace_log import Syscall
 _MARK = re.compile(rf'"{re.escape(marks.PREFIX + marks.WATCHER)}(?:/(\d{{1,10}}))?"')
 
 
-def without_own_thread(events: Iterable[Event]) -> Iterator[Event]:
-    """Pass on all events but the watcher's marks, and those of the thread that they name."""
-    own: set[int] = set()
+def without_own_thread(events: Iterable[Event], known: Collection[int] = ()) -> Iterator[Event]:
+    """Pass on all events but the watcher's marks, and those of the thread that they name.
+
+    :param known: threads that are left out, whether or not a mark names them.
+    """
+    own = set(known)
     for event in events:
         mark = None
         if type(event) is Syscall and event.name in marks.CALLS:

@@ -114,7 +114,7 @@ def told(rows: Sequence[Row]) -> dict[int, Row]:
 def _worth_telling(rows: Iterable[Row], left_out: LeftOut, switches: bool) -> Iterator[Row]:
     for row in rows:
         if row.kind == "syscall":
-            if _is_runners(row):
+            if is_runners(row.text, row.at):
                 left_out.runner += 1
                 continue
             if _is_bookkeeping(row):
@@ -124,15 +124,19 @@ def _worth_telling(rows: Iterable[Row], left_out: LeftOut, switches: bool) -> It
             yield row
 
 
-def _is_runners(row: Row) -> bool:
-    """Say whether a call is pytest's or this plugin's, and has nothing to do with the test."""
-    match = _OWN.match(row.text)
+def is_runners(call: str, at: str | None) -> bool:
+    """Say whether a call is pytest's or this plugin's, and has nothing to do with the test.
+
+    :param call: as strace wrote it.
+    :param at: the line of Python that made it, if the trace tells.
+    """
+    match = _OWN.match(call)
     if match is not None and int(match[1]) >= HIGH_DESCRIPTOR:
         return True
-    if row.at is None or not row.at.endswith(_BY_RUNNER):
+    if at is None or not at.endswith(_BY_RUNNER):
         return False
     # What a test has left is closed as pytest drops it.
-    return row.at.startswith(("_pytest/", "pluggy/")) or _SOCKET.search(row.text) is None
+    return at.startswith(("_pytest/", "pluggy/")) or _SOCKET.search(call) is None
 
 
 def _is_bookkeeping(row: Row) -> bool:

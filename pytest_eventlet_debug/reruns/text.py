@@ -11,6 +11,7 @@ from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.outcomes.outcomes import ModuleDifference
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
+from pytest_eventlet_debug.recordings.findings.text import shortened
 from pytest_eventlet_debug.reruns.differences import HubDifferences
 from pytest_eventlet_debug.reruns.verdicts import Verdict
 from pytest_eventlet_debug.reruns.verdicts import VerdictKind
@@ -68,7 +69,8 @@ def _rows(found: Sequence[Verdict]) -> Iterator[str]:
         "\n".join(
             [
                 f"  {'   '.join(map(str.ljust, row, widths)).rstrip()}",
-                *(f"    {line}" for line in (*verdict.reasons, *verdict.parting)),
+                *(f"    {shortened(line)}" for line in verdict.reasons),
+                *(f"    {line}" for line in verdict.parting),
             ]
         )
         for row, verdict in zip(rows, found, strict=True)

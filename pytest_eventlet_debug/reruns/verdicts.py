@@ -18,7 +18,7 @@ from pytest_eventlet_debug.reruns.judgement import Judgement
 VerdictKind = Literal["differs", "fails differently", "flaky", "costs more", "by design"]
 
 #: Lines of reasons for each hub.
-_MOST_REASONS = 4
+_MOST_REASONS = 3
 
 #: A skip with such a reason was meant for the hub.
 _FOR_A_HUB = re.compile(r"\b(?:hubs?|epolls?|polls?|selects?|kqueue|asyncio)\b", re.IGNORECASE)

@@ -41,6 +41,8 @@ typedef int64_t Nanoseconds;
 #define MOST_STALLS 100
 /* By this a trace tells whose thread it is: recordings/marks.py. */
 #define MARK "/.eventlet-debug/watcher"
+/* Who looks at the process from outside knows it by this: children/evidence.py. */
+#define NAME "eventlet-debug"
 #define MOST_FRAMES 100
 #define MOST_TIMERS 100000
 #define MOST_LISTENERS 1024
@@ -490,6 +492,7 @@ watch(void *argument)
 {
     Watcher *self = argument;
     uint64_t marked = 0;
+    pthread_setname_np(pthread_self(), NAME);
     pthread_mutex_lock(&self->mutex);
     self->tid = syscall(SYS_gettid);
     self->own_schedstat = open_schedstat();
@@ -514,6 +517,9 @@ watch(void *argument)
         if (!self->stop && self->armed && self->generation == generation) {
             look(self, now(CLOCK_MONOTONIC) - before, wanted);
         }
+    }
+    if (self->held) {
+        end_episode(self); /* before a fork, after which nobody sees how long it goes on */
     }
     if (self->own_schedstat >= 0) {
         close(self->own_schedstat);
@@ -673,8 +679,9 @@ watcher_arm(PyObject *object, PyObject *arguments)
         return NULL;
     }
     Py_DECREF(started);
+    PyObject *hubs_before = self->hubs; /* its end may run Python, which needs no mutex */
     pthread_mutex_lock(&self->mutex);
-    Py_XSETREF(self->hubs, PyDict_Check(hubs) ? Py_NewRef(hubs) : NULL);
+    self->hubs = PyDict_Check(hubs) ? Py_NewRef(hubs) : NULL;
     self->threshold = (Nanoseconds)(threshold * 1e9);
     end_episode(self);
     mark_thread(self);
@@ -687,6 +694,7 @@ watcher_arm(PyObject *object, PyObject *arguments)
     self->generation++;
     pthread_cond_signal(&self->changed);
     pthread_mutex_unlock(&self->mutex);
+    Py_XDECREF(hubs_before);
     Py_RETURN_NONE;
 }
 

@@ -526,6 +526,15 @@ def test_workers_of_xdist_that_hang_are_ended_and_the_rest_runs(pytester: pytest
     result = run(pytester, BOTH, "-n2", "-v", "--eventlet-timeout=15")
     outcomes = ended(result)
     assert "test_b[asyncio] HUNG" in outcomes
+    result.stdout.fnmatch_lines(
+        [
+            "What is alive:",
+            "  gw* is in *test_x.py::test_b?asyncio? (call)",
+            "    the test  current",
+            "      test_x.py:* in test_b",
+        ]
+    )
+    result.stdout.no_fnmatch_line("Python did not answer*")
     assert sorted(notes(pytester)) == sorted(
         f"{name} {hub}" for hub in ("epolls", "asyncio") for name in "abc"
     )

@@ -39,6 +39,18 @@ def test_a_test_that_hardly_does_more_than_wait_is_one_line() -> None:
     assert list(lines(waiting)) == [" 98% 200.000 s  idle: the hub waited"]
 
 
+def test_what_pytest_does_and_addresses_are_not_shown() -> None:
+    snap, test = ("/lib/_pytest/capture.py", 9, "snap"), ("/a/test_x.py", 3, "test_x")
+    called = (1, 1, 1.0, 1.0)
+    by_both = ("~", 0, "<function socket.close at 0x7fbd71385760>")
+    stats: Stats = {
+        snap: (1, 1, 2.0, 3.0, {}),
+        ("~", 0, "<built-in method posix.dup2>"): (1, 1, 1.0, 1.0, {snap: called}),
+        by_both: (2, 2, 2.0, 2.0, {snap: called, test: called}),
+    }
+    assert list(lines(stats)) == [" 40%   2.000 s  function socket.close, 2 calls"]
+
+
 def test_a_test_that_never_waits_has_no_line_about_it() -> None:
     f = ("/a/b/c.py", 3, "f")
     assert list(lines({f: (1, 1, 1.0, 1.0, {})})) == ["100%   1.000 s  f (b/c.py:3), 1 call"]

@@ -28,6 +28,33 @@ def test_each_process_is_shown_apart_with_the_call_that_has_not_returned() -> No
     assert shown[-1] == "  pause(: has not returned in 9.3 s"
 
 
+def test_the_thread_that_watches_for_stalls_is_not_shown() -> None:
+    waits = "8 1.2 futex(0x1, FUTEX_WAIT, 0, NULL <unfinished ...>\n"
+    mark = '7 1.0 access("/.eventlet-debug/watcher/8", F_OK) = -1 ENOENT (No) <0.01>\n'
+    pause = "7 1.1 pause( <unfinished ...>\n"
+    assert not [each for each in describe([mark, pause, waits], 2_000_000_000) if "futex" in each]
+    # The mark is not in what is read of a long trace, nor in a sample.
+    assert [each for each in describe([pause, waits], 2_000_000_000) if "futex" in each]
+    shown = list(describe([pause, waits], 2_000_000_000, own=[8]))
+    assert len(shown) == 2
+    assert "pause" in shown[1]
+
+
+def test_what_pytest_and_this_plugin_do_is_not_shown_unless_it_lasts() -> None:
+    place = (
+        '7 1.1 access("/.eventlet-debug/line/posix.dup2/_pytest/capture.py:5 in f, from pytest", 0)'
+    )
+    lines = [
+        "7 1.0 close(3) = 0 <0.01>\n",
+        f"{place} = -1 ENOENT (No) <0.01>\n",
+        "7 1.2 dup2(5, 1) = 1 <0.01>\n",
+        '7 1.3 sendto(500<UNIX:[1->2]>, "x", 1) = 1 <0.01>\n',
+    ]
+    assert list(describe(lines, 2_000_000_000))[1:] == ["  close(3) = 0"]
+    lines.append("7 1.4 dup2(6, 2 <unfinished ...>\n")
+    assert "dup2(6, 2" in list(describe(lines, 2_000_000_000))[2]
+
+
 def test_children_that_were_there_before_are_named() -> None:
     lines = ["5 1.0 wait4(-1,  <unfinished ...>\n", "6 1.0 pause( <unfinished ...>\n"]
     shown = list(describe(lines, 2_000_000_000, 5, {6: "sleep 60"}))

@@ -21,6 +21,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Pause
+from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Switch
@@ -38,6 +39,7 @@ _MOST = 20
 class _Gap(NamedTuple):
     phase: str
     greenthread: str
+    begun_ns: int
     seconds: float
     line: int
 
@@ -77,7 +79,9 @@ class Busy:
         if before.pid != self._main or not self._phase or before.greenthread is None:
             return
         if seconds * 1e9 >= MIN_NS and len(self._found) < _MOST:
-            self._found.append(_Gap(self._phase, before.greenthread, seconds, before.line))
+            self._found.append(
+                _Gap(self._phase, before.greenthread, begun_ns, seconds, before.line)
+            )
 
     def findings(self) -> Iterable[Finding]:
         for gap in sorted(self._found, key=lambda each: -each.seconds):
@@ -90,7 +94,7 @@ class Busy:
                 f"{used}, so that the hub and all others stood still",
                 (Evidence("the last call or switch before", STRACE_FILE, gap.line),),
                 certainty,
-                {"seconds": gap.seconds},
+                {"seconds": gap.seconds, BEGAN: gap.begun_ns / 1e9},
             )
 
     def _judge(self, phase: str) -> tuple[Certainty | None, str]:

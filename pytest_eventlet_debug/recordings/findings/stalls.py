@@ -19,7 +19,7 @@ KIND: Final = "stall"
 #: The name in ``Finding.counts`` of when it began, in seconds since the epoch.
 BEGAN: Final = "began"
 
-#: A call is that of a stall if so much of it, or of the stall, is common to both.
+#: What a trace shows is a stall if so much of it, or of the stall, is common to both.
 _LEAST_COMMON = 0.5
 
 
@@ -52,8 +52,8 @@ def complete(directory: Path) -> None:
 def joined(stalls: Sequence[Finding], found: Iterable[Finding]) -> list[Finding]:
     """Return stalls and what a trace shows, with each moment once.
 
-    A stall knows the line of Python, and the trace the system call: the call becomes
-    evidence of the stall.
+    A stall knows the line of Python, and the trace the system call, or that there was none: that
+    becomes evidence of the stall.
     """
     left = []
     whole = list(stalls)
@@ -62,20 +62,20 @@ def joined(stalls: Sequence[Finding], found: Iterable[Finding]) -> list[Finding]
         if place is None:
             left.append(finding)
             continue
-        stall, call = whole[place], finding.evidence[0]
-        title = stall.title
-        if len(stall.evidence) == len(stalls[place].evidence):
-            title += f": in {call.text}"  # the first call of several
+        stall, title = whole[place], whole[place].title
+        if len(stall.evidence) == len(stalls[place].evidence):  # the first of several
+            calls = finding.kind == "blocked"
+            title += f": in {finding.evidence[0].text}" if calls else ", without a system call"
         whole[place] = msgspec.structs.replace(
             stall, title=title, evidence=(*stall.evidence, *finding.evidence)
         )
     return [*whole, *left]
 
 
-def _is_same(stall: Finding, call: Finding) -> bool:
-    if BEGAN not in stall.counts or BEGAN not in call.counts or not call.evidence:
+def _is_same(stall: Finding, found: Finding) -> bool:
+    if BEGAN not in stall.counts or BEGAN not in found.counts or not found.evidence:
         return False
-    begins = [each.counts[BEGAN] for each in (stall, call)]
-    lengths = [each.counts["seconds"] for each in (stall, call)]
+    begins = [each.counts[BEGAN] for each in (stall, found)]
+    lengths = [each.counts["seconds"] for each in (stall, found)]
     ends = [began + seconds for began, seconds in zip(begins, lengths, strict=True)]
     return min(ends) - max(begins) >= _LEAST_COMMON * min(lengths)

@@ -26,6 +26,7 @@ from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.own_thread import without_own_thread
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
@@ -292,7 +293,7 @@ def read(directory: Path) -> Tally:
         handlers = tallying.handlers()
         last_ns = 0
         with open_log(path) as log:
-            for event in parse(log):
+            for event in without_own_thread(parse(log)):
                 if type(event) is not Syscall:
                     handlers[ANY_OTHER](event)  # type: ignore[arg-type]
                     continue

@@ -6,11 +6,17 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 import re
 
+from pytest_eventlet_debug import phrasing
 from pytest_eventlet_debug.recordings.findings.model import Finding
 
 # The same trouble of a library's, from many a test.
 _OWN_LINE = re.compile(r", from [^\s,:]+:\d+ in \S+")
 _FIGURES = re.compile(r"\d+(?:[.,]\d+)*")
+#: A library's line, and the nearest one of the user's own code.
+_BOTH_LINES = re.compile(r" at [^\s,:]+:\d+ in [^\s,:]+, from (?=[^\s,:]+:\d+ in )")
+
+#: Lines of one test that a summary has.
+MOST_LINES = 3
 
 
 def line(finding: Finding) -> str:
@@ -28,8 +34,15 @@ def with_evidence(finding: Finding) -> Iterator[str]:
         yield f"  {place}{each.text}"
 
 
+def shortened(text: str) -> str:
+    """Return a line for a summary: of several places in it the user's own lines alone."""
+    return _BOTH_LINES.sub(" at ", text) if len(_BOTH_LINES.findall(text)) > 1 else text
+
+
 def grouped(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield lines that differ in their figures alone once, below their tests.
+
+    The first ones of each test are told, and how many more there are.
 
     :param lines: a test and a line about it each.
     """
@@ -41,4 +54,8 @@ def grouped(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
         groups.setdefault(tuple(texts), []).append(next(iter(texts.values())))
     for found, texts_of_all in groups.items():
         more = f"   and {len(found) - 1} more" if len(found) > 1 else ""
-        yield "\n    ".join([f"  {found[0]}{more}", *texts_of_all])
+        told = [shortened(text) for text in texts_of_all[:MOST_LINES]]
+        left = len(texts_of_all) - MOST_LINES
+        if left > 0:
+            told.append(f"... and {phrasing.counted(left, 'more finding')}")
+        yield "\n    ".join([f"  {found[0]}{more}", *told])

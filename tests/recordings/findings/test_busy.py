@@ -10,6 +10,7 @@ import shutil
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file
+from pytest_eventlet_debug.recordings.findings import tally
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
@@ -17,15 +18,18 @@ PROGRAM = """
 import subprocess
 import time
 import eventlet
+import pytest
 
+def crunch():
+    end = time.monotonic() + 1.3  # no system call on Linux
+    rounds = 3  # on a loaded machine, too
+    while time.monotonic() < end or rounds > 0:
+        rounds -= 1
+        for _ in range(10_000_000):
+            pass
+
+@pytest.mark.eventlet_blocks  # to watch it would make calls: it is interrupted to be looked at
 def test_a_computes():
-    def crunch():
-        end = time.monotonic() + 1.3  # no system call on Linux
-        rounds = 3  # on a loaded machine, too
-        while time.monotonic() < end or rounds > 0:
-            rounds -= 1
-            for _ in range(10_000_000):
-                pass
     eventlet.spawn(crunch).wait()
 
 def test_b_sleeps():
@@ -35,13 +39,18 @@ def test_c_is_stopped():
     # Neither a call nor the CPU: somebody stops the process for a while.
     pid = __import__("os").getpid()
     subprocess.Popen(f"kill -STOP {pid}; sleep 1.2; kill -CONT {pid}", shell=True).wait()
+
+def test_d_holds_up_another():
+    other = eventlet.spawn_after(0.1, int)
+    eventlet.spawn(crunch).wait()
+    other.wait()
 """
 
 
 def test_a_greenthread_that_computes_is_told_and_one_that_sleeps_is_not(
     record: Callable[..., list[Path]],
 ) -> None:
-    computes, *others = record(PROGRAM, "epolls")
+    computes, *others, holds_up = record(PROGRAM, "epolls", "--eventlet-blocked")
     read = file.read(computes)
     assert read is not None
     found = next(each for each in read.findings if each.kind == "busy")
@@ -54,3 +63,16 @@ def test_a_greenthread_that_computes_is_told_and_one_that_sleeps_is_not(
         read = file.read(directory)
         assert read is not None
         assert not [each for each in read.findings if each.kind == "busy"]
+    # What the test process saw itself, and what the trace shows of it.
+    read = file.read(holds_up)
+    assert read is not None
+    (stall,) = (each for each in read.findings if each.kind in ("busy", "stall"))
+    assert re.fullmatch(
+        r"greenthread crunch held the hub for \d+\.\d\d s at test_program.py:\d+ in crunch, "
+        r"while 1 timer was due, without a system call",
+        stall.title,
+    )
+    assert stall.place.startswith("strace.txt line ")
+    # Nothing counts the thread that watched.
+    assert read.tally is not None
+    assert tally.read(holds_up).calls == read.tally.calls
