@@ -59,7 +59,7 @@ def test_json_of_another_type_is_told_apart() -> None:
 
 def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         json_files.read(tmp_path / "fifo", Number)
     with pytest.raises(IsADirectoryError):
         json_files.read(tmp_path, Number)
