@@ -84,7 +84,10 @@ GOOD = pcapng.section("", "") + pcapng.interface("lo")
         (b"", "no capture file"),
         (b"GIF89a", "no capture file"),
         (struct.pack("<4I", 0x0A0D0D0A, 16, 0x4D3C2B1A, 16), "different byte order"),
-        (pcapng.section("", "") + struct.pack("<5I", 1, 20, 1, 0, 20), "does not count nanoseconds"),
+        (
+            pcapng.section("", "") + struct.pack("<5I", 1, 20, 1, 0, 20),
+            "does not count nanoseconds",
+        ),
         (GOOD + pcapng.packet(1, b"a", 1)[:-1], "breaks off in the block at byte"),
         (GOOD + b"\6\0", "breaks off at byte"),
         (GOOD + struct.pack("<II", 6, 7), "claims to have 7 bytes"),

@@ -423,7 +423,9 @@ def test_runs_need_a_test_in_common() -> None:
     check_common_tests(old, "old.json", {"a.py::x", "b.py::z"})
     check_common_tests(old, "old.json", {"a.py::y"})
     check_common_tests(old, "old.json", set())
-    with pytest.raises(SavedRunError, match=r"old\.json .*a different suite \(eventlet\).*b\.py::z"):
+    with pytest.raises(
+        SavedRunError, match=r"old\.json .*a different suite \(eventlet\).*b\.py::z"
+    ):
         check_common_tests(old, "old.json", {"b.py::z"})
 
 
