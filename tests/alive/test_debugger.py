@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 import re
+import sys
 
 import pytest
 
@@ -486,11 +487,13 @@ def test_greenlet_moves_into_a_greenthread_and_back(
         "greenlet 999": "there is no greenlet 999",
         "greenlet serve": "greenlet needs a number",
         f"greenlet {late}": "has not begun",
-        "greenlet 0": "test_stops()\n-> after = 1\nback among the test's own frames",
+        "greenlet 0": "\nback among the test's own frames",
         "p here": "'the test'",
         "greenlet main": "already among",
         f"to_greenlet {number}": "serve()",
-        "next": f"{path.name}(14)test_stops()\n-> greenlet = after",
+        # From Python 3.13 on, pdb stops at breakpoint() and not behind it.
+        **({"next": "-> after = 1"} if sys.version_info >= (3, 13) else {}),
+        "n": f"{path.name}(14)test_stops()\n-> greenlet = after",
         "p here, after": "('the test', 1)",
         "help greenlet": "Move into the frames of a greenthread",
     }

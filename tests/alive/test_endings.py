@@ -93,7 +93,7 @@ def test_a_failing_test_says_who_ended_whom(pytester: pytest.Pytester, hub: str)
     }
     if hub == "epolls":
         patterns["test_cancelled"] = (
-            rf"^task Task-2, \S+waits\(\) was cancelled{here}\S+main, by task Task-1, \S+main\(\)\n"
+            rf"^task Task-2, \S+waits\(\) was cancelled{here}\S*main, by task Task-1, \S+main\(\)\n"
             r"task Task-3, \S+waits\(\) was cancelled at \S+events.py:\d+ in \S*_run, "
             r"by a callback of the loop$"
         )
