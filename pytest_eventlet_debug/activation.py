@@ -226,6 +226,11 @@ class Activation:
             self._register_html_links()
             self._register_junit()
 
+    def _report_block(self) -> None:
+        """Have what a fixture records reported, in a run that asked for nothing else."""
+        self._register_ends()
+        self._register_report()
+
     def _register_report(self) -> None:
         """Have the report written: last of all, when every verdict is known."""
         from pytest_eventlet_debug.outcomes.gathering import Gathering
@@ -373,8 +378,7 @@ class Activation:
 
     def directory(self, item: pytest.Item) -> Path:
         """Return the directory of the test that runs now, for ``eventlet_artifacts``."""
-        self._register_ends()
-        self._register_report()
+        self._report_block()
         return self._need_recording().directory(item)
 
     def trace(self, item: pytest.Item, names: Sequence[str]) -> AbstractContextManager[Path]:
@@ -383,8 +387,7 @@ class Activation:
         :param names: the tracers; one that does not work here is warned of and left out.
         :raises ValueError: a name that is not a tracer's, or none at all.
         """
-        self._register_ends()
-        self._register_report()
+        self._report_block()
         return self._need_recording().trace(item, names)
 
     def pytest_report_header(self) -> str | None:

@@ -89,9 +89,7 @@ class Summary:
         from pytest_eventlet_debug.reruns.differences import HubDifferences
         from pytest_eventlet_debug.reruns.text import difference_lines
 
-        differences: HubDifferences | None = self._config.pluginmanager.getplugin(
-            HubDifferences.NAME
-        )
+        differences = HubDifferences.of(self._config)
         if differences is not None:
             yield from difference_lines(differences, self._gathering)
             self._shown = {verdict.test for verdict in differences.verdicts if verdict.hubs}

@@ -79,7 +79,7 @@ class ReportWriter:
             return ()
         from pytest_eventlet_debug.reruns.differences import HubDifferences
 
-        found: HubDifferences | None = self._config.pluginmanager.getplugin(HubDifferences.NAME)
+        found = HubDifferences.of(self._config)
         return found.verdicts if found is not None else ()
 
     def _upgrade(self) -> tuple[str, ...]:

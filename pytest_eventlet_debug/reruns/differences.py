@@ -62,6 +62,12 @@ class HubDifferences:
         #: Why hubs are not compared: they did not run to their end.
         self.unfinished: dict[str, str] = {}
 
+    @classmethod
+    def of(cls, config: pytest.Config) -> HubDifferences | None:
+        """Return the one of a run, or ``None`` where no hubs are compared."""
+        found: HubDifferences | None = config.pluginmanager.getplugin(cls.NAME)
+        return found
+
     @pytest.hookimpl
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if self._controller.usage_error or self._config.option.collectonly:

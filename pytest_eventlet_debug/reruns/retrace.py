@@ -52,9 +52,7 @@ class Retrace:
             for nodeid in self._gathering.nodeids
             if self._gathering.attempt(nodeid).outcome in BAD
         }
-        differences: HubDifferences | None = self._config.pluginmanager.getplugin(
-            HubDifferences.NAME
-        )
+        differences = HubDifferences.of(self._config)
         differing = set(differences.judgements) if differences is not None else set()
         return [
             nodeid
