@@ -29,11 +29,17 @@ class Cell(msgspec.Struct):
     """A test on one hub in one run.
 
     :param attempts: those that have artifacts, the first one first.
+    :param found: what each of them shows, by its directory.
     """
 
     result: Result
     attempts: list[ListedTest] = []
-    findings: list[Finding] = []
+    found: dict[str, tuple[Finding, ...]] = {}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What all of them show."""
+        return [finding for test in self.attempts for finding in self.found[test.directory]]
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -75,11 +81,9 @@ def read_run(directory: Path) -> Run:
     for row in cells.values():
         for cell in row.values():
             cell.attempts.sort(key=lambda test: test.attempt)
-            cell.findings = [
-                finding
-                for test in cell.attempts
-                for finding in read_findings(directory / test.directory)
-            ]
+            cell.found = {
+                test.directory: _read_findings(directory / test.directory) for test in cell.attempts
+            }
     verdicts = {verdict.test: verdict for verdict in recorded.verdicts} if recorded else {}
     upgrade = recorded.upgrade if recorded else ()
     return Run(directory, record, tuple(hubs), cells, verdicts, upgrade)
@@ -106,7 +110,7 @@ def _seconds(facts: ListedTest) -> float:
     return sum(end - start for start, end in facts.phases.values()) / 1e9
 
 
-def read_findings(directory: Path) -> tuple[Finding, ...]:
+def _read_findings(directory: Path) -> tuple[Finding, ...]:
     """Return the findings in a test's directory; none if there is no such file."""
     found = findings_file.read(directory)
     return () if found is None else found.findings

@@ -29,11 +29,11 @@ from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import report_part
+from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.report_part import PART_FILE
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
-from pytest_eventlet_debug.report.data import read_findings
 from pytest_eventlet_debug.report.results import Section
 from pytest_eventlet_debug.system import files
 
@@ -193,10 +193,12 @@ class _Writer:
             "nodeid": result.nodeid,
             "failure": result.failure,
             "sections": [_section(section) for section in result.sections],
-            "attempts": [self._attempt(run, test) for test in cell.attempts],
+            "attempts": [self._attempt(run, test, cell.found) for test in cell.attempts],
         }
 
-    def _attempt(self, run: Run, test: ListedTest) -> dict[str, Any]:
+    def _attempt(
+        self, run: Run, test: ListedTest, found: Mapping[str, tuple[Finding, ...]]
+    ) -> dict[str, Any]:
         directory = run.directory / test.directory
         return {
             "attempt": test.attempt,
@@ -206,7 +208,7 @@ class _Writer:
             "outcomes": test.outcomes,
             "errors": test.errors,
             "files": [name for name in test.artifacts if Path(name).name != PART_FILE],
-            "findings": [msgspec.to_builtins(each) for each in read_findings(directory)],
+            "findings": [msgspec.to_builtins(each) for each in found[test.directory]],
             "dumps": dict(_dumps(directory)),
             "parts": [self._part(each) for each in _recorded(directory)],
         }
