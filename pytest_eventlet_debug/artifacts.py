@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import hashlib
 import itertools
@@ -174,8 +173,8 @@ class TestArtifacts:
         """Whether any phase of the test failed, or was interrupted."""
         return not {"passed", "skipped"}.issuperset(self.outcomes.values())
 
-    def save(self) -> None:
-        """Write ``test.json``."""
+    def record(self) -> bytes:
+        """Return what stands in ``test.json``; which files there are is known last."""
         record = TestRecord(
             format=FORMAT,
             nodeid=self.nodeid,
@@ -185,18 +184,18 @@ class TestArtifacts:
             outcomes=self.outcomes,
             phases=self.phases,
             cpu=self.cpu,
-            artifacts=_files(self.directory),
             errors=self.errors,
             left=self.left,
         )
-        path = self.directory / TEST_FILE
-        try:
-            json_files.write(path, record)
-        except OSError as error:
-            if error.errno != errno.ENOSPC or not files.is_there(path):
-                raise
-            # There is room for it where it was, if it is not much longer now.
-            files.overwrite(path, json_files.encode(record) + b"\n")
+        return json_files.encode(record) + b"\n"
+
+    def save(self) -> None:
+        """Write ``test.json``.
+
+        :raises OSError: it cannot be written.
+        """
+        files.write(self.directory / TEST_FILE, self.record())
+        note_artifacts(self.directory)
 
     def discard(self) -> None:
         """Delete the directory with all that was recorded in it.
@@ -207,15 +206,27 @@ class TestArtifacts:
 
 
 def open_test(run: Path, nodeid: str, hub: str | None) -> TestArtifacts:
-    """Make the directory of the next attempt of a test.
+    """Make the directory of the next attempt of a test, with a ``test.json`` that names it.
 
-    :raises OSError: the directory cannot be made.
+    So a directory is known as ours if the test crashes.
+
+    :raises OSError: the directory or the file cannot be made.
     """
-    attempt = 1
-    while files.is_there(directory := run / directory_name(nodeid, attempt)):
-        attempt += 1
-    files.make_directory(directory)
-    return TestArtifacts(nodeid, hub, attempt, directory)
+    for attempt in itertools.count(1):
+        directory = run / directory_name(nodeid, attempt)
+        try:
+            files.make_directory(directory)
+        except FileExistsError:
+            continue
+        test = TestArtifacts(nodeid, hub, attempt, directory)
+        try:
+            files.write_new(directory / TEST_FILE, test.record())
+        except OSError:
+            with contextlib.suppress(OSError):
+                test.discard()
+            raise
+        return test
+    raise AssertionError("unreachable")
 
 
 def newest_attempt(run: Path, nodeid: str) -> Path:

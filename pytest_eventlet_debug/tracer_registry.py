@@ -30,7 +30,7 @@ class TracerKind(NamedTuple):
     :param module: where it is; see :class:`~.tracers.maker.TracerModule`.
     :param options: its switch, and what else it reads. A tracer is asked for by any of its
         options that activates the plugin.
-    :param needs_helper: whether it works through the helper process.
+    :param needs_helper: whether it works through the helper process, where there can be one.
     :param nests: whether a block within a test may be recorded while the whole test is.
     """
 
@@ -147,6 +147,7 @@ register(
             CPROFILE_CLOCK,
             CPROFILE_ENGINE,
         ),
+        needs_helper=True,
     )
 )
 register(

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence
 import json
 import os
 import signal
 import time
 
+from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.protocol import finisher_command
+from pytest_eventlet_debug.system import files
 
 #: Seconds after which a waiting test process hears how much is left.
 PATIENCE_SECONDS = 5.0
@@ -27,17 +31,17 @@ _END_SECONDS = 1.0
 class Finishing:
     """Orders for the finisher, given one at a time; it is started for the first."""
 
-    def __init__(self, loop: Loop, libraries: str) -> None:
+    def __init__(self, loop: Loop, libraries: Sequence[str]) -> None:
         """Start nothing yet; events come through *loop*.
 
-        :param libraries: the directory that msgspec is in.
+        :param libraries: the directories of what the finisher imports.
         """
         self._loop = loop
         self._libraries = libraries
         self._pattern: str | None = None
         self._orders: deque[dict[str, object]] = deque()
         self._problems: list[str] = []
-        self._waiting: Answer | None = None
+        self._waiting: Reply | None = None
         self._alarm: int | None = None
         self._then: Callable[[], None] | None = None
         self._busy = False
@@ -56,16 +60,30 @@ class Finishing:
         answer()
 
     def order(
-        self, answer: Answer, *, directory: str, shared: bool, ports: list[int] | None
+        self,
+        answer: Reply,
+        *,
+        directory: str,
+        shared: bool,
+        ports: list[int] | None,
+        data: bytes,
     ) -> None:
-        """Have a test's directory completed soon; answer at once.
+        """Have a test's directory completed soon.
 
+        :param data: its ``test.json``.
         :param shared: whether other programs use the same network.
         :param ports: those that the test process used, if they are known.
         """
+        try:
+            files.write(f"{directory}/{TEST_FILE}", data)
+        except OSError as error:
+            answer(f"{directory}/{TEST_FILE} cannot be written: {error.strerror}")
         self._orders.append({"directory": directory, "shared": shared, "ports": ports})
         self._next()
-        answer()
+
+    def complain(self, problem: str) -> None:
+        """Tell what could not be done when the test process waits for the end."""
+        self._problems.append(problem)
 
     def add(self, directory: str) -> None:
         """Have the directory of a test completed whose process has died."""
@@ -78,7 +96,7 @@ class Finishing:
         if not self._busy:
             callback()
 
-    def wait(self, answer: Answer) -> None:
+    def wait(self, answer: Reply) -> None:
         """Answer when all is done, or after a while, with how many orders are ``left``.
 
         With it comes what went wrong since the last time, as ``problems``.
@@ -192,7 +210,7 @@ class Finishing:
         for line in lines:
             problem = json.loads(line)
             if problem is not None:
-                self._problems.append(" ".join(str(problem).split())[:1000])
+                self.complain(" ".join(str(problem).split())[:1000])
             self._busy = False
         self._next()
         if not self._busy:

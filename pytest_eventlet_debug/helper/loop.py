@@ -7,6 +7,7 @@ import json
 import select
 import socket
 import time
+from typing import Protocol
 
 
 class Loop:
@@ -84,3 +85,20 @@ class Answer:
             self._control.send(json.dumps([self._sequence, error, values]).encode("ascii"))
         except OSError:
             pass  # the test process has gone; the loop hears of it
+
+
+class Reply(Protocol):
+    """Takes the end of a request, whether or not the test process waits for it."""
+
+    def __call__(self, error: str | None = None, **values: object) -> None: ...
+
+
+class Complaint:
+    """In the place of an answer that nobody waits for: only an error is kept."""
+
+    def __init__(self, keep: Callable[[str], None]) -> None:
+        self._keep = keep
+
+    def __call__(self, error: str | None = None, **values: object) -> None:
+        if error is not None:
+            self._keep(" ".join(error.split())[:1000])

@@ -7,25 +7,32 @@ that, or when the other end of its control socket is closed, it stops what it st
 and exits.
 
 Requests are JSON packets ``[sequence, command, arguments]``, answers
-``[sequence, error or null, values]``.
+``[sequence, error or null, values]``. Data may follow a request behind a zero byte, or, if it
+is long, in a descriptor that is passed with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import contextlib
 import json
 import os
 import signal
 import socket
+import struct
 import sys
 
 from pytest_eventlet_debug.helper.attachment import Attachment
 from pytest_eventlet_debug.helper.capture import Capture
 from pytest_eventlet_debug.helper.finishing import Finishing
 from pytest_eventlet_debug.helper.loop import Answer
+from pytest_eventlet_debug.helper.loop import Complaint
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
+from pytest_eventlet_debug.helper.protocol import NO_ANSWER
+from pytest_eventlet_debug.system import files
 
 #: Seconds between looks at the test process where ``pidfd_open`` is missing.
 _LOOK_SECONDS = 1.0
@@ -39,21 +46,23 @@ _COMPLETION_SECONDS = 10.0
 #: The same where the run has been killed, too, and nobody waits for them.
 _ABANDONED_SECONDS = 3.0
 
+_RIGHTS_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
+
 
 class HelperProcess:
     """Serves one test process until that ends."""
 
-    def __init__(self, control: socket.socket, tracee: int, libraries: str) -> None:
+    def __init__(self, control: socket.socket, tracee: int, libraries: Sequence[str]) -> None:
         """Serve the requests that come over *control* about the process *tracee*.
 
-        :param libraries: the directory that msgspec is in, for the finisher.
+        :param libraries: the directories of what the finisher imports.
         """
         self._control = control
         self._tracee = tracee
         self._loop = Loop()
-        self._attachment = Attachment(self._loop, tracee)
-        self._capture = Capture(self._loop)
         self._finishing = Finishing(self._loop, libraries)
+        self._attachment = Attachment(self._loop, tracee, self._finishing.complain)
+        self._capture = Capture(self._loop)
         self._completing = False
         self._parent = _parent(tracee)
         self._commands: dict[str, Callable[..., None]] = {
@@ -68,6 +77,8 @@ class HelperProcess:
             "pcap-pause": self._capture.pause,
             "pcap-resume": self._capture.resume,
             "pcap-stop": self._capture.stop,
+            "write": self._write,
+            "discard": self._discard,
             "finish": self._finishing.order,
             "finish-wait": self._finishing.wait,
         }
@@ -123,16 +134,21 @@ class HelperProcess:
 
     def _request(self) -> None:
         try:
-            message = self._control.recv(MESSAGE_BYTES)
+            message, rights, _, _ = self._control.recvmsg(MESSAGE_BYTES, _RIGHTS_BYTES)
         except OSError:
-            message = b""
+            message, rights = b"", []
         if not message:
             # The process has let go, or is just dying: that is heard of in a moment.
             self._loop.unwatch(self._control.fileno())
             self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
             return
-        sequence, command, arguments = json.loads(message)
-        answer = Answer(self._control, sequence)
+        header, _, data = message.partition(b"\0")
+        sequence, command, arguments = json.loads(header)
+        answer: Reply = Answer(self._control, sequence)
+        if sequence == NO_ANSWER:
+            answer = Complaint(self._finishing.complain)
+        if data or rights:
+            arguments["data"] = _content(rights) if rights else data
         try:
             self._commands[command](answer, **arguments)
         except Exception as error:
@@ -141,12 +157,32 @@ class HelperProcess:
     def _hello(self, answer: Answer) -> None:
         answer(pid=os.getpid())
 
+    def _write(self, answer: Reply, *, path: str, data: bytes) -> None:
+        try:
+            files.write(path, data)
+        except OSError as error:
+            answer(f"{path} cannot be written: {error.strerror}")
+
+    def _discard(self, answer: Reply, *, directory: str) -> None:
+        try:
+            files.remove(directory)
+        except OSError as error:
+            answer(f"{directory} cannot be deleted: {error.strerror}")
+
     def _goodbye(self, answer: Answer) -> None:
         self._loop.stop()
         self._capture.close()
         self._attachment.close()
         self._finishing.close()
         answer()
+
+
+def _content(rights: list[tuple[int, int, bytes]]) -> bytes:
+    """Return what is in a file in memory that came with a message."""
+    (fd,) = struct.unpack("i", rights[0][2][: struct.calcsize("i")])
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return file.read()
 
 
 def _continue_stopped(number: int, frame: object) -> None:
@@ -176,12 +212,12 @@ def _stat(pid: int) -> list[bytes]:
         return []
 
 
-def main(control: str, tracee: str, libraries: str) -> None:
+def main(control: str, tracee: str, *libraries: str) -> None:
     """Become the helper of the process *tracee*.
 
     :param control: the number of an inherited ``SOCK_SEQPACKET`` socket.
     :param tracee: the test process's id.
-    :param libraries: the directory that msgspec is in.
+    :param libraries: the directories of what the finisher imports.
     """
     control_fd = int(control)
     os.setsid()

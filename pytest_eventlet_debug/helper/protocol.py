@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 import sys
 
@@ -9,6 +10,9 @@ import pytest_eventlet_debug
 
 #: Bytes of the longest message in either direction.
 MESSAGE_BYTES = 1 << 16
+
+#: The sequence number of a request that nobody waits for.
+NO_ANSWER = 0
 
 _PROGRAM = """\
 import sys
@@ -28,22 +32,22 @@ main()
 """
 
 
-def helper_command(control: int, tracee: int, libraries: str) -> list[str]:
+def helper_command(control: int, tracee: int, libraries: Sequence[str]) -> list[str]:
     """Return the command line that starts a helper.
 
     :param control: an inheritable ``SOCK_SEQPACKET`` socket.
     :param tracee: the id of the process to serve.
-    :param libraries: the directory that msgspec is in, for the finisher.
+    :param libraries: the directories of what the finisher imports.
     """
-    return _command(HELPER_PROGRAM, str(control), str(tracee), libraries)
+    return _command(HELPER_PROGRAM, str(control), str(tracee), *libraries)
 
 
-def finisher_command(libraries: str) -> list[str]:
+def finisher_command(libraries: Sequence[str]) -> list[str]:
     """Return the command line that starts a finisher, see :mod:`.recordings.finisher`.
 
-    :param libraries: the directory that msgspec is in.
+    :param libraries: the directories of what it imports.
     """
-    return _command(_FINISHER_PROGRAM, libraries)
+    return _command(_FINISHER_PROGRAM, *libraries)
 
 
 def _command(program: str, *arguments: str) -> list[str]:

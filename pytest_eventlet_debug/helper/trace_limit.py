@@ -1,10 +1,8 @@
 """A file that a program writes to its end keeps its beginning and its end, and loses its middle.
 
-strace writes its file itself and knows no limit. To read its output through a pipe would copy
-every trace for the sake of the few that are too long, and would lose what is in the pipe with
-the helper. So the file is left to strace, and while it grows beyond the limit, the disk space
-of its middle is given back (fallocate(2), ``FALLOC_FL_PUNCH_HOLE``): strace writes on where it
-was. When strace has ended, the hole is closed.
+strace knows no limit. While a file grows beyond the limit, the disk space of its middle is given
+back (fallocate(2), ``FALLOC_FL_PUNCH_HOLE``), and writing goes on where it was. When all is
+written, the hole is closed.
 """
 
 from __future__ import annotations
@@ -20,34 +18,37 @@ _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 
 #: Holes begin and end at pages, or the file system fills in zeros and frees nothing.
-_PAGE = 1 << 12
+PAGE = 1 << 12
 _COPY_BYTES = 1 << 20
 
 
 class TraceLimit:
     """Half of the limit is for the beginning, half for the end.
 
-    :param path: the file, which need not exist yet.
+    :param path: the file.
     :param limit: bytes.
+    :param begin: what lies before is none of its business, and stays.
     """
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, path: str, limit: int, begin: int = 0) -> None:
         self._path = path
-        self._half = max(limit // 2 // _PAGE, 1) * _PAGE
-        self._punched_to = self._half
+        self._half = max(limit // 2 // PAGE, 1) * PAGE
+        self._first = -(-begin // PAGE) * PAGE + self._half
+        self._punched_to = self._first
 
     def look(self) -> None:
         """Free the middle of the file if it has grown beyond the limit by an eighth.
 
         :raises OSError: the file system cannot do that.
         """
-        try:
-            size = os.stat(self._path).st_size
-        except FileNotFoundError:
-            return
-        until = (size - self._half) // _PAGE * _PAGE
+        size = os.stat(self._path).st_size
+        until = (size - self._half) // PAGE * PAGE
         if until - self._punched_to > self._half // 4:
-            _punch(self._path, self._punched_to, until - self._punched_to)
+            fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                punch(fd, self._punched_to, until - self._punched_to)
+            finally:
+                os.close(fd)
             self._punched_to = until
 
     def close(self) -> None:
@@ -59,30 +60,30 @@ class TraceLimit:
         :raises OSError: the file cannot be read or written.
         """
         self.look()
-        if self._punched_to == self._half:
+        if self._punched_to == self._first:
             return
         with open(self._path, "r+b", buffering=0) as file:
             fd = file.fileno()
-            begin = _line_before(fd, self._half)
+            begin = _line_before(fd, self._first)
             end = _line_after(fd, os.fstat(fd).st_size - self._half)
             mark = marks.left_out(end - begin)
             os.pwrite(fd, mark, begin)
             _move(fd, end, begin + len(mark))
 
 
-def _punch(path: str, offset: int, size: int) -> None:
+def punch(fd: int, offset: int, size: int) -> None:
+    """Free the disk space of a part of a file, which reads as zeros then.
+
+    :raises OSError: the file system cannot do that.
+    """
     import ctypes  # slow to import, and few traces are that long
 
     libc = ctypes.CDLL(None, use_errno=True)
     fallocate = getattr(libc, "fallocate64", None) or libc.fallocate  # musl has one for both
     mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        if fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(size)):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(fd)
+    if fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(size)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _line_before(fd: int, offset: int) -> int:

@@ -2,7 +2,8 @@
 
 A capture becomes readable beside its trace: comments on the packets, TLS keys, system
 calls and phases as rows between them, packets of other programs left out. The trace is
-read once, past the detectors of findings, and gives ``findings.json`` and the timeline.
+read once, past the detectors of findings, and gives ``findings.json`` and the timeline. A
+profile becomes callgrind.
 This takes time in which the next test can run, so the helper has it done by a process of
 its own, the *finisher*, at low priority: :func:`main`.
 
@@ -31,11 +32,13 @@ from msgspec.structs import replace
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import recorded
+from pytest_eventlet_debug.recordings import callgrind
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Attribution
@@ -119,6 +122,8 @@ def finish(
         detection = Detection(_about(test))
         trace = read_trace(each, watch=detection.watch)
         block = None if each == directory else each.name
+        if test is not None:
+            callgrind.complete(each, test.nodeid)
         wire = Wire(trace.calls)
         _finish_recordings(each, trace, test, shared, ports, wire)
         # Packets keep what matches.
@@ -239,6 +244,7 @@ def _finish_recordings(
     """Complete the capture in one directory, and write what the report shows."""
     traced = (directory / STRACE_FILE).exists()
     captured = (directory / CAPTURE_FILE).exists()
+    profiled = (directory / PROFILE_FILE).exists()
     packets: list[Row] = []
     unread: list[str] = []
     if _has_packets(directory / CAPTURE_FILE):
@@ -246,7 +252,7 @@ def _finish_recordings(
         known = ports is not None or traced
         kept = own if shared and known else None
         packets, unread = _finish_capture(directory, trace, test, kept, wire)
-    if traced or captured:
+    if traced or captured or profiled:
         report_part.write(directory, lay_out(directory, test, trace, packets, unread))
 
 

@@ -74,6 +74,29 @@ def replace(path: str | os.PathLike[str], data: bytes) -> None:
         posix.close(directory)
 
 
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all; on a full disk, in the room that it has already.
+
+    :raises OSError: as :func:`replace` does.
+    """
+    try:
+        replace(path, data)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not is_there(path):
+            raise
+        overwrite(path, data)
+
+
+def write_new(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file that is not there yet, in a directory that is nobody else's.
+
+    :raises OSError: it cannot be written, or is there already.
+    """
+    fd = posix.open(path, _WRITE | posix.O_EXCL, FILE_MODE)
+    posix.fchmod(fd, FILE_MODE)
+    _fill(fd, data)
+
+
 def overwrite(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file anew in the room that it has already; where that ends, it is cut.
 
@@ -89,15 +112,16 @@ def overwrite(path: str | os.PathLike[str], data: bytes) -> None:
     _fill(fd, data)
 
 
-def create(path: str | os.PathLike[str]) -> int:
+def create(path: str | os.PathLike[str], *, readable: bool = False) -> int:
     """Make a new file in the place of what had its name; return a descriptor to write to it.
 
+    :param readable: whether the descriptor can be read from as well.
     :raises OSError: it cannot be made.
     """
     parent, name = split(path)
     directory = posix.open(parent, _DIRECTORY)
     try:
-        return _create(name, directory)
+        return _create(name, directory, readable)
     finally:
         posix.close(directory)
 
@@ -190,9 +214,10 @@ def remove(directory: str | os.PathLike[str]) -> None:
     posix.rmdir(directory)
 
 
-def _create(name: str, directory: int) -> int:
+def _create(name: str, directory: int, readable: bool = False) -> int:
     _remove(name, directory)
-    fd = posix.open(name, _WRITE | posix.O_EXCL, FILE_MODE, dir_fd=directory)
+    flags = _WRITE & ~posix.O_WRONLY | posix.O_RDWR if readable else _WRITE
+    fd = posix.open(name, flags | posix.O_EXCL, FILE_MODE, dir_fd=directory)
     posix.fchmod(fd, FILE_MODE)  # the umask may have taken our own rights
     return fd
 

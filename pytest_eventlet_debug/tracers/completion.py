@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 import os
-from pathlib import Path
 
+from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.recordings.findings import stalls
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import TracerError
+
+#: How many tests' files a helper may have before it that dies. It takes less than a millisecond
+#: for each.
+_LATEST = 16
 
 
 class Completion:
@@ -23,22 +28,50 @@ class Completion:
         self._helper = helper
         self._shared = shared
         self._asked = False
+        self._handed_over: deque[TestArtifacts] = deque(maxlen=_LATEST)
 
-    def begin(self, directory: Path) -> None:
+    def begin(self, test: TestArtifacts) -> None:
         """Have a test's directory completed, now that nothing more is recorded there.
 
         :raises TracerError: the helper cannot.
-        :raises OSError: what the test process found out itself cannot be written.
+        :raises OSError: what is known of the test cannot be written.
         """
         helper = self._helper()
         if helper is None:
-            stalls.complete(directory)
+            test.save()
+            stalls.complete(test.directory)
             return
+        directory = os.path.abspath(test.directory)
         used = ports.used() if self._shared else None
-        helper.request(
-            "finish", directory=os.path.abspath(directory), shared=self._shared, ports=used
-        )
+        self._handed_over.append(test)
         self._asked = True
+        try:
+            helper.post(
+                "finish", test.record(), directory=directory, shared=self._shared, ports=used
+            )
+        except TracerError:
+            self._take_back()
+            raise
+
+    def discard(self, test: TestArtifacts) -> None:
+        """Delete what was recorded of a test.
+
+        :raises TracerError: the helper cannot.
+        :raises OSError: something of it cannot be deleted.
+        """
+        helper = self._helper()
+        if helper is None:
+            test.discard()
+        else:
+            helper.post("discard", directory=os.path.abspath(test.directory))
+            self._asked = True
+
+    def _take_back(self) -> None:
+        """Write what a helper that is gone may not have come to."""
+        for test in self._handed_over:
+            if test.directory.exists():
+                test.save()
+        self._handed_over.clear()
 
     def wait(self) -> list[str]:
         """Wait until all is completed; return what could not be, a line each."""
@@ -50,6 +83,7 @@ class Completion:
             try:
                 answer = helper.request("finish-wait")
             except TracerError as error:
+                self._take_back()
                 return [*problems, str(error)]
             except KeyboardInterrupt:
                 return [*problems, "Ctrl-C: not all recordings have findings"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
+import marshal
 import os
 from pathlib import Path
 import platform
 
 from pytest_eventlet_debug import fallbacks
+from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
-from pytest_eventlet_debug.profiling import export
+from pytest_eventlet_debug.profile_file import ProfileFacts
 from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.choice import make_engine
 from pytest_eventlet_debug.profiling.choice import trouble_of_native
@@ -21,6 +24,7 @@ from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.tracer_registry import CPROFILE_CLOCK
 from pytest_eventlet_debug.tracer_registry import CPROFILE_ENGINE
 from pytest_eventlet_debug.tracers.helper_client import Helper
@@ -30,6 +34,9 @@ from pytest_eventlet_debug.tracers.protocol import TracerError
 
 _VERSION = platform.python_version()
 ARTIFACTS = (PROFILE_FILE, CALLGRIND_FILE, PROFILE_FACTS_FILE)
+
+# Taken here, before a test can patch it.
+_dumps = marshal.dumps
 
 
 class CProfile:
@@ -43,12 +50,20 @@ class CProfile:
     name = "cprofile"
     default_phases: frozenset[Phase] = frozenset({"call"})
 
-    def __init__(self, clock: ClockName = "run", engine: EngineName = "greenlet") -> None:
+    def __init__(
+        self,
+        clock: ClockName = "run",
+        engine: EngineName = "greenlet",
+        helper: Helper | None = None,
+    ) -> None:
         """Record nothing yet.
 
         :param clock: what is measured; see :func:`profiling.clock.make_clock`.
         :param engine: ``plain`` for cProfile as it is.
+        :param helper: writes the files while the next test runs, and has the finisher make
+            callgrind of the profile; without one all that is done here.
         """
+        self._helper = helper
         self._clock: ClockName = clock
         self._engine_name: EngineName = engine
         self._recording: Recording | None = None
@@ -96,7 +111,7 @@ class CProfile:
             self._start(self._engine)
 
     def stop(self) -> tuple[Path, ...]:
-        """End the profile and write it as pstats and as callgrind.
+        """End the profile and have it written, as pstats and as callgrind.
 
         :raises TracerError: the files cannot be written, or the profile is incomplete;
             what was seen until then is in the files.
@@ -108,15 +123,14 @@ class CProfile:
         self._running = False
         engine.stop()
         profile = engine.profile()
-        directory = Path(os.path.abspath(recording.directory))
-        paths = tuple(directory / name for name in ARTIFACTS)
         try:
-            self._write(engine.name, recording.nodeid, profile, *paths)
+            self._write(engine.name, recording, profile)
         except OSError as error:
             raise TracerError(f"the profile cannot be written: {error}") from error
         if profile.trouble:
             raise TracerError(f"the profile is incomplete: {profile.trouble}")
-        return paths
+        directory = Path(os.path.abspath(recording.directory))
+        return tuple(directory / name for name in ARTIFACTS)
 
     def close(self) -> None:
         """Take the profiler out, if a recording was never stopped."""
@@ -131,31 +145,35 @@ class CProfile:
             raise TracerError(f"cprofile cannot start: {error}") from error
         self._running = True
 
-    def _write(
-        self, engine: str, nodeid: str, profile: Profile, pstats: Path, callgrind: Path, facts: Path
-    ) -> None:
+    def _write(self, engine: str, recording: Recording, profile: Profile) -> None:
+        directory = Path(os.path.abspath(recording.directory))
+        facts = ProfileFacts(
+            engine=engine,
+            clock=self._clock,
+            seconds=profile.seconds,
+            self_seconds=sum(entry[2] for entry in profile.stats.values()),
+            switching_seconds=profile.switching,
+            incomplete=profile.trouble,
+        )
+        write: Callable[[str, bytes], None] = files.replace
+        if self._helper is not None and not recording.is_block:
+            write = self._helper.write
         if profile.stats:  # pstats refuses to read a file without entries
-            export.write_pstats(profile.stats, pstats)
-            about = {"Test": nodeid, "Engine": engine, "Clock": self._clock}
-            export.write_callgrind(
-                profile.stats, callgrind, command=f"pytest {nodeid}", about=about
-            )
-        figures = {
-            "engine": engine,
-            "clock": self._clock,
-            "seconds": profile.seconds,
-            "self_seconds": sum(entry[2] for entry in profile.stats.values()),
-            "switching_seconds": profile.switching,
-            "incomplete": profile.trouble,
-        }
-        export.write_facts(figures, facts)
+            write(f"{directory}/{PROFILE_FILE}", _dumps(profile.stats))
+        write(f"{directory}/{PROFILE_FACTS_FILE}", json_files.encode(facts) + b"\n")
+        if self._helper is None:
+            from pytest_eventlet_debug.recordings import callgrind
+
+            callgrind.complete(directory, recording.nodeid)
 
 
 def prepare(settings: Settings) -> None:
-    """Load what writes the results, before a test can be in its way."""
-    export.converter()
+    """Do nothing: what writes the results is in other processes."""
 
 
 def make(settings: Settings, start_helper: Callable[[], Helper]) -> CProfile:
     """Return a profiler with the clock and the engine that the options name."""
-    return CProfile(settings.value(CPROFILE_CLOCK), settings.value(CPROFILE_ENGINE))
+    helper = None
+    with contextlib.suppress(TracerError):  # on Linux alone
+        helper = start_helper()
+    return CProfile(settings.value(CPROFILE_CLOCK), settings.value(CPROFILE_ENGINE), helper)

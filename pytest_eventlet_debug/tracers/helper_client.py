@@ -9,6 +9,7 @@ to find. Its other side is :mod:`pytest_eventlet_debug.helper.process`.
 from __future__ import annotations
 
 import _socket
+from collections.abc import Iterator
 import contextlib
 import importlib.util
 import json
@@ -20,6 +21,7 @@ import sys
 
 from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
+from pytest_eventlet_debug.helper.protocol import NO_ANSWER
 from pytest_eventlet_debug.helper.protocol import helper_command
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
@@ -31,6 +33,9 @@ ANSWER_SECONDS = 8
 
 #: Seconds for what a helper started to end by itself where that helper is given up.
 _END_SECONDS = 1.0
+
+#: What the finisher imports.
+_LIBRARIES = ("msgspec", "pyprof2calltree")
 
 _GIVEN_UP = "neither strace nor packets are recorded from here on"
 
@@ -60,6 +65,8 @@ class Helper:
         """Talk over *connection*; use :meth:`start` to get there."""
         self._connection = connection
         self._owner = posix.getpid()
+        self._is_fork = False
+        os.register_at_fork(after_in_child=self._forked)
         self._inode = posix.fstat(connection.fileno()).st_ino
         self._sequence = 0
         self._pid = 0
@@ -90,7 +97,7 @@ class Helper:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         posix.set_inheritable(theirs.fileno(), True)
         try:
-            command = helper_command(theirs.fileno(), posix.getpid(), _libraries())
+            command = helper_command(theirs.fileno(), posix.getpid(), _library_directories())
             unpatched.run(command, unpatched.environment())
         finally:
             theirs.close()
@@ -109,6 +116,9 @@ class Helper:
         helper._pid = pid
         helper._group = posix.getpgid(pid)
         return helper
+
+    def _forked(self) -> None:
+        self._is_fork = True
 
     @property
     def pid(self) -> int:
@@ -133,7 +143,52 @@ class Helper:
             and is ended; every further request is refused with the same words.
         :raises TracerError: it says no; also in a fork of the process that started it.
         """
-        if posix.getpid() != self._owner:
+        self._sequence += 1
+        sequence = self._sequence
+        message = _message(sequence, command, arguments)
+        with self._talking():
+            self._connection.send(message, _socket.MSG_NOSIGNAL)
+            error, values = self._answer_to(sequence)
+        if error is not None:
+            raise TracerError(error)
+        assert isinstance(values, dict)
+        return values
+
+    def post(self, command: str, data: bytes = b"", **arguments: object) -> None:
+        """Tell the helper one thing without waiting for it.
+
+        What goes wrong there is among the problems that ``finish-wait`` returns.
+
+        :param data: more that the command needs.
+        :raises TracerError: as :meth:`request` does.
+        :raises OSError: there is no memory or no descriptor for long data.
+        """
+        message = _message(NO_ANSWER, command, arguments)
+        if len(message) + 1 + len(data) <= MESSAGE_BYTES:
+            with self._talking():
+                self._connection.send(message + b"\0" + data, _socket.MSG_NOSIGNAL)
+            return
+        fd = posix.memfd_create("eventlet-debug", posix.MFD_CLOEXEC)
+        try:
+            unpatched.write_all(fd, data)
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _pack("i", fd))]
+            with self._talking():
+                self._connection.sendmsg([message], rights, _socket.MSG_NOSIGNAL)
+        finally:
+            posix.close(fd)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Have the helper write a file, whole or not at all, without waiting for it.
+
+        :param path: absolute.
+        :raises TracerError: as :meth:`post` does, and ``OSError``.
+        """
+        self.post("write", data, path=path)
+
+    @contextlib.contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Use the connection, and give the helper up where that fails."""
+        if self._is_fork:
             raise TracerError(
                 f"process {posix.getpid()} is a fork of the test process {self._owner}: "
                 "only that one is recorded"
@@ -142,27 +197,17 @@ class Helper:
             raise HelperGoneError(self._given_up)
         if not self._is_connected():
             raise self._lose_connection()
-        self._sequence += 1
-        sequence = self._sequence
-        message = _encode([sequence, command, arguments]).encode("ascii")
-        if len(message) > MESSAGE_BYTES:
-            raise TracerError(f"{command} with {len(message)} bytes is too long for the helper")
         try:
-            error, values = self._exchange(message, sequence)
+            yield
         except BlockingIOError:
             self._end_group()
             raise self._give_up(f"has not answered for {ANSWER_SECONDS} s and was ended") from None
         except (OSError, ValueError) as failure:
             self._end_group()  # strace may still be there
             raise self._give_up("was killed or has crashed") from failure
-        if error is not None:
-            raise TracerError(error)
-        assert isinstance(values, dict)
-        return values
 
-    def _exchange(self, message: bytes, sequence: int) -> tuple[str | None, object]:
-        """Send a request; return the error and the values of the answer to it."""
-        self._connection.send(message, _socket.MSG_NOSIGNAL)
+    def _answer_to(self, sequence: int) -> tuple[str | None, object]:
+        """Return the error and the values of the answer to a request."""
         while True:
             answer = self._connection.recv(MESSAGE_BYTES)
             if not answer:
@@ -214,10 +259,17 @@ class Helper:
 
     def close(self) -> None:
         """Let the helper end, with everything it started; do nothing if it has."""
-        if posix.getpid() == self._owner and self._connection.fileno() >= 0:
+        if not self._is_fork and self._connection.fileno() >= 0:
             with Shield():
                 self.request("goodbye")
         self._connection.close()
+
+
+def _message(sequence: int, command: str, arguments: dict[str, object]) -> bytes:
+    message = _encode([sequence, command, arguments]).encode("ascii")
+    if len(message) > MESSAGE_BYTES:
+        raise TracerError(f"{command} with {len(message)} bytes is too long for the helper")
+    return message
 
 
 def _tracer_group() -> int:
@@ -240,9 +292,12 @@ def _group_of_own_helper() -> int:
     return 0
 
 
-def _libraries() -> str:
-    """Return the directory that msgspec is in, which the finisher has no site-packages to find."""
-    spec = importlib.util.find_spec("msgspec")
-    if spec is None or spec.origin is None:
-        return ""  # tracing works without; the finisher says what it lacks
-    return os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))
+def _library_directories() -> list[str]:
+    """Return where the libraries are for which the finisher has no site-packages."""
+    found = []
+    for name in _LIBRARIES:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:  # the finisher says what it lacks
+            place = os.path.dirname(os.path.abspath(spec.origin))
+            found.append(os.path.dirname(place) if spec.submodule_search_locations else place)
+    return found

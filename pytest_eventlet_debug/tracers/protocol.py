@@ -40,17 +40,21 @@ class Recording:
 
     :param nodeid: the test's node id, written into the artifacts.
     :param directory: an existing directory that belongs to this test alone.
+    :param is_block: whether it is a block of a test, which may read what was recorded as soon
+        as the block has ended.
     """
 
     nodeid: str
     directory: Path
+    is_block: bool = False
 
 
 class Tracer(Protocol):
     """Records one test at a time; the registry says which there are.
 
-    ``start`` returns once everything that follows is recorded, ``stop`` once the
-    artifacts are complete on disk. In between, ``pause`` and ``resume`` leave a gap
+    ``start`` returns once everything that follows is recorded, ``stop`` once that is sure to be
+    written: of a block it is on the disk by then, of a test it may still be on its way, to be
+    there when the run has ended. In between, ``pause`` and ``resume`` leave a gap
     (a debugger is open), and ``mark`` notes that a phase of the test begins. No method
     switches greenthreads, delivers SIGCHLD or raises anything but
     :class:`TracerError`; after an error the tracer is ready for the next ``start``.

@@ -15,7 +15,6 @@ import warnings
 import pytest
 
 from pytest_eventlet_debug import tracer_registry as registry
-from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.artifacts import open_test
@@ -183,7 +182,9 @@ class TracerSession:
             return
         with self._noting(running):
             test = self._artifacts()
-            running.tracer.start(Recording(test.nodeid, running.block or test.directory))
+            is_block = running.block is not None
+            directory = running.block or test.directory
+            running.tracer.start(Recording(test.nodeid, directory, is_block))
             running.started = True
 
     def _pause(self, running: _Running) -> None:
@@ -239,21 +240,11 @@ class TracerSession:
         if self._test is None:
             assert self._item is not None
             try:
-                self._test = self._make_artifacts(self._item.nodeid)
+                self._test = open_test(self._settings.artifacts, self._item.nodeid, self._hub)
             except OSError as error:
                 self._refused = error
                 raise
         return self._test
-
-    def _make_artifacts(self, nodeid: str) -> TestArtifacts:
-        test = open_test(self._settings.artifacts, nodeid, self._hub)
-        try:
-            test.save()  # so that the directory is known as ours if the test crashes
-        except OSError:
-            with contextlib.suppress(OSError):
-                test.discard()
-            raise
-        return test
 
     def directory(self, item: pytest.Item) -> Path:
         """Return the directory of the test that runs now.
@@ -292,15 +283,13 @@ class TracerSession:
             passed = self._settings.keep == "failed" or skipped
             if passed and not test.failed:
                 with Shield(self._note, told=_TOLD):
-                    test.discard()
+                    self._completion.discard(test)
             else:
                 item.user_properties.append((DIRECTORY_PROPERTY, str(test.directory)))
                 test.errors = list(self._errors)
                 test.left = item.stash.get(LEFT_DESCRIPTORS, [])
-                with Shield(self._note, TEST_FILE, _TOLD):
-                    test.save()
                 with Shield(self._note, told=_TOLD):
-                    self._completion.begin(test.directory)
+                    self._completion.begin(test)
         self._item, self._test, self._errors, self._phase = None, None, [], None
         self._refused = None
 
@@ -315,6 +304,7 @@ class TracerSession:
             self._resume(running)
         self._in_debugger.clear()
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """End what Ctrl-C or ``pytest.exit`` in a test left open."""
         for running in reversed(self._running):
@@ -322,6 +312,7 @@ class TracerSession:
         if self._test is not None and self._phase is not None:
             self._test.outcomes.setdefault(self._phase, "interrupted")
         self._finish()
+        self._close()
         with Shield():  # with -W error a warning is an exception
             for problem in _together(self._completion.wait()):
                 # It is no line of code that this is about.
@@ -329,6 +320,9 @@ class TracerSession:
                 _warn_explicit(EventletDebugWarning(problem), None, where, 0)
 
     def pytest_unconfigure(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for tracer in self._tracers:
             with Shield():
                 tracer.close()

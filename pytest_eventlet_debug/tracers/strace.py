@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -50,7 +51,7 @@ _OTHER_QUALIFIERS = frozenset(
 
 
 class Strace:
-    """``strace -f -ttt -T -yy -s 256``, attached by the helper for each test.
+    """``strace -f -ttt -T -yy -s 256``, attached by the helper when a test begins.
 
     The trace has :mod:`~pytest_eventlet_debug.recordings.marks` in it where a phase begins,
     and wherever greenlet *n* of the test begins to run in the thread that started the
@@ -69,6 +70,7 @@ class Strace:
         pin: bool = True,
         limit: int | None = None,
         lines: LineMarks | None = None,
+        stay: bool = False,
     ) -> None:
         """Record through *helper*; nothing is started yet.
 
@@ -79,7 +81,10 @@ class Strace:
         :param limit: bytes of the longest trace that is kept whole; ``None`` for any. Between
             two pauses, that is: each part has its limit.
         :param lines: marks lines of Python; ``None`` for no such marks.
+        :param stay: whether strace stays attached from test to test.
         """
+        self._stay = stay
+        self._attached = False
         self._helper = helper
         self._extra_args = extra_args
         self._pin = pin
@@ -155,17 +160,19 @@ class Strace:
         recording, self._recording = self._recording, None
         if recording is None:
             return ()
-        if self._tracing:
-            self._detach()
-        if cuts.is_cut(recording.directory):
+        rests = self._tracing and self._detach(stay=self._stay and not recording.is_block)
+        if not rests and cuts.is_cut(recording.directory):
             # strace itself does not say that it cannot write.
             since = cuts.last_ns(recording.directory) or self._started_ns
             raise RecordingCut(f"{STRACE_FILE} is cut: there was no room for all of it", since)
         return (_artifact(recording),)
 
     def close(self) -> None:
-        """Make no more marks, if a recording was never stopped."""
+        """Detach, if strace is still attached, and make no more marks."""
         self._stop_marking()
+        if self._attached:
+            with contextlib.suppress(TracerError):
+                self._detach()
 
     def _attach(self, recording: Recording, *, append: bool) -> None:
         self._helper.request(
@@ -177,7 +184,7 @@ class Strace:
             pin=self._pin,
             limit=self._limit,
         )
-        self._tracing = True
+        self._tracing = self._attached = True
         if self._lines is not None:
             self._lines.begin()
 
@@ -186,10 +193,12 @@ class Strace:
         if self._lines is not None:
             self._lines.end()
 
-    def _detach(self) -> None:
+    def _detach(self, *, stay: bool = False) -> bool:
+        """Trace no more; say whether strace stays attached."""
         self._stop_marking()
-        self._tracing = False
-        self._helper.request("strace-stop")
+        self._tracing = self._attached = False
+        self._attached = "rests" in self._helper.request("strace-stop", stay=stay)
+        return self._attached
 
     def _executable(self) -> str:
         if not self._program:
@@ -241,6 +250,8 @@ def make(settings: Settings, start_helper: Callable[[], Helper]) -> Strace:
         settings.value(STRACE_ARGS),
         limit=settings.value(STRACE_LIMIT),
         lines=LineMarks(settings.root) if _marks_lines(settings) else None,
+        # A fault that is injected into the third call is meant for that of each test.
+        stay=not settings.value(STRACE_ARGS),
     )
 
 
@@ -290,7 +301,7 @@ def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:
             pin=False,
             limit=None,
         )
-        helper.request("strace-stop")
+        helper.request("strace-stop", stay=False)
     except TracerUnavailable:
         raise
     except TracerError as error:

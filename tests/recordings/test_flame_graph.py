@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import marshal
 from pathlib import Path
 from typing import Any
 
-from pytest_eventlet_debug.profiling.export import write_pstats
 from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import flame_graph
@@ -108,6 +108,6 @@ def test_a_file_that_is_no_profile_has_no_graphs(tmp_path: Path) -> None:
 
 
 def test_a_profile_is_read_as_it_is_written(tmp_path: Path) -> None:
-    write_pstats({RUN: entry(1.0, 1.0, {})}, tmp_path / "profile.cprof")
+    (tmp_path / "profile.cprof").write_bytes(marshal.dumps({RUN: entry(1.0, 1.0, {})}))
     (graph,) = flame_graph.read(tmp_path / "profile.cprof")
     assert graph["value"] == 1_000_000

@@ -14,7 +14,7 @@ from types import FrameType
 
 import pytest
 
-from pytest_eventlet_debug.profiling.export import with_summary
+from pytest_eventlet_debug.recordings.callgrind import with_summary
 from pytest_eventlet_debug.tracers.cprofile import CProfile
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
@@ -246,3 +246,23 @@ def test_no_greenlet_of_ours_is_in_the_first_recording(pytester: pytest.Pytester
     (path,) = Path("eventlet-debug").glob("*/strace.txt")
     names = set(re.findall(r"greenlet/(\d+)/(\w+)", path.read_text()))
     assert names == {("1", "test"), ("2", "hub"), ("3", "sleep")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no helper")
+def test_what_can_be_done_later_is_not_done_in_the_test_process(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import sys
+
+        def test_one(eventlet_artifacts):
+            global before
+            before = eventlet_artifacts
+
+        def test_two():
+            assert "pyprof2calltree" not in sys.modules
+            assert "pstats" not in sys.modules
+    """)
+    pytester.runpytest_subprocess("--cprofile").assert_outcomes(passed=2)
+    for directory in Path("eventlet-debug").glob("*two*"):
+        assert "fn=" in (directory / "profile.callgrind").read_text()
+        artifacts = json.loads((directory / "test.json").read_text())["artifacts"]
+        assert {"profile.callgrind", "profile.cprof", "profile.json"} <= set(artifacts)

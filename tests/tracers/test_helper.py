@@ -187,7 +187,7 @@ def test_an_answer_that_an_exception_left_behind_is_not_taken_for_the_next(
     os.kill(helper.pid, signal.SIGSTOP)
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     with pytest.raises(Alarm):
-        helper.request("strace-stop")
+        helper.request("strace-stop", stay=False)
     signal.signal(signal.SIGALRM, former)
     os.kill(helper.pid, signal.SIGCONT)
     assert helper.request("hello") == {"pid": helper.pid}
@@ -247,3 +247,16 @@ def test_the_helper_imports_neither_site_packages_nor_anything_slow() -> None:
     text = f"import sys; sys.path.append({str(ROOT)!r})\n" + textwrap.dedent(text)
     done = subprocess.run([sys.executable, "-ISc", text], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_long_and_short_data_are_written_without_waiting(helper: Helper, tmp_path: Path) -> None:
+    long = bytes(range(256)) * 4096
+    helper.write(str(tmp_path / "short"), b"short\0data")
+    helper.write(str(tmp_path / "long"), long)
+    helper.write(str(tmp_path / "missing" / "file"), b"")
+    assert helper.request("finish-wait")["problems"] == [
+        f"{tmp_path}/missing/file cannot be written: No such file or directory"
+    ]
+    assert (tmp_path / "short").read_bytes() == b"short\0data"
+    assert (tmp_path / "long").read_bytes() == long
+    assert (tmp_path / "long").stat().st_mode & 0o777 == 0o600

@@ -121,7 +121,7 @@ def test_a_test_that_has_every_descriptor_open_passes_and_so_do_those_after_it(
     result.assert_outcomes(passed=4)
     (line,) = [each for each in result.outlines if "Too many open files" in each]
     assert line.startswith("recordings of ")
-    assert "::test_takes_all)" in line
+    assert "::test_next)" in line
     (last,) = Path().glob("eventlet-debug/*test_after*/test.json")
     assert json.loads(last.read_text())["errors"] == []
 

@@ -16,6 +16,9 @@ from programs import wait_until_gone
 import psutil
 import pytest
 
+from pytest_eventlet_debug.recordings.strace_log import Unparsed
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.tracers.strace import keep_marks
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
@@ -512,3 +515,82 @@ MARKS = "?access,?faccessat,?faccessat2"
 )
 def test_a_filter_lets_the_marks_pass(given: tuple[str, ...], kept: tuple[str, ...]) -> None:
     assert keep_marks(given) == kept
+
+
+STAYS = PROLOGUE.replace("Strace(helper)", "Strace(helper, stay=True)")
+
+
+def test_it_stays_attached_from_test_to_test_and_each_has_its_own_calls(tmp_path: Path) -> None:
+    text = """
+    def tracer():
+        return Path("/proc/self/status").read_text().partition("TracerPid:")[2].split()[0]
+    tracers = []
+    for name in ("one", "two", "three"):
+        (directory / name).mkdir()
+        strace.start(Recording(f"test_x.py::{name}", directory / name))
+        strace.mark("call")
+        posix.access(f"/made/by/{name}", 0)
+        tracers.append(tracer())
+        strace.stop()
+        posix.access(f"/made/between", 0)
+    block = Recording("test_x.py::three", directory / "block", is_block=True)
+    block.directory.mkdir()
+    strace.start(block)
+    posix.access("/made/by/block", 0)
+    strace.stop()
+    print("block" if "/made/by/block" in (block.directory / "strace.txt").read_text() else "late")
+    print(tracer())
+    strace.close()
+    helper.close()
+    print(*tracers)
+    """
+    block, resting, tracers = run(tmp_path, text, prologue=STAYS).splitlines()
+    assert block == "block"
+    assert resting == "0"
+    assert len(set(tracers.split())) == 1 != "0"
+    for name in ("one", "two", "three", "block"):
+        with open_log(tmp_path / name / "strace.txt") as log:
+            text = log.read()
+        assert set(re.findall(r"/made/\w+/?\w*", text)) == {f"/made/by/{name}"}
+        assert text.endswith("\n")
+        assert not [event for event in parse(text.splitlines(True)) if type(event) is Unparsed]
+
+
+def test_it_does_not_stay_with_a_child_that_outlives_its_test(tmp_path: Path) -> None:
+    text = """
+    import subprocess
+    child = None
+    for name in ("one", "two"):
+        (directory / name).mkdir()
+        strace.start(Recording(f"test_x.py::{name}", directory / name))
+        if child is None:
+            code = "import time\\nwhile True: time.sleep(0.001)"
+            child = subprocess.Popen([sys.executable, "-c", code])
+            import time
+            time.sleep(0.2)
+        strace.stop()
+    strace.close()
+    helper.close()
+    child.kill()
+    print(child.pid)
+    """
+    child = run(tmp_path, text, prologue=STAYS).strip()
+    first, second = ((tmp_path / name / "strace.txt").read_text() for name in ("one", "two"))
+    assert re.search(rf"^{child} ", first, re.MULTILINE)
+    assert not re.search(rf"^{child} ", second, re.MULTILINE)
+
+
+def test_what_a_test_does_is_on_the_disk_while_it_goes_on(tmp_path: Path) -> None:
+    text = """
+    import time
+    strace.start(Recording("test_x.py::hangs", directory))
+    posix.access("/made/by/it", 0)
+    path, until = directory / "strace.txt", time.monotonic() + 20
+    while "/made/by/it" not in path.read_text() and time.monotonic() < until:
+        time.sleep(0.01)
+    print(time.monotonic() < until)
+    strace.stop()
+    strace.close()
+    helper.close()
+    """
+    assert run(tmp_path, text, prologue=STAYS).strip() == "True"

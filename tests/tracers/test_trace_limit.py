@@ -24,8 +24,8 @@ def line(number: int) -> str:
 
 def test_the_middle_of_a_growing_file_is_freed_and_closed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "strace.txt"
+    path.touch()
     limit = TraceLimit(str(path), LIMIT)
-    limit.look()  # before there is a file
     with open(path, "w") as file:
         for number in range(20_000):
             file.write(line(number))
@@ -56,6 +56,7 @@ def test_a_file_within_the_limit_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "strace.txt"
     path.write_text("".join(map(line, range(1000))))
     before = path.read_bytes()
+    path.touch()
     limit = TraceLimit(str(path), LIMIT)
     limit.look()
     limit.close()

@@ -1,0 +1,388 @@
+"""One strace process, from its fork to its end.
+
+Facts this rests on (strace 6.1): the line ``strace: Process N attached`` (or ``attached
+with M threads``) comes once every thread is traced, and nothing is lost after it;
+SIGTERM detaches everything and ends strace by that same signal, with a complete file;
+``-f`` says a line on stderr for each new thread, and a full pipe there would freeze the
+test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import os
+import re
+import signal
+
+from pytest_eventlet_debug.helper import trace_piece
+from pytest_eventlet_debug.helper.fate import fate
+from pytest_eventlet_debug.helper.loop import Answer
+from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.trace_piece import TracePiece
+
+#: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
+ATTACH_SECONDS = 4.0
+
+#: Seconds between SIGTERM and SIGKILL.
+DETACH_SECONDS = 2.0
+
+_ATTACHED = re.compile(rb"strace: Process (\d+) attached(?: with \d+ threads)?")
+_CHATTER = re.compile(rb"strace: Process \d+ (?:attached|detached)\b")
+
+#: Bytes of strace's own words that are kept for an error message.
+_WORDS_BYTES = 2000
+
+#: The descriptor that strace writes the trace to.
+_OUTPUT = 3
+
+#: Seconds between looks at what strace has written. It writes some 5 MB/s of a storm.
+_LOOK_SECONDS = 0.25
+
+#: When strace is ended after a test all the same, so that another CPU may be chosen and the disk
+#: space of short traces be given back.
+_MOST_PIECES = 64
+_MOST_BYTES = 32 << 20
+
+#: Stands in the last line of strace's before it is told to stop.
+_LAST_WORDS = b'\\"strace-stop\\"'
+
+#: A shell's status for what cannot be run.
+_NOT_STARTED = 127 << 8
+
+_GIVEN_UP = "no test after this one is traced"
+
+
+class StraceProcess:
+    """One strace process from its fork to its end."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        tracee: int,
+        directory: str | None,
+        give_up: Callable[[str], None],
+        complain: Callable[[str], None],
+    ) -> None:
+        """Start nothing yet.
+
+        :param directory: one on the file system of the files to be; ``None`` for none.
+        :param give_up: is told why no other strace will do better.
+        :param complain: is told what goes wrong when nobody waits for an answer.
+        :raises OSError: no file can be made there.
+        """
+        self._loop = loop
+        self._give_up = give_up
+        self._complain = complain
+        self._tracee = tracee
+        self._source = None if directory is None else trace_piece.create_source(directory)
+        self._piece: TracePiece | None = None
+        self._pieces = 0
+        self._look_alarm: int | None = None
+        self._answer: Answer | None = None
+        self._attached = False
+        self._terminated = False
+        self._killed = False
+        self._many = False
+        self._status: int | None = _NOT_STARTED
+        self._then: Callable[[], None] | None = None
+        self._alarm: int | None = None
+        self._affinity: set[int] = set()
+        self._cpu: int | None = None
+        self._threads: set[int] = set()
+        self._line = b""
+        self._words = b""
+        self.pid = 0
+
+    @property
+    def directories(self) -> list[str]:
+        """Where the trace is being written, if one is."""
+        return [] if self._piece is None else [self._piece.directory]
+
+    def begin(self, path: str, append: bool, limit: int | None) -> None:
+        """Write into a file what strace says from now on; see :class:`TracePiece`.
+
+        :raises OSError: the file cannot be made.
+        """
+        assert self._source is not None
+        self._piece = TracePiece(self._source, path, append, limit)
+        self._pieces += 1
+        self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def attach(self, answer: Answer, program: str, options: list[str], pin: bool) -> None:
+        """Start strace, and answer when it is attached."""
+        self._answer = answer
+        self._many = "-ff" in options
+        output = os.open(os.devnull, os.O_WRONLY) if self._source is None else self._source
+        # It signs its messages with the name it is called by.
+        arguments = ["strace", *options, "-o", f"/dev/fd/{_OUTPUT}", "-p", str(self._tracee)]
+        self._stderr, write_end = os.pipe()
+        os.set_blocking(self._stderr, False)
+        ours = self._pin() if pin else None
+        try:
+            # Not fork(): vfork() inside posix_spawn saves a millisecond of each test.
+            self.pid = os.posix_spawn(
+                program,
+                arguments,
+                environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, write_end, 2),
+                    (os.POSIX_SPAWN_DUP2, output, _OUTPUT),
+                ],
+                setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE],
+            )
+        except OSError as error:
+            self._unpin()
+            os.close(self._stderr)
+            answer(f"{program} cannot be run: {error}")
+            return
+        finally:
+            if output != self._source:
+                os.close(output)
+            os.close(write_end)
+            if ours is not None:
+                _set_affinity(0, ours)
+        self._status = None
+        self._end = os.pidfd_open(self.pid)
+        self._loop.watch(self._stderr, self._listen)
+        self._loop.watch(self._end, self._ended)
+        self._alarm = self._loop.call_later(ATTACH_SECONDS, self._late)
+
+    def rest(self, answer: Answer) -> bool:
+        """End a piece, answer, and stay attached.
+
+        :return: ``False`` where :meth:`detach` has to be called; nothing is done then.
+        """
+        if self._source is None or self._has_ended():
+            return False
+        self._listen()
+        tired = self._pieces >= _MOST_PIECES or os.fstat(self._source).st_size >= _MOST_BYTES
+        if tired or self._traces_others():
+            return False
+        end = trace_piece.end_before(self._source, self._tracee, _LAST_WORDS)
+        if end is None:
+            return False
+        answer(rests=True)
+        self._end_piece(end)
+        self._give_cpus_back(self._threads)
+        return True
+
+    def rests(self) -> bool:
+        """Say whether strace is attached and writes no piece."""
+        return self._pieces > 0 and self._piece is None and not self._has_ended()
+
+    def _traces_others(self) -> bool:
+        """Say whether it follows other processes, which live on and are not the next test's."""
+        alive = {thread for thread in self._threads if os.path.exists(f"/proc/{thread}")}
+        self._threads = alive
+        return any(not os.path.exists(f"/proc/{self._tracee}/task/{each}") for each in alive)
+
+    def _end_piece(self, until: int | None = None) -> None:
+        self._loop.cancel(self._look_alarm)
+        piece, self._piece = self._piece, None
+        if piece is not None:
+            try:
+                piece.finish(until)
+            except OSError as error:
+                self._complain(f"{piece.path} is not complete: {error.strerror or error}")
+
+    def _look(self) -> None:
+        """Write down what is new, for whoever looks at a test that hangs."""
+        assert self._piece is not None
+        try:
+            self._piece.copy()
+        except OSError as error:
+            self._words += f"{error}\n".encode()
+            self._terminate()
+        else:
+            self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def detach(self, answer: Answer) -> None:
+        """End strace, and answer when all it wrote is in the file."""
+        if self._has_ended():
+            self.close()
+            assert self._status is not None
+            answer(self._too_early(self._status))
+            return
+        self._answer = answer
+        self._terminate()
+        self._alarm = self._loop.call_later(DETACH_SECONDS, self._late)
+
+    def kill(self) -> None:
+        """End strace now, without anybody waiting for an answer."""
+        self._answer = None
+        self._loop.cancel(self._alarm)
+        if self._status is None:
+            self._terminate()
+            self._alarm = self._loop.call_later(DETACH_SECONDS, self._late)
+            while self._status is None:
+                self._loop.step()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files, once strace has ended or where it was never started."""
+        self._end_piece()
+        if self._source is not None:
+            os.close(self._source)
+            self._source = None
+
+    def _has_ended(self) -> bool:
+        if self._status is None and os.waitid(
+            os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ):
+            self._ended()  # the loop has not come to it yet
+        return self._status is not None
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call *callback* when strace has ended, now if it has."""
+        self._then = callback
+        if self._status is not None:
+            callback()
+
+    def _listen(self) -> None:
+        """Read what strace says; never let it wait for us."""
+        while True:
+            try:
+                data = os.read(self._stderr, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                self._loop.unwatch(self._stderr)
+                return
+            *lines, self._line = (self._line + data).split(b"\n")
+            for line in lines:
+                self._hear(line)
+
+    def _hear(self, line: bytes) -> None:
+        attached = _ATTACHED.match(line)
+        if attached:
+            if self._attached:
+                self._threads.add(int(attached[1]))
+            else:
+                self._attached = True
+                self._loop.cancel(self._alarm)
+                self._give()
+        elif not _CHATTER.match(line) and len(self._words) < _WORDS_BYTES:
+            self._words += line + b"\n"
+
+    def _late(self) -> None:
+        """strace has used up the time it was given."""
+        if self._terminated:
+            self._killed = True
+            os.kill(self.pid, signal.SIGKILL)
+        else:
+            self._terminate()
+            self._alarm = self._loop.call_later(DETACH_SECONDS, self._late)
+
+    def _terminate(self) -> None:
+        self._terminated = True
+        os.kill(self.pid, signal.SIGTERM)
+
+    def _ended(self) -> None:
+        _, status = os.waitpid(self.pid, 0)
+        self._listen()
+        self._loop.unwatch(self._stderr)
+        self._loop.unwatch(self._end)
+        os.close(self._stderr)
+        os.close(self._end)
+        self._loop.cancel(self._alarm)
+        self._end_piece()
+        self._unpin()
+        if self._line:
+            self._hear(self._line)
+            self._line = b""
+        self._status = status
+        if self._then is not None:
+            self._then()
+        if self._answer is None:
+            return  # it died on its own; detach() tells
+        self.close()
+        ended = fate(status)
+        if self._killed:
+            self._fail(
+                f"strace did not end within {DETACH_SECONDS:g} s of SIGTERM and was killed; "
+                f"strace.txt is incomplete"
+            )
+        elif not self._attached and self._terminated:
+            self._fail(
+                f"strace did not say within {ATTACH_SECONDS:g} s that it is attached "
+                f"(-q among its options silences it)"
+            )
+        elif not self._attached:
+            many = " (-ff among its options asks for several files)" if self._many else ""
+            self._give(f"strace cannot attach ({ended}){many}{self._quote()}")
+        elif status not in (0, signal.SIGTERM):
+            # Our SIGTERM came too late: something else was ending it.
+            self._give(self._too_early(status))
+        else:
+            self._give()
+
+    def _too_early(self, status: int) -> str:
+        return (
+            f"strace ended before the test did ({fate(status)}); "
+            f"strace.txt is incomplete{self._quote()}"
+        )
+
+    def _fail(self, error: str) -> None:
+        """Answer that strace used up its time, and that it gets no second chance."""
+        error = f"{error}; {_GIVEN_UP}{self._quote()}"
+        self._give_up(error)
+        self._give(error)
+
+    def _give(self, error: str | None = None) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(error, strace=self.pid)
+
+    def _quote(self) -> str:
+        words = self._words.decode("utf-8", "replace").strip()
+        return f": {' / '.join(words.splitlines())}" if words else ""
+
+    def _pin(self) -> set[int] | None:
+        """Put us and the test process's main thread on the CPU that it used last.
+
+        strace inherits that; our own CPUs are returned, to be given back then.
+        """
+        try:
+            with open(f"/proc/{self._tracee}/stat", "rb") as stat:
+                # proc(5): field 39 is the processor, counted from behind the last ")".
+                cpu = int(stat.read().rpartition(b")")[2].split()[36])
+            affinity = os.sched_getaffinity(self._tracee)
+            ours = os.sched_getaffinity(0)
+        except (OSError, ValueError, IndexError):
+            return None
+        if len(affinity) < 2 or cpu not in affinity or not _set_affinity(self._tracee, {cpu}):
+            return None
+        self._cpu = cpu
+        self._affinity = affinity
+        _set_affinity(0, {cpu})
+        return ours
+
+    def _unpin(self) -> None:
+        """Give the CPUs back, also to the threads and children started in between."""
+        self._give_cpus_back({self._tracee, *self._threads})
+
+    def _give_cpus_back(self, threads: Iterable[int]) -> None:
+        if self._cpu is None:
+            return
+        for thread in threads:
+            try:
+                if os.sched_getaffinity(thread) == {self._cpu}:
+                    _set_affinity(thread, self._affinity)
+            except OSError:
+                pass  # it has ended
+
+
+def _set_affinity(thread: int, cpus: set[int]) -> bool:
+    try:
+        os.sched_setaffinity(thread, cpus)
+    except OSError:
+        return False  # a slower trace, no more
+    return True
+
+
+def environment() -> dict[str, str]:
+    """Return what strace is started with."""
+    # Without TZ, glibc looks at /etc/localtime twice for each traced call; the error
+    # texts are matched and quoted in English.
+    return {**os.environ, "TZ": "UTC0", "LC_ALL": "C"}
