@@ -130,10 +130,13 @@ class Activation:
 
             child.flush_output()
             coverage.quiet(options)
+        tries = self._assignment is None and bool(self.settings.tracers)
         if not self._runs_tests:
             if self.settings.isolate:
                 recording = self._need_recording()
                 recording.tools = self._need_isolation().try_apart(recording.check_apart)
+            elif tries:
+                self._need_recording().warm_up(trial=True)
             return
         if self.settings.hubs:
             _set_for_the_run(self._config, "EVENTLET_HUB", self.hub.name)
@@ -142,7 +145,10 @@ class Activation:
         distributes = roles.distributes(options, is_worker=self._is_worker)
         if self.settings.isolate:
             self._need_isolation().enter(for_workers=distributes)
-        if self.settings.records and not distributes:
+        records = self.settings.records and not distributes
+        if tries or records:
+            self._need_recording().warm_up(trial=tries)
+        if records:
             self._need_recording().prepare()
 
     def _need_isolation(self) -> Isolation:
@@ -204,11 +210,18 @@ class Activation:
 
             if self._runs_tests or not self.settings.isolate:
                 self._need_recording().check()
+            if not self._runs_tests and not self.settings.isolate:
+                self._need_recording().end_trial()
             try:
                 self._need_recording().open_run()
             except ArtifactsError as error:
                 raise pytest.UsageError(str(error)) from None
         self._register_ends()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        if self._recording is not None and self._assignment is None:
+            self._recording.confirm()
 
     def _register_ends(self) -> None:
         """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Answer
+from pytest_eventlet_debug.helper.loop import Callback
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.trace_limit import LOOK_SECONDS
 from pytest_eventlet_debug.helper.trace_limit import TraceLimit
@@ -66,6 +67,11 @@ class Attachment:
 
     def version(self, answer: Answer, *, program: str) -> None:
         """Answer with ``words``: the first line that ``strace -V`` prints."""
+        words = self._ask_version(answer, program)
+        if words is not None:
+            answer(words=words)
+
+    def _ask_version(self, answer: Answer, program: str) -> str | None:
         import subprocess  # asked once in a run
 
         try:
@@ -79,19 +85,44 @@ class Attachment:
             )
         except OSError as error:
             answer(f"{program} cannot be run: {error.strerror}")
-            return
+            return None
         with started as process:
             assert process.stdout is not None
             line = _first_line(process.stdout.fileno())
             os.killpg(process.pid, signal.SIGKILL)  # a script's children, too
-        if line is None:
-            answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
-        else:
-            answer(words=line.decode("utf-8", "replace"))
+        if line is not None:
+            return line.decode("utf-8", "replace")
+        answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
+        return None
+
+    def attempt(self, answer: Answer, *, program: str, options: list[str]) -> None:
+        """Attach and detach, and answer as for :meth:`version`; it leaves no file.
+
+        A program that does not say its version is not asked for more.
+        """
+        words = self._ask_version(answer, program)
+        if words is None:
+            return
+        if "version " not in words:
+            answer(words=words)
+            return
+
+        def detach(error: str | None = None, **values: object) -> None:
+            if error is None:
+                self.stop(detached)
+            else:
+                answer(error)
+
+        def detached(error: str | None = None, **values: object) -> None:
+            answer(error, words=words)
+
+        self.start(
+            detach, program=program, options=options, path=None, append=False, pin=False, limit=None
+        )
 
     def start(
         self,
-        answer: Answer,
+        answer: Callback,
         *,
         program: str,
         options: list[str],
@@ -115,7 +146,7 @@ class Attachment:
         self._strace = _Strace(self._loop, self._tracee, path, append, limit, self._give_up)
         self._strace.attach(answer, program, options, pin)
 
-    def stop(self, answer: Answer) -> None:
+    def stop(self, answer: Callback) -> None:
         """Detach and answer once the file is complete."""
         if self._strace is None:
             answer("strace is not attached")
@@ -174,7 +205,7 @@ class _Strace:
         self._path = path
         self._limit = TraceLimit(path, limit) if limit is not None else None
         self._look_alarm: int | None = None
-        self._answer: Answer | None = None
+        self._answer: Callback | None = None
         self._attached = False
         self._terminated = False
         self._killed = False
@@ -192,7 +223,7 @@ class _Strace:
     def directory(self) -> str:
         return os.path.dirname(self._path)
 
-    def attach(self, answer: Answer, program: str, options: list[str], pin: bool) -> None:
+    def attach(self, answer: Callback, program: str, options: list[str], pin: bool) -> None:
         self._answer = answer
         self._many = "-ff" in options
         try:
@@ -251,7 +282,7 @@ class _Strace:
         else:
             self._look_alarm = self._loop.call_later(LOOK_SECONDS, self._look)
 
-    def detach(self, answer: Answer) -> None:
+    def detach(self, answer: Callback) -> None:
         if self._status is None and os.waitid(
             os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
         ):

@@ -65,6 +65,10 @@ class Loop:
                 handler()
 
 
+#: Takes the values that were asked for, or a one-line error.
+Callback = Callable[..., None]
+
+
 class Answer:
     """The answer that is due to one request; only the first one given is sent."""
 

@@ -40,6 +40,12 @@ class Completion:
         )
         self._asked = True
 
+    def close(self) -> None:
+        """Let the helper end while the rest of the run is done."""
+        helper = self._helper()
+        if helper is not None:
+            helper.begin_close()
+
     def wait(self) -> list[str]:
         """Wait until all is completed; return what could not be, a line each."""
         helper = self._helper()
