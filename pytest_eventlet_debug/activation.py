@@ -16,19 +16,15 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 import os
 from pathlib import Path
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_eventlet_debug import roles
-from pytest_eventlet_debug.hubs import allure_results
 from pytest_eventlet_debug.hubs import names as hubs
-from pytest_eventlet_debug.hubs import randomly
-from pytest_eventlet_debug.hubs.ids import HubItems
-from pytest_eventlet_debug.hubs.witness import HubWitness
 from pytest_eventlet_debug.settings import Settings
-from pytest_eventlet_debug.system import run_lock
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
@@ -339,6 +335,8 @@ class Activation:
         if self._isolates_late:
             self._need_isolation().enter(for_workers=False)
         if self.settings.hubs:
+            from pytest_eventlet_debug.hubs.witness import HubWitness
+
             self._register_names()
             register(HubWitness(self.hub))
         if self.settings.dump_asyncio_tasks:
@@ -374,18 +372,25 @@ class Activation:
         """Have the tests named after the hub, and taken by these names."""
         if self.settings.hub_in_ids:
             from pytest_eventlet_debug.children.selection import ArgumentsOfHub
+            from pytest_eventlet_debug.hubs.ids import HubItems
 
-            register = self._config.pluginmanager.register
-            register(ArgumentsOfHub(self.hub.name, self._hub_names))
-            register(HubItems(self.hub.name))
-            randomly.hash_without_hub(self._config, self.hub.name)
-            allure_results.register(self._config, self.hub.name)
+            manager = self._config.pluginmanager
+            manager.register(ArgumentsOfHub(self.hub.name, self._hub_names))
+            manager.register(HubItems(self.hub.name))
+            if manager.hasplugin("randomly"):
+                from pytest_eventlet_debug.hubs import randomly
+
+                randomly.hash_without_hub(self._config, self.hub.name)
+            if getattr(self._config.option, "allure_report_dir", None):
+                from pytest_eventlet_debug.hubs.allure_results import HubParameter
+
+                manager.register(HubParameter(self.hub.name))
 
     def _own_descriptors(self) -> set[int]:
         """Return the descriptors that the plugin has open in this process."""
         helper = self._recording.helper.started if self._recording is not None else None
         own = {helper.fileno()} if helper is not None else set()
-        own |= run_lock.descriptors()
+        own |= _held_locks()
         own |= self._stalls.descriptors if self._stalls is not None else set()
         return own | ({self._child.descriptor} if self._child is not None else set())
 
@@ -417,6 +422,12 @@ class Activation:
         if settings.tracers:
             parts.append(f"artifacts: {settings.place}")
         return "; ".join(parts)
+
+
+def _held_locks() -> set[int]:
+    """Return the descriptors of locks on runs' directories."""
+    run_lock = sys.modules.get("pytest_eventlet_debug.system.run_lock")
+    return run_lock.descriptors() if run_lock is not None else set()
 
 
 def _set_for_the_run(config: pytest.Config, name: str, value: str) -> None:

@@ -6,8 +6,6 @@ no instances.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import contextlib
 import dataclasses
 import gc
 import itertools
@@ -32,19 +30,6 @@ class Heap:
     """What executors of ``concurrent.futures`` have queued or run in a thread."""
     frozen: bool = False
     """Whether ``gc.freeze()`` hides what was made before it."""
-
-
-@contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from walking the heap time and again while much is made."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def walk() -> Heap:

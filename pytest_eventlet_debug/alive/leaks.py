@@ -38,7 +38,6 @@ from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
 from pytest_eventlet_debug.alive.heap import Heap
-from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.hub import describe_timer
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
@@ -54,6 +53,7 @@ from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.report_properties import LEFT_DESCRIPTORS
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.collector import collector_paused
 from pytest_eventlet_debug.warning_types import EventletLeakWarning
 
 Mode = Literal["warn", "fail"]

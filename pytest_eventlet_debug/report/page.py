@@ -31,7 +31,6 @@ from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.report_part import PART_FILE
-from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
 from pytest_eventlet_debug.report.results import Section
@@ -106,7 +105,16 @@ def _static() -> Path:
 def _copy_assets(data: Path) -> None:
     for path in _static().rglob("*"):
         if path.suffix in (".js", ".css"):
-            _write(data / path.name, path.read_bytes())
+            _copy(path.read_bytes(), data / path.name)
+
+
+def _copy(asset: bytes, path: Path) -> None:
+    """Write an asset, unless it is there; to replace a file takes longer than to make one."""
+    if not files.is_there(path):
+        with open(files.create(os.path.realpath(path)), "wb") as file:
+            file.write(asset)
+    elif path.is_symlink() or path.read_bytes() != asset:
+        _write(path, asset)
 
 
 def _make(folder: Path) -> None:
@@ -225,6 +233,10 @@ class _Writer:
         if made:
             shutil.copyfile(part, self._folder / here)
         else:
+            from pytest_eventlet_debug.recordings.timeline import (
+                read_timeline,  # the finisher's work
+            )
+
             report_part.write(directory, read_timeline(directory), self._folder / here)
         return {"block": name, "script": here}
 

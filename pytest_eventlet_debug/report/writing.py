@@ -16,6 +16,7 @@ import pytest
 from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.report.results import Results
@@ -48,6 +49,10 @@ class ReportWriter:
             return  # in a fork, which would read its own trace for as long as it writes it
         if not self._gathering.any:
             return  # --collect-only, or a usage error
+        with collector_paused():  # the process is about to end
+            self._write()
+
+    def _write(self) -> None:
         directory = self._settings.artifacts if self._has_recorded() else None
         summary = self._settings.summary_file
         if directory is not None:

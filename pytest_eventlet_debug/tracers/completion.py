@@ -6,7 +6,6 @@ from collections.abc import Callable
 import os
 from pathlib import Path
 
-from pytest_eventlet_debug.recordings.findings import stalls
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import TracerError
@@ -32,6 +31,8 @@ class Completion:
         """
         helper = self._helper()
         if helper is None:
+            from pytest_eventlet_debug.recordings.findings import stalls  # slow to import
+
             stalls.complete(directory)
             return
         used = ports.used() if self._shared else None

@@ -76,9 +76,7 @@ class Pcap:
         request = self._helper.begin
         if trial:
             self._claimed = request("pcap-claim", interface=self._interface)
-        self._opened = request(
-            "pcap-open", interface=self._interface, expression=self._expression
-        )
+        self._opened = request("pcap-open", interface=self._interface, expression=self._expression)
 
     def check(self) -> None:
         """Find out whether packets can be captured; where there is a filter, open the socket.
