@@ -28,7 +28,6 @@ from typing import Literal
 from typing import NamedTuple
 import weakref
 
-import psutil
 import pytest
 
 from pytest_eventlet_debug.alive import descriptors
@@ -86,6 +85,7 @@ class LeakWatch:
         self._mode = mode
         self._own_descriptors = own_descriptors
         self._follower = Follower()
+        self._opened = descriptors.OpenDescriptors()
         self._known = _Known()
         self._late = _Late()
         self._failed = False
@@ -156,7 +156,7 @@ class LeakWatch:
         return result
 
     def _look(self) -> _Census:
-        return _look(self._follower, self._own_descriptors())
+        return _look(self._follower, self._opened, self._own_descriptors())
 
     def _accept(self) -> None:
         with Shield():
@@ -233,12 +233,14 @@ class _Census:
     heap: Heap
 
 
-def _look(follower: Follower, own_descriptors: Collection[int]) -> _Census:
+def _look(
+    follower: Follower, opened: descriptors.OpenDescriptors, own_descriptors: Collection[int]
+) -> _Census:
     heap = follower.walk()
     with collector_paused():
         look = Look(heap)
         has_hubs = bool(heap.hubs)
-        files = descriptors.open_descriptors()
+        files = opened.look()
         # The standard ones are pytest's, which moves them as it captures.
         for number in {0, 1, 2, *own_descriptors}:
             files.pop(number, None)
@@ -387,6 +389,11 @@ def _thread_object(ident: int) -> Any:
 
 def _children() -> set[int]:
     pid = unpatched.getpid()
+    if unpatched.on_linux():
+        try:
+            posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+        except ChildProcessError:
+            return set()
     try:
         folder = f"/proc/{pid}/task"
         texts = [
@@ -395,6 +402,8 @@ def _children() -> set[int]:
         found = {int(word) for text in texts for word in text.split()}
     except OSError:
         # Not Linux, or a thread that ended meanwhile.
+        import psutil  # slow to import, and seldom needed
+
         found = {each.pid for each in psutil.Process(pid).children()}
     tracker = getattr(
         sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None
@@ -681,6 +690,8 @@ def _waits(waits: Waits | None) -> str:
 
 
 def _process_line(pid: int) -> str:
+    import psutil
+
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
