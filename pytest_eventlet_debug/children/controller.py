@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import functools
 import os
 import posix
 import signal
@@ -30,6 +31,7 @@ from pytest_eventlet_debug.children.replay import Replay
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.children.selection import absent_everywhere
 from pytest_eventlet_debug.children.selection import select_arguments
+from pytest_eventlet_debug.children.start import Spare
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import tty
@@ -52,7 +54,7 @@ class Controller:
     :param run: names the run, for its artifacts.
     :param has_workers: whether pytest-xdist runs the tests of each child.
     :param own_pids: whether each child has process ids of its own.
-    :param start: starts a child.
+    :param start: starts a child, for tests of this class alone.
     """
 
     NAME = "eventlet-debug-controller"
@@ -64,7 +66,7 @@ class Controller:
         run: str,
         has_workers: bool,
         own_pids: bool,
-        start: Callable[..., ChildProcess] = start_child,
+        start: Callable[..., ChildProcess] | None = None,
     ) -> None:
         self._config = config
         self._run = run
@@ -72,13 +74,14 @@ class Controller:
         self._interactive = _wants_terminal(config)
         self.runs = [HubRun(hub, has_workers=has_workers) for hub in settings.hubs or (None,)]
         self._own_pids = own_pids
-        self._start_child = start
         # Two children cannot have the terminal at the same time.
         self._jobs = 1 if self._interactive else min(settings.jobs, len(self.runs))
         # Tests that run side by side, of workers or hubs, would mix their lines.
         self._whole_tests = self._jobs > 1 or has_workers
         self._scratch = ScratchDirectory()
         self._directory = self._scratch.path
+        self._spare = Spare(config, self._directory) if start is None else None
+        self._start_child = start or functools.partial(start_child, spare=self._spare)
         self.usage_error: str | None = None
         self._has_terminal = False
         self._at_terminal: int | None = None
@@ -190,6 +193,8 @@ class Controller:
             while waiting and len(active) < self._jobs and not self._stopping:
                 active.append(waiting.pop(0))
                 self._start(active[-1])
+            if waiting and self._spare is not None and not self._stopping:
+                self._spare.prepare(self._assignment(waiting[0]), _label(waiting[0]))
             if not active:
                 return
             if self._stopping and not is_ending:
@@ -212,9 +217,9 @@ class Controller:
         run.wanted = select_arguments(self._config.args, run.name, names) is not None
         return run.wanted
 
-    def _start(self, run: HubRun) -> None:
+    def _assignment(self, run: HubRun) -> ChildAssignment:
         maxfail = self._config.option.maxfail
-        assignment = ChildAssignment(
+        return ChildAssignment(
             hub=run.hub.name if run.hub else None,
             hubs=tuple(each.name for each in self.runs if each.hub),
             run=self._run,
@@ -225,10 +230,12 @@ class Controller:
             borrows_terminal=self._has_terminal and not self._interactive,
             own_pids=self._own_pids,
         )
-        # The length keeps apart names that differ in "/" and "_" alone.
-        label = f"{len(run.name)}-{run.name.replace('/', '_')}-{run.children}"
-        remaining = run.remaining if run.done else None
-        run.begin(self._start_child(self._config, assignment, self._directory, label, remaining))
+
+    def _start(self, run: HubRun) -> None:
+        assignment, remaining = self._assignment(run), run.remaining if run.done else None
+        run.begin(
+            self._start_child(self._config, assignment, self._directory, _label(run), remaining)
+        )
 
     def _listen(self, active: list[HubRun]) -> None:
         """Wait a moment for what the children say, and see to those that ended or hang."""
@@ -358,6 +365,8 @@ class Controller:
             left = [run for run in left if run.process is not None]
 
     def _kill_all(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
         for run in self.runs:
             if run.process is not None:
                 run.process.kill()
@@ -410,6 +419,12 @@ class Controller:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _label(run: HubRun) -> str:
+    """Return what the files of a run's next child are called."""
+    # The length keeps apart names that differ in "/" and "_" alone.
+    return f"{len(run.name)}-{run.name.replace('/', '_')}-{run.children}"
 
 
 def _wants_terminal(config: pytest.Config) -> bool:

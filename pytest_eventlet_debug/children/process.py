@@ -47,6 +47,8 @@ class ChildProcess:
     :param arguments: pytest's command line.
     :param stdout: where its output goes unless the terminal is its own.
     :param stderr: likewise.
+    :param waits: whether it imports what it can without knowing more, and waits for
+        :meth:`begin`.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ChildProcess:
         working_directory: Path,
         stdout: Path,
         stderr: Path,
+        waits: bool = False,
     ) -> None:
         # An interactive child shares this process's terminal and process group.
         self._interactive = assignment.interactive
@@ -73,14 +76,16 @@ class ChildProcess:
         self._captured: list[tuple[str, int]] = []
         near, far = (side.detach() for side in _socket.socketpair())
         self.descriptor = unpatched.move_up(near)
-        launch = Launch(
-            assignment=msgspec.structs.replace(assignment, descriptor=far, lost=str(self._lost)),
+        self._far = far
+        self._launch = launch = Launch(
+            assignment=self._with_line(assignment),
             controller=posix.getpid(),
             sys_path=sys.path,
             argv=sys.argv,
             arguments=list(arguments),
             directory=str(working_directory),
             program=program,
+            waits=waits,
         )
         group: dict[str, Any] = {} if self._interactive else {"setpgroup": 0}
         self._pid = posix.posix_spawn(
@@ -93,6 +98,30 @@ class ChildProcess:
             **group,
         )
         posix.close(far)
+
+    def _with_line(self, assignment: ChildAssignment) -> ChildAssignment:
+        return msgspec.structs.replace(assignment, descriptor=self._far, lost=str(self._lost))
+
+    def begin(self, assignment: ChildAssignment) -> bool:
+        """Let a process begin that waits; return whether it still does.
+
+        :param assignment: may have changed since, but for the hub.
+        """
+        launch = msgspec.structs.replace(
+            self._launch,
+            assignment=self._with_line(assignment),
+            sys_path=sys.path,
+            argv=sys.argv,
+            waits=False,
+        )
+        told = encode(launch).encode("ascii")
+        try:
+            unpatched.write_all(
+                self.descriptor, len(told).to_bytes(boot.LENGTH_BYTES, "big") + told
+            )
+        except OSError:
+            return False
+        return not self.ended()
 
     @property
     def runner(self) -> int:
