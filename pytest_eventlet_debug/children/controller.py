@@ -43,6 +43,12 @@ INTERRUPT_SECONDS = 10.0
 
 _TICK_SECONDS = 0.2
 
+#: The part of a timeout that passes before a lack of CPUs is looked at, which takes milliseconds.
+_UNCOUNTED = 0.1
+
+#: How often a timeout passes, at most, before a child that lacks a CPU is taken for hung.
+_MOST_TIMEOUTS = 5
+
 # Of pytest-testmon: what a test executes is known in the process that runs it.
 _CHILDRENS_PLUGINS = ("TestmonCollect", "TestmonSelect")
 
@@ -315,10 +321,23 @@ class Controller:
         # Looked at once more before it is blamed.
         if self._hear(run):
             return  # it was this process that did not listen, for it looked at another child
-        if timeout is not None and run.silent >= timeout:
+        if timeout is not None and self._is_hung(run, process, timeout):
             self._end_hung(run, process)
         elif run.silent >= run.notice_after:
             self._say_silent(run, process)
+
+    def _is_hung(self, run: HubRun, process: ChildProcess, timeout: float) -> bool:
+        """Say whether a child was silent for too long, but for the time that it lacked a CPU.
+
+        Other hubs may have had it, or other programs.
+        """
+        if run.run_delays is None and run.silent >= timeout * _UNCOUNTED:
+            run.run_delays = process.run_delays()
+        if run.silent < timeout:
+            return False
+        if run.silent >= timeout * _MOST_TIMEOUTS:
+            return True
+        return run.silent - run.lacked(process.run_delays()) >= timeout
 
     def _say_silent(self, run: HubRun, process: ChildProcess) -> None:
         run.notice_after *= 2
@@ -328,7 +347,7 @@ class Controller:
 
     def _end_hung(self, run: HubRun, process: ChildProcess) -> None:
         """Kill a child that has been silent for too long, unless it speaks when looked at."""
-        silent = run.silent
+        silent, lacked = run.silent, run.lacked(process.run_delays())
         sections = evidence.gather(
             process,
             self._directory / "sample.strace",
@@ -346,7 +365,10 @@ class Controller:
         process.kill()
         sections += process.captured
         process.close()
-        self.replay.report_end(run, "hung", f"silent for {silent:.0f} s, killed", sections)
+        if lacked >= 1:
+            words = f"{lacked:.0f} s of {silent:.0f} s of silence; they do not count"
+            sections.insert(0, ("Without a CPU", words))
+        self.replay.report_end(run, "hung", f"silent for {silent - lacked:.0f} s, killed", sections)
         self._go_on(run)
 
     def _let_tear_down(self, active: list[HubRun]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 import dataclasses
 from pathlib import Path
 from typing import Literal
@@ -67,6 +68,8 @@ class HubRun:
     :param has_workers: whether pytest-xdist runs the tests, which reports none as deselected.
     :param absent: the ids that the user named and this hub does not have, by their names
         without a hub, and the reasons where the module skips itself.
+    :param run_delays: since when threads of the child lack a CPU, if it has been silent for a
+        while: see :meth:`~.process.ChildProcess.run_delays`.
     :param trouble: why not all tests ran, in words, where it is known.
     """
 
@@ -87,6 +90,7 @@ class HubRun:
     debugging: bool = False
     heard: float = 0.0
     notice_after: float = NOTICE_SECONDS
+    run_delays: dict[int, int] | None = None
     done_before: int = 0
 
     @property
@@ -143,6 +147,18 @@ class HubRun:
         """Note that the child has said something."""
         self.heard = unpatched.monotonic()
         self.notice_after = NOTICE_SECONDS
+        self.run_delays = None
+
+    def lacked(self, run_delays: Mapping[int, int]) -> float:
+        """Return for how many seconds of its silence the child had no CPU, though it was ready.
+
+        Of its threads that counts which lacked it longest: the others may wait for it.
+
+        :param run_delays: those of now.
+        """
+        before = self.run_delays or {}
+        most = max((ns - before.get(each, 0) for each, ns in run_delays.items()), default=0)
+        return min(most / 1e9, self.silent)
 
     @property
     def may_go_on(self) -> bool:

@@ -145,6 +145,16 @@ class ChildProcess:
             return []
         return [each.pid for each in children if proc.catches(each.pid, answering.ALIVE_SIGNAL)]
 
+    def run_delays(self) -> dict[int, int]:
+        """Return how long each thread that its tests may wait for has been without a CPU.
+
+        Of the child, of what it has started, and of what traces them: as
+        :func:`.proc.run_delays` returns it.
+        """
+        runner = self.runner
+        pids = {runner, *proc.descendants(runner)}
+        return proc.run_delays(pids | {tracer for pid in pids if (tracer := proc.tracer(pid))})
+
     def _streams(self) -> list[tuple[object, ...]]:
         if self._interactive:
             return []

@@ -353,6 +353,33 @@ def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
     assert failure.get("message") == "silent for 6 s, killed"
 
 
+@pytest.mark.fault("silent-starved")
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not tell")
+def test_a_test_that_others_keep_from_the_cpu_does_not_hang(pytester: pytest.Pytester) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    pytester.makepyfile(
+        f"""
+        import os, time
+
+        def test_works_without_a_word():
+            os.sched_setaffinity(0, {{{cpu}}})
+            began, used = time.monotonic(), time.thread_time()
+            while time.thread_time() - used < 0.8:
+                pass
+            assert time.monotonic() - began > 2
+        """
+    )
+    hog = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-S", "-c", hog]) for _ in range(3)]
+    try:
+        result = run(pytester, "--eventlet-hub=epolls", "--eventlet-timeout=2")
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    result.assert_outcomes(passed=1)
+
+
 @pytest.mark.fault("silent-then-on")
 @pytest.mark.parametrize("more", [[], ["--strace"]])
 def test_a_test_that_goes_on_while_it_is_looked_at_lives_and_so_do_those_after_it(
