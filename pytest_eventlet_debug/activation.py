@@ -311,6 +311,7 @@ class Activation:
             self._config, self.settings, self._run, self._distributes, self._own_pids
         )
         self._config.pluginmanager.register(controller, Controller.NAME)
+        controller.prepare()
 
     def _tell_workers(self) -> None:
         from pytest_eventlet_debug.assignment import Assignment

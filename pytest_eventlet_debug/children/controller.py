@@ -199,8 +199,8 @@ class Controller:
             while waiting and len(active) < self._jobs and not self._stopping:
                 active.append(waiting.pop(0))
                 self._start(active[-1])
-            if waiting and self._spare is not None and not self._stopping:
-                self._spare.prepare(self._assignment(waiting[0]), _label(waiting[0]))
+            if waiting and not self._stopping:
+                self._prepare(waiting[0])
             if not active:
                 return
             if self._stopping and not is_ending:
@@ -223,22 +223,33 @@ class Controller:
         run.wanted = select_arguments(self._config.args, run.name, names) is not None
         return run.wanted
 
-    def _assignment(self, run: HubRun) -> ChildAssignment:
+    def _assignment(self, run: HubRun, *, failures: int) -> ChildAssignment:
         maxfail = self._config.option.maxfail
         return ChildAssignment(
             hub=run.hub.name if run.hub else None,
             hubs=tuple(each.name for each in self.runs if each.hub),
             run=self._run,
             # The failures of all hubs count; of a child that runs there is at least one to come.
-            maxfail=max(maxfail - self.replay.failures, 1) if maxfail else 0,
+            maxfail=max(maxfail - failures, 1) if maxfail else 0,
             stepwise_skip=pytest_internals.stepwise_skips(self._config),
             interactive=self._interactive,
             borrows_terminal=self._has_terminal and not self._interactive,
             own_pids=self._own_pids,
         )
 
+    def prepare(self) -> None:
+        """Have the first child start while the rest of this process does."""
+        first = next(filter(self._has_tests, self.runs), None)
+        if first is not None:
+            self._prepare(first)
+
+    def _prepare(self, run: HubRun) -> None:
+        if self._spare is not None:
+            self._spare.prepare(self._assignment(run, failures=0), _label(run))
+
     def _start(self, run: HubRun) -> None:
-        assignment, remaining = self._assignment(run), run.remaining if run.done else None
+        assignment = self._assignment(run, failures=self.replay.failures)
+        remaining = run.remaining if run.done else None
         run.begin(
             self._start_child(self._config, assignment, self._directory, _label(run), remaining)
         )

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_eventlet_debug.alive import on_demand
+from pytest_eventlet_debug.alive import dump_limits
 from pytest_eventlet_debug.assignment import CHILD_VARIABLE
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Launch
@@ -324,15 +324,15 @@ class ChildProcess:
         begun = False
         while seconds > 0:
             text = proc.read(self._stderr, before)
-            if not begun and on_demand.BEGIN in text:
+            if not begun and dump_limits.BEGIN in text:
                 begun = True
-                seconds += on_demand.MAX_SECONDS
-            if on_demand.END in text:
+                seconds += dump_limits.MAX_SECONDS
+            if dump_limits.END in text:
                 break
             unpatched.wait_readable([], 0.02)
             seconds -= 0.02
-        _, _, alive = proc.read(self._stderr, before).partition(on_demand.BEGIN)
-        return alive.partition(on_demand.END)[0]
+        _, _, alive = proc.read(self._stderr, before).partition(dump_limits.BEGIN)
+        return alive.partition(dump_limits.END)[0]
 
     def kill(self) -> None:
         """End the process, its group and its descendants by SIGKILL, and reap it.
@@ -363,6 +363,13 @@ class ChildProcess:
         if not self._interactive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 posix.killpg(group, signal.SIGKILL)
+
+    def discard(self) -> None:
+        """End a process that waits still, and so has started nothing."""
+        if not self.ended():
+            _kill(self._pid)
+            self._ends_within(_END_SECONDS)
+        self.close()
 
     def close(self) -> None:
         """Release the line, and what was captured."""

@@ -50,7 +50,7 @@ def start_child(
         if process is not None and process.begin(assignment):
             return process
         if process is not None:
-            _end(process)
+            process.discard()
     try:
         program = own_program()
     except UnknownProgramError:
@@ -113,7 +113,7 @@ class Spare:
             return None
         process, self._process = self._process, None
         if environment != self._environment or process.ended():
-            _end(process)
+            process.discard()
             return None
         return process
 
@@ -121,7 +121,7 @@ class Spare:
         """End the child that waits, if there is one."""
         if self._process is not None:
             process, self._process = self._process, None
-            _end(process)
+            process.discard()
 
 
 def _may_wait(assignment: ChildAssignment) -> bool:
@@ -133,8 +133,3 @@ def _may_wait(assignment: ChildAssignment) -> bool:
         return own_program() is None
     except UnknownProgramError:
         return True
-
-
-def _end(process: ChildProcess) -> None:
-    process.kill()
-    process.close()
