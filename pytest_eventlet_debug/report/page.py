@@ -6,10 +6,12 @@ of its own, loaded when that test is opened.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import functools
 import hashlib
 from importlib import resources
 import os
@@ -65,21 +67,38 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
     if _check_ours(page, data):
         for old in data.glob("test-*.js"):
             old.unlink()
-    # What tests sent and received is nobody else's business.
-    _make(folder)
-    # First of all, so that what is there is known as ours if this is interrupted.
-    title = _title(runs)
-    _write(page, _shell(title).encode("utf-8", "backslashreplace"))
-    _make(data)
-    _copy_assets(data)
+    title = _title(run.facts.rootdir for run in runs)
+    _lay_out(title, page, data)
     matrix = {"title": title, **_Writer(runs, folder).write()}
     _write(data / "run.js", report_part.script(matrix).encode("ascii"))
     return page
 
 
-def _title(runs: Sequence[Run]) -> str:
-    names = dict.fromkeys(Path(run.facts.rootdir).name or "tests" for run in runs)
-    return ", ".join(names)
+def prepare(rootdir: str, folder: Path) -> None:
+    """Write what the report on a run has in common with all others, before the run has ended.
+
+    :raises ReportError: as :func:`write_report` does.
+    :raises OSError: a file cannot be written.
+    """
+    page, data = folder / PAGE_FILE, folder / DATA_FOLDER
+    _check_ours(page, data)
+    _lay_out(_title([rootdir]), page, data)
+
+
+def _title(rootdirs: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(Path(each).name or "tests" for each in rootdirs))
+
+
+def _lay_out(title: str, page: Path, data: Path) -> None:
+    """Write the page and what it loads, but for the data."""
+    # What tests sent and received is nobody else's business.
+    _make(page.parent)
+    # First of all, so that what is there is known as ours if this is interrupted.
+    _copy(_shell(title).encode("utf-8", "backslashreplace"), page)
+    _make(data)
+    for path in _static().rglob("*"):
+        if path.suffix in (".js", ".css"):
+            _copy(path.read_bytes(), data / path.name)
 
 
 def _check_ours(page: Path, data: Path) -> bool:
@@ -102,14 +121,8 @@ def _static() -> Path:
     return Path(str(resources.files(__package__))) / "static"
 
 
-def _copy_assets(data: Path) -> None:
-    for path in _static().rglob("*"):
-        if path.suffix in (".js", ".css"):
-            _copy(path.read_bytes(), data / path.name)
-
-
 def _copy(asset: bytes, path: Path) -> None:
-    """Write an asset, unless it is there; to replace a file takes longer than to make one."""
+    """Write a file, unless it is there; to replace one takes longer than to make one."""
     if not files.is_there(path):
         with open(files.create(os.path.realpath(path)), "wb") as file:
             file.write(asset)
@@ -127,6 +140,7 @@ def _write(path: Path, data: bytes) -> None:
     files.replace(Path(os.path.realpath(path.parent), path.name), data)
 
 
+@functools.cache
 def _shell(title: str) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__), autoescape=True, undefined=jinja2.StrictUndefined

@@ -100,7 +100,10 @@ class Helper:
         try:
             command = helper_command(theirs.fileno(), posix.getpid(), _libraries())
             # The shell is gone at once; an interpreter that forks would take its time to start.
-            unpatched.run([*_IN_BACKGROUND, *command], unpatched.environment())
+            try:
+                unpatched.run([*_IN_BACKGROUND, *command], unpatched.environment())
+            except FileNotFoundError:  # no shell: it forks itself
+                unpatched.run(command, unpatched.environment())
         finally:
             theirs.close()
         fd = unpatched.move_up(ours.detach())
@@ -246,7 +249,8 @@ class Helper:
         return HelperGoneError(self._given_up)
 
     def _give_up(self, fate: str) -> HelperGoneError:
-        self._given_up = f"the tracing helper (process {self._pid}) {fate}; {_GIVEN_UP}"
+        process = f" (process {self._pid})" if self._pid else ""
+        self._given_up = f"the tracing helper{process} {fate}; {_GIVEN_UP}"
         return HelperGoneError(self._given_up)
 
     def _end_group(self) -> None:
