@@ -383,9 +383,9 @@ class Activation:
 
                 randomly.hash_without_hub(self._config, self.hub.name)
             if getattr(self._config.option, "allure_report_dir", None):
-                from pytest_eventlet_debug.hubs.allure_results import HubParameter
+                from pytest_eventlet_debug.hubs import allure_results
 
-                manager.register(HubParameter(self.hub.name))
+                allure_results.register(self._config, self.hub.name)
 
     def _own_descriptors(self) -> set[int]:
         """Return the descriptors that the plugin has open in this process."""

@@ -6,6 +6,8 @@ Written against allure-pytest 2.16.
 
 from __future__ import annotations
 
+import pytest
+
 
 class HubParameter:
     """Tells allure the hub of each test; a plugin object.
@@ -21,3 +23,9 @@ class HubParameter:
         import allure
 
         allure.dynamic.parameter("eventlet_hub", self._hub)
+
+
+def register(config: pytest.Config, hub: str) -> None:
+    """Have the results of this process name the hub, if it writes any."""
+    if getattr(config.option, "allure_report_dir", None):
+        config.pluginmanager.register(HubParameter(hub))
