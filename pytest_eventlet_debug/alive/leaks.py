@@ -51,6 +51,7 @@ from pytest_eventlet_debug.alive.wakers import Timer
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.report_properties import LEFT_DESCRIPTORS
 from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.collector import collector_paused
 from pytest_eventlet_debug.warning_types import EventletLeakWarning
@@ -59,6 +60,8 @@ Mode = Literal["warn", "fail"]
 
 GRACE_SECONDS = 0.2
 """What threads and processes that are about to end are given for it."""
+MOST_GRACE_SECONDS = 1.0
+"""The same where others have the CPUs."""
 MAX_LINES = 30
 """Leftovers of one test that are named; the rest is counted."""
 
@@ -209,9 +212,17 @@ def _text(lines: list[str], who: str) -> str:
 
 
 def _wait_for(still: Callable[[], bool]) -> None:
-    """Wait until something ends, for :data:`GRACE_SECONDS` at most."""
-    end = unpatched.monotonic() + GRACE_SECONDS
-    while still() and unpatched.monotonic() < end:
+    """Wait until something ends, for :data:`GRACE_SECONDS` in which there is a CPU for it."""
+    began = unpatched.monotonic()
+    processes = {unpatched.getpid(), *_children()}
+    before = starvation.run_delays(processes)
+    while still():
+        waited = unpatched.monotonic() - began
+        if waited >= MOST_GRACE_SECONDS:
+            return
+        lacked = starvation.lacked(before, starvation.run_delays(processes))
+        if waited - lacked >= GRACE_SECONDS:
+            return
         unpatched.select.poll().poll(5)
 
 

@@ -13,6 +13,7 @@ import pytest
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.hubs.names import Hub
+from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 
 End = Literal["crashed", "hung"]
@@ -152,13 +153,9 @@ class HubRun:
     def lacked(self, run_delays: Mapping[int, int]) -> float:
         """Return for how many seconds of its silence the child had no CPU, though it was ready.
 
-        Of its threads that counts which lacked it longest: the others may wait for it.
-
         :param run_delays: those of now.
         """
-        before = self.run_delays or {}
-        most = max((ns - before.get(each, 0) for each, ns in run_delays.items()), default=0)
-        return min(most / 1e9, self.silent)
+        return min(starvation.lacked(self.run_delays or {}, run_delays), self.silent)
 
     @property
     def may_go_on(self) -> bool:

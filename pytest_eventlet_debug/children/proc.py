@@ -53,21 +53,6 @@ def ids(pid: int) -> list[int]:
     return [int(word) for word in _status(pid, b"NSpid:")]
 
 
-def run_delays(pids: Iterable[int]) -> dict[int, int]:
-    """Return how long the threads of processes have been ready to run and had no CPU, in ns.
-
-    Of each by its id, since it started; see ``Documentation/scheduler/sched-stats.rst`` of the
-    kernel. Nothing where the kernel does not tell.
-    """
-    delays = {}
-    for pid in pids:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            for thread in posix.listdir(f"/proc/{pid}/task"):
-                words = unpatched.read_file(f"/proc/{pid}/task/{thread}/schedstat").split()
-                delays[int(thread)] = int(words[1])
-    return delays
-
-
 def tracer(pid: int) -> int:
     """Return the id of the process that traces another one, 0 where none does."""
     return int((_status(pid, b"TracerPid:") or [b"0"])[0])

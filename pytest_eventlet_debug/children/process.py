@@ -28,6 +28,7 @@ from pytest_eventlet_debug.children import boot
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.system import pids
+from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 
 #: Seconds for a tracer to let a dead process go.
@@ -149,11 +150,13 @@ class ChildProcess:
         """Return how long each thread that its tests may wait for has been without a CPU.
 
         Of the child, of what it has started, and of what traces them: as
-        :func:`.proc.run_delays` returns it.
+        :func:`.starvation.run_delays` returns it.
         """
         runner = self.runner
         pids = {runner, *proc.descendants(runner)}
-        return proc.run_delays(pids | {tracer for pid in pids if (tracer := proc.tracer(pid))})
+        return starvation.run_delays(
+            pids | {tracer for pid in pids if (tracer := proc.tracer(pid))}
+        )
 
     def _streams(self) -> list[tuple[object, ...]]:
         if self._interactive:

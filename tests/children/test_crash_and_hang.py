@@ -11,6 +11,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+from programs import others_on
 import pytest
 from runs import BOTH
 from runs import run
@@ -369,14 +370,8 @@ def test_a_test_that_others_keep_from_the_cpu_does_not_hang(pytester: pytest.Pyt
             assert time.monotonic() - began > 2
         """
     )
-    hog = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
-    others = [subprocess.Popen([sys.executable, "-S", "-c", hog]) for _ in range(3)]
-    try:
+    with others_on(cpu):
         result = run(pytester, "--eventlet-hub=epolls", "--eventlet-timeout=2")
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
     result.assert_outcomes(passed=1)
 
 
