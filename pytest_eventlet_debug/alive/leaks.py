@@ -60,7 +60,7 @@ Mode = Literal["warn", "fail"]
 
 GRACE_SECONDS = 0.2
 """What threads and processes that are about to end are given for it."""
-MOST_GRACE_SECONDS = 1.0
+MOST_GRACE_SECONDS = 2.0
 """The same where others have the CPUs."""
 MAX_LINES = 30
 """Leftovers of one test that are named; the rest is counted."""

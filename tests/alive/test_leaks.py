@@ -433,7 +433,7 @@ def test_a_thread_that_others_keep_from_its_end_is_no_leak(pytester: pytest.Pyte
         import os, threading, time
 
         def work():
-            while time.thread_time() < 0.12:
+            while time.thread_time() < 0.08:
                 pass
 
         def test_leaves_a_thread():
