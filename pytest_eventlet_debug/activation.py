@@ -16,19 +16,15 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 import os
 from pathlib import Path
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_eventlet_debug import roles
-from pytest_eventlet_debug.hubs import allure_results
 from pytest_eventlet_debug.hubs import names as hubs
-from pytest_eventlet_debug.hubs import randomly
-from pytest_eventlet_debug.hubs.ids import HubItems
-from pytest_eventlet_debug.hubs.witness import HubWitness
 from pytest_eventlet_debug.settings import Settings
-from pytest_eventlet_debug.system import run_lock
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
@@ -130,10 +126,13 @@ class Activation:
 
             child.flush_output()
             coverage.quiet(options)
+        tries = self._assignment is None and bool(self.settings.tracers)
         if not self._runs_tests:
             if self.settings.isolate:
                 recording = self._need_recording()
                 recording.tools = self._need_isolation().try_apart(recording.check_apart)
+            elif tries:
+                self._need_recording().warm_up(trial=True)
             return
         if self.settings.hubs:
             _set_for_the_run(self._config, "EVENTLET_HUB", self.hub.name)
@@ -142,7 +141,10 @@ class Activation:
         distributes = roles.distributes(options, is_worker=self._is_worker)
         if self.settings.isolate:
             self._need_isolation().enter(for_workers=distributes)
-        if self.settings.records and not distributes:
+        records = self.settings.records and not distributes
+        if tries or records:
+            self._need_recording().warm_up(trial=tries)
+        if records:
             self._need_recording().prepare()
 
     def _need_isolation(self) -> Isolation:
@@ -204,11 +206,18 @@ class Activation:
 
             if self._runs_tests or not self.settings.isolate:
                 self._need_recording().check()
+            if not self._runs_tests and not self.settings.isolate:
+                self._need_recording().end_trial()
             try:
                 self._need_recording().open_run()
             except ArtifactsError as error:
                 raise pytest.UsageError(str(error)) from None
         self._register_ends()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        if self._recording is not None and self._assignment is None:
+            self._recording.confirm()
 
     def _register_ends(self) -> None:
         """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""
@@ -302,6 +311,7 @@ class Activation:
             self._config, self.settings, self._run, self._distributes, self._own_pids
         )
         self._config.pluginmanager.register(controller, Controller.NAME)
+        controller.prepare()
 
     def _tell_workers(self) -> None:
         from pytest_eventlet_debug.assignment import Assignment
@@ -326,6 +336,8 @@ class Activation:
         if self._isolates_late:
             self._need_isolation().enter(for_workers=False)
         if self.settings.hubs:
+            from pytest_eventlet_debug.hubs.witness import HubWitness
+
             self._register_names()
             register(HubWitness(self.hub))
         if self.settings.dump_asyncio_tasks:
@@ -361,18 +373,25 @@ class Activation:
         """Have the tests named after the hub, and taken by these names."""
         if self.settings.hub_in_ids:
             from pytest_eventlet_debug.children.selection import ArgumentsOfHub
+            from pytest_eventlet_debug.hubs.ids import HubItems
 
-            register = self._config.pluginmanager.register
-            register(ArgumentsOfHub(self.hub.name, self._hub_names))
-            register(HubItems(self.hub.name))
-            randomly.hash_without_hub(self._config, self.hub.name)
-            allure_results.register(self._config, self.hub.name)
+            manager = self._config.pluginmanager
+            manager.register(ArgumentsOfHub(self.hub.name, self._hub_names))
+            manager.register(HubItems(self.hub.name))
+            if manager.hasplugin("randomly"):
+                from pytest_eventlet_debug.hubs import randomly
+
+                randomly.hash_without_hub(self._config, self.hub.name)
+            if getattr(self._config.option, "allure_report_dir", None):
+                from pytest_eventlet_debug.hubs import allure_results
+
+                allure_results.register(self._config, self.hub.name)
 
     def _own_descriptors(self) -> set[int]:
         """Return the descriptors that the plugin has open in this process."""
         helper = self._recording.helper.started if self._recording is not None else None
         own = {helper.fileno()} if helper is not None else set()
-        own |= run_lock.descriptors()
+        own |= _held_locks()
         own |= self._stalls.descriptors if self._stalls is not None else set()
         return own | ({self._child.descriptor} if self._child is not None else set())
 
@@ -404,6 +423,12 @@ class Activation:
         if settings.tracers:
             parts.append(f"artifacts: {settings.place}")
         return "; ".join(parts)
+
+
+def _held_locks() -> set[int]:
+    """Return the descriptors of locks on runs' directories."""
+    run_lock = sys.modules.get("pytest_eventlet_debug.system.run_lock")
+    return run_lock.descriptors() if run_lock is not None else set()
 
 
 def _set_for_the_run(config: pytest.Config, name: str, value: str) -> None:

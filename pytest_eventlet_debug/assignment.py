@@ -96,6 +96,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     :param directory: the working directory.
     :param program: what called pytest in the controller, and does so in the child; ``None``
         for pytest itself.
+    :param waits: whether all this will be said once more, and the child begins then.
     """
 
     assignment: ChildAssignment
@@ -105,6 +106,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     arguments: list[str]
     directory: str
     program: Program | None
+    waits: bool = False
 
 
 def encode(told: Assignment | Launch) -> str:

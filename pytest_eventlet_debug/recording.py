@@ -52,13 +52,23 @@ class Recording:
         #: Names and versions of the tracers that were tried.
         self.tools: list[str] = []
 
-    def prepare(self) -> None:
-        """Set the tracers' stage before the user's code runs."""
+    def warm_up(self, *, trial: bool) -> None:
+        """Begin what takes its time in the helper, while pytest starts here.
+
+        :param trial: whether the tracers will be checked in this process.
+        """
         if any(kind.needs_helper for kind in self._settings.tracers):
             # After user code it would start just as well, but under its eyes.
             with contextlib.suppress(TracerError):
                 self.helper.start()
+        self._maker.warm_up(trial=trial)
+
+    def prepare(self) -> None:
+        """Set the tracers' stage before the user's code runs."""
         self._maker.prepare()
+        with contextlib.suppress(TracerError):
+            if self.helper.started is not None:
+                self.helper.started.begin("finish-prepare")
 
     def check(self) -> None:
         """Try each tracer once, so that what is missing is known before the first test.
@@ -70,6 +80,25 @@ class Recording:
         except TracerError as error:
             raise pytest.UsageError(str(error)) from None
 
+    def confirm(self) -> None:
+        """Wait for what could not be known yet when the tracers were tried.
+
+        :raises pytest.UsageError: one of them does not work here.
+        """
+        try:
+            self._maker.confirm_all()
+        except TracerError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def end_trial(self) -> None:
+        """Have done with the helper in a process that runs no tests itself.
+
+        :raises pytest.UsageError: one of the tracers does not work here.
+        """
+        self.confirm()
+        if self.helper.started is not None:
+            self.helper.started.begin_close()
+
     def check_apart(self) -> list[str]:
         """Try the tracers as the processes to come will use them; return their versions.
 
@@ -80,6 +109,7 @@ class Recording:
         helper = self.helper.start()
         network.drop()
         versions = self._maker.check_all()
+        self._maker.confirm_all()
         helper.close()
         return versions
 

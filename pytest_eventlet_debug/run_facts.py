@@ -6,14 +6,17 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from importlib.metadata import version
 import platform
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_eventlet_debug import __version__
-from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug import artifacts
 
 
 def describe_run(
@@ -29,6 +32,8 @@ def describe_run(
     :param tools: the tracers' names and versions.
     :param redact: takes out of a text what is not to be in it.
     """
+    from pytest_eventlet_debug import artifacts  # where nothing is recorded nobody calls this
+
     return artifacts.RunRecord(
         format=artifacts.FORMAT,
         run=run,
@@ -60,6 +65,10 @@ class RunEnd:
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         ended_ns = unpatched.time_ns()
         with Shield():
+            if not self._settings.artifacts.is_dir():
+                return
+            from pytest_eventlet_debug import artifacts
+
             # A child or worker may have opened it, where a test asked for a recording itself.
             directory = artifacts.place_of(self._settings.artifacts, self._run)
             artifacts.close_run(

@@ -139,11 +139,11 @@ class Summary:
 
     def _read_findings(self, directory: str, nodeid: str) -> Iterator[str]:
         """Yield a line for each finding that is still to tell; what cannot be read is a failure."""
-        from pytest_eventlet_debug.recordings import finisher
         from pytest_eventlet_debug.recordings.findings import text
-        from pytest_eventlet_debug.recordings.findings.registry import TELLING_ALONE
+        from pytest_eventlet_debug.recordings.findings.model import TELLING_ALONE
+        from pytest_eventlet_debug.recordings.found import findings_of
 
-        read = finisher.findings_of(Path(directory))
+        read = findings_of(Path(directory))
         if read is None:
             return
         for problem in read.problems:

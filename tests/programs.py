@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import os
 import select
+import subprocess
+import sys
 
 # pytest-asyncio warns of every suite without a setting; the others, which few tests need, take
 # a third of the time that pytest needs to start. pytest-randomly, where it is there, shuffles.
@@ -34,3 +38,16 @@ def wait_until_gone(pid: int) -> None:
     ended, _, _ = select.select([fd], [], [], 10)
     os.close(fd)
     assert ended, f"process {pid} is still there"
+
+
+@contextlib.contextmanager
+def others_on(cpu: int) -> Iterator[None]:
+    """Keep a CPU busy: whoever is on it too gets a quarter of it."""
+    program = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-S", "-c", program]) for _ in range(3)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()

@@ -32,7 +32,13 @@ TOY = """
         def __init__(self, words):
             self.words = words
 
+        def warm_up(self, *, trial):
+            pass
+
         def check(self):
+            pass
+
+        def confirm(self):
             pass
 
         def start(self, recording):

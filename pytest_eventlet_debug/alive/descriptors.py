@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 import posix
+import stat
 import sys
 from typing import Any
 
@@ -40,15 +41,44 @@ def target(fd: int) -> str | None:
         return None
 
 
-def open_descriptors() -> dict[int, str]:
-    """Return all open descriptors with what the kernel calls them."""
+class OpenDescriptors:
+    """Lists the descriptors that are open, and asks what the kernel calls them once for each."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[tuple[int, ...], str]] = {}
+
+    def look(self) -> dict[int, str]:
+        """Return all open descriptors with what the kernel calls them."""
+        try:
+            numbers = [int(name) for name in posix.listdir(DIRECTORY)]
+        except (OSError, ValueError):
+            return {}
+        known, self._known = self._known, {}
+        found = {}
+        for number in numbers:
+            identity = _identity(number)
+            before = known.get(number)
+            if before is not None and before[0] == identity:
+                words: str | None = before[1]
+            else:
+                words = target(number)
+            # The one that read the directory is closed by now.
+            if words is not None:
+                found[number] = words
+                if identity is not None:
+                    self._known[number] = identity, words
+        return found
+
+
+def _identity(fd: int) -> tuple[int, ...] | None:
+    """Return what tells the file behind a descriptor from others; ``None`` if nothing does."""
     try:
-        numbers = [int(name) for name in posix.listdir(DIRECTORY)]
-    except (OSError, ValueError):
-        return {}
-    found = ((number, target(number)) for number in numbers)
-    # The one that read the directory is closed by now.
-    return {number: words for number, words in found if words is not None}
+        status = posix.fstat(fd)
+    except OSError:
+        return None
+    if not stat.S_IFMT(status.st_mode):
+        return None  # those without an inode, such as an epoll set, have one together
+    return status.st_dev, status.st_ino, status.st_mode, status.st_ctime_ns
 
 
 def _socket_words(fd: int) -> str | None:

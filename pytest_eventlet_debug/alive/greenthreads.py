@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Container
 from collections.abc import Iterable
 import dataclasses
+import functools
 import os
 import sys
 import types
@@ -177,7 +178,6 @@ class Look:
             if (event := getattr(each, "__dict__", {}).get("_exit_event")) is not None
         }
         self._own_root = _root(self._current)
-        self._thread_of_root = self._threads_of_roots()
 
     def greenlets(self) -> Iterable[Any]:
         """Return the greenlets of the heap, and those that hubs will wake."""
@@ -539,7 +539,8 @@ class Look:
             stack = tuple(map(self._frames.describe, reversed(frames[:outer])))
             yield Thread(ident, name, stack, calls, bool(works))
 
-    def _threads_of_roots(self) -> dict[int, str]:
+    @functools.cached_property
+    def _thread_of_root(self) -> dict[int, str]:
         """Return the names of threads by id of their main greenlet, as far as known."""
         found: dict[int, str] = {}
         for ident, top in sys._current_frames().items():

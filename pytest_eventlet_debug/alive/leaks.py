@@ -28,7 +28,6 @@ from typing import Literal
 from typing import NamedTuple
 import weakref
 
-import psutil
 import pytest
 
 from pytest_eventlet_debug.alive import descriptors
@@ -38,7 +37,6 @@ from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
 from pytest_eventlet_debug.alive.heap import Heap
-from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.hub import describe_timer
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
@@ -53,13 +51,17 @@ from pytest_eventlet_debug.alive.wakers import Timer
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.report_properties import LEFT_DESCRIPTORS
 from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.collector import collector_paused
 from pytest_eventlet_debug.warning_types import EventletLeakWarning
 
 Mode = Literal["warn", "fail"]
 
 GRACE_SECONDS = 0.2
 """What threads and processes that are about to end are given for it."""
+MOST_GRACE_SECONDS = 2.0
+"""The same where others have the CPUs."""
 MAX_LINES = 30
 """Leftovers of one test that are named; the rest is counted."""
 
@@ -86,6 +88,7 @@ class LeakWatch:
         self._mode = mode
         self._own_descriptors = own_descriptors
         self._follower = Follower()
+        self._opened = descriptors.OpenDescriptors()
         self._known = _Known()
         self._late = _Late()
         self._failed = False
@@ -156,7 +159,7 @@ class LeakWatch:
         return result
 
     def _look(self) -> _Census:
-        return _look(self._follower, self._own_descriptors())
+        return _look(self._follower, self._opened, self._own_descriptors())
 
     def _accept(self) -> None:
         with Shield():
@@ -209,9 +212,17 @@ def _text(lines: list[str], who: str) -> str:
 
 
 def _wait_for(still: Callable[[], bool]) -> None:
-    """Wait until something ends, for :data:`GRACE_SECONDS` at most."""
-    end = unpatched.monotonic() + GRACE_SECONDS
-    while still() and unpatched.monotonic() < end:
+    """Wait until something ends, for :data:`GRACE_SECONDS` in which there is a CPU for it."""
+    began = unpatched.monotonic()
+    processes = {unpatched.getpid(), *_children()}
+    before = starvation.run_delays(processes)
+    while still():
+        waited = unpatched.monotonic() - began
+        if waited >= MOST_GRACE_SECONDS:
+            return
+        lacked = starvation.lacked(before, starvation.run_delays(processes))
+        if waited - lacked >= GRACE_SECONDS:
+            return
         unpatched.select.poll().poll(5)
 
 
@@ -233,12 +244,14 @@ class _Census:
     heap: Heap
 
 
-def _look(follower: Follower, own_descriptors: Collection[int]) -> _Census:
+def _look(
+    follower: Follower, opened: descriptors.OpenDescriptors, own_descriptors: Collection[int]
+) -> _Census:
     heap = follower.walk()
     with collector_paused():
         look = Look(heap)
         has_hubs = bool(heap.hubs)
-        files = descriptors.open_descriptors()
+        files = opened.look()
         # The standard ones are pytest's, which moves them as it captures.
         for number in {0, 1, 2, *own_descriptors}:
             files.pop(number, None)
@@ -387,6 +400,11 @@ def _thread_object(ident: int) -> Any:
 
 def _children() -> set[int]:
     pid = unpatched.getpid()
+    if unpatched.on_linux():
+        try:
+            posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+        except ChildProcessError:
+            return set()
     try:
         folder = f"/proc/{pid}/task"
         texts = [
@@ -395,6 +413,8 @@ def _children() -> set[int]:
         found = {int(word) for text in texts for word in text.split()}
     except OSError:
         # Not Linux, or a thread that ended meanwhile.
+        import psutil  # slow to import, and seldom needed
+
         found = {each.pid for each in psutil.Process(pid).children()}
     tracker = getattr(
         sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None
@@ -681,6 +701,8 @@ def _waits(waits: Waits | None) -> str:
 
 
 def _process_line(pid: int) -> str:
+    import psutil
+
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

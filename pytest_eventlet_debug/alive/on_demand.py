@@ -9,19 +9,15 @@ import sys
 import types
 
 from pytest_eventlet_debug.alive import processes
+from pytest_eventlet_debug.alive.dump_limits import BEGIN
+from pytest_eventlet_debug.alive.dump_limits import END
+from pytest_eventlet_debug.alive.dump_limits import MAX_SECONDS
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.system import unpatched
-
-BEGIN = "-- what is alive --\n"
-"""The first line, written before anything is looked at."""
-END = "-- end of what is alive --\n"
-"""The last line of a dump that is complete."""
-MAX_SECONDS = 5.0
-"""What a dump may take; then no further part of it is begun."""
 
 _writing = False
 _ignored: frozenset[int] = frozenset()

@@ -9,13 +9,13 @@ import types
 from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import find_greenthreads
-from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.hub import find_hubs
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import find_tasks
 from pytest_eventlet_debug.alive.watch import Cancelled
+from pytest_eventlet_debug.system.collector import collector_paused
 
 
 @dataclasses.dataclass(frozen=True)

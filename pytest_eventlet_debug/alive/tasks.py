@@ -22,7 +22,6 @@ from typing import NamedTuple
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.heap import Heap
-from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Frames
@@ -31,6 +30,7 @@ from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import find_cycles
 from pytest_eventlet_debug.alive.model import short_repr
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.system.collector import collector_paused
 
 State = Literal["running", "ready", "waiting", "cancelling", "done"]
 

@@ -19,12 +19,12 @@ import types
 from typing import Any
 
 from pytest_eventlet_debug import fallbacks
-from pytest_eventlet_debug.alive.heap import collector_paused
 from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import copy_of
 from pytest_eventlet_debug.alive.tasks import describe_tasks
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.collector import collector_paused
 
 MAX_SNAPSHOTS = 5
 """The last ones of a test that are kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import contextlib
 import faulthandler
 import functools
@@ -9,7 +10,8 @@ import posix
 import signal
 import types
 
-from pytest_eventlet_debug.alive import on_demand
+from pytest_eventlet_debug.alive.dump_limits import BEGIN
+from pytest_eventlet_debug.alive.dump_limits import END
 from pytest_eventlet_debug.system import unpatched
 
 # Not a signal that tests use: real-time signals have no meaning of their own.
@@ -23,14 +25,22 @@ def answer(*, is_worker: bool = False) -> None:
 
     :param is_worker: whether this is one of pytest-xdist's workers, and says which.
     """
+    from pytest_eventlet_debug.alive.on_demand import write_dump  # a handler may not wait for it
+
     stderr = unpatched.move_up(posix.dup(2))
     faulthandler.register(STACKS_SIGNAL, stderr, all_threads=True, chain=False)
     with contextlib.suppress(ValueError):  # execnet may be told to have another thread run tests
-        signal.signal(ALIVE_SIGNAL, functools.partial(_tell_and_stay, stderr, is_worker))
+        signal.signal(
+            ALIVE_SIGNAL, functools.partial(_tell_and_stay, write_dump, stderr, is_worker)
+        )
 
 
 def _tell_and_stay(
-    stderr: int, is_worker: bool, number: int, frame: types.FrameType | None
+    write_dump: Callable[[int, types.FrameType | None, str], None],
+    stderr: int,
+    is_worker: bool,
+    number: int,
+    frame: types.FrameType | None,
 ) -> None:
     """Write what is alive, and wait to be killed.
 
@@ -40,10 +50,10 @@ def _tell_and_stay(
     worker = _variable("PYTEST_XDIST_WORKER") if is_worker else ""
     test = _variable("PYTEST_CURRENT_TEST")
     if worker and not test:
-        text = f"{on_demand.BEGIN}{worker} is in no test\n{on_demand.END}"
+        text = f"{BEGIN}{worker} is in no test\n{END}"
         unpatched.write_all(stderr, text.encode("utf-8", "backslashreplace"))
     else:
-        on_demand.write_dump(stderr, frame, f"{worker} is in {test}\n" if worker else "")
+        write_dump(stderr, frame, f"{worker} is in {test}\n" if worker else "")
     while True:
         unpatched.wait_readable([], None)
 

@@ -14,7 +14,11 @@ import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_eventlet_debug.assignment import Launch
     from pytest_eventlet_debug.assignment import Program
+
+#: Of the length of what a child that waits is told.
+LENGTH_BYTES = 4
 
 
 def main() -> None:
@@ -26,6 +30,8 @@ def main() -> None:
     from pytest_eventlet_debug.assignment import decode
 
     launch = decode(told, Launch)
+    if launch.waits:
+        launch = decode(_wait(launch), Launch)
     sys.argv[:] = launch.argv
     os.chdir(launch.directory)
     assignment = launch.assignment
@@ -45,6 +51,24 @@ def main() -> None:
         _run(launch.program)
     else:
         sys.exit(pytest.main(launch.arguments))
+
+
+def _wait(launch: Launch) -> str:
+    """Import what every child does before the user's code, and wait to be told to begin."""
+    from pytest_eventlet_debug.system import unpatched
+
+    unpatched.end_with(launch.controller)
+
+    import pytest  # noqa: F401
+
+    from pytest_eventlet_debug.children import child  # noqa: F401
+
+    line = launch.assignment.descriptor
+    try:
+        size = int.from_bytes(unpatched.read_exactly(line, LENGTH_BYTES), "big")
+        return unpatched.read_exactly(line, size).decode("ascii")
+    except EOFError:
+        sys.exit()  # nobody needs it
 
 
 def _run(program: Program) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import functools
 import os
 import posix
 import signal
@@ -30,6 +31,7 @@ from pytest_eventlet_debug.children.replay import Replay
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.children.selection import absent_everywhere
 from pytest_eventlet_debug.children.selection import select_arguments
+from pytest_eventlet_debug.children.start import Spare
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import tty
@@ -40,6 +42,12 @@ from pytest_eventlet_debug.system.scratch import ScratchDirectory
 INTERRUPT_SECONDS = 10.0
 
 _TICK_SECONDS = 0.2
+
+#: The part of a timeout that passes before a lack of CPUs is looked at, which takes milliseconds.
+_UNCOUNTED = 0.1
+
+#: How often a timeout passes, at most, before a child that lacks a CPU is taken for hung.
+_MOST_TIMEOUTS = 5
 
 # Of pytest-testmon: what a test executes is known in the process that runs it.
 _CHILDRENS_PLUGINS = ("TestmonCollect", "TestmonSelect")
@@ -52,7 +60,7 @@ class Controller:
     :param run: names the run, for its artifacts.
     :param has_workers: whether pytest-xdist runs the tests of each child.
     :param own_pids: whether each child has process ids of its own.
-    :param start: starts a child.
+    :param start: starts a child, for tests of this class alone.
     """
 
     NAME = "eventlet-debug-controller"
@@ -64,7 +72,7 @@ class Controller:
         run: str,
         has_workers: bool,
         own_pids: bool,
-        start: Callable[..., ChildProcess] = start_child,
+        start: Callable[..., ChildProcess] | None = None,
     ) -> None:
         self._config = config
         self._run = run
@@ -72,13 +80,14 @@ class Controller:
         self._interactive = _wants_terminal(config)
         self.runs = [HubRun(hub, has_workers=has_workers) for hub in settings.hubs or (None,)]
         self._own_pids = own_pids
-        self._start_child = start
         # Two children cannot have the terminal at the same time.
         self._jobs = 1 if self._interactive else min(settings.jobs, len(self.runs))
         # Tests that run side by side, of workers or hubs, would mix their lines.
         self._whole_tests = self._jobs > 1 or has_workers
         self._scratch = ScratchDirectory()
         self._directory = self._scratch.path
+        self._spare = Spare(config, self._directory) if start is None else None
+        self._start_child = start or functools.partial(start_child, spare=self._spare)
         self.usage_error: str | None = None
         self._has_terminal = False
         self._at_terminal: int | None = None
@@ -190,6 +199,8 @@ class Controller:
             while waiting and len(active) < self._jobs and not self._stopping:
                 active.append(waiting.pop(0))
                 self._start(active[-1])
+            if waiting and not self._stopping:
+                self._prepare(waiting[0])
             if not active:
                 return
             if self._stopping and not is_ending:
@@ -212,23 +223,36 @@ class Controller:
         run.wanted = select_arguments(self._config.args, run.name, names) is not None
         return run.wanted
 
-    def _start(self, run: HubRun) -> None:
+    def _assignment(self, run: HubRun, *, failures: int) -> ChildAssignment:
         maxfail = self._config.option.maxfail
-        assignment = ChildAssignment(
+        return ChildAssignment(
             hub=run.hub.name if run.hub else None,
             hubs=tuple(each.name for each in self.runs if each.hub),
             run=self._run,
             # The failures of all hubs count; of a child that runs there is at least one to come.
-            maxfail=max(maxfail - self.replay.failures, 1) if maxfail else 0,
+            maxfail=max(maxfail - failures, 1) if maxfail else 0,
             stepwise_skip=pytest_internals.stepwise_skips(self._config),
             interactive=self._interactive,
             borrows_terminal=self._has_terminal and not self._interactive,
             own_pids=self._own_pids,
         )
-        # The length keeps apart names that differ in "/" and "_" alone.
-        label = f"{len(run.name)}-{run.name.replace('/', '_')}-{run.children}"
+
+    def prepare(self) -> None:
+        """Have the first child start while the rest of this process does."""
+        first = next(filter(self._has_tests, self.runs), None)
+        if first is not None:
+            self._prepare(first)
+
+    def _prepare(self, run: HubRun) -> None:
+        if self._spare is not None:
+            self._spare.prepare(self._assignment(run, failures=0), _label(run))
+
+    def _start(self, run: HubRun) -> None:
+        assignment = self._assignment(run, failures=self.replay.failures)
         remaining = run.remaining if run.done else None
-        run.begin(self._start_child(self._config, assignment, self._directory, label, remaining))
+        run.begin(
+            self._start_child(self._config, assignment, self._directory, _label(run), remaining)
+        )
 
     def _listen(self, active: list[HubRun]) -> None:
         """Wait a moment for what the children say, and see to those that ended or hang."""
@@ -308,10 +332,23 @@ class Controller:
         # Looked at once more before it is blamed.
         if self._hear(run):
             return  # it was this process that did not listen, for it looked at another child
-        if timeout is not None and run.silent >= timeout:
+        if timeout is not None and self._is_hung(run, process, timeout):
             self._end_hung(run, process)
         elif run.silent >= run.notice_after:
             self._say_silent(run, process)
+
+    def _is_hung(self, run: HubRun, process: ChildProcess, timeout: float) -> bool:
+        """Say whether a child was silent for too long, but for the time that it lacked a CPU.
+
+        Other hubs may have had it, or other programs.
+        """
+        if run.run_delays is None and run.silent >= timeout * _UNCOUNTED:
+            run.run_delays = process.run_delays()
+        if run.silent < timeout:
+            return False
+        if run.silent >= timeout * _MOST_TIMEOUTS:
+            return True
+        return run.silent - run.lacked(process.run_delays()) >= timeout
 
     def _say_silent(self, run: HubRun, process: ChildProcess) -> None:
         run.notice_after *= 2
@@ -321,7 +358,7 @@ class Controller:
 
     def _end_hung(self, run: HubRun, process: ChildProcess) -> None:
         """Kill a child that has been silent for too long, unless it speaks when looked at."""
-        silent = run.silent
+        silent, lacked = run.silent, run.lacked(process.run_delays())
         sections = evidence.gather(
             process,
             self._directory / "sample.strace",
@@ -339,7 +376,10 @@ class Controller:
         process.kill()
         sections += process.captured
         process.close()
-        self.replay.report_end(run, "hung", f"silent for {silent:.0f} s, killed", sections)
+        if lacked >= 1:
+            words = f"{lacked:.0f} s of {silent:.0f} s of silence; they do not count"
+            sections.insert(0, ("Without a CPU", words))
+        self.replay.report_end(run, "hung", f"silent for {silent - lacked:.0f} s, killed", sections)
         self._go_on(run)
 
     def _let_tear_down(self, active: list[HubRun]) -> None:
@@ -358,6 +398,8 @@ class Controller:
             left = [run for run in left if run.process is not None]
 
     def _kill_all(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
         for run in self.runs:
             if run.process is not None:
                 run.process.kill()
@@ -410,6 +452,12 @@ class Controller:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _label(run: HubRun) -> str:
+    """Return what the files of a run's next child are called."""
+    # The length keeps apart names that differ in "/" and "_" alone.
+    return f"{len(run.name)}-{run.name.replace('/', '_')}-{run.children}"
 
 
 def _wants_terminal(config: pytest.Config) -> bool:

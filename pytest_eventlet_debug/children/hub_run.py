@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 import dataclasses
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ import pytest
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.hubs.names import Hub
+from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 
 End = Literal["crashed", "hung"]
@@ -67,6 +69,8 @@ class HubRun:
     :param has_workers: whether pytest-xdist runs the tests, which reports none as deselected.
     :param absent: the ids that the user named and this hub does not have, by their names
         without a hub, and the reasons where the module skips itself.
+    :param run_delays: since when threads of the child lack a CPU, if it has been silent for a
+        while: see :meth:`~.process.ChildProcess.run_delays`.
     :param trouble: why not all tests ran, in words, where it is known.
     """
 
@@ -87,6 +91,7 @@ class HubRun:
     debugging: bool = False
     heard: float = 0.0
     notice_after: float = NOTICE_SECONDS
+    run_delays: dict[int, int] | None = None
     done_before: int = 0
 
     @property
@@ -143,6 +148,14 @@ class HubRun:
         """Note that the child has said something."""
         self.heard = unpatched.monotonic()
         self.notice_after = NOTICE_SECONDS
+        self.run_delays = None
+
+    def lacked(self, run_delays: Mapping[int, int]) -> float:
+        """Return for how many seconds of its silence the child had no CPU, though it was ready.
+
+        :param run_delays: those of now.
+        """
+        return min(starvation.lacked(self.run_delays or {}, run_delays), self.silent)
 
     @property
     def may_go_on(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_eventlet_debug.alive import on_demand
+from pytest_eventlet_debug.alive import dump_limits
 from pytest_eventlet_debug.assignment import CHILD_VARIABLE
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Launch
@@ -28,6 +28,7 @@ from pytest_eventlet_debug.children import boot
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.system import pids
+from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 
 #: Seconds for a tracer to let a dead process go.
@@ -47,6 +48,8 @@ class ChildProcess:
     :param arguments: pytest's command line.
     :param stdout: where its output goes unless the terminal is its own.
     :param stderr: likewise.
+    :param waits: whether it imports what it can without knowing more, and waits for
+        :meth:`begin`.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ChildProcess:
         working_directory: Path,
         stdout: Path,
         stderr: Path,
+        waits: bool = False,
     ) -> None:
         # An interactive child shares this process's terminal and process group.
         self._interactive = assignment.interactive
@@ -73,14 +77,16 @@ class ChildProcess:
         self._captured: list[tuple[str, int]] = []
         near, far = (side.detach() for side in _socket.socketpair())
         self.descriptor = unpatched.move_up(near)
-        launch = Launch(
-            assignment=msgspec.structs.replace(assignment, descriptor=far, lost=str(self._lost)),
+        self._far = far
+        self._launch = launch = Launch(
+            assignment=self._with_line(assignment),
             controller=posix.getpid(),
             sys_path=sys.path,
             argv=sys.argv,
             arguments=list(arguments),
             directory=str(working_directory),
             program=program,
+            waits=waits,
         )
         group: dict[str, Any] = {} if self._interactive else {"setpgroup": 0}
         self._pid = posix.posix_spawn(
@@ -93,6 +99,30 @@ class ChildProcess:
             **group,
         )
         posix.close(far)
+
+    def _with_line(self, assignment: ChildAssignment) -> ChildAssignment:
+        return msgspec.structs.replace(assignment, descriptor=self._far, lost=str(self._lost))
+
+    def begin(self, assignment: ChildAssignment) -> bool:
+        """Let a process begin that waits; return whether it still does.
+
+        :param assignment: may have changed since, but for the hub.
+        """
+        launch = msgspec.structs.replace(
+            self._launch,
+            assignment=self._with_line(assignment),
+            sys_path=sys.path,
+            argv=sys.argv,
+            waits=False,
+        )
+        told = encode(launch).encode("ascii")
+        try:
+            unpatched.write_all(
+                self.descriptor, len(told).to_bytes(boot.LENGTH_BYTES, "big") + told
+            )
+        except OSError:
+            return False
+        return not self.ended()
 
     @property
     def runner(self) -> int:
@@ -115,6 +145,18 @@ class ChildProcess:
         except psutil.Error:
             return []
         return [each.pid for each in children if proc.catches(each.pid, answering.ALIVE_SIGNAL)]
+
+    def run_delays(self) -> dict[int, int]:
+        """Return how long each thread that its tests may wait for has been without a CPU.
+
+        Of the child, of what it has started, and of what traces them: as
+        :func:`.starvation.run_delays` returns it.
+        """
+        runner = self.runner
+        pids = {runner, *proc.descendants(runner)}
+        return starvation.run_delays(
+            pids | {tracer for pid in pids if (tracer := proc.tracer(pid))}
+        )
 
     def _streams(self) -> list[tuple[object, ...]]:
         if self._interactive:
@@ -285,15 +327,15 @@ class ChildProcess:
         begun = False
         while seconds > 0:
             text = proc.read(self._stderr, before)
-            if not begun and on_demand.BEGIN in text:
+            if not begun and dump_limits.BEGIN in text:
                 begun = True
-                seconds += on_demand.MAX_SECONDS
-            if on_demand.END in text:
+                seconds += dump_limits.MAX_SECONDS
+            if dump_limits.END in text:
                 break
             unpatched.wait_readable([], 0.02)
             seconds -= 0.02
-        _, _, alive = proc.read(self._stderr, before).partition(on_demand.BEGIN)
-        return alive.partition(on_demand.END)[0]
+        _, _, alive = proc.read(self._stderr, before).partition(dump_limits.BEGIN)
+        return alive.partition(dump_limits.END)[0]
 
     def kill(self) -> None:
         """End the process, its group and its descendants by SIGKILL, and reap it.
@@ -324,6 +366,13 @@ class ChildProcess:
         if not self._interactive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 posix.killpg(group, signal.SIGKILL)
+
+    def discard(self) -> None:
+        """End a process that waits still, and so has started nothing."""
+        if not self.ended():
+            _kill(self._pid)
+            self._ends_within(_END_SECONDS)
+        self.close()
 
     def close(self) -> None:
         """Release the line, and what was captured."""

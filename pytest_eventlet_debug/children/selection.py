@@ -8,14 +8,17 @@ from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
 
 from pytest_eventlet_debug import pytest_internals
-from pytest_eventlet_debug.assignment import Assignment
 from pytest_eventlet_debug.hubs.ids import add_hub
 from pytest_eventlet_debug.hubs.ids import split_hub
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.assignment import Assignment
 
 
 def register(config: pytest.Config, assignment: Assignment) -> None:

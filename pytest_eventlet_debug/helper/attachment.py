@@ -10,6 +10,7 @@ import time
 
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.strace_process import StraceProcess
 from pytest_eventlet_debug.helper.strace_process import environment
 
@@ -40,6 +41,11 @@ class Attachment:
 
     def version(self, answer: Answer, *, program: str) -> None:
         """Answer with ``words``: the first line that ``strace -V`` prints."""
+        words = self._ask_version(answer, program)
+        if words is not None:
+            answer(words=words)
+
+    def _ask_version(self, answer: Answer, program: str) -> str | None:
         import subprocess  # asked once in a run
 
         try:
@@ -53,19 +59,44 @@ class Attachment:
             )
         except OSError as error:
             answer(f"{program} cannot be run: {error.strerror}")
-            return
+            return None
         with started as process:
             assert process.stdout is not None
             line = _first_line(process.stdout.fileno())
             os.killpg(process.pid, signal.SIGKILL)  # a script's children, too
-        if line is None:
-            answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
-        else:
-            answer(words=line.decode("utf-8", "replace"))
+        if line is not None:
+            return line.decode("utf-8", "replace")
+        answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
+        return None
+
+    def attempt(self, answer: Answer, *, program: str, options: list[str]) -> None:
+        """Attach and detach, and answer as for :meth:`version`; it leaves no file.
+
+        A program that does not say its version is not asked for more.
+        """
+        words = self._ask_version(answer, program)
+        if words is None:
+            return
+        if "version " not in words:
+            answer(words=words)
+            return
+
+        def detach(error: str | None = None, **values: object) -> None:
+            if error is None:
+                self.stop(detached, stay=False)
+            else:
+                answer(error)
+
+        def detached(error: str | None = None, **values: object) -> None:
+            answer(error, words=words)
+
+        self.start(
+            detach, program=program, options=options, path=None, append=False, pin=False, limit=None
+        )
 
     def start(
         self,
-        answer: Answer,
+        answer: Reply,
         *,
         program: str,
         options: list[str],
@@ -108,7 +139,7 @@ class Attachment:
             self._loop, self._tracee, directory, self._give_up, self._complain
         )
 
-    def stop(self, answer: Answer, *, stay: bool) -> None:
+    def stop(self, answer: Reply, *, stay: bool) -> None:
         """Answer once what strace has written is sure to be in the file.
 
         :param stay: leave strace attached, for the next test. The file may be written later, before

@@ -74,6 +74,7 @@ class Capture:
         """Open nothing yet; packets will come through *loop*."""
         self._loop = loop
         self._socket: socket.socket | None = None
+        self._claimed: socket.socket | None = None
         self._recordings: dict[int, _Recording] = {}
         self._endings: dict[bytes, tuple[int, Answer, int]] = {}
         self._block = 0
@@ -82,6 +83,17 @@ class Capture:
         self._interface = ""
         self._linktype = pcapng.LINKTYPE_ETHERNET
         self._loops = True
+
+    def claim(self, answer: Answer, *, interface: str) -> None:
+        """Find out what can be known without a ring, which takes its time; answer as for open."""
+        try:
+            _hardware(interface)
+            if self._socket is None and self._claimed is None:
+                self._claimed = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        except OSError as error:
+            answer(errno=error.errno or errno.EIO, words=str(error))
+        else:
+            answer(errno=0, words="")
 
     def open(self, answer: Answer, *, interface: str, expression: str | None) -> None:
         """Open the socket, unless it is open; answer with ``errno`` 0 or why not.
@@ -174,6 +186,9 @@ class Capture:
         for _, _, alarm in self._endings.values():
             self._loop.cancel(alarm)
         self._endings.clear()
+        if self._claimed is not None:
+            self._claimed.close()
+            self._claimed = None
         if self._socket is not None:
             self._loop.unwatch(self._socket.fileno())
             self._ring.close()
@@ -184,15 +199,14 @@ class Capture:
         if self._socket is not None:
             return
         hardware = _hardware(interface)
-        if hardware not in _LINKTYPES:
-            raise OSError(errno.EAFNOSUPPORT, f"{interface} is no Ethernet")
         self._interface = interface
         self._loops = hardware == _ARPHRD_LOOPBACK
         self._linktype = (
             pcapng.LINKTYPE_RAW if hardware == _ARPHRD_NONE else pcapng.LINKTYPE_ETHERNET
         )
         # Protocol 0 keeps packets of other interfaces out until bind() has named one.
-        packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        packets = self._claimed or socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._claimed = None
         try:
             packets.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
             frames = BLOCKS * BLOCK_BYTES // 2048
@@ -312,16 +326,19 @@ class Capture:
 def _hardware(interface: str) -> int:
     """Return the kind of an interface, an ``ARPHRD_`` number of ``if_arp.h``.
 
-    :raises OSError: there is no such interface.
+    :raises OSError: there is no such interface, or its packets cannot be written down.
     """
     try:
         with open(f"/sys/class/net/{interface}/type") as file:
-            return int(file.read())
+            hardware = int(file.read())
     except (OSError, ValueError):
         # /sys may be that of another network namespace, or not there at all.
         if interface not in [name for _, name in socket.if_nameindex()]:
             raise OSError(errno.ENODEV, f"there is no interface {interface}") from None
         return _ARPHRD_LOOPBACK if interface == "lo" else _ARPHRD_ETHER
+    if hardware not in _LINKTYPES:
+        raise OSError(errno.EAFNOSUPPORT, f"{interface} is no Ethernet")
+    return hardware
 
 
 _FOREVER = 1 << 63

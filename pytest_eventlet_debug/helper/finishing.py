@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence
+import contextlib
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ _END_SECONDS = 1.0
 
 
 class Finishing:
-    """Orders for the finisher, given one at a time; it is started for the first."""
+    """Orders for the finisher, given one at a time; it is started for the first, or before."""
 
     def __init__(self, loop: Loop, libraries: Sequence[str]) -> None:
         """Start nothing yet; events come through *loop*.
@@ -59,6 +60,13 @@ class Finishing:
         self._pattern = pattern
         answer()
 
+    def prepare(self, answer: Answer) -> None:
+        """Start the finisher ahead of the first order, which it takes its time to be ready for."""
+        answer()
+        if not self._pid:
+            with contextlib.suppress(OSError):  # the first order tries again, and says so
+                self._start()
+
     def order(
         self,
         answer: Reply,
@@ -66,7 +74,7 @@ class Finishing:
         directory: str,
         shared: bool,
         ports: list[int] | None,
-        data: bytes,
+        data: bytes = b"",
     ) -> None:
         """Have a test's directory completed soon.
 
@@ -103,6 +111,9 @@ class Finishing:
         """
         self._waiting = answer
         self._spent = self._cpu_time()
+        if self._busy:
+            with contextlib.suppress(OSError):  # only the privileged may take niceness back
+                os.setpriority(os.PRIO_PROCESS, self._pid, os.getpriority(os.PRIO_PROCESS, 0))
         self._loop.cancel(self._alarm)
         self._alarm = self._loop.call_later(PATIENCE_SECONDS, self._be_impatient)
         if not self._busy:
@@ -112,8 +123,11 @@ class Finishing:
         """Give up what is not done, and wait for the end of the process."""
         self._orders.clear()
         self._loop.cancel(self._alarm)
-        if self._pid:
+        if self._pid and self._busy:
             self._terminate()
+        elif self._pid:  # it has no drafts
+            os.kill(self._pid, signal.SIGKILL)
+            self._reap()
 
     def _be_impatient(self) -> None:
         """End a finisher that has used no CPU since, and does not wait for one either."""

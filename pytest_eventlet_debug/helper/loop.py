@@ -88,7 +88,7 @@ class Answer:
 
 
 class Reply(Protocol):
-    """Takes the end of a request, whether or not the test process waits for it."""
+    """Takes the values that were asked for, or a one-line error; whoever waits for them."""
 
     def __call__(self, error: str | None = None, **values: object) -> None: ...
 

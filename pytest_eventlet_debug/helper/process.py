@@ -70,8 +70,10 @@ class HelperProcess:
             "redact": self._finishing.redact,
             "goodbye": self._goodbye,
             "strace-version": self._attachment.version,
+            "strace-try": self._attachment.attempt,
             "strace-start": self._attachment.start,
             "strace-stop": self._attachment.stop,
+            "pcap-claim": self._capture.claim,
             "pcap-open": self._capture.open,
             "pcap-start": self._capture.start,
             "pcap-pause": self._capture.pause,
@@ -79,6 +81,7 @@ class HelperProcess:
             "pcap-stop": self._capture.stop,
             "write": self._write,
             "discard": self._discard,
+            "finish-prepare": self._finishing.prepare,
             "finish": self._finishing.order,
             "finish-wait": self._finishing.wait,
         }
@@ -157,7 +160,7 @@ class HelperProcess:
     def _hello(self, answer: Answer) -> None:
         answer(pid=os.getpid())
 
-    def _write(self, answer: Reply, *, path: str, data: bytes) -> None:
+    def _write(self, answer: Reply, *, path: str, data: bytes = b"") -> None:
         try:
             files.write(path, data)
         except OSError as error:
@@ -222,7 +225,7 @@ def main(control: str, tracee: str, *libraries: str) -> None:
     control_fd = int(control)
     os.setsid()
     if os.fork():
-        os._exit(0)  # whoever started us waits for this process, not for the helper
+        os._exit(0)  # the leader of a session could get a terminal
     os.chdir("/")
     os.umask(0o077)  # what strace and the finisher write is for their owner alone
     # Whatever else was inheritable is somebody's pipe: `pytest | cat` must end.

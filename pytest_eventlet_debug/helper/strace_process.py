@@ -17,8 +17,8 @@ import signal
 
 from pytest_eventlet_debug.helper import trace_piece
 from pytest_eventlet_debug.helper.fate import fate
-from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.trace_piece import TracePiece
 
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
@@ -79,7 +79,7 @@ class StraceProcess:
         self._piece: TracePiece | None = None
         self._pieces = 0
         self._look_alarm: int | None = None
-        self._answer: Answer | None = None
+        self._answer: Reply | None = None
         self._attached = False
         self._terminated = False
         self._killed = False
@@ -109,7 +109,7 @@ class StraceProcess:
         self._pieces += 1
         self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
 
-    def attach(self, answer: Answer, program: str, options: list[str], pin: bool) -> None:
+    def attach(self, answer: Reply, program: str, options: list[str], pin: bool) -> None:
         """Start strace, and answer when it is attached."""
         self._answer = answer
         self._many = "-ff" in options
@@ -148,7 +148,7 @@ class StraceProcess:
         self._loop.watch(self._end, self._ended)
         self._alarm = self._loop.call_later(ATTACH_SECONDS, self._late)
 
-    def rest(self, answer: Answer) -> bool:
+    def rest(self, answer: Reply) -> bool:
         """End a piece, answer, and stay attached.
 
         :return: ``False`` where :meth:`detach` has to be called; nothing is done then.
@@ -197,7 +197,7 @@ class StraceProcess:
         else:
             self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
 
-    def detach(self, answer: Answer) -> None:
+    def detach(self, answer: Reply) -> None:
         """End strace, and answer when all it wrote is in the file."""
         if self._has_ended():
             self.close()

@@ -1,28 +1,32 @@
-"""How every test of a run ends, noted from the reports as they come by."""
+"""How every test of a run ends, noted from the reports as they come by.
+
+What only tests that fail need is imported with the first that does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import dataclasses
 from functools import cached_property
+from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import pytest
 
 from pytest_eventlet_debug.hubs.ids import split_hub
 from pytest_eventlet_debug.outcomes.categories import category_of
-from pytest_eventlet_debug.outcomes.cause import Cause
-from pytest_eventlet_debug.outcomes.cause import cause_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
-from pytest_eventlet_debug.outcomes.texts import Texts
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.outcomes.cause import Cause
+    from pytest_eventlet_debug.outcomes.texts import Texts
 
 Key = tuple[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """How a test ended when it ran once.
 
     :param nodeid: with the hub.
@@ -38,8 +42,7 @@ class Attempt:
     directory: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Uncollected:
+class Uncollected(NamedTuple):
     """Why a module gave no tests: it was skipped, or could not be imported."""
 
     outcome: Outcome
@@ -98,18 +101,27 @@ class Gathering:
             self._causes.pop(nodeid, None)
             self._texts.pop(nodeid, None)
         elif not report.passed:
-            self._causes.setdefault(nodeid, cause_of(report))
-            self._texts.setdefault(nodeid, Texts()).take(report)
+            self._take_failure(nodeid, report)
         self._directories.update(
             (nodeid, str(value))
             for name, value in report.user_properties
             if name == DIRECTORY_PROPERTY
         )
 
+    def _take_failure(self, nodeid: str, report: pytest.TestReport) -> None:
+        from pytest_eventlet_debug.outcomes.cause import cause_of
+        from pytest_eventlet_debug.outcomes.texts import Texts
+
+        self._causes.setdefault(nodeid, cause_of(report))
+        self._texts.setdefault(nodeid, Texts()).take(report)
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a module without tests."""
         if report.passed:
             return
+        from pytest_eventlet_debug.outcomes.cause import cause_of
+        from pytest_eventlet_debug.outcomes.texts import Texts
+
         texts = Texts()
         texts.take(report)
         outcome: Outcome = "error" if report.failed else "skipped"
@@ -144,6 +156,8 @@ class Gathering:
 
     def texts(self, nodeid: str) -> Texts:
         """Return what pytest said of a test that did not pass, and what it printed."""
+        from pytest_eventlet_debug.outcomes.texts import Texts
+
         return self._texts.get(nodeid) or Texts()
 
     def attempt(self, nodeid: str) -> Attempt:

@@ -1,4 +1,4 @@
-"""Which engine serves here."""
+"""Which engine serves here; only that one is imported."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pytest_eventlet_debug.profiling.clock import ClockName
 from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
-from pytest_eventlet_debug.profiling.fallback import FallbackEngine
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
-from pytest_eventlet_debug.profiling.plain import PlainEngine
 
 
 def make_engine(name: EngineName = "greenlet", clock: ClockName = "run") -> Engine:
@@ -30,9 +28,15 @@ def engine_kind(name: EngineName) -> Callable[[Clock], Engine]:
     The engine in C rests on details of CPython, and so on a trial, once in a process.
     """
     if name == "plain":
+        from pytest_eventlet_debug.profiling.plain import PlainEngine
+
         return PlainEngine
     native = native_engine()
-    return FallbackEngine if native is None or trial.trouble(native) else native
+    if native is not None and not trial.trouble(native):
+        return native
+    from pytest_eventlet_debug.profiling.fallback import FallbackEngine
+
+    return FallbackEngine
 
 
 def trouble_of_native() -> str:

@@ -48,8 +48,8 @@ from pytest_eventlet_debug.recordings.findings import stalls
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.protocol import About
-from pytest_eventlet_debug.recordings.findings.tally import Tally
 from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.recordings.marks import own_place
 from pytest_eventlet_debug.recordings.own_thread import without_own_thread
@@ -147,17 +147,6 @@ def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Findin
     """Say of findings which test they are about."""
     for finding in findings:
         yield finding if test is None else replace(finding, nodeid=test.nodeid, hub=test.hub)
-
-
-def findings_of(directory: Path) -> findings_file.Findings | None:
-    """Return what was found in the recordings of a test, now if that was not completed.
-
-    :return: ``None`` for a test without a trace.
-    """
-    read = findings_file.read(directory)
-    if read is None and (directory / STRACE_FILE).exists():
-        return find(directory)
-    return read
 
 
 def find(directory: Path, most: int | None = None) -> findings_file.Findings:

@@ -14,15 +14,16 @@ from collections.abc import Sequence
 import json
 from pathlib import Path
 import re
+from typing import TYPE_CHECKING
 from typing import Any
 import zlib
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
-from pytest_eventlet_debug.recordings import flame_graph
-from pytest_eventlet_debug.recordings import story
-from pytest_eventlet_debug.recordings.timeline import Row
-from pytest_eventlet_debug.recordings.timeline import Timeline
 from pytest_eventlet_debug.system import files
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.recordings.timeline import Row
+    from pytest_eventlet_debug.recordings.timeline import Timeline
 
 PART_FILE = "report.js"
 
@@ -58,6 +59,8 @@ def write(directory: Path, timeline: Timeline, path: Path | None = None) -> None
     :param path: the file, by default the one there.
     :raises OSError: it cannot be written.
     """
+    from pytest_eventlet_debug.recordings import flame_graph  # most parts are the finisher's
+
     data = {**_columns(timeline), "flames": flame_graph.read(directory / PROFILE_FILE)}
     files.replace(path or directory / PART_FILE, script(data).encode("ascii"))
 
@@ -74,6 +77,8 @@ def _columns(timeline: Timeline) -> dict[str, Any]:
 
 def _folded(rows: Sequence[Row]) -> dict[str, Any]:
     """Return which rows the timeline leaves out at first, and its imports by their first call's."""
+    from pytest_eventlet_debug.recordings import story
+
     told = story.told(rows)
     return {
         "untold": [int(n not in told) for n in range(len(rows))],

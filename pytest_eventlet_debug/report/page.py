@@ -6,10 +6,12 @@ of its own, loaded when that test is opened.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import functools
 import hashlib
 from importlib import resources
 import os
@@ -31,7 +33,6 @@ from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.report_part import PART_FILE
-from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
 from pytest_eventlet_debug.report.results import Section
@@ -66,21 +67,38 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
     if _check_ours(page, data):
         for old in data.glob("test-*.js"):
             old.unlink()
-    # What tests sent and received is nobody else's business.
-    _make(folder)
-    # First of all, so that what is there is known as ours if this is interrupted.
-    title = _title(runs)
-    _write(page, _shell(title).encode("utf-8", "backslashreplace"))
-    _make(data)
-    _copy_assets(data)
+    title = _title(run.facts.rootdir for run in runs)
+    _lay_out(title, page, data)
     matrix = {"title": title, **_Writer(runs, folder).write()}
     _write(data / "run.js", report_part.script(matrix).encode("ascii"))
     return page
 
 
-def _title(runs: Sequence[Run]) -> str:
-    names = dict.fromkeys(Path(run.facts.rootdir).name or "tests" for run in runs)
-    return ", ".join(names)
+def prepare(rootdir: str, folder: Path) -> None:
+    """Write what the report on a run has in common with all others, before the run has ended.
+
+    :raises ReportError: as :func:`write_report` does.
+    :raises OSError: a file cannot be written.
+    """
+    page, data = folder / PAGE_FILE, folder / DATA_FOLDER
+    _check_ours(page, data)
+    _lay_out(_title([rootdir]), page, data)
+
+
+def _title(rootdirs: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(Path(each).name or "tests" for each in rootdirs))
+
+
+def _lay_out(title: str, page: Path, data: Path) -> None:
+    """Write the page and what it loads, but for the data."""
+    # What tests sent and received is nobody else's business.
+    _make(page.parent)
+    # First of all, so that what is there is known as ours if this is interrupted.
+    _copy(_shell(title).encode("utf-8", "backslashreplace"), page)
+    _make(data)
+    for path in _static().rglob("*"):
+        if path.suffix in (".js", ".css"):
+            _copy(path.read_bytes(), data / path.name)
 
 
 def _check_ours(page: Path, data: Path) -> bool:
@@ -103,10 +121,13 @@ def _static() -> Path:
     return Path(str(resources.files(__package__))) / "static"
 
 
-def _copy_assets(data: Path) -> None:
-    for path in _static().rglob("*"):
-        if path.suffix in (".js", ".css"):
-            _write(data / path.name, path.read_bytes())
+def _copy(asset: bytes, path: Path) -> None:
+    """Write a file, unless it is there; to replace one takes longer than to make one."""
+    if not files.is_there(path):
+        with open(files.create(os.path.realpath(path)), "wb") as file:
+            file.write(asset)
+    elif path.is_symlink() or path.read_bytes() != asset:
+        _write(path, asset)
 
 
 def _make(folder: Path) -> None:
@@ -119,6 +140,7 @@ def _write(path: Path, data: bytes) -> None:
     files.replace(Path(os.path.realpath(path.parent), path.name), data)
 
 
+@functools.cache
 def _shell(title: str) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__), autoescape=True, undefined=jinja2.StrictUndefined
@@ -225,6 +247,10 @@ class _Writer:
         if made:
             shutil.copyfile(part, self._folder / here)
         else:
+            from pytest_eventlet_debug.recordings.timeline import (
+                read_timeline,  # the finisher's work
+            )
+
             report_part.write(directory, read_timeline(directory), self._folder / here)
         return {"block": name, "script": here}
 

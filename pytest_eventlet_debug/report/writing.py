@@ -5,6 +5,7 @@ What that takes is imported then: nothing of it may delay the first test.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Iterator
 import contextlib
 from functools import cached_property
@@ -16,6 +17,7 @@ import pytest
 from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.report.results import Results
@@ -41,13 +43,33 @@ class ReportWriter:
         self._lines: list[str] = []
         self._pid = unpatched.getpid()
 
-    # After all that judges the run, and after RunEnd, which completes run.json.
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        if unpatched.getpid() != self._pid:
-            return  # in a fork, which would read its own trace for as long as it writes it
-        if not self._gathering.any:
-            return  # --collect-only, or a usage error
+    # Before the last recordings are waited for; and after all that judges the run and RunEnd, which
+    # completes run.json, but before the terminal's wrapper shows the summary.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        is_wanted = self._is_wanted
+        with collector_paused():  # the process is about to end
+            if is_wanted:
+                self._prepare()
+        result = yield
+        with collector_paused():
+            if is_wanted:
+                self._write()
+        return result
+
+    @property
+    def _is_wanted(self) -> bool:
+        # In a fork it would read its own trace for as long as it writes that. Without tests there
+        # was --collect-only, or a usage error.
+        return unpatched.getpid() == self._pid and self._gathering.any
+
+    def _prepare(self) -> None:
+        # What fails now fails again, and is reported then.
+        with contextlib.suppress(Exception):
+            if self._has_recorded():
+                _prepare_report(str(self._config.rootpath), self._settings.artifacts)
+
+    def _write(self) -> None:
         directory = self._settings.artifacts if self._has_recorded() else None
         summary = self._settings.summary_file
         if directory is not None:
@@ -102,6 +124,12 @@ class ReportWriter:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for line in self._lines:
             terminalreporter.line(line)
+
+
+def _prepare_report(rootdir: str, directory: Path) -> None:
+    from pytest_eventlet_debug.report import page
+
+    page.prepare(rootdir, directory)
 
 
 def _write_report(gathered: Results, directory: Path) -> Path:

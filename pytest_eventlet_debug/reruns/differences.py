@@ -111,10 +111,12 @@ class HubDifferences:
         directory = attempt.directory or self._gathering.traced.get(attempt.nodeid)
         if not directory:
             return ()
-        from pytest_eventlet_debug.recordings import finisher  # only where something is recorded
-        from pytest_eventlet_debug.recordings.findings import text
+        from pytest_eventlet_debug.recordings.findings import (
+            text,  # only where something is recorded
+        )
+        from pytest_eventlet_debug.recordings.found import findings_of
 
-        read = finisher.findings_of(Path(directory))
+        read = findings_of(Path(directory))
         return [text.line(finding) for finding in read.findings] if read is not None else ()
 
     def _compare(self) -> Comparison | None:

@@ -59,8 +59,6 @@ def of_judged(
     """
     if judgement.kind == "same":
         return None
-    from pytest_eventlet_debug.reruns.costs import parting  # not before all tests are over
-
     reason = _skip_for_hub(attempts)
     if reason is not None:
         return Verdict(test, "by design", reasons=(reason,))
@@ -74,13 +72,23 @@ def of_judged(
         judgement.kind,
         judgement.hubs,
         tuple(_reasons(attempts, findings)),
-        tuple(parting(ran)),
+        _parting(ran),
     )
+
+
+def _parting(ran: Mapping[str, str]) -> tuple[str, ...]:
+    if len(ran) < 2:
+        return ()
+    from pytest_eventlet_debug.reruns.costs import parting  # reads traces
+
+    return tuple(parting(ran))
 
 
 def of_alike(test: str, recordings: Mapping[str, str]) -> Verdict | None:
     """Return what to tell of a test that ends alike on all hubs: what it costs, if that differs."""
-    from pytest_eventlet_debug.reruns.costs import costs  # not before all tests are over
+    if len(recordings) < 2:
+        return None
+    from pytest_eventlet_debug.reruns.costs import costs  # reads traces
 
     found = tuple(costs(recordings))
     return Verdict(test, "costs more", reasons=found) if found else None

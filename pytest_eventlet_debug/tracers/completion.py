@@ -7,7 +7,6 @@ from collections.abc import Callable
 import os
 
 from pytest_eventlet_debug.artifacts import TestArtifacts
-from pytest_eventlet_debug.recordings.findings import stalls
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import TracerError
@@ -38,6 +37,8 @@ class Completion:
         """
         helper = self._helper()
         if helper is None:
+            from pytest_eventlet_debug.recordings.findings import stalls  # slow to import
+
             test.save()
             stalls.complete(test.directory)
             return
@@ -72,6 +73,12 @@ class Completion:
             if test.directory.exists():
                 test.save()
         self._handed_over.clear()
+
+    def close(self) -> None:
+        """Let the helper end while the rest of the run is done."""
+        helper = self._helper()
+        if helper is not None:
+            helper.begin_close()
 
     def wait(self) -> list[str]:
         """Wait until all is completed; return what could not be, a line each."""

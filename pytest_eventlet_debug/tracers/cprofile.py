@@ -77,11 +77,17 @@ class CProfile:
         """Python's version, whose standard library the profiler belongs to."""
         return _VERSION
 
+    def warm_up(self, *, trial: bool) -> None:
+        """Do nothing."""
+
     def check(self) -> None:
         """Find out whether the results can be written.
 
         :raises TracerUnavailable: never; a profiler is everywhere.
         """
+
+    def confirm(self) -> None:
+        """Do nothing."""
 
     def start(self, recording: Recording) -> None:
         """Profile from this moment on.

@@ -2,8 +2,8 @@
 
 The helper owns what must not show in a test: strace and the packet capture are its
 children and its descriptors, not the test's. It is started before user code runs, and
-it is no child of the test process (double fork): no SIGCHLD, nothing for ``os.wait()``
-to find. Its other side is :mod:`pytest_eventlet_debug.helper.process`.
+it is no child of the test process, but of a shell that has ended: no SIGCHLD, nothing for
+``os.wait()`` to find. Its other side is :mod:`pytest_eventlet_debug.helper.process`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _END_SECONDS = 1.0
 
 #: What the finisher imports.
 _LIBRARIES = ("msgspec", "pyprof2calltree")
+#: Starts the program that follows and ends, so that the program is no child of who asked.
+_IN_BACKGROUND = ("/bin/sh", "-c", '"$@" &', "sh")
 
 _GIVEN_UP = "neither strace nor packets are recorded from here on"
 
@@ -69,13 +71,17 @@ class Helper:
         os.register_at_fork(after_in_child=self._forked)
         self._inode = posix.fstat(connection.fileno()).st_ino
         self._sequence = 0
+        self._begun: set[int] = set()
+        self._answers: dict[int, tuple[str | None, object]] = {}
+        self._hello = 0
+        self._goodbye: int | None = None
         self._pid = 0
         self._group = 0
         self._given_up = ""
 
     @classmethod
     def start(cls) -> Helper:
-        """Start a helper for this process and wait until it answers.
+        """Start a helper for this process, which gets ready while this one goes on.
 
         :raises TracerUnavailable: not on Linux.
         :raises TracerError: it cannot be started.
@@ -98,7 +104,11 @@ class Helper:
         posix.set_inheritable(theirs.fileno(), True)
         try:
             command = helper_command(theirs.fileno(), posix.getpid(), _library_directories())
-            unpatched.run(command, unpatched.environment())
+            # The shell is gone at once; an interpreter that forks would take its time to start.
+            try:
+                unpatched.run([*_IN_BACKGROUND, *command], unpatched.environment())
+            except FileNotFoundError:  # no shell: it forks itself
+                unpatched.run(command, unpatched.environment())
         finally:
             theirs.close()
         fd = unpatched.move_up(ours.detach())
@@ -107,14 +117,7 @@ class Helper:
             # The kernel's own timeout: settimeout() would add a poll() to each call.
             connection.setsockopt(_socket.SOL_SOCKET, option, _pack("ll", ANSWER_SECONDS, 0))
         helper = cls(connection)
-        try:
-            pid = helper.request("hello")["pid"]
-        except BaseException:
-            connection.close()
-            raise
-        assert isinstance(pid, int)
-        helper._pid = pid
-        helper._group = posix.getpgid(pid)
+        helper._hello = helper.begin("hello")  # answered first of all
         return helper
 
     def _forked(self) -> None:
@@ -122,7 +125,12 @@ class Helper:
 
     @property
     def pid(self) -> int:
-        """The helper's process id; what ``PR_SET_PTRACER`` wants."""
+        """The helper's process id; what ``PR_SET_PTRACER`` wants.
+
+        :raises TracerError: it has not come to life.
+        """
+        if not self._pid:
+            self.end(self._hello)
         return self._pid
 
     @property
@@ -143,12 +151,44 @@ class Helper:
             and is ended; every further request is refused with the same words.
         :raises TracerError: it says no; also in a fork of the process that started it.
         """
+        return self._receive(self._send(command, arguments))
+
+    def begin(self, command: str, **arguments: object) -> int:
+        """Ask the helper for one thing without waiting for it.
+
+        :return: what :meth:`end` takes.
+        :raises TracerError: as :meth:`request` does.
+        """
+        sequence = self._send(command, arguments)
+        self._begun.add(sequence)
+        return sequence
+
+    def end(self, sequence: int) -> dict[str, object]:
+        """Return the answer to a request that was begun.
+
+        :raises TracerError: as :meth:`request` does.
+        """
+        try:
+            return self._receive(sequence)
+        finally:
+            self._begun.discard(sequence)
+
+    def _send(self, command: str, arguments: dict[str, object]) -> int:
+        self._be_usable()
+        if self._goodbye is not None:
+            raise TracerError(f"{command} comes too late: the tracing helper is at its end")
         self._sequence += 1
-        sequence = self._sequence
-        message = _message(sequence, command, arguments)
-        with self._talking():
+        message = _message(self._sequence, command, arguments)
+        with self._losing():
             self._connection.send(message, _socket.MSG_NOSIGNAL)
-            error, values = self._answer_to(sequence)
+        return self._sequence
+
+    def _receive(self, sequence: int) -> dict[str, object]:
+        if sequence not in self._answers:
+            self._be_usable()
+            with self._losing():
+                self._wait_for(sequence)
+        error, values = self._answers.pop(sequence)
         if error is not None:
             raise TracerError(error)
         assert isinstance(values, dict)
@@ -164,15 +204,16 @@ class Helper:
         :raises OSError: there is no memory or no descriptor for long data.
         """
         message = _message(NO_ANSWER, command, arguments)
+        self._be_usable()
         if len(message) + 1 + len(data) <= MESSAGE_BYTES:
-            with self._talking():
+            with self._losing():
                 self._connection.send(message + b"\0" + data, _socket.MSG_NOSIGNAL)
             return
         fd = posix.memfd_create("eventlet-debug", posix.MFD_CLOEXEC)
         try:
             unpatched.write_all(fd, data)
             rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _pack("i", fd))]
-            with self._talking():
+            with self._losing():
                 self._connection.sendmsg([message], rights, _socket.MSG_NOSIGNAL)
         finally:
             posix.close(fd)
@@ -185,9 +226,11 @@ class Helper:
         """
         self.post("write", data, path=path)
 
-    @contextlib.contextmanager
-    def _talking(self) -> Iterator[None]:
-        """Use the connection, and give the helper up where that fails."""
+    def _be_usable(self) -> None:
+        """See to it that the helper can be talked to, as far as that is known.
+
+        :raises TracerError: it cannot.
+        """
         if self._is_fork:
             raise TracerError(
                 f"process {posix.getpid()} is a fork of the test process {self._owner}: "
@@ -197,6 +240,10 @@ class Helper:
             raise HelperGoneError(self._given_up)
         if not self._is_connected():
             raise self._lose_connection()
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Give the helper up where talking to it fails."""
         try:
             yield
         except BlockingIOError:
@@ -206,16 +253,21 @@ class Helper:
             self._end_group()  # strace may still be there
             raise self._give_up("was killed or has crashed") from failure
 
-    def _answer_to(self, sequence: int) -> tuple[str | None, object]:
-        """Return the error and the values of the answer to a request."""
+    def _wait_for(self, sequence: int) -> None:
+        """Receive answers until that to a request has come."""
         while True:
             answer = self._connection.recv(MESSAGE_BYTES)
             if not answer:
                 raise ConnectionResetError("end of file")
             answered, error, values = _decode(answer.decode("ascii"))
-            # An older one belongs to a request that a signal handler's exception ended.
+            # Any other belongs to a request that a signal handler's exception ended.
+            if answered == sequence or answered in self._begun:
+                self._answers[answered] = (error, values)
+            if answered == self._hello:
+                self._pid = values["pid"]
+                self._group = posix.getpgid(self._pid)
             if answered == sequence:
-                return error, values
+                return
 
     def _is_connected(self) -> bool:
         """Say whether the descriptor is still ours, which a test may close or reuse."""
@@ -235,7 +287,8 @@ class Helper:
         return HelperGoneError(self._given_up)
 
     def _give_up(self, fate: str) -> HelperGoneError:
-        self._given_up = f"the tracing helper (process {self._pid}) {fate}; {_GIVEN_UP}"
+        process = f" (process {self._pid})" if self._pid else ""
+        self._given_up = f"the tracing helper{process} {fate}; {_GIVEN_UP}"
         return HelperGoneError(self._given_up)
 
     def _end_group(self) -> None:
@@ -257,11 +310,22 @@ class Helper:
                 posix.killpg(group, 0)
             posix.killpg(group, signal.SIGKILL)
 
+    def begin_close(self) -> None:
+        """Let the helper end, with everything it started, while this process does other things.
+
+        Nothing can be asked of it after that.
+        """
+        is_own = not self._is_fork and self._connection.fileno() >= 0
+        if self._goodbye is None and is_own:
+            with Shield():
+                self._goodbye = self.begin("goodbye")
+
     def close(self) -> None:
         """Let the helper end, with everything it started; do nothing if it has."""
-        if not self._is_fork and self._connection.fileno() >= 0:
+        self.begin_close()
+        if self._goodbye is not None and self._connection.fileno() >= 0:
             with Shield():
-                self.request("goodbye")
+                self.end(self._goodbye)
         self._connection.close()
 
 

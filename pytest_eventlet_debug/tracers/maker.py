@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import importlib
 from typing import Protocol
 from typing import cast
@@ -35,11 +36,25 @@ class TracerMaker:
         self._settings = settings
         self._start_helper = start_helper
         self._checked: dict[str, TracerError | None] = {}
+        self._warm: list[Tracer] = []
 
     def prepare(self) -> None:
         """Prepare this process for the tracers asked for, before the user's code runs."""
         for kind in self._settings.tracers:
             _load(kind).prepare(self._settings)
+
+    def warm_up(self, *, trial: bool) -> None:
+        """Begin what tracers need time for, while this process goes on.
+
+        :param trial: whether :meth:`check_all` will be called.
+        """
+        # What fails now fails again when somebody waits for it, and is reported then.
+        with contextlib.suppress(TracerError):
+            self._warm = self.make_all()
+        # strace has its answer sooner before a capture's ring is allocated.
+        for tracer in reversed(self._warm):
+            with contextlib.suppress(TracerError):
+                tracer.warm_up(trial=trial)
 
     def make(self, kind: TracerKind) -> Tracer:
         """Return a new tracer.
@@ -71,16 +86,28 @@ class TracerMaker:
         :raises TracerError: one of them does not work here.
         """
         versions = []
-        for kind, tracer in zip(self._settings.tracers, self.make_all(), strict=True):
+        self._warm = self._warm or self.make_all()
+        for kind, tracer in zip(self._settings.tracers, self._warm, strict=True):
             tracer.check()
             versions.append(f"{kind.name} {tracer.version}")
         return versions
+
+    def confirm_all(self) -> None:
+        """Wait for what could not be said at once of the tracers that were tried.
+
+        :raises TracerError: one of them does not work here.
+        """
+        warm, self._warm = self._warm, []
+        for tracer in warm:
+            tracer.confirm()
 
     def _check_once(self, kind: TracerKind) -> None:
         if kind.name not in self._checked:
             self._checked[kind.name] = None
             try:
-                self.make(kind).check()
+                tracer = self.make(kind)
+                tracer.check()
+                tracer.confirm()
             except TracerError as error:
                 self._checked[kind.name] = error
         known = self._checked[kind.name]

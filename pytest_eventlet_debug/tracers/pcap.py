@@ -63,18 +63,45 @@ class Pcap:
         self._recording: Recording | None = None
         self._number = 0
         self._keys = 0
+        self._claimed: int | None = None
+        self._opened: int | None = None
 
     @property
     def version(self) -> str:
         """The kernel's release: its packet sockets do the work."""
         return posix.uname().release
 
+    def warm_up(self, *, trial: bool) -> None:
+        """Have the helper open its packet socket; to allocate the ring can take 0.2 s."""
+        request = self._helper.begin
+        if trial:
+            self._claimed = request("pcap-claim", interface=self._interface)
+        self._opened = request("pcap-open", interface=self._interface, expression=self._expression)
+
     def check(self) -> None:
-        """Open the packet socket, or say why that cannot be.
+        """Find out whether packets can be captured; where there is a filter, open the socket.
 
         :raises TracerUnavailable: no packet can be captured on this machine.
         """
-        check(self._helper, self._interface, self._expression)
+        if self._opened is None:
+            self.warm_up(trial=True)
+        if self._claimed is not None:
+            claimed, self._claimed = self._claimed, None
+            self._judge(claimed)
+        if self._expression is not None:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """See to it that the packet socket is open.
+
+        :raises TracerUnavailable: it cannot be opened.
+        """
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            self._judge(opened)
+
+    def _judge(self, request: int) -> None:
+        judge(self._helper.end(request), self._interface, self._expression)
 
     def start(self, recording: Recording) -> None:
         """Record from this moment on."""
@@ -161,12 +188,11 @@ def make(settings: Settings, start_helper: Callable[[], Helper]) -> Pcap:
     return Pcap(start_helper(), settings.value(PCAP_INTERFACE), settings.value(PCAP_FILTER))
 
 
-def check(helper: Helper, interface: str = INTERFACE, expression: str | None = None) -> None:
-    """Let *helper* open its packet socket, to be used from then on.
+def judge(answer: dict[str, object], interface: str, expression: str | None) -> None:
+    """Judge what the helper says of opening its packet socket.
 
     :raises TracerUnavailable: it cannot be opened; says why and what to do.
     """
-    answer = helper.request("pcap-open", interface=interface, expression=expression)
     reason, words = answer["errno"], answer["words"]
     if not reason:
         return

@@ -72,10 +72,23 @@ class Tracer(Protocol):
     def default_phases(self) -> frozenset[Phase]:
         """The phases recorded unless ``--eventlet-phases`` says otherwise."""
 
+    def warm_up(self, *, trial: bool) -> None:
+        """Begin what takes its time and need not be waited for; do nothing if there is nothing.
+
+        :param trial: whether :meth:`check` will be called.
+        :raises TracerError: that fails already; :meth:`check` will say so, too.
+        """
+
     def check(self) -> None:
-        """Find out whether it works here, before the first test.
+        """Find out whether it works here, before the user's tests are collected.
 
         :raises TracerUnavailable: it does not; the message says why and what to do.
+        """
+
+    def confirm(self) -> None:
+        """Wait for what :meth:`check` could not say yet, before the first test.
+
+        :raises TracerUnavailable: as :meth:`check` does.
         """
 
     def start(self, recording: Recording) -> None: ...

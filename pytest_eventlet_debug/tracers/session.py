@@ -318,6 +318,7 @@ class TracerSession:
                 # It is no line of code that this is about.
                 where = str(self._settings.artifacts)
                 _warn_explicit(EventletDebugWarning(problem), None, where, 0)
+        self._completion.close()
 
     def pytest_unconfigure(self) -> None:
         self._close()

@@ -91,6 +91,7 @@ class Strace:
         self._limit = limit
         self._lines = lines
         self._version = ""
+        self._trial: Trial | None = None
         self._program = ""
         self._recording: Recording | None = None
         self._started_ns = 0
@@ -111,12 +112,21 @@ class Strace:
             self._version = _version(str(words))
         return self._version
 
+    def warm_up(self, *, trial: bool) -> None:
+        """Begin to find out whether strace can trace this process."""
+        if trial:
+            self._trial = Trial(self._helper, self._extra_args)
+
     def check(self) -> None:
         """Find out whether strace can trace this process, with these options.
 
         :raises TracerUnavailable: it cannot; the message says why and what to do.
         """
-        self._version = check(self._helper, self._extra_args)
+        trial, self._trial = self._trial or Trial(self._helper, self._extra_args), None
+        self._version = trial.end()
+
+    def confirm(self) -> None:
+        """Do nothing: all is known."""
 
     def start(self, recording: Recording) -> None:
         """Attach; every system call that follows is recorded."""
@@ -261,55 +271,72 @@ def _marks_lines(settings: Settings) -> bool:
     return settings.value(STRACE_LINES) == "on" and not alone
 
 
-def check(helper: Helper, extra_args: Sequence[str] = ()) -> str:
-    """Find out before the first test whether strace can trace this process.
+class Trial:
+    """Finds out before the first test whether strace can trace this process.
 
-    It ends with a trial: the helper attaches strace, with *extra_args*, and detaches it.
-
-    :return: strace's version, such as ``6.1``.
-    :raises TracerUnavailable: it cannot; the message names the cause and the remedy.
+    The helper attaches strace to it and detaches it, while this process goes on if it may.
     """
-    program = _find()
-    status = _status()
-    tracer = int(status.get("TracerPid", "0"))
-    if tracer:
-        raise TracerUnavailable(
-            f"strace cannot trace this process: {_command(tracer)} (process {tracer}) "
-            "traces it already, and a process can have only one tracer; run without it"
+
+    def __init__(self, helper: Helper, extra_args: Sequence[str] = ()) -> None:
+        """Begin.
+
+        :param extra_args: options for strace, after ours.
+        :raises TracerUnavailable: it cannot; the message names the cause and the remedy.
+        """
+        self._helper = helper
+        self._extra_args = extra_args
+        self._program = _find()
+        self._status = _status()
+        tracer = int(self._status.get("TracerPid", "0"))
+        if tracer:
+            raise TracerUnavailable(
+                f"strace cannot trace this process: {_command(tracer)} (process {tracer}) "
+                "traces it already, and a process can have only one tracer; run without it"
+            )
+        self._privileged = bool(int(self._status.get("CapEff", "0"), 16) >> _CAP_SYS_PTRACE & 1)
+        self._scope = _ptrace_scope()
+        if self._scope == 3:
+            raise TracerUnavailable(
+                "strace cannot trace any process: kernel.yama.ptrace_scope is 3, which stays "
+                "until the next boot; set it to 1 in /etc/sysctl.d and reboot"
+            )
+        if self._scope == 2 and not self._privileged:
+            raise TracerUnavailable(
+                "strace may only be used by root here: kernel.yama.ptrace_scope is 2; "
+                "run as root, or `sysctl kernel.yama.ptrace_scope=1`"
+            )
+        self._request: int | None = None
+        # Elsewhere the helper must be allowed to first, and has yet to say which process it is.
+        if self._privileged or not self._scope:
+            self._request = self._begin()
+
+    def _begin(self) -> int:
+        # The user's code may run meanwhile. Its children stay untraced, for what is traced
+        # gets no privileges from the file that it executes.
+        options = [option for option in OPTIONS if option != "-f"]
+        return self._helper.begin(
+            "strace-try",
+            program=self._program,
+            options=[*options, *keep_marks(self._extra_args)],
         )
-    privileged = bool(int(status.get("CapEff", "0"), 16) >> _CAP_SYS_PTRACE & 1)
-    scope = _ptrace_scope()
-    if scope == 3:
-        raise TracerUnavailable(
-            "strace cannot trace any process: kernel.yama.ptrace_scope is 3, which stays "
-            "until the next boot; set it to 1 in /etc/sysctl.d and reboot"
-        )
-    if scope == 2 and not privileged:
-        raise TracerUnavailable(
-            "strace may only be used by root here: kernel.yama.ptrace_scope is 2; "
-            "run as root, or `sysctl kernel.yama.ptrace_scope=1`"
-        )
-    _allow(helper)
-    try:
-        version = _version(str(helper.request("strace-version", program=program)["words"]))
-        helper.request(
-            "strace-start",
-            program=program,
-            options=[*OPTIONS, *keep_marks(extra_args)],
-            path=None,
-            append=False,
-            pin=False,
-            limit=None,
-        )
-        helper.request("strace-stop", stay=False)
-    except TracerUnavailable:
-        raise
-    except TracerError as error:
-        cause = _cause(str(error), status, scope, privileged)
-        if not cause and extra_args:
-            cause = f"the options given for it are {' '.join(extra_args)}"
-        raise TracerUnavailable(f"{error}; {cause}" if cause else str(error)) from error
-    return version
+
+    def end(self) -> str:
+        """Return strace's version, such as ``6.1``.
+
+        :raises TracerUnavailable: it cannot trace; the message names the cause and the remedy.
+        """
+        try:
+            if self._request is None:
+                _allow(self._helper)
+                self._request = self._begin()
+            return _version(str(self._helper.end(self._request)["words"]))
+        except TracerUnavailable:
+            raise
+        except TracerError as error:
+            cause = _cause(str(error), self._status, self._scope, self._privileged)
+            if not cause and self._extra_args:
+                cause = f"the options given for it are {' '.join(self._extra_args)}"
+            raise TracerUnavailable(f"{error}; {cause}" if cause else str(error)) from error
 
 
 def keep_marks(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+from programs import others_on
 import pytest
 
 HUBS = ("epolls", "asyncio")
@@ -422,3 +423,24 @@ def test_a_value_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "ERROR: --eventlet-leaks: 'all' must be warn or fail" in run(
         tmp_path, "--eventlet-leaks=all"
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not tell")
+def test_a_thread_that_others_keep_from_its_end_is_no_leak(pytester: pytest.Pytester) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    pytester.makepyfile(
+        f"""
+        import os, threading, time
+
+        def work():
+            while time.thread_time() < 0.08:
+                pass
+
+        def test_leaves_a_thread():
+            os.sched_setaffinity(0, {{{cpu}}})
+            threading.Thread(target=work).start()
+        """
+    )
+    with others_on(cpu):
+        result = pytester.runpytest("--eventlet-leaks=fail")
+    result.assert_outcomes(passed=1)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+from programs import others_on
 import pytest
 from runs import BOTH
 from runs import run
@@ -351,6 +352,27 @@ def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
     root = ElementTree.parse(pytester.path / "out.xml").getroot()
     (failure,) = root.iter("failure")
     assert failure.get("message") == "silent for 6 s, killed"
+
+
+@pytest.mark.fault("silent-starved")
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not tell")
+def test_a_test_that_others_keep_from_the_cpu_does_not_hang(pytester: pytest.Pytester) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    pytester.makepyfile(
+        f"""
+        import os, time
+
+        def test_works_without_a_word():
+            os.sched_setaffinity(0, {{{cpu}}})
+            began, used = time.monotonic(), time.thread_time()
+            while time.thread_time() - used < 0.8:
+                pass
+            assert time.monotonic() - began > 2
+        """
+    )
+    with others_on(cpu):
+        result = run(pytester, "--eventlet-hub=epolls", "--eventlet-timeout=2")
+    result.assert_outcomes(passed=1)
 
 
 @pytest.mark.fault("silent-then-on")

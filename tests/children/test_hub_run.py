@@ -10,6 +10,7 @@ import pytest
 
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.hub_run import RunningTest
+from pytest_eventlet_debug.system import unpatched
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,13 @@ def test_a_run_whose_user_is_in_a_debugger_is_not_silent() -> None:
     assert run.silent > 90
     run.debugging = True
     assert run.silent == 0.0
+
+
+def test_what_a_run_lacked_is_what_its_hungriest_thread_did_not_get() -> None:
+    run = HubRun(EPOLLS, heard=unpatched.monotonic() - 10, run_delays={1: 5_000_000_000})
+    assert run.lacked({}) == 0.0
+    assert run.lacked({1: 7_000_000_000, 2: 1_000_000_000}) == 2.0
+    assert run.lacked({1: 7_000_000_000, 2: 3_000_000_000}) == 3.0
+    assert run.lacked({2: 60_000_000_000}) == pytest.approx(10, abs=1)
+    run.hear()
+    assert run.run_delays is None

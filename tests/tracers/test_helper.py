@@ -84,6 +84,35 @@ def test_its_descriptor_is_high_and_closed_by_exec(helper: Helper) -> None:
     assert not os.get_inheritable(helper.fileno())
 
 
+def test_requests_that_were_begun_are_answered_whatever_is_asked_meanwhile(helper: Helper) -> None:
+    first, second = helper.begin("hello"), helper.begin("no-such-command")
+    third = helper.begin("hello")
+    assert helper.end(third) == helper.request("hello") == {"pid": helper.pid}
+    with pytest.raises(TracerError, match="no-such-command"):
+        helper.end(second)
+    assert helper.end(first) == {"pid": helper.pid}
+
+
+def test_a_finisher_can_be_there_before_the_first_order(helper: Helper) -> None:
+    helper.request("finish-prepare")
+    (finisher,) = psutil.Process(helper.pid).children()
+    helper.request("finish-prepare")
+    assert psutil.Process(helper.pid).children() == [finisher]
+    assert "recordings.finisher" in " ".join(finisher.cmdline())
+    helper.close()
+    wait_until_gone(finisher.pid)
+
+
+def test_it_ends_while_the_test_process_does_other_things() -> None:
+    helper = Helper.start()
+    pid = helper.pid
+    helper.begin_close()
+    with pytest.raises(TracerError, match="hello comes too late"):
+        helper.request("hello")
+    wait_until_gone(pid)
+    helper.close()
+
+
 def test_it_ends_when_it_is_closed() -> None:
     helper = Helper.start()
     helper.close()

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
@@ -19,7 +20,6 @@ from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.protocol import Pause
 from pytest_eventlet_debug.recordings.findings.registry import DETECTORS
-from pytest_eventlet_debug.recordings.findings.tally import Tally
 from pytest_eventlet_debug.recordings.findings.tally import Tallying
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Gap

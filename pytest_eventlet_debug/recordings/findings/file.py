@@ -11,7 +11,7 @@ import msgspec
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.recordings.findings.model import Finding
-from pytest_eventlet_debug.recordings.findings.tally import Tally
+from pytest_eventlet_debug.recordings.findings.model import Tally
 
 Format = Literal["pytest-eventlet-debug findings"]
 FORMAT: Format = "pytest-eventlet-debug findings"

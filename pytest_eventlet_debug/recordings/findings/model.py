@@ -8,6 +8,12 @@ import msgspec
 
 Certainty = Literal["certain", "likely", "seen once", "cut trace"]
 
+#: Kinds that say something is wrong even where the test passes. Others tell why one failed:
+#: a reset connection is what many a test is about.
+TELLING_ALONE = frozenset(
+    ("blocked", "hub busy", "left open", "long trace", "spin", "stall", "storm")
+)
+
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line of an artifact that shows what a finding says.
@@ -51,3 +57,23 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
             if each.file is not None:
                 return each.file if each.line is None else f"{each.file} line {each.line}"
         return ""
+
+
+class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a test did in its call phase, in figures.
+
+    :param calls: how often each system call was made, children included.
+    :param objects: of the calls on the test's own sockets, by the part that each plays, such as
+        ``client 1``.
+    :param seconds: from the first to the last call.
+    :param slept: seconds of these that the hub slept until a timer was due.
+    :param line: of the longest such sleep in the trace; ``None`` without any.
+    :param cpu: seconds of CPU that its thread used; ``None`` where that is not known.
+    """
+
+    calls: dict[str, int] = {}
+    objects: dict[str, dict[str, int]] = {}
+    seconds: float = 0.0
+    slept: float = 0.0
+    line: int | None = None
+    cpu: float | None = None

@@ -11,10 +11,4 @@ from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.reused import Reused
 from pytest_eventlet_debug.recordings.findings.storms import Storms
 
-#: Kinds that say something is wrong even where the test passes. Others tell why one failed:
-#: a reset connection is what many a test is about.
-TELLING_ALONE = frozenset(
-    ("blocked", "hub busy", "left open", "long trace", "spin", "stall", "storm")
-)
-
 DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Busy, Closed, Reused, LeftOpen, LongTrace)

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
@@ -66,26 +65,6 @@ _OF_IMPORTS_OR_HUBS = names(
 ).union(_WAITS)
 _MOST_OBJECTS = 1024
 _HUB = ":hub"
-
-
-class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a test did in its call phase, in figures.
-
-    :param calls: how often each system call was made, children included.
-    :param objects: of the calls on the test's own sockets, by the part that each plays, such as
-        ``client 1``.
-    :param seconds: from the first to the last call.
-    :param slept: seconds of these that the hub slept until a timer was due.
-    :param line: of the longest such sleep in the trace; ``None`` without any.
-    :param cpu: seconds of CPU that its thread used; ``None`` where that is not known.
-    """
-
-    calls: dict[str, int] = {}
-    objects: dict[str, dict[str, int]] = {}
-    seconds: float = 0.0
-    slept: float = 0.0
-    line: int | None = None
-    cpu: float | None = None
 
 
 class Tallying:

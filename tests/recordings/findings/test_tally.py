@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from pytest_eventlet_debug.recordings.findings.tally import Tally
+from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.tally import compare
 from pytest_eventlet_debug.recordings.findings.tally import read
 

@@ -1,0 +1,22 @@
+"""What was found in the recordings of a test, read where it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+
+
+def findings_of(directory: Path) -> findings_file.Findings | None:
+    """Return what was found in the recordings of a test, now if that was not completed.
+
+    :return: ``None`` for a test without a trace.
+    """
+    read = findings_file.read(directory)
+    if read is None and (directory / STRACE_FILE).exists():
+        # All that reads traces: slow to import, and seldom needed.
+        from pytest_eventlet_debug.recordings import finisher
+
+        return finisher.find(directory)
+    return read
