@@ -95,6 +95,7 @@ def test_requests_that_were_begun_are_answered_whatever_is_asked_meanwhile(helpe
 
 def test_a_finisher_can_be_there_before_the_first_order(helper: Helper) -> None:
     helper.request("finish-prepare")
+    helper.request("hello")  # it answers first, and starts the finisher then
     (finisher,) = psutil.Process(helper.pid).children()
     helper.request("finish-prepare")
     assert psutil.Process(helper.pid).children() == [finisher]
