@@ -344,6 +344,8 @@ class Controller:
         """
         if run.run_delays is None and run.silent >= timeout * _UNCOUNTED:
             run.run_delays = process.run_delays()
+            if run.silent >= timeout:  # it is this process that lacked a CPU, or was busy
+                run.heard = unpatched.monotonic() - timeout * _UNCOUNTED
         if run.silent < timeout:
             return False
         if run.silent >= timeout * _MOST_TIMEOUTS:

@@ -36,6 +36,7 @@ _END_SECONDS = 1.0
 
 #: What the finisher imports.
 _LIBRARIES = ("msgspec", "pyprof2calltree")
+
 #: Starts the program that follows and ends, so that the program is no child of who asked.
 _IN_BACKGROUND = ("/bin/sh", "-c", '"$@" &', "sh")
 
@@ -174,9 +175,7 @@ class Helper:
             self._begun.discard(sequence)
 
     def _send(self, command: str, arguments: dict[str, object]) -> int:
-        self._be_usable()
-        if self._goodbye is not None:
-            raise TracerError(f"{command} comes too late: the tracing helper is at its end")
+        self._be_usable(command)
         self._sequence += 1
         message = _message(self._sequence, command, arguments)
         with self._losing():
@@ -204,7 +203,7 @@ class Helper:
         :raises OSError: there is no memory or no descriptor for long data.
         """
         message = _message(NO_ANSWER, command, arguments)
-        self._be_usable()
+        self._be_usable(command)
         if len(message) + 1 + len(data) <= MESSAGE_BYTES:
             with self._losing():
                 self._connection.send(message + b"\0" + data, _socket.MSG_NOSIGNAL)
@@ -226,9 +225,10 @@ class Helper:
         """
         self.post("write", data, path=path)
 
-    def _be_usable(self) -> None:
+    def _be_usable(self, command: str | None = None) -> None:
         """See to it that the helper can be talked to, as far as that is known.
 
+        :param command: what it is to do; ``None`` for an answer that is due.
         :raises TracerError: it cannot.
         """
         if self._is_fork:
@@ -240,6 +240,8 @@ class Helper:
             raise HelperGoneError(self._given_up)
         if not self._is_connected():
             raise self._lose_connection()
+        if command is not None and self._goodbye is not None:
+            raise TracerError(f"{command} comes too late: the tracing helper is at its end")
 
     @contextlib.contextmanager
     def _losing(self) -> Iterator[None]:

@@ -110,6 +110,8 @@ def test_it_ends_while_the_test_process_does_other_things() -> None:
     helper.begin_close()
     with pytest.raises(TracerError, match="hello comes too late"):
         helper.request("hello")
+    with pytest.raises(TracerError, match="discard comes too late"):
+        helper.post("discard", directory="/nowhere")
     wait_until_gone(pid)
     helper.close()
 
