@@ -8,6 +8,7 @@ import contextlib
 
 import pytest
 
+from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Tracing
 from pytest_eventlet_debug.children import messages
@@ -162,5 +163,5 @@ class Reruns:
         """Print a line of ours after the tests'."""
         terminal = self._config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
-            terminal.ensure_newline()
+            pytest_internals.end_line(self._config)
             terminal.write_line(line)
