@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
+import itertools
 from pathlib import Path
 import shutil
 import subprocess
