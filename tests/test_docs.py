@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", *sorted((ROOT / "docs").glob("*.rst")))
 
 #: Programs of others. What they are given is theirs to judge.
-OTHERS = frozenset(("git", "kcachegrind", "pip", "python", "sudo", "wireshark", "xdg-open"))
+OTHERS = frozenset(("cd", "git", "kcachegrind", "pip", "python", "sudo", "wireshark", "xdg-open"))
 
 
 class Command(NamedTuple):
