@@ -101,6 +101,17 @@ def test_what_a_conftest_prints_is_shown_and_told_apart(pytester: pytest.Pyteste
         result.stdout.fnmatch_lines([f"{hub} printed outside of its tests:", "*"])
         assert f"finishing under {hub}" in result.stdout.str()
         assert f"to stderr {hub}" in result.stdout.str()
+    pytester.makeconftest(
+        """
+        import sys
+        def pytest_sessionfinish(session): print("a warning", file=sys.stderr)
+        """
+    )
+    result = run(pytester, "--eventlet-hub=epolls,poll,asyncio")
+    assert result.stdout.str().count("a warning") == 1
+    result.stdout.fnmatch_lines(
+        [f"{hub} printed the same outside of its tests as epolls" for hub in ("poll", "asyncio")]
+    )
 
 
 @pytest.mark.parametrize(
