@@ -12,6 +12,7 @@ import sys
 
 from programs import WITHOUT_PLUGINS
 import pytest
+from speed import depends_on_speed
 
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 
@@ -250,6 +251,7 @@ def lines_here(path: Path) -> dict[str, str]:
     return places
 
 
+@depends_on_speed
 @pytest.mark.skipif(not IS_COMPILED, reason="the watcher in C is not compiled")
 def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pytester) -> None:
     path = pytester.makepyfile(test_stalls=STALLS)
