@@ -324,6 +324,7 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
     assert not result.stdout.no_fnmatch_line("*test_healthy*held*")
 
 
+@depends_on_speed
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
 def test_a_stall_and_its_system_call_are_one_finding(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
