@@ -36,13 +36,12 @@ demo: $(VENV)/.ready tools
 	fi; \
 	echo "demo: open eventlet-debug/index.html to look at the report"
 
-# Most tests wait for processes, so that two at a time take half the time. A shared machine
-# stalls now and then for longer than a real server or tracer waits: then a test runs again.
+# Most tests wait for processes, so that two at a time take half the time.
 test: $(VENV)/.ready tools
-	$(PYTEST) --timeout=300 -n 2 --reruns 2 $(ARGS)
+	$(PYTEST) --timeout=300 -n 2 $(ARGS)
 
 faults: $(VENV)/.ready tools
-	$(PYTEST) --timeout=300 -n 2 --reruns 2 -m fault $(ARGS)
+	$(PYTEST) --timeout=300 -n 2 -m fault $(ARGS)
 
 coverage: $(VENV)/.ready tools
 	$(VENV)/bin/coverage erase

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+#: A run's directory, below the root directory of the tests.
+DEFAULT_ARTIFACTS: Final = "eventlet-debug"
+
 #: In the run's directory.
 RUN_FILE: Final = "run.json"
 LOCK_FILE: Final = ".lock"

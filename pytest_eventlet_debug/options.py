@@ -15,6 +15,7 @@ import pytest
 
 from pytest_eventlet_debug import option_types
 from pytest_eventlet_debug import tracer_registry as registry
+from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.option_types import Choice
 from pytest_eventlet_debug.option_types import Option
 from pytest_eventlet_debug.option_types import PathOption
@@ -26,8 +27,6 @@ from pytest_eventlet_debug.redaction import parse as parse_redaction
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.tracers.protocol import Phase
-
-DEFAULT_ARTIFACTS = "eventlet-debug"
 
 
 class Options(Values):

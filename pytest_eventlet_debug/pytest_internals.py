@@ -141,6 +141,14 @@ def name_no_files(config: pytest.Config) -> None:
         terminal.showfspath = False
 
 
+def end_line(config: pytest.Config) -> None:
+    """End a line that tests have begun; pytest itself does so if a file's name stands in front."""
+    if (terminal := _terminal(config)) is not None:
+        terminal.ensure_newline()
+        if getattr(getattr(terminal, "_tw", None), "width_of_current_line", 0):
+            terminal.write_line("")
+
+
 def set_collected(config: pytest.Config, count: int) -> None:
     """Set the number of tests that progress is a part of; pytest counts them as it collects."""
     terminal = _terminal(config)

@@ -52,6 +52,15 @@ def test_a_finding_is_printed_with_its_test_its_place_and_what_shows_it(
     assert capsys.readouterr().out.splitlines() == whole
 
 
+def test_the_directory_of_a_run_has_the_name_that_the_plugin_gives_it_by_default(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.parent / "eventlet-debug").symlink_to(run)
+    monkeypatch.chdir(run.parent)
+    assert cli.main(["findings"]) == 0
+    assert STORM.title in capsys.readouterr().out
+
+
 def test_findings_are_printed_as_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["findings", str(run), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)

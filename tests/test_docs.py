@@ -7,18 +7,29 @@ from pathlib import Path
 import re
 import shlex
 from typing import NamedTuple
+from typing import get_args
 
 import pytest
 
 from pytest_eventlet_debug import cli
 from pytest_eventlet_debug import options
+from pytest_eventlet_debug.recordings.findings import stalls
+from pytest_eventlet_debug.recordings.findings import tally
+from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.registry import DETECTORS
+from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", *sorted((ROOT / "docs").glob("*.rst")))
+PAGES = (
+    ROOT / "README.rst",
+    ROOT / "CONTRIBUTING.rst",
+    *sorted(ROOT.glob("docs/*.rst")),
+    *sorted(ROOT.glob("docs/findings/*.rst")),
+)
 
 #: Programs of others. What they are given is theirs to judge.
-OTHERS = frozenset(("git", "kcachegrind", "pip", "python", "sudo", "wireshark", "xdg-open"))
+OTHERS = frozenset(("cd", "git", "kcachegrind", "pip", "python", "sudo", "wireshark", "xdg-open"))
 
 
 class Command(NamedTuple):
@@ -77,6 +88,25 @@ def test_our_own_command_takes_every_argument_in_the_documentation(
         assert stopped.value.code == 0
         help = capsys.readouterr().out
         assert all(word in help for word in arguments if word.startswith("-"))
+
+
+def test_each_kind_of_finding_has_a_page_that_says_what_to_do() -> None:
+    kinds = get_args(Kind)
+    assert {detector.kind for detector in (*DETECTORS, Wire)} | {stalls.KIND, tally.KIND} <= {
+        *kinds
+    }
+    pages = {path.stem: path.read_text() for path in ROOT.glob("docs/findings/*.rst")}
+    # Of what a comparison shows, which is no finding.
+    parted = pages.pop("parted")
+    assert sorted(pages) == sorted(kind.replace(" ", "-") for kind in kinds)
+    parts = ["What it says", "What causes it", "How sure it is", "What to do"]
+    for text in (*pages.values(), parted):
+        assert re.findall(r"^(\w.*)\n---", text, re.MULTILINE) == parts
+    overview = (ROOT / "docs" / "findings.rst").read_text()
+    for kind in kinds:
+        slug = kind.replace(" ", "-")
+        assert f"{kind}\n{'=' * len(kind)}\n" in pages[slug]
+        assert f":doc:`{kind} <findings/{slug}>`" in overview
 
 
 def test_every_other_command_in_the_documentation_is_known() -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 
 import pytest
+from speed import depends_on_speed
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -90,6 +91,7 @@ def test_a_hub_whose_run_broke_off_is_not_compared(pytester: pytest.Pytester) ->
     ]
 
 
+@depends_on_speed
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.Pytester) -> None:
     shutil.copy(EXAMPLES / "test_closed_listener.py", pytester.path)
@@ -113,6 +115,7 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
     ]
 
 
+@depends_on_speed
 @pytest.mark.fault("crash-recorded")
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_a_test_that_kills_its_process_while_it_spins_is_named(

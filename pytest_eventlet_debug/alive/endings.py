@@ -16,6 +16,7 @@ from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.system import switches
+from pytest_eventlet_debug.system.code_places import OURS
 
 ENDED = "_eventlet_debug_ended"
 """An attribute of tasks and greenlets: the code and line that cancelled or killed them."""
@@ -23,7 +24,6 @@ ENDED = "_eventlet_debug_ended"
 MAX_ENDINGS = 10
 """The last ones of a test that are kept."""
 
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _HUBS = os.path.join("eventlet", "hubs") + os.sep
 _HUB_TASK = "Hub.run.<locals>"
 _HANDLES = os.path.join("asyncio", "events.py")
@@ -57,7 +57,7 @@ class EndingWatch:
     def __init__(self) -> None:
         self._attributes: list[tuple[Any, str, Any]] = []
         self._methods: list[tuple[type, Any]] = []
-        self._library: tuple[str, ...] = (_OURS,)
+        self._library: tuple[str, ...] = (OURS,)
 
     def begin(self) -> None:
         """Forget what was kept of a test, and wrap what has been imported since."""

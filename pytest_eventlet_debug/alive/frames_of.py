@@ -7,13 +7,13 @@ frames. What goes on with the program means those of the test.
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from types import FrameType
 from typing import Any
 import weakref
 
 from pytest_eventlet_debug.alive import heap
+from pytest_eventlet_debug.system.code_places import of_eventlet
 
 #: Commands of pdb that go on with the program, from where it really stands.
 _GOING_ON = (
@@ -123,10 +123,9 @@ def _why_without_frames(greenlet: Any) -> str:
 
 def _of_interest(frames: list[FrameType]) -> int:
     """Return the index of the innermost frame that is not eventlet's."""
-    path = getattr(sys.modules.get("eventlet"), "__file__", None)
-    folder = os.path.dirname(path) + os.sep if type(path) is str else None
+    folder = of_eventlet()
     for index in range(len(frames) - 1, -1, -1):
-        if folder is None or not frames[index].f_code.co_filename.startswith(folder):
+        if not folder or not frames[index].f_code.co_filename.startswith(folder):
             return index
     return len(frames) - 1
 

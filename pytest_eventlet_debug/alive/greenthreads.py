@@ -31,6 +31,9 @@ from pytest_eventlet_debug.alive.spawns import SITE
 from pytest_eventlet_debug.alive.wakers import Wakers
 from pytest_eventlet_debug.alive.watched import Watched
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import of_eventlet
 
 State = Literal["current", "running", "suspended", "not started"]
 
@@ -51,7 +54,6 @@ _WRAPPERS = {
     "greenpool.py": {"_spawn_n_impl"},
 }
 
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 # Where greenthreads wait, relative to eventlet's directory. Its servers and pools are not here.
 _PRIMITIVES = (
@@ -165,7 +167,7 @@ class Look:
         module = sys.modules.get("greenlet")
         self._type: Any = getattr(module, "greenlet", None)
         self._frames = Frames()
-        self._package = _eventlet_directory()
+        self._package = of_eventlet()
         self._rooms: dict[int, str | None] = {}
         if self._type is None:
             return
@@ -325,7 +327,7 @@ class Look:
         if inner == outer:
             inner = max(outer - 1, 0)
         return [
-            frame for frame in frames[inner:outer] if not frame.f_code.co_filename.startswith(_OURS)
+            frame for frame in frames[inner:outer] if not frame.f_code.co_filename.startswith(OURS)
         ]
 
     def _only_calls(self, code: types.CodeType) -> bool:
@@ -359,7 +361,7 @@ class Look:
         for number, frame in enumerate(frames[:20]):
             place = self._place(frame)
             if place is None:
-                if number > 3 or not _is_library(frame.f_code.co_filename):
+                if number > 3 or not frame.f_code.co_filename.startswith(STANDARD_LIBRARY):
                     break
                 continue
             known = self._waits_in(greenlet, place, frame, frames[number + 1 : number + 4])
@@ -465,7 +467,7 @@ class Look:
 
     def _waits_in_thread(self, frames: list[types.FrameType]) -> Waits | None:
         """Return which lock of a thread the whole of this thread waits for."""
-        users = [each for each in frames if not each.f_code.co_filename.startswith(_OURS)]
+        users = [each for each in frames if not each.f_code.co_filename.startswith(OURS)]
         if not users:
             return None
         innermost = users[0]
@@ -598,25 +600,11 @@ def _outwards(innermost: types.FrameType) -> Iterable[types.FrameType]:
         frame = frame.f_back
 
 
-def _eventlet_directory() -> str:
-    """Return where eventlet is, also where a test has put a mock in its place."""
-    for name in ("eventlet", "eventlet.hubs", "eventlet.greenio"):
-        path = getattr(sys.modules.get(name), "__file__", None)
-        if type(path) is str:
-            folder = os.path.dirname(path)
-            return (folder if name == "eventlet" else os.path.dirname(folder)) + os.sep
-    return ""
-
-
-def _is_library(filename: str) -> bool:
-    return filename.startswith(os.path.dirname(os.__file__) + os.sep)
-
-
 def _is_tool(filename: str) -> bool:
     """Say whether a file is a debugger's or pytest's."""
     folder, name = os.path.split(filename)
     return (
-        filename.startswith(_OURS)
+        filename.startswith(OURS)
         or name in ("pdb.py", "bdb.py", "cmd.py")
         or os.path.basename(folder) in ("_pytest", "pluggy")
     )

@@ -239,7 +239,8 @@ class _Census:
     children: set[int]
     files: dict[int, str]
     excused: set[int]
-    """Descriptors of eventlet's own, which are known from then on, whatever becomes of them."""
+    """Descriptors of eventlet's and multiprocessing's own, which are known from then on, whatever
+    becomes of them."""
     loops: list[Any]
     heap: Heap
 
@@ -264,7 +265,7 @@ def _look(
             _threads(heap),
             _children(),
             files,
-            set(_descriptors_of_eventlet(heap)),
+            set(_descriptors_of_eventlet(heap)) | {fd for _, fd in _of_multiprocessing() if fd},
             _loops(heap),
             heap,
         )
@@ -325,12 +326,20 @@ def _descriptors_of_eventlet(heap: Heap) -> Iterator[int]:
     for name in ("_rsock", "_wsock"):
         with contextlib.suppress(Exception):
             yield getattr(pool, name).fileno()
-    tracker = getattr(
-        sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None
-    )
-    number = getattr(tracker, "_fd", None)
-    if type(number) is int:
-        yield number
+
+
+def _of_multiprocessing() -> Iterator[tuple[int | None, int | None]]:
+    """Yield process and descriptor of what multiprocessing starts once and keeps.
+
+    That is its resource tracker, and from Python 3.14 on, unless a program says otherwise, the
+    server that forks its processes.
+    """
+    for module, name, pid, descriptor in (
+        ("resource_tracker", "_resource_tracker", "_pid", "_fd"),
+        ("forkserver", "_forkserver", "_forkserver_pid", "_forkserver_alive_fd"),
+    ):
+        kept = getattr(sys.modules.get(f"multiprocessing.{module}"), name, None)
+        yield getattr(kept, pid, None), getattr(kept, descriptor, None)
 
 
 def _held_by_hubs(heap: Heap) -> set[int]:
@@ -416,11 +425,7 @@ def _children() -> set[int]:
         import psutil  # slow to import, and seldom needed
 
         found = {each.pid for each in psutil.Process(pid).children()}
-    tracker = getattr(
-        sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None
-    )
-    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
-    return found - {getattr(tracker, "_pid", None), getattr(server, "_forkserver_pid", None)}
+    return found - {pid for pid, _ in _of_multiprocessing()}
 
 
 class _Known:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import _socket
 from collections.abc import Callable
-import os
 import posix
 import posixpath
 import sys
 import types
 from typing import Any
 import weakref
+
+from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import of_eventlet
 
 #: Files that are remembered.
 _MOST = 4096
@@ -52,16 +55,14 @@ class Origins:
     def begin(self) -> None:
         """Note from now on; what the last test opened is forgotten where it is gone."""
         if not self._skipped:
-            standard = os.path.dirname(os.__file__) + os.sep
             self._skipped = (
-                os.path.dirname(os.path.dirname(__file__)) + os.sep,
-                *(standard + name for name in _LIBRARY),
+                OURS,
+                *(STANDARD_LIBRARY + name for name in _LIBRARY),
                 "<frozen ",
             )
-        module = sys.modules.get("eventlet")
-        path = getattr(module, "__file__", None)
-        if type(path) is str and len(self._skipped) == len(_LIBRARY) + 2:
-            self._skipped = (*self._skipped, os.path.dirname(path) + os.sep)
+        eventlet = of_eventlet()
+        if eventlet and len(self._skipped) == len(_LIBRARY) + 2:
+            self._skipped = (*self._skipped, eventlet)
         self._files.clear()
         living = {key: each for key, each in self._sockets.items() if each[0]() is not None}
         self._sockets = living

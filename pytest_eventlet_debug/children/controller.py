@@ -89,6 +89,7 @@ class Controller:
         self._spare = Spare(config, self._directory) if start is None else None
         self._start_child = start or functools.partial(start_child, spare=self._spare)
         self.usage_error: str | None = None
+        self._printed: dict[str, str] = {}
         self._has_terminal = False
         self._at_terminal: int | None = None
         self.replay: Replay
@@ -321,7 +322,15 @@ class Controller:
             self.replay.report_end(run, "crashed", process.end, last_words)
             self._go_on(run)
         elif process.output and not self._interactive:
-            self.replay.say(f"{run.name} printed outside of its tests:\n{process.output}")
+            self._say_printed(run.name, process.output)
+
+    def _say_printed(self, hub: str, output: str) -> None:
+        """Show what a child printed outside of its tests; what others printed as well, once."""
+        first = self._printed.setdefault(output, hub)
+        if first == hub:
+            self.replay.say(f"{hub} printed outside of its tests:\n{output}")
+        else:
+            self.replay.say(f"{hub} printed the same outside of its tests as {first}")
 
     def _go_on(self, run: HubRun) -> None:
         if run.may_go_on and not self._stopping:

@@ -99,6 +99,7 @@ class Replay:
     def say(self, line: str) -> None:
         """Print a line of ours between the tests'."""
         if self._terminal is not None:
+            pytest_internals.end_line(self._config)
             self._terminal.write_line(line)
             self._terminal.flush()
 
@@ -245,6 +246,7 @@ class Replay:
 
     def _say_collected(self, run: HubRun, count: int, first: bool) -> None:
         if self._terminal is not None and self._config.option.verbose >= 0:
+            pytest_internals.end_line(self._config)
             rest = "" if first else "the rest, "
             self._terminal.write_sep("-", f"eventlet hub {run.name}: {rest}{tests(count)}")
 

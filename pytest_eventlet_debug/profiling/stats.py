@@ -8,6 +8,8 @@ import dataclasses
 import os
 from typing import Any
 
+from pytest_eventlet_debug.system.code_places import OURS
+
 #: File, line and name; see ``pstats.func_std_string``.
 Function = tuple[str, int, str]
 
@@ -21,8 +23,6 @@ Stats = dict[Function, Entry]
 
 #: What stands above all greenlets, so that viewers open on the whole.
 ALL: Function = ("~", 0, "<all greenlets>")
-
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,4 +197,4 @@ def _label(code: Any, known: dict[int, Function]) -> Function:
 
 
 def _is_ours(function: Function) -> bool:
-    return function[0].startswith(_OURS)
+    return function[0].startswith(OURS)

@@ -12,6 +12,7 @@ from typing import get_args
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug import phrasing
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
@@ -79,7 +80,12 @@ def _printable(text: str) -> str:
 
 def _add_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="a test's directory, or that of a run"
+        "directory",
+        type=Path,
+        nargs="?",
+        default=Path(DEFAULT_ARTIFACTS),
+        metavar="DIR",
+        help=f"a test's directory, or that of a run; default: {DEFAULT_ARTIFACTS}",
     )
 
 
@@ -106,7 +112,8 @@ def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="print what happened in a test, in order of time",
         description="Print phases, system calls, packets, signals and threads in time order, "
         "or write them for https://ui.perfetto.dev. Calls made by pytest, this plugin and the "
-        "memory allocator are left out; an import, or what repeats, takes one line.",
+        "memory allocator, and those that read a clock, are left out; an import, or what repeats, "
+        "takes one line.",
     )
     _add_directory(timeline)
     timeline.add_argument(
@@ -186,6 +193,10 @@ def _diff(options: argparse.Namespace) -> int:
         left, right = parted.read(options.left), parted.read(options.right)
     except StraceLogError as error:
         return refuse(f"{error}; record with --strace")
+    if not left and not right:
+        return refuse(
+            "nothing to compare: no socket was used and no process started in the test's call phase"
+        )
     parting = parted.part(left, right)
     if parting is None:
         print(f"no difference in {len(left)} steps")

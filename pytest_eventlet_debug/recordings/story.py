@@ -1,8 +1,8 @@
 """What happened in a test, told from all rows of its timeline.
 
 Left out is what no reader asks for: the calls of pytest and of this plugin, those of the memory
-allocator, and the switches, which each call's greenthread tells. An import is one row, and
-what repeats is told once with its count.
+allocator, those that read a clock, and the switches, which each call's greenthread tells. An
+import is one row, and what repeats is told once with its count.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ _LONGEST_TURN = 12
 _LEAST_REPEATS = 3
 _NAMED_MODULES = 4
 
-_ALLOCATOR = frozenset(
-    ("mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise", "brk", "membarrier", "getpid")
+#: Of the memory allocator, and what tells the time.
+_BOOKKEEPING = names(
+    """mmap mmap2 munmap mremap mprotect madvise brk membarrier getpid
+    clock_gettime clock_gettime64 gettimeofday time"""
 )
 #: Threads of Python hand the interpreter to each other by these.
 _FUTEX = frozenset(("futex", "futex_time64", "sched_yield"))
@@ -73,15 +75,15 @@ class LeftOut:
     """How many calls are not told, by whose they are."""
 
     runner: int = 0
-    allocator: int = 0
+    bookkeeping: int = 0
 
     def describe(self) -> str:
         """Say it in a line; ``""`` where nothing is left out."""
         parts = []
         if self.runner:
             parts.append(f"{self.runner:,} calls of pytest and of this plugin")
-        if self.allocator:
-            parts.append(f"{self.allocator:,} of the memory allocator and of locks")
+        if self.bookkeeping:
+            parts.append(f"{self.bookkeeping:,} of the memory allocator, of clocks and of locks")
         return " and ".join(parts)
 
 
@@ -118,7 +120,7 @@ def _worth_telling(rows: Iterable[Row], left_out: LeftOut, switches: bool) -> It
                 left_out.runner += 1
                 continue
             if _is_bookkeeping(row):
-                left_out.allocator += 1
+                left_out.bookkeeping += 1
                 continue
         if switches or row.kind != "switch":
             yield row
@@ -141,7 +143,7 @@ def is_runners(call: str, at: str | None) -> bool:
 
 def _is_bookkeeping(row: Row) -> bool:
     short = row.duration_ns is not None and row.duration_ns < _SHORT_NS
-    return row.name in _ALLOCATOR or (row.name in _FUTEX and short)
+    return row.name in _BOOKKEEPING or (row.name in _FUTEX and short)
 
 
 def _imports(rows: Iterable[Row]) -> Iterator[Row]:

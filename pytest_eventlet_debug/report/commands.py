@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifacts import read_run as read_record
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
@@ -85,20 +86,20 @@ def add_open(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--artifacts",
         type=Path,
+        default=Path(DEFAULT_ARTIFACTS),
         metavar="DIR",
-        help="the run's directory; default: eventlet-debug",
+        help=f"the run's directory; default: {DEFAULT_ARTIFACTS}",
     )
     parser.set_defaults(run=_open)
 
 
 def _open(options: argparse.Namespace) -> int:
-    from pytest_eventlet_debug.options import DEFAULT_ARTIFACTS
     from pytest_eventlet_debug.report import opening
     from pytest_eventlet_debug.report.data import RunDataError
     from pytest_eventlet_debug.report.data import read_run
 
     try:
-        run = read_run(options.artifacts or Path(DEFAULT_ARTIFACTS))
+        run = read_run(options.artifacts)
         test = opening.find(run, options.test)
         if options.what == "report":
             opening.browse(opening.address(run, test))

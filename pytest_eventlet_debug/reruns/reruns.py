@@ -8,11 +8,13 @@ import contextlib
 
 import pytest
 
+from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Tracing
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.children.start import start_child
+from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
@@ -91,9 +93,15 @@ class Reruns:
             by_hub.setdefault(hub, []).append(nodeid)
         if not by_hub or not times:
             return
-        count = sum(map(len, by_hub.values()))
+        of_all = {
+            without_hub(nodeid, hub) if hub else nodeid
+            for hub, of_hub in by_hub.items()
+            for nodeid in of_hub
+        }
+        where = f" under {len(by_hub)} hubs" if len(by_hub) > 1 else ""
         how = {"off": "", "on": " with the tracers", "as asked": ""}[tracing]
-        self.say(f"running {tests(count)} again{how}" + (f", {times} times" if times > 1 else ""))
+        often = f", {times} times each" if times > 1 else ""
+        self.say(f"rerunning {tests(len(of_all))}{where}{how}{often}")
         with stress() if self._settings.stress else contextlib.nullcontext():
             for _ in range(times):
                 for hub, of_hub in by_hub.items():
@@ -162,5 +170,5 @@ class Reruns:
         """Print a line of ours after the tests'."""
         terminal = self._config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
-            terminal.ensure_newline()
+            pytest_internals.end_line(self._config)
             terminal.write_line(line)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-import sys
 import sysconfig
 
 from pytest_eventlet_debug import phrasing
@@ -15,11 +14,12 @@ from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.findings.stalls import KIND
 from pytest_eventlet_debug.stalls.model import Frame
 from pytest_eventlet_debug.stalls.model import Stall
+from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import of_eventlet
 
 #: Frames that a finding quotes at most.
 MOST_FRAMES = 8
 
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STANDARD = tuple(
     dict.fromkeys(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
 )
@@ -69,10 +69,10 @@ def is_own_code(frame: Frame) -> bool:
     name = frame.filename
     if name.startswith("<") or any(part in name for part in _INSTALLED):
         return False
-    if name.startswith((*_STANDARD, _OURS)):
+    if name.startswith((*_STANDARD, OURS)):
         return False
-    eventlet = getattr(sys.modules.get("eventlet"), "__file__", None)
-    return not (type(eventlet) is str and name.startswith(os.path.dirname(eventlet) + os.sep))
+    eventlet = of_eventlet()
+    return not (eventlet and name.startswith(eventlet))
 
 
 def _where(stall: Stall, rootdir: Path) -> str:
@@ -90,7 +90,7 @@ def _is_ours(frames: tuple[Frame, ...]) -> bool:
     """Say whether this plugin was at work, in the standard library perhaps."""
     for frame in frames:
         if not frame.filename.startswith((*_STANDARD, "<")):
-            return frame.filename.startswith(_OURS)
+            return frame.filename.startswith(OURS)
     return False
 
 

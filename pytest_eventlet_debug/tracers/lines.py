@@ -22,11 +22,11 @@ from typing import Any
 
 from pytest_eventlet_debug.recordings import kernel_calls
 from pytest_eventlet_debug.recordings import marks
+from pytest_eventlet_debug.system.code_places import OURS
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.profiling._native import Lines
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 _WRITTEN_IN_C = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, type)
 
@@ -113,7 +113,7 @@ def _places(root: Path) -> Iterator[tuple[str, str, bool | str | None]]:
     known.pop("", None)
     # In eventlet's own suite, too, what a test does is more telling than where that waits.
     known[os.path.join(str(root), "eventlet", "")] = ("eventlet/", False)
-    known[os.path.join(_PACKAGE, "")] = ("", None)  # its own calls are never marked
+    known[OURS] = ("", None)  # its own calls are never marked
     for prefix in sorted(known, key=len, reverse=True):
         yield prefix, *known[prefix]
 

@@ -16,6 +16,7 @@ HUBS = ("epolls", "asyncio")
 SUITE = """
 import asyncio
 import gc
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -152,6 +153,11 @@ def test_clean_thread_that_ends():
 def test_clean_tpool():
     tpool.execute(time.sleep, 0.01)
 
+
+def test_clean_multiprocessing():
+    process = multiprocessing.get_context("forkserver").Process(target=print)
+    process.start()
+    process.join()
 
 def test_clean_asyncio():
     if type(get_hub()).__module__ != "eventlet.hubs.asyncio":

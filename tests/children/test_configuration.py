@@ -71,12 +71,15 @@ def test_hubs_at_once_never_mix_their_lines(pytester: pytest.Pytester) -> None:
         def test_p(n): pass
         """
     )
-    for jobs in ("2", "auto"):
-        result = run(pytester, BOTH, "-v", f"--eventlet-jobs={jobs}")
-        lines = [line for line in result.outlines if "test_p[" in line]
-        assert len(lines) == 60
-        for line in lines:
-            assert re.fullmatch(r"test_x\.py::test_p\[\d+-\w+\] PASSED +\[ *\d+%\]", line)
+    result = run(pytester, BOTH, "-v", "--eventlet-jobs=2")
+    lines = [line for line in result.outlines if "test_p[" in line]
+    assert len(lines) == 60
+    for line in lines:
+        assert re.fullmatch(r"test_x\.py::test_p\[\d+-\w+\] PASSED +\[ *\d+%\]", line)
+    result = run(pytester, BOTH, "--eventlet-jobs=auto")
+    headings = [line for line in result.outlines if "eventlet hub" in line]
+    assert len(headings) == 2
+    assert all(re.fullmatch(r"-+ eventlet hub \w+: 30 tests -+", line) for line in headings)
 
 
 def test_what_a_conftest_prints_is_shown_and_told_apart(pytester: pytest.Pytester) -> None:
@@ -98,6 +101,17 @@ def test_what_a_conftest_prints_is_shown_and_told_apart(pytester: pytest.Pyteste
         result.stdout.fnmatch_lines([f"{hub} printed outside of its tests:", "*"])
         assert f"finishing under {hub}" in result.stdout.str()
         assert f"to stderr {hub}" in result.stdout.str()
+    pytester.makeconftest(
+        """
+        import sys
+        def pytest_sessionfinish(session): print("a warning", file=sys.stderr)
+        """
+    )
+    result = run(pytester, "--eventlet-hub=epolls,poll,asyncio")
+    assert result.stdout.str().count("a warning") == 1
+    result.stdout.fnmatch_lines(
+        [f"{hub} printed the same outside of its tests as epolls" for hub in ("poll", "asyncio")]
+    )
 
 
 @pytest.mark.parametrize(

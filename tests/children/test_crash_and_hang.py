@@ -15,6 +15,7 @@ from programs import others_on
 import pytest
 from runs import BOTH
 from runs import run
+from speed import depends_on_speed
 
 #: Longer than a busy machine takes to start a pytest.
 TIMEOUT = "--eventlet-timeout=6"
@@ -375,6 +376,7 @@ def test_a_test_that_others_keep_from_the_cpu_does_not_hang(pytester: pytest.Pyt
     result.assert_outcomes(passed=1)
 
 
+@depends_on_speed
 @pytest.mark.fault("silent-then-on")
 @pytest.mark.parametrize("more", [[], ["--strace"]])
 def test_a_test_that_goes_on_while_it_is_looked_at_lives_and_so_do_those_after_it(

@@ -13,6 +13,7 @@ import textwrap
 
 import greenlet
 import pytest
+from speed import depends_on_speed
 
 from pytest_eventlet_debug.profiling import trial
 from pytest_eventlet_debug.profiling.choice import engine_kind
@@ -74,6 +75,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     return run
 
 
+@depends_on_speed
 def test_time_is_that_of_the_greenlet_that_ran(run: Run) -> None:
     assert (
         run(
@@ -110,6 +112,7 @@ def test_time_is_that_of_the_greenlet_that_ran(run: Run) -> None:
     )
 
 
+@depends_on_speed
 def test_by_the_wall_clock_waiting_is_time_in_switch(run: Run) -> None:
     assert (
         run(

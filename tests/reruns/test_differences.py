@@ -31,7 +31,7 @@ def test_a_difference_is_counted_over_all_attempts(pytester: pytest.Pytester) ->
     )
     result = run(pytester, HUBS, "--eventlet-reruns=2")
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["*running 2 tests again, 2 times"])
+    result.stdout.fnmatch_lines(["rerunning 1 test under 2 hubs, 2 times each"])
     assert section(result, "hub differences") == [
         "1 test differs between poll, selects",
         "test_x.py::test_differs poll failed 0 of 3 selects failed 3 of 3",

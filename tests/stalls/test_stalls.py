@@ -12,6 +12,7 @@ import sys
 
 from programs import WITHOUT_PLUGINS
 import pytest
+from speed import depends_on_speed
 
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 
@@ -250,6 +251,7 @@ def lines_here(path: Path) -> dict[str, str]:
     return places
 
 
+@depends_on_speed
 @pytest.mark.skipif(not IS_COMPILED, reason="the watcher in C is not compiled")
 def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pytester) -> None:
     path = pytester.makepyfile(test_stalls=STALLS)
@@ -322,6 +324,7 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
     assert not result.stdout.no_fnmatch_line("*test_healthy*held*")
 
 
+@depends_on_speed
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
 def test_a_stall_and_its_system_call_are_one_finding(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(

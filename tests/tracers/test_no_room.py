@@ -31,16 +31,22 @@ BUSY = """
             poll.poll(0)
 """
 
-# A storm must last for a tenth of a second.
-STORM = """
+#: Something that a trace shows, and then as much as is cut off.
+CLOSED = """
+    import os
     import select
-    import time
 
-    def test_polls():
-        poll = select.poll()
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
-            poll.poll(0)
+    import eventlet
+    import pytest
+
+    def test_reads_what_another_closed():
+        reader, writer = os.pipe()
+        eventlet.spawn(os.close, reader).wait()
+        with pytest.raises(OSError):
+            os.read(reader, 1)
+        os.close(writer)
+        for _ in range(100):
+            select.poll().poll(0)
 """
 
 LIMIT = 1 << 16
@@ -79,7 +85,7 @@ def test_a_trace_that_a_limit_cuts_is_said_in_its_test_and_once_for_all(
 @pytest.mark.fault("trace-cut")
 @needs_strace
 def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(STORM)
+    pytester.makepyfile(CLOSED)
     pytester.runpytest("--strace").assert_outcomes(passed=1)
     (directory,) = (path.parent for path in Path().glob("eventlet-debug/*/strace.txt"))
     whole = findings_file.read(directory)

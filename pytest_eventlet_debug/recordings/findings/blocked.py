@@ -24,6 +24,7 @@ from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
@@ -71,7 +72,7 @@ class _Block(NamedTuple):
 class Blocked:
     """The detector of calls that hold the hub."""
 
-    kind: ClassVar[str] = "blocked"
+    kind: ClassVar[Kind] = "blocked"
 
     def __init__(self, about: About) -> None:
         self._main: int | None = None

@@ -17,6 +17,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
 from pytest_eventlet_debug.recordings.findings.protocol import About
@@ -47,7 +48,7 @@ class _Gap(NamedTuple):
 class Busy:
     """The detector of greenthreads that compute for long."""
 
-    kind: ClassVar[str] = "busy"
+    kind: ClassVar[Kind] = "busy"
 
     def __init__(self, about: About) -> None:
         self._about = about

@@ -18,6 +18,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.openings import Life
 from pytest_eventlet_debug.recordings.findings.openings import Openings
 from pytest_eventlet_debug.recordings.findings.openings import descriptor
@@ -50,7 +51,7 @@ _Value = TypeVar("_Value")
 class Closed:
     """The detector of descriptors that are used after their end."""
 
-    kind: ClassVar[str] = "closed"
+    kind: ClassVar[Kind] = "closed"
 
     def __init__(self, about: About) -> None:
         self._processes = Processes(about.pid)

@@ -14,6 +14,7 @@ from typing import ClassVar
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.openings import Openings
 from pytest_eventlet_debug.recordings.findings.openings import descriptor
 from pytest_eventlet_debug.recordings.findings.processes import Processes
@@ -27,7 +28,7 @@ _MOST = 20
 class LeftOpen:
     """The detector of who opened what is left open."""
 
-    kind: ClassVar[str] = "left open"
+    kind: ClassVar[Kind] = "left open"
 
     def __init__(self, about: About) -> None:
         self._left = about.left

@@ -10,6 +10,7 @@ from typing import ClassVar
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.strace_log import Event
@@ -20,7 +21,7 @@ from pytest_eventlet_debug.recordings.strace_log import Syscall
 class LongTrace:
     """The detector of traces that were too long."""
 
-    kind: ClassVar[str] = "long trace"
+    kind: ClassVar[Kind] = "long trace"
 
     def __init__(self, about: About) -> None:
         self._gaps: list[Gap] = []

@@ -8,9 +8,25 @@ import msgspec
 
 Certainty = Literal["certain", "likely", "seen once", "cut trace"]
 
+#: Each has a page in ``docs/findings/``.
+Kind = Literal[
+    "blocked",
+    "busy",
+    "closed",
+    "hub busy",
+    "hub cost",
+    "left open",
+    "long trace",
+    "reused descriptor",
+    "spin",
+    "stall",
+    "storm",
+    "wire",
+]
+
 #: Kinds that say something is wrong even where the test passes. Others tell why one failed:
 #: a reset connection is what many a test is about.
-TELLING_ALONE = frozenset(
+TELLING_ALONE: frozenset[Kind] = frozenset(
     ("blocked", "hub busy", "left open", "long trace", "spin", "stall", "storm")
 )
 
@@ -31,7 +47,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that was found out about a test.
 
-    :param kind: a name from the registry, such as ``storm``.
+    :param kind: one of :data:`Kind`, but for what another version has found.
     :param title: what happened, in one line, with its figures.
     :param evidence: what shows it, the most telling first.
     :param certainty: how sure it is. ``cut trace``: figures are of what is left of a trace.

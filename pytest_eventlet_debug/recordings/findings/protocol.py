@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
@@ -57,7 +58,7 @@ class Detector(Protocol):
     :meth:`handlers` names is handed over.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[Kind]
 
     def __init__(self, about: About) -> None: ...
 

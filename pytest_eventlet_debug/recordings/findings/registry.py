@@ -1,4 +1,4 @@
-"""Every kind of finding that a trace can show. A new kind is a module and a line here."""
+"""What can be found in a trace. A new kind is a module, a line here, and one in ``model.Kind``."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.openings import Life
 from pytest_eventlet_debug.recordings.findings.openings import Openings
 from pytest_eventlet_debug.recordings.findings.openings import Place
@@ -73,7 +74,7 @@ class _Stale:
 class Reused:
     """The detector of numbers that were given to somebody else."""
 
-    kind: ClassVar[str] = "reused descriptor"
+    kind: ClassVar[Kind] = "reused descriptor"
 
     def __init__(self, about: About) -> None:
         self._processes = Processes(about.pid)

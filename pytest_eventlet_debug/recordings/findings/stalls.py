@@ -13,8 +13,9 @@ from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import STALLS_FILE
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 
-KIND: Final = "stall"
+KIND: Final[Kind] = "stall"
 
 #: The name in ``Finding.counts`` of when it began, in seconds since the epoch.
 BEGAN: Final = "began"

@@ -27,6 +27,7 @@ from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
@@ -188,7 +189,7 @@ class _Caught(NamedTuple):
 class Storm:
     """Calls that one thread repeated without getting anywhere; equal runs are one."""
 
-    kind: str
+    kind: Kind
     syscall: str
     """The call that tells most: ``accept4(-1) = -1 EBADF``."""
     pattern: tuple[str, ...]
@@ -265,7 +266,7 @@ def find_storms(events: Iterable[Event]) -> list[Storm]:
 class Storms:
     """The detector of storms."""
 
-    kind: ClassVar[str] = "storm"
+    kind: ClassVar[Kind] = "storm"
 
     def __init__(self, about: About) -> None:
         self._processes = Processes(about.pid)
@@ -391,7 +392,9 @@ class Storms:
         others = _others(thread.ran, [kind for _, kind in kinds])
         name = _name(kinds, others)
         if name == "hub busy" and _wakes(thread.ran, telling.count):
-            name = ""  # there are timers that come due
+            name = None  # there are timers that come due
+        if name is None:
+            return
         pattern = tuple(_shown(key, kind.last) for key, kind in kinds)
         storm = Storm(
             name,
@@ -410,7 +413,7 @@ class Storms:
         if known is not None:
             known.count += storm.count
             known.duration += storm.duration
-        elif name and len(self._found) < _MOST_PATTERNS:
+        elif len(self._found) < _MOST_PATTERNS:
             self._found[same] = storm
 
     def _caught(self, pid: int, thread: _Thread) -> tuple[_Caught, ...]:
@@ -498,8 +501,8 @@ def _others(ran: dict[str | None, int], kinds: list[_Kind]) -> set[str | None]:
     return often.difference(*((kind.first.greenthread, kind.last.greenthread) for kind in kinds))
 
 
-def _name(kinds: list[tuple[_Key, _Kind]], others: set[str | None]) -> str:
-    """Return the kind of finding that a run is; empty for progress.
+def _name(kinds: list[tuple[_Key, _Kind]], others: set[str | None]) -> Kind | None:
+    """Return the kind of finding that a run is; ``None`` for progress.
 
     :param others: the greenthreads that ran meanwhile and made no call of the run.
     """
@@ -509,7 +512,7 @@ def _name(kinds: list[tuple[_Key, _Kind]], others: set[str | None]) -> str:
     if not others:
         only_waits = all(key[0] == "WAIT" for key, _ in kinds)
         return "hub busy" if only_waits and by_hub else "storm"
-    return "spin" if len(others) == 1 and by_hub else ""
+    return "spin" if len(others) == 1 and by_hub else None
 
 
 def _shown(key: _Key, call: Syscall) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
@@ -20,6 +21,7 @@ from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
@@ -31,6 +33,8 @@ from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
+
+KIND: Final[Kind] = "hub cost"
 
 MIN_CALLS = 20
 MIN_RATIO = 4.0
@@ -172,7 +176,7 @@ def _slept(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
         return  # there it waited as long with events between
     evidence = Evidence("the longest of its sleeps", STRACE_FILE, long.line)
     yield Finding(
-        "hub cost",
+        KIND,
         f"slept {long.slept:.1f} s on {most}, {short.slept:.1f} s on {least}",
         (evidence,),
         "seen once",
@@ -189,7 +193,7 @@ def _cpu(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
     more = used[most] - used[least]
     if more >= MIN_CPU_SECONDS and used[most] >= MIN_CPU_RATIO * used[least]:
         yield Finding(
-            "hub cost",
+            KIND,
             f"used {used[most]:.1f} s of CPU on {most}, {used[least]:.1f} s on {least}",
             certainty="seen once",
             counts={"seconds": more},
@@ -207,7 +211,7 @@ def _calls(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
         part, of_part = _telling_part(tallies, name, difference)
         title = f"{name} on {part}: {_shown(of_part)}" if part else f"{name} {_shown(counts)}"
         yield Finding(
-            "hub cost",
+            KIND,
             title,
             certainty="seen once",
             counts={"calls": difference},
@@ -245,7 +249,7 @@ def _all_calls(tallies: Mapping[str, Tally]) -> Iterator[Finding]:
     calls = {name: n for name, n in tallies[hub].calls.items() if name not in _OF_IMPORTS_OR_HUBS}
     name = max(calls, key=calls.__getitem__)
     yield Finding(
-        "hub cost",
+        KIND,
         f"system calls: {_shown(counts)}, of which {calls[name]:,} {name}",
         certainty="seen once",
         counts={"calls": most - least},

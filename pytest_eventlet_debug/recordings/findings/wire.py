@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import re
+from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -16,6 +17,7 @@ from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.findings.http_stream import HttpStream
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.packets import ACK
 from pytest_eventlet_debug.recordings.packets import FIN
 from pytest_eventlet_debug.recordings.packets import RST
@@ -75,7 +77,7 @@ class Wire:
     :param calls: the socket calls of the same test; empty without a trace.
     """
 
-    kind = "wire"
+    kind: ClassVar[Kind] = "wire"
 
     def __init__(self, calls: Attribution) -> None:
         self._calls = calls

@@ -59,7 +59,7 @@ def test_a_read_that_blocks_while_another_was_to_run_held_the_hub(find: Find, hu
     found = find(HELD, Blocked, hub)
     (read,) = (each for each in found if " in read(" in each.title)
     assert read.kind == "blocked"
-    assert ":fetch held the hub for 0." in read.title
+    assert ":fetch held the hub for " in read.title
     assert read.title.endswith(":tick was to run")
     assert read.counts["seconds"] > 0.2
     assert read.place.startswith("strace.txt line ")
@@ -82,7 +82,7 @@ def test_sleep():
     assert reader.wait() == b"x"
 """
     (found,) = find("import eventlet.green.socket\n" + program, Blocked)
-    assert "held the hub for 0.3" in found.title
+    assert found.counts["seconds"] >= 0.3
     assert re.search(
         # Up to Python 3.10 a sleep is a select() without descriptors.
         r" in (?:clock_nanosleep\(\)|p?select6?\(0\)) at test_program\.py:\d+ in test_sleep "

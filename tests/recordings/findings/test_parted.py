@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import itertools
 from pathlib import Path
 import shutil
 import subprocess
@@ -93,3 +94,8 @@ def test_the_command_shows_both_sides_and_its_status_says_whether_they_part(
     assert nothing.returncode == 2
     assert nothing.stderr.startswith("pytest-eventlet-debug: Cannot read the strace log ")
     assert nothing.stderr.endswith("; record with --strace\n")
+    trace = (epolls / "strace.txt").read_text().splitlines(keepends=True)
+    before = itertools.takewhile(lambda line: "/call/" not in line, trace)
+    (tmp_path / "strace.txt").write_text("".join(before))
+    idle = diff(tmp_path, tmp_path)
+    assert (idle.returncode, idle.stderr[:42]) == (2, "pytest-eventlet-debug: nothing to compare:")

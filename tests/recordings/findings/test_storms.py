@@ -13,6 +13,7 @@ import textwrap
 import time
 
 import pytest
+from speed import depends_on_speed
 
 from pytest_eventlet_debug.recordings.findings.storms import Storm
 from pytest_eventlet_debug.recordings.findings.storms import find_storms
@@ -79,6 +80,7 @@ server.wait()
 """
 
 
+@depends_on_speed
 @needs_strace
 def test_accepting_on_a_closed_listener_is_a_storm_of_ebadf_on_the_asyncio_hub(
     storms_of: Storms,
@@ -92,6 +94,7 @@ def test_accepting_on_a_closed_listener_is_a_storm_of_ebadf_on_the_asyncio_hub(
     assert 0.1 < storm.duration < 10
 
 
+@depends_on_speed
 @needs_strace
 def test_accepting_on_a_closed_listener_is_a_storm_of_ebadf_on_the_epolls_hub(
     storms_of: Storms,
@@ -111,6 +114,7 @@ eventlet.spawn(wait).wait()
 """
 
 
+@depends_on_speed
 @needs_strace
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_sleeping_zero_ten_thousand_times_is_a_spin_of_that_greenthread(
@@ -129,6 +133,7 @@ def test_sleeping_zero_two_thousand_times_is_progress(storms_of: Storms, hub: st
     assert storms_of(SLEEP_ZERO.replace("TURNS", "2_000"), hub=hub) == []
 
 
+@depends_on_speed
 @needs_strace
 @pytest.mark.parametrize("hub", ["epolls", "asyncio", "poll", "selects"])
 def test_a_hub_that_wakes_nobody_names_the_event_and_who_registered_it(
@@ -164,6 +169,7 @@ def test_a_hub_that_wakes_nobody_names_the_event_and_who_registered_it(
     assert storm.describe().endswith(f"line {caught.registration.line}, nobody acts on it")
 
 
+@depends_on_speed
 @needs_strace
 def test_connecting_again_and_again_to_a_closed_port_is_a_storm_on_changing_descriptors(
     storms_of: Storms,
@@ -192,6 +198,7 @@ def test_connecting_again_and_again_to_a_closed_port_is_a_storm_on_changing_desc
     assert storm.greenthread.endswith(":serve")
 
 
+@depends_on_speed
 @needs_strace
 def test_a_storm_of_a_child_names_the_child_and_its_program(storms_of: Storms) -> None:
     program = """
@@ -273,6 +280,7 @@ def test_sleeping_again_and_again_is_no_storm(storms_of: Storms, hub: str) -> No
     assert storms_of(program, hub=hub) == []
 
 
+@depends_on_speed
 @needs_strace
 def test_reading_again_and_again_at_end_of_file_is_a_storm(storms_of: Storms) -> None:
     program = """

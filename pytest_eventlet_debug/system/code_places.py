@@ -1,0 +1,29 @@
+"""Where code lies on this machine: the plugin's, the standard library's, eventlet's.
+
+Each place is a directory with a separator at its end, for the file names of code objects to
+start with. What counts as a library's code is a rule of each reader: a traceback may come from
+another machine and goes by the looks of its paths, and to say what a greenthread waits in, less
+is left out than to find the user's own line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
+
+
+def of_eventlet() -> str:
+    """Return where eventlet lies, also if a test has put a mock in its place.
+
+    :return: ``""`` if it has not been imported.
+    """
+    for name in ("eventlet", "eventlet.hubs", "eventlet.greenio"):
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if type(path) is str:
+            folder = os.path.dirname(path)
+            return (folder if name == "eventlet" else os.path.dirname(folder)) + os.sep
+    return ""
