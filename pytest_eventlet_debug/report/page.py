@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 import shutil
 from typing import Any
+from typing import TypeAlias
 from urllib.parse import quote
 
 import jinja2
@@ -30,11 +31,15 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.artifacts import recorded
+from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.report_part import PART_FILE
 from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
+from pytest_eventlet_debug.report.history import Column
+from pytest_eventlet_debug.report.history import columns
+from pytest_eventlet_debug.report.history import labels
 from pytest_eventlet_debug.report.results import Section
 from pytest_eventlet_debug.system import files
 
@@ -46,6 +51,12 @@ GENERATOR = '<meta name="generator" content="pytest-eventlet-debug">'
 
 #: Characters of a dump that the page shows; the file has all of it.
 MAX_DUMP = 200_000
+
+#: Characters of an error in the history of a test.
+MAX_REASON = 300
+
+#: The runs in which a column has a test, the oldest first: the number of each, and what it shows.
+_Past: TypeAlias = list[tuple[int, Cell]]
 
 _RECORDINGS = (STRACE_FILE, CAPTURE_FILE, PROFILE_FILE)
 
@@ -156,49 +167,78 @@ class _Writer:
 
     def __init__(self, runs: Sequence[Run], folder: Path) -> None:
         self._runs = sorted(runs, key=lambda run: run.facts.started_ns)
+        self._labels = labels([run.directory for run in self._runs])
         self._folder = folder
-        hubs = dict.fromkeys(hub for run in self._runs for hub in run.hubs)
-        self._columns = [
-            (number, hub)
-            for hub in hubs
-            for number, run in enumerate(self._runs)
-            if hub in run.hubs
-        ]
+        self._columns = columns(self._runs)
 
     def write(self) -> dict[str, Any]:
         tests = dict.fromkeys(test for run in self._runs for test in run.cells)
-        return {
+        histories = {test: self._history(test) for test in tests}
+        matrix: dict[str, Any] = {
             "version": __version__,
-            "runs": [self._run(run) for run in self._runs],
-            "columns": [{"run": number, "hub": hub} for number, hub in self._columns],
-            "tests": [self._test(test) for test in tests],
+            "runs": [
+                self._run(run, label) for run, label in zip(self._runs, self._labels, strict=True)
+            ],
+            "columns": [msgspec.to_builtins(column) for column in self._columns],
+            "tests": [self._test(test, history) for test, history in histories.items()],
         }
+        if any(len(column.runs) > 1 for column in self._columns):
+            matrix["history"] = name = f"{DATA_FOLDER}/test-history.js"
+            past = {test: [_past(each) for each in found] for test, found in histories.items()}
+            _write(self._folder / name, report_part.script(past).encode("ascii"))
+        return matrix
 
-    def _run(self, run: Run) -> dict[str, Any]:
+    def _run(self, run: Run, label: str) -> dict[str, Any]:
         facts = msgspec.to_builtins(run.facts)
         facts.pop("tests", None)
         for name in ("started_ns", "ended_ns"):  # more than a JavaScript number can hold
             if name in facts:
                 facts[name] = str(facts[name])
-        return {
+        shown = {
             **facts,
             "directory": str(run.directory),
-            "label": run.directory.name,
+            "label": label,
             "upgrade": run.upgrade,
         }
+        page = run.directory / PAGE_FILE
+        if run.directory.absolute() != self._folder.absolute() and page.is_file():
+            shown["page"] = self._link(page)
+        return shown
 
-    def _test(self, test: str) -> dict[str, Any]:
-        cells = [self._runs[number].cells.get(test, {}).get(hub) for number, hub in self._columns]
-        details = [
-            self._detail(self._runs[number], cell) if cell is not None else None
-            for (number, _), cell in zip(self._columns, cells, strict=True)
+    def _history(self, test: str) -> list[_Past]:
+        """Return for each column the runs that have a test, the oldest first."""
+        return [
+            [
+                (number, cell)
+                for number in column.runs
+                if (cell := self._runs[number].cells.get(test, {}).get(column.hub)) is not None
+            ]
+            for column in self._columns
         ]
-        found: dict[str, Any] = {"id": test, "cells": [cell and _shown(cell) for cell in cells]}
+
+    def _test(self, test: str, history: Sequence[_Past]) -> dict[str, Any]:
+        cells = [
+            _shown(past, column) if past else None
+            for past, column in zip(history, self._columns, strict=True)
+        ]
+        found: dict[str, Any] = {"id": test, "cells": cells}
+        contrasts = [
+            (number, contrast)
+            for number, past in enumerate(history)
+            if (contrast := _contrast(past)) is not None
+        ]
+        if contrasts:
+            found["contrasts"] = [
+                {"column": number, "run": run, **_ended(cell)} for number, (run, cell) in contrasts
+            ]
+        details = [self._detail(*past[-1]) if past else None for past in history]
+        details += [self._detail(*contrast) for _, contrast in contrasts]
+        last = {past[-1][0] for past in history if past}
         verdicts = [(number, run.verdicts.get(test)) for number, run in enumerate(self._runs)]
         found["verdicts"] = [
             {"run": number, **msgspec.to_builtins(verdict)}
             for number, verdict in verdicts
-            if verdict
+            if verdict and (number in last or verdict.kind == "flaky")
         ]
         if any(details):
             digest = hashlib.sha256(test.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -206,8 +246,9 @@ class _Writer:
             _write(self._folder / found["script"], report_part.script(details).encode("ascii"))
         return found
 
-    def _detail(self, run: Run, cell: Cell) -> dict[str, Any] | None:
+    def _detail(self, number: int, cell: Cell) -> dict[str, Any] | None:
         """Return what the page of a test shows of a hub, or ``None`` for no more than a cell."""
+        run = self._runs[number]
         result = cell.result
         if not (cell.attempts or result.failure or result.sections):
             return None
@@ -258,8 +299,43 @@ class _Writer:
         return quote(os.path.relpath(path, self._folder))
 
 
-def _shown(cell: Cell) -> dict[str, Any]:
-    """Return what the matrix shows of a test on a hub."""
+def _shown(past: _Past, column: Column) -> dict[str, Any]:
+    """Return what the matrix shows of a test in a column: its last run, and how others ended."""
+    number, cell = past[-1]
+    shown = _ended(cell)
+    if len(past) > 1:
+        shown["past"] = [_attempts(cell) for _, cell in past]
+    if len(column.runs) > 1:
+        shown["run"] = number
+        numbers = tuple(number for number, _ in past)
+        if numbers != column.runs:
+            shown["runs"] = numbers
+    return shown
+
+
+def _attempts(cell: Cell) -> str:
+    """Return how a test ended in a run, each attempt."""
+    return " ".join((*cell.result.earlier, cell.result.outcome))
+
+
+def _past(past: _Past) -> list[tuple[int, float, str]]:
+    """Return run, seconds and error of each run of a test, where there are several."""
+    if len(past) < 2:
+        return []
+    return [(number, cell.result.seconds, cell.result.reason[:MAX_REASON]) for number, cell in past]
+
+
+def _contrast(past: _Past) -> tuple[int, Cell] | None:
+    """Return the newest run that failed if the last one passed, or passed if that failed."""
+    ends = [each for each in past if each[1].result.outcome != "skipped"]
+    if not ends or past[-1] is not ends[-1]:
+        return None
+    bad = past[-1][1].result.outcome in BAD
+    return next((each for each in reversed(ends) if (each[1].result.outcome in BAD) != bad), None)
+
+
+def _ended(cell: Cell) -> dict[str, Any]:
+    """Return how a test ended in a run."""
     result = cell.result
     shown: dict[str, Any] = {"outcome": result.outcome, "seconds": result.seconds}
     if result.reason:

@@ -3,7 +3,7 @@
 // The view of one test: what is wrong first, then its hubs side by side, then its recordings.
 eventletReport.test = (() => {
   const { element, seconds, plural, outcome, absent, testName } = eventletReport.dom;
-  const { matrix, runs } = eventletReport;
+  const { history, matrix, runs } = eventletReport;
 
   const OPENED_BY = [
     [/^(.*\/)?strace\.txt$/, "less"],
@@ -38,12 +38,18 @@ eventletReport.test = (() => {
 
   function fill(body, view, details) {
     const { run, row } = view;
-    const hubs = run.columns
-      .map((column, i) => ({ i, label: matrix.label(run, column), cell: row.test.cells[i], detail: details[i] }))
+    const last = run.columns
+      .map((column, i) => ({ i, label: column.label, cell: row.test.cells[i], detail: details[i] }))
       .filter(({ cell }) => cell || run.runs.length === 1);
+    // Beside the last run the newest one that failed if that passed, and the other way round.
+    const contrasts = (row.test.contrasts || []).map((cell, n) => {
+      const i = run.columns.length + n;
+      return { i, label: `${run.columns[cell.column].label} · ${run.runs[cell.run].label}`, cell, detail: details[i] };
+    });
+    const hubs = [...last, ...contrasts];
     for (const hub of hubs) hub.recordings = recordings(hub.detail);
     const cards = element("div", { class: "hubs" }, hubs.map((hub) => hubCard(hub)));
-    body.replaceChildren(heading(row), verdict(row, hubs), ...findings(row, hubs), cards);
+    body.replaceChildren(heading(row), verdict(run, row, last), ...history.card(run, row), ...findings(row, hubs), cards);
     eventletReport.tabs.add(body, view, hubs);
   }
 
@@ -57,7 +63,7 @@ eventletReport.test = (() => {
     })));
   }
 
-  function verdict(row, hubs) {
+  function verdict(run, row, hubs) {
     const groups = new Map();
     for (const { cell, label } of hubs) {
       const name = cell ? cell.outcome : "absent";
@@ -69,7 +75,10 @@ eventletReport.test = (() => {
     return element("section", { class: `verdict ${bad ? "bad" : "good"}`, "aria-label": "Verdict" },
       element("p", {}, parts, "."),
       row.flaky && element("p", {}, `It is flaky: ${row.rate}.`),
-      (row.test.verdicts || []).map(reasons));
+      row.pasts.map((past, i) => past && past.since !== null && !past.flaky
+        && element("p", {}, `It has failed under ${run.columns[i].label} since ${run.runs[past.since].label}.`)),
+      (row.test.verdicts || []).map((each) => [
+        run.runs.length > 1 && element("p", { class: "dim" }, `${run.runs[each.run].label}:`), reasons(each)]));
   }
 
   const SAID = {
