@@ -340,6 +340,11 @@ class Activation:
 
             self._register_names()
             register(HubWitness(self.hub))
+        if getattr(self._config.option, "allure_report_dir", None):
+            from pytest_eventlet_debug.hubs import allure_results
+
+            hub = self.hub.name if self.settings.hub_in_ids else None
+            allure_results.register(self._config, hub)
         if self.settings.dump_asyncio_tasks:
             from pytest_eventlet_debug.alive.dump import AliveDump
 
@@ -382,10 +387,6 @@ class Activation:
                 from pytest_eventlet_debug.hubs import randomly
 
                 randomly.hash_without_hub(self._config, self.hub.name)
-            if getattr(self._config.option, "allure_report_dir", None):
-                from pytest_eventlet_debug.hubs import allure_results
-
-                allure_results.register(self._config, self.hub.name)
 
     def _own_descriptors(self) -> set[int]:
         """Return the descriptors that the plugin has open in this process."""
