@@ -255,7 +255,12 @@ class _Writer:
         return {
             "nodeid": result.nodeid,
             "failure": result.failure,
-            "sections": [_section(section) for section in result.sections],
+            "sections": [
+                _section(section)
+                for section in result.sections
+                # Of our own, which says what the attempts say.
+                if not (cell.attempts and section.title == "eventlet-debug")
+            ],
             "attempts": [self._attempt(run, test, cell.found) for test in cell.attempts],
         }
 

@@ -197,9 +197,10 @@ eventletReport.matrix = (() => {
   }
 
   function makeTable(holder, run, rows) {
+    const narrow = matchMedia("(max-width: 700px)").matches;
     const past = run.columns.some((column) => column.runs.length > 1);
     const cells = run.columns.map((column, i) => ({
-      title: column.label, field: `hub${i}`, width: column.runs.length > 1 ? 300 : 178, minWidth: 120,
+      title: column.label, field: `hub${i}`, width: narrow ? 104 : column.runs.length > 1 ? 300 : 178, minWidth: 90,
       titleFormatter: plainTitle, formatter: (cell) => cellElement(run, cell.getData(), i),
       sorter: (a, b, first, second) => rank(first.getData(), i) - rank(second.getData(), i),
     }));
@@ -207,7 +208,7 @@ eventletReport.matrix = (() => {
       data: rows, index: "index", layout: "fitColumns", height: "100%", rowHeight: 33,
       renderVerticalBuffer: 200, placeholder: "No test matches.",
       columns: [
-        { title: "Test", field: "id", minWidth: 260, widthGrow: 5, formatter: (cell) => nameElement(cell.getData()) },
+        { title: "Test", field: "id", minWidth: narrow ? 180 : 260, widthGrow: 5, formatter: (cell) => nameElement(cell.getData()) },
         ...cells,
         ...(past ? [{ title: "Failed runs", field: "badRuns", width: 130, hozAlign: "right",
           formatter: (cell) => document.createTextNode(cell.getValue() || "") }] : []),

@@ -51,6 +51,16 @@ eventletReport.test = (() => {
     const cards = element("div", { class: "hubs" }, hubs.map((hub) => hubCard(hub)));
     body.replaceChildren(heading(row), verdict(run, row, last), ...history.card(run, row), ...findings(row, hubs), cards);
     eventletReport.tabs.add(body, view, hubs);
+    showErrors(body);
+  }
+
+  // A long failure is a box that scrolls: show what the error says, not where its function begins.
+  function showErrors(body) {
+    for (const line of body.querySelectorAll("pre .error-line:first-of-type")) {
+      const box = line.closest("pre");
+      const below = line.offsetTop - box.offsetTop - box.clientHeight * 0.7;
+      if (below > 0) box.scrollTop = below;
+    }
   }
 
   // What was recorded of a test on a hub: its attempts, and blocks of them.
@@ -138,16 +148,19 @@ eventletReport.test = (() => {
       element("span", { class: "place" }, place), " ", code);
   }
 
+  // Sections of what was alive, which has a tab of its own where it is recorded.
+  const ALIVE = new Set(["Asyncio tasks", "Greenthreads", "Hub"]);
+
   function hubCard({ label, cell, detail }) {
     const last = detail && (detail.attempts.findLast((each) => "setup" in each.phases) || detail.attempts.at(-1));
     return element("section", { class: "card hub-card", "aria-label": label },
       element("h3", {}, label, " ", cell ? outcome(cell.outcome) : absent(),
-        cell && element("span", { class: "dim" }, seconds(cell.seconds))),
+        cell && element("span", { class: "dim", title: "setup, call and teardown, with what recording them took" }, seconds(cell.seconds))),
       last && phases(last),
       cell && [cell.reason, cell.printed].filter(Boolean)
         .map((line) => element("p", { class: "reason" }, line)),
       detail && detail.failure && fold("Failure", detail.failure, true),
-      detail && detail.sections.map(({ title, text }) => fold(title, text, true)),
+      detail && detail.sections.map(({ title, text }) => fold(title, text, !(ALIVE.has(title) && last && Object.keys(last.dumps).length))),
       last && last.errors.map((error) => element("p", { class: "problem" }, error)));
   }
 
