@@ -124,7 +124,7 @@ eventletReport.matrix = (() => {
       if (state.text) parts.push(`q=${encodeURIComponent(state.text)}`);
       history.replaceState(null, "", `#/${parts.length ? "?" + parts.join("&") : ""}`);
     };
-    table.on("tableBuilt", apply);
+    table.on("tableBuilt", () => { apply(); sortByKey(holder); });
     search.addEventListener("input", () => { state.text = search.value; apply(); remember(); });
     for (const button of buttons) {
       button.addEventListener("click", () => {
@@ -228,6 +228,19 @@ eventletReport.matrix = (() => {
     const order = ["crashed", "hung", "failed", "error", "xpassed", "skipped", "xfailed", "passed"];
     const cell = row.test.cells[i];
     return cell ? order.indexOf(cell.outcome) - Math.min(cell.seconds, 1e5) / 1e6 : order.length;
+  }
+
+  // Tabulator's headers sort by mouse alone.
+  function sortByKey(holder) {
+    for (const header of holder.querySelectorAll(".tabulator-col.tabulator-sortable")) {
+      header.tabIndex = 0;
+      header.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" || event.key === " ") {
+          event.preventDefault();
+          header.click();
+        }
+      });
+    }
   }
 
   // Arrow keys go from test to test, also to rows that are not drawn yet.

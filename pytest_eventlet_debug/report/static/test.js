@@ -117,24 +117,50 @@ eventletReport.test = (() => {
   }
 
   function findings(row, hubs) {
-    const items = hubs.flatMap(({ label, i, detail }) =>
-      (detail ? detail.attempts : []).flatMap((attempt) =>
-        attempt.findings.map((finding) => findingItem(row, label, i, finding))));
-    if (!items.length) return [];
+    const found = hubs.flatMap(({ label, i, detail }) =>
+      (detail ? detail.attempts : []).flatMap((attempt) => attempt.findings.map((finding) => ({ label, i, finding }))));
+    if (!found.length) return [];
     return [element("section", { class: "card findings" },
-      element("h3", {}, plural(items.length, "finding")), element("ul", {}, items))];
+      element("h3", {}, plural(found.length, "finding")),
+      element("ul", {}, [...alike(found).values()].map((group) => findingItem(row, group))))];
   }
 
-  function findingItem(row, label, i, finding) {
-    const evidence = (finding.evidence || []).map((each) => element("li", {}, evidenceLink(row, i, each)));
+  // Findings that differ in their figures alone: on several hubs, or again and again.
+  function alike(found) {
+    const groups = new Map();
+    for (const each of found) {
+      const { kind, title } = each.finding;
+      const key = `${kind}\n${title.replace(/\d+(?:[.,]\d+)*/g, "0")}`;
+      groups.set(key, [...(groups.get(key) || []), each]);
+    }
+    return groups;
+  }
+
+  function findingItem(row, group) {
+    const labels = [...new Set(group.map(({ label }) => label))];
+    const shown = labels.map((label) => group.find((each) => each.label === label));
+    const more = group.filter((each) => !shown.includes(each));
+    const { kind, title } = shown[0].finding;
     return element("li", {},
-      element("p", {},
-        element("span", { class: "tag hub" }, label), " ",
-        element("span", { class: "tag" }, finding.kind), " ",
-        element("strong", {}, finding.title),
-        finding.certainty && finding.certainty !== "certain"
-          && element("span", { class: "dim" }, ` (${finding.certainty})`)),
-      evidence.length > 0 && element("ul", { class: "evidence" }, evidence));
+      element("p", {}, labels.map((label) => [element("span", { class: "tag hub" }, label), " "]),
+        element("span", { class: "tag" }, kind), " ", element("strong", {}, title), doubt(shown[0].finding)),
+      evidence(row, shown[0], labels.length > 1),
+      shown.slice(1).map((each) => evidence(row, each, true)),
+      more.length > 0 && element("details", {}, element("summary", {}, `${more.length} more alike`),
+        more.map((each) => [element("p", {}, labels.length > 1 && [element("span", { class: "tag hub" }, each.label), " "],
+          each.finding.title, doubt(each.finding)), evidence(row, each, false)])));
+  }
+
+  function doubt({ certainty }) {
+    return certainty && certainty !== "certain" && element("span", { class: "dim" }, ` (${certainty})`);
+  }
+
+  // What shows a finding; below a title that is another hub's, its own if nothing does.
+  function evidence(row, { label, i, finding }, named) {
+    const places = (finding.evidence || []).map((each) => evidenceLink(row, i, each));
+    if (named && !places.length) places.push(element("span", {}, finding.title));
+    return places.length > 0 && element("ul", { class: "evidence" }, places.map((place, n) =>
+      element("li", {}, named && n === 0 && [element("span", { class: "tag hub" }, label), " "], place)));
   }
 
   function evidenceLink(row, i, evidence) {
