@@ -29,6 +29,7 @@ from pytest_eventlet_debug.settings import Settings
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
     from pytest_eventlet_debug.isolation import Isolation
+    from pytest_eventlet_debug.outcomes.gathering import Gathering
     from pytest_eventlet_debug.recording import Recording
     from pytest_eventlet_debug.stalls.watch import StallWatch
 
@@ -232,7 +233,7 @@ class Activation:
             manager.register(gathering, Gathering.NAME)
             manager.register(Summary(self._config, self.settings, gathering), _SUMMARY)
             manager.register(RunEnd(self.settings, self._run))
-            self._register_html_links()
+            self._register_html_links(gathering)
             self._register_junit()
 
     def _report_block(self) -> None:
@@ -254,12 +255,14 @@ class Activation:
     def _tests_hubs(self) -> tuple[str, ...]:
         return self._hub_names or (self.hub.name,)
 
-    def _register_html_links(self) -> None:
+    def _register_html_links(self, gathering: Gathering) -> None:
         html = self._config.getoption("htmlpath", None)
         if html:
             from pytest_eventlet_debug.report.html_links import HtmlLinks
 
-            links = HtmlLinks(html, self.settings.artifacts)
+            links = HtmlLinks(
+                html, self.settings.artifacts, lambda nodeid: gathering.key(nodeid)[0]
+            )
             self._config.pluginmanager.register(links)
 
     def _register_junit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import os
 from pathlib import Path
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.report.opening import fragment
 from pytest_eventlet_debug.report.page import PAGE_FILE
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 
@@ -29,11 +31,13 @@ class HtmlLinks:
 
     :param page: what was given with ``--html``; the links are relative to that file.
     :param artifacts: the run's directory.
+    :param test_of: returns the id without its hub.
     """
 
-    def __init__(self, page: str, artifacts: Path) -> None:
+    def __init__(self, page: str, artifacts: Path, test_of: Callable[[str], str]) -> None:
         self._folder = Path(os.path.expandvars(page)).expanduser().absolute().parent
         self._artifacts = artifacts
+        self._test_of = test_of
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -42,13 +46,14 @@ class HtmlLinks:
             return
         named = [value for name, value in report.user_properties if name == DIRECTORY_PROPERTY]
         if named:
-            links = self._links(Path(str(named[-1])))
+            links = self._links(self._test_of(report.nodeid), Path(str(named[-1])))
             report.extras = [*getattr(report, "extras", ()), *links]  # type: ignore[attr-defined]
 
-    def _links(self, directory: Path) -> list[dict[str, str | None]]:
+    def _links(self, test: str, directory: Path) -> list[dict[str, str | None]]:
         from pytest_html import extras  # there when this object is
 
-        links = [extras.url(self._relative(self._artifacts / PAGE_FILE), "report")]
+        page = self._relative(self._artifacts / PAGE_FILE)
+        links = [extras.url(f"{page}{fragment(test)}", "report")]
         links += [
             extras.url(self._relative(directory / file), name)
             for file, name in _NAMES.items()

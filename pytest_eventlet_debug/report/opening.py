@@ -174,7 +174,12 @@ def address_of(page: Path, test: str) -> str:
     :param page: absolute.
     :param test: the id without the hub.
     """
-    return f"{page.as_uri()}#/test/{quote(test, safe='', errors='replace')}"
+    return f"{page.as_uri()}{fragment(test)}"
+
+
+def fragment(test: str) -> str:
+    """Return what follows the page's address and leads to a test."""
+    return f"#/test/{quote(test, safe='', errors='replace')}"
 
 
 def browse(url: str) -> None:

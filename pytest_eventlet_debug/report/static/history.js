@@ -84,7 +84,7 @@ eventletReport.history = (() => {
 
   function span(run, column) {
     const [first, last] = [column.runs.at(0), column.runs.at(-1)].map((number) => date(run.runs[number]).toLocaleDateString());
-    return `last of ${column.runs.length} runs, ${first === last ? first : `${first} – ${last}`}`;
+    return `latest of ${column.runs.length} runs, ${first === last ? first : `${first} – ${last}`}`;
   }
 
   // The part of a test's page that shows its runs in time.

@@ -200,7 +200,7 @@ eventletReport.matrix = (() => {
     const narrow = matchMedia("(max-width: 700px)").matches;
     const past = run.columns.some((column) => column.runs.length > 1);
     const cells = run.columns.map((column, i) => ({
-      title: column.label, field: `hub${i}`, width: narrow ? 104 : column.runs.length > 1 ? 300 : 178, minWidth: 90,
+      title: column.label, field: `hub${i}`, width: narrow ? 104 : 178 + (column.runs.length > 1 ? 10 + 11 * Math.min(column.runs.length, STRIP) : 0), minWidth: 90,
       titleFormatter: plainTitle, formatter: (cell) => cellElement(run, cell.getData(), i),
       sorter: (a, b, first, second) => rank(first.getData(), i) - rank(second.getData(), i),
     }));
