@@ -18,7 +18,6 @@ import os
 from pathlib import Path
 import shutil
 from typing import Any
-from typing import TypeAlias
 from urllib.parse import quote
 
 import jinja2
@@ -31,13 +30,13 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.artifacts import recorded
-from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.report_part import PART_FILE
+from pytest_eventlet_debug.report import cells
+from pytest_eventlet_debug.report.cells import Past
 from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
-from pytest_eventlet_debug.report.history import Column
 from pytest_eventlet_debug.report.history import columns
 from pytest_eventlet_debug.report.history import labels
 from pytest_eventlet_debug.report.results import Section
@@ -51,12 +50,6 @@ GENERATOR = '<meta name="generator" content="pytest-eventlet-debug">'
 
 #: Characters of a dump that the page shows; the file has all of it.
 MAX_DUMP = 200_000
-
-#: Characters of an error in the history of a test.
-MAX_REASON = 300
-
-#: The runs in which a column has a test, the oldest first: the number of each, and what it shows.
-_Past: TypeAlias = list[tuple[int, Cell]]
 
 _RECORDINGS = (STRACE_FILE, CAPTURE_FILE, PROFILE_FILE)
 
@@ -184,7 +177,7 @@ class _Writer:
         }
         if any(len(column.runs) > 1 for column in self._columns):
             matrix["history"] = name = f"{DATA_FOLDER}/test-history.js"
-            past = {test: [_past(each) for each in found] for test, found in histories.items()}
+            past = {test: [cells.past(each) for each in found] for test, found in histories.items()}
             _write(self._folder / name, report_part.script(past).encode("ascii"))
         return matrix
 
@@ -205,7 +198,7 @@ class _Writer:
             shown["page"] = self._link(page)
         return shown
 
-    def _history(self, test: str) -> list[_Past]:
+    def _history(self, test: str) -> list[Past]:
         """Return for each column the runs that have a test, the oldest first."""
         return [
             [
@@ -216,20 +209,21 @@ class _Writer:
             for column in self._columns
         ]
 
-    def _test(self, test: str, history: Sequence[_Past]) -> dict[str, Any]:
-        cells = [
-            _shown(past, column) if past else None
+    def _test(self, test: str, history: Sequence[Past]) -> dict[str, Any]:
+        shown = [
+            cells.shown(past, column) if past else None
             for past, column in zip(history, self._columns, strict=True)
         ]
-        found: dict[str, Any] = {"id": test, "cells": cells}
+        found: dict[str, Any] = {"id": test, "cells": shown}
         contrasts = [
             (number, contrast)
             for number, past in enumerate(history)
-            if (contrast := _contrast(past)) is not None
+            if (contrast := cells.contrast(past)) is not None
         ]
         if contrasts:
             found["contrasts"] = [
-                {"column": number, "run": run, **_ended(cell)} for number, (run, cell) in contrasts
+                {"column": number, "run": run, **cells.ended(cell)}
+                for number, (run, cell) in contrasts
             ]
         details = [self._detail(*past[-1]) if past else None for past in history]
         details += [self._detail(*contrast) for _, contrast in contrasts]
@@ -302,56 +296,6 @@ class _Writer:
 
     def _link(self, path: Path) -> str:
         return quote(os.path.relpath(path, self._folder))
-
-
-def _shown(past: _Past, column: Column) -> dict[str, Any]:
-    """Return what the matrix shows of a test in a column: its last run, and how others ended."""
-    number, cell = past[-1]
-    shown = _ended(cell)
-    if len(past) > 1:
-        shown["past"] = [_attempts(cell) for _, cell in past]
-    if len(column.runs) > 1:
-        shown["run"] = number
-        numbers = tuple(number for number, _ in past)
-        if numbers != column.runs:
-            shown["runs"] = numbers
-    return shown
-
-
-def _attempts(cell: Cell) -> str:
-    """Return how a test ended in a run, each attempt."""
-    return " ".join((*cell.result.earlier, cell.result.outcome))
-
-
-def _past(past: _Past) -> list[tuple[int, float, str]]:
-    """Return run, seconds and error of each run of a test, where there are several."""
-    if len(past) < 2:
-        return []
-    return [(number, cell.result.seconds, cell.result.reason[:MAX_REASON]) for number, cell in past]
-
-
-def _contrast(past: _Past) -> tuple[int, Cell] | None:
-    """Return the newest run that failed if the last one passed, or passed if that failed."""
-    ends = [each for each in past if each[1].result.outcome != "skipped"]
-    if not ends or past[-1] is not ends[-1]:
-        return None
-    bad = past[-1][1].result.outcome in BAD
-    return next((each for each in reversed(ends) if (each[1].result.outcome in BAD) != bad), None)
-
-
-def _ended(cell: Cell) -> dict[str, Any]:
-    """Return how a test ended in a run."""
-    result = cell.result
-    shown: dict[str, Any] = {"outcome": result.outcome, "seconds": result.seconds}
-    if result.reason:
-        shown["reason"] = result.reason
-    if result.printed:
-        shown["printed"] = result.printed
-    if result.earlier:
-        shown["earlier"] = result.earlier
-    if cell.findings:
-        shown["findings"] = [finding.title for finding in cell.findings]
-    return shown
 
 
 def _section(section: Section) -> dict[str, str]:

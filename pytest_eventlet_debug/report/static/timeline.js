@@ -126,6 +126,7 @@ eventletReport.timeline = (() => {
       this.data = data;
       Object.assign(this, layOut(data));
       this.selected = -1;
+      this.order = null;
     }
 
     get plotWidth() { return Math.max(this.width - LABELS, 50); }
@@ -169,6 +170,20 @@ eventletReport.timeline = (() => {
       this.top = lane * LANE - this.height / 2;
       this.keepInside();
       this.ask();
+    }
+
+    // The event before or after the selected one, on whichever lane, moved into view.
+    step(by) {
+      const { t } = this.data;
+      this.order ||= this.lanes.flatMap(({ rows }) => [...rows]).sort((a, b) => t[a] - t[b]);
+      const at = this.selected < 0 ? (by > 0 ? 0 : this.order.length - 1) : this.order.indexOf(this.selected) + by;
+      const row = this.order[Math.min(Math.max(at, 0), this.order.length - 1)];
+      const shown = this.plotWidth * this.scale;
+      if (t[row] < this.left || t[row] > this.left + shown) this.left = t[row] - shown / 2;
+      const top = this.lanes.findIndex(({ rows }) => rows.includes(row)) * LANE;
+      this.top = Math.min(Math.max(this.top, top + LANE - (this.height - RULER)), top);
+      this.keepInside();
+      return row;
     }
 
     timeAt(x) { return this.left + (x - LABELS) * this.scale; }
@@ -340,7 +355,7 @@ eventletReport.timeline = (() => {
       hidden > 0 && element("label", { class: "all", title: "of pytest and of this plugin, of imports, and of the allocator" },
         everything, ` ${hidden.toLocaleString("en")} more ${hidden === 1 ? "call" : "calls"}`),
       element("span", { class: "legend" }, LEGEND.map((name) => element("span", { class: `event-${name}` }, name))),
-      element("span", { class: "dim" }, "Ctrl + wheel zooms, dragging moves; keys: + − arrows")),
+      element("span", { class: "dim" }, "Ctrl + wheel zooms, dragging moves; keys: + − arrows, n and p for the next and previous event")),
     holder, details);
     const timeline = new Timeline(canvas, story);
     const describeCanvas = () => {
@@ -403,8 +418,9 @@ eventletReport.timeline = (() => {
         "+": () => timeline.zoom(0.5), "=": () => timeline.zoom(0.5), "-": () => timeline.zoom(2),
         ArrowLeft: () => timeline.pan(-60), ArrowRight: () => timeline.pan(60),
         ArrowUp: () => timeline.pan(0, -LANE), ArrowDown: () => timeline.pan(0, LANE), Home: () => timeline.fit(),
+        n: () => select(timeline.step(1)), p: () => select(timeline.step(-1)),
       }[event.key];
-      if (!action) return;
+      if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       action();
     });
