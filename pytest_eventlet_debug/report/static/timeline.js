@@ -355,7 +355,8 @@ eventletReport.timeline = (() => {
       hidden > 0 && element("label", { class: "all", title: "of pytest and of this plugin, of imports, and of the allocator" },
         everything, ` ${hidden.toLocaleString("en")} more ${hidden === 1 ? "call" : "calls"}`),
       element("span", { class: "legend" }, LEGEND.map((name) => element("span", { class: `event-${name}` }, name))),
-      element("span", { class: "dim" }, "Ctrl + wheel zooms, dragging moves; keys: + − arrows, n and p for the next and previous event")),
+      element("span", { class: "dim", title: "n and p: the next and the previous event" },
+        "Ctrl + wheel zooms, dragging moves; keys: + − arrows n p")),
     holder, details);
     const timeline = new Timeline(canvas, story);
     const describeCanvas = () => {
