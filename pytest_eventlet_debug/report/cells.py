@@ -62,5 +62,5 @@ def ended(cell: Cell) -> dict[str, Any]:
     if result.earlier:
         found["earlier"] = result.earlier
     if cell.findings:
-        found["findings"] = [finding.title for finding in cell.findings]
+        found["findings"] = [f"{each.kind}: {each.title}" for each in cell.findings]
     return found
