@@ -60,8 +60,9 @@ def _report(options: argparse.Namespace) -> int:
         return refuse("a report on several runs requires -o DIR")
     if folder is None and options.runs[0].is_file():
         return refuse("a report on a saved run requires -o DIR")
+    paths = {path.resolve(): path for path in options.runs}  # patterns may name one twice
     try:
-        runs = [read_any(path) for path in options.runs]
+        runs = [read_any(path) for path in paths.values()]
         print(write_report(runs, folder or options.runs[0]))
     except (RunDataError, ReportError) as error:
         return refuse(str(error))

@@ -145,7 +145,8 @@ def nights(tmp_path: Path) -> str:
         results.write(found, directory / results.RESULTS_FILE)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pytest_eventlet_debug", "report", "-o", out]
-    subprocess.run([*command, *sorted(tmp_path.glob("night-*"))], check=True)
+    paths = [*sorted(tmp_path.glob("night-*")), tmp_path / "night-2"]
+    subprocess.run([*command, *paths], check=True)
     return (out / "index.html").as_uri()
 
 
