@@ -261,7 +261,10 @@ class Activation:
             from pytest_eventlet_debug.report.html_links import HtmlLinks
 
             links = HtmlLinks(
-                html, self.settings.artifacts, lambda nodeid: gathering.key(nodeid)[0]
+                html,
+                self.settings.artifacts,
+                [tracer.name for tracer in self.settings.tracers],
+                lambda nodeid: gathering.key(nodeid)[0],
             )
             self._config.pluginmanager.register(links)
 
