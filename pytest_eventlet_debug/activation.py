@@ -29,6 +29,7 @@ from pytest_eventlet_debug.settings import Settings
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
     from pytest_eventlet_debug.isolation import Isolation
+    from pytest_eventlet_debug.outcomes.gathering import Gathering
     from pytest_eventlet_debug.recording import Recording
     from pytest_eventlet_debug.stalls.watch import StallWatch
 
@@ -232,7 +233,7 @@ class Activation:
             manager.register(gathering, Gathering.NAME)
             manager.register(Summary(self._config, self.settings, gathering), _SUMMARY)
             manager.register(RunEnd(self.settings, self._run))
-            self._register_html_links()
+            self._register_html_links(gathering)
             self._register_junit()
 
     def _report_block(self) -> None:
@@ -254,12 +255,17 @@ class Activation:
     def _tests_hubs(self) -> tuple[str, ...]:
         return self._hub_names or (self.hub.name,)
 
-    def _register_html_links(self) -> None:
+    def _register_html_links(self, gathering: Gathering) -> None:
         html = self._config.getoption("htmlpath", None)
         if html:
             from pytest_eventlet_debug.report.html_links import HtmlLinks
 
-            links = HtmlLinks(html, self.settings.artifacts)
+            links = HtmlLinks(
+                html,
+                self.settings.artifacts,
+                [tracer.name for tracer in self.settings.tracers],
+                lambda nodeid: gathering.key(nodeid)[0],
+            )
             self._config.pluginmanager.register(links)
 
     def _register_junit(self) -> None:
@@ -340,6 +346,11 @@ class Activation:
 
             self._register_names()
             register(HubWitness(self.hub))
+        if getattr(self._config.option, "allure_report_dir", None):
+            from pytest_eventlet_debug.hubs import allure_results
+
+            hub = self.hub.name if self.settings.hub_in_ids else None
+            allure_results.register(self._config, hub)
         if self.settings.dump_asyncio_tasks:
             from pytest_eventlet_debug.alive.dump import AliveDump
 
@@ -382,10 +393,6 @@ class Activation:
                 from pytest_eventlet_debug.hubs import randomly
 
                 randomly.hash_without_hub(self._config, self.hub.name)
-            if getattr(self._config.option, "allure_report_dir", None):
-                from pytest_eventlet_debug.hubs import allure_results
-
-                allure_results.register(self._config, self.hub.name)
 
     def _own_descriptors(self) -> set[int]:
         """Return the descriptors that the plugin has open in this process."""

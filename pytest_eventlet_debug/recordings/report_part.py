@@ -30,6 +30,9 @@ PART_FILE = "report.js"
 # A test may have written a file of this name, which the page must not run.
 _SCRIPT = re.compile(rb'eventletReport\.receive\("[A-Za-z0-9+/=]*"\);\n')
 
+#: Rows that repeat, from which on the timeline marks them.
+_LEAST_ROWS = 10
+
 #: No part that is written comes near.
 _MOST_BYTES = 256 << 20
 
@@ -76,7 +79,9 @@ def _columns(timeline: Timeline) -> dict[str, Any]:
 
 
 def _folded(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return which rows the timeline leaves out at first, and its imports by their first call's."""
+    """Return which rows the timeline leaves out at first, its imports by the place of their first
+    call, and what repeats: places, how often, and the calls of a turn.
+    """
     from pytest_eventlet_debug.recordings import story
 
     told = story.told(rows)
@@ -87,6 +92,11 @@ def _folded(rows: Sequence[Row]) -> dict[str, Any]:
             for n, row in told.items()
             if row is not rows[n]
         },
+        "repeats": [
+            [first, last, chapter.count, ", ".join(dict.fromkeys(row.name for row in chapter.rows))]
+            for first, last, chapter in story.repeats(told)
+            if len(chapter.rows) * chapter.count >= _LEAST_ROWS
+        ],
     }
 
 

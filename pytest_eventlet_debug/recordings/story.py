@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import re
@@ -111,6 +112,20 @@ def told(rows: Sequence[Row]) -> dict[int, Row]:
         found[at] = row
         at += 1
     return found
+
+
+def repeats(told_rows: Mapping[int, Row]) -> Iterator[tuple[int, int, Chapter]]:
+    """Yield what repeats, with the places of its first row and of its last.
+
+    :param told_rows: as :func:`told` returns them.
+    """
+    places = list(told_rows)
+    at = 0
+    for chapter in _repeated(list(told_rows.values())):
+        end = at + len(chapter.rows) * chapter.count
+        if chapter.count > 1:
+            yield places[at], places[end - 1], chapter
+        at = end
 
 
 def _worth_telling(rows: Iterable[Row], left_out: LeftOut, switches: bool) -> Iterator[Row]:

@@ -29,14 +29,15 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "report",
         help="write an HTML report on one or more runs",
         description="Write index.html, which shows all tests by hub and what was recorded of "
-        "each. Several runs, such as one CI job per hub, are joined into one matrix.",
+        "each. Several runs, such as one CI job per hub, are joined into one matrix; runs of the "
+        "same tests under the same hub become the history of each test.",
     )
     parser.add_argument(
-        "directories",
+        "runs",
         type=Path,
         nargs="+",
-        metavar="DIR",
-        help="a run's directory, such as eventlet-debug",
+        metavar="RUN",
+        help="a run's directory, such as eventlet-debug, or a file written by --eventlet-save",
     )
     parser.add_argument(
         "-o",
@@ -50,16 +51,19 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _report(options: argparse.Namespace) -> int:
     from pytest_eventlet_debug.report.data import RunDataError
-    from pytest_eventlet_debug.report.data import read_run
+    from pytest_eventlet_debug.report.data import read_any
     from pytest_eventlet_debug.report.page import ReportError
     from pytest_eventlet_debug.report.page import write_report
 
     folder = options.output
-    if folder is None and len(options.directories) > 1:
+    if folder is None and len(options.runs) > 1:
         return refuse("a report on several runs requires -o DIR")
+    if folder is None and options.runs[0].is_file():
+        return refuse("a report on a saved run requires -o DIR")
+    paths = {path.resolve(): path for path in options.runs}  # patterns may name one twice
     try:
-        runs = [read_run(directory) for directory in options.directories]
-        print(write_report(runs, folder or options.directories[0]))
+        runs = [read_any(path) for path in paths.values()]
+        print(write_report(runs, folder or options.runs[0]))
     except (RunDataError, ReportError) as error:
         return refuse(str(error))
     except OSError as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.hubs.ids import add_hub
 from pytest_eventlet_debug.hubs.ids import split_hub
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
@@ -19,10 +22,13 @@ from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.results import RESULTS_FILE
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.reruns.verdicts import Verdict
+from pytest_eventlet_debug.upgrade import saved_run
+from pytest_eventlet_debug.upgrade.saved_run import SavedRun
+from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 
 
 class RunDataError(Exception):
-    """A directory has no run in it. One line: which one, and what would do."""
+    """There is no run to read. One line: where, and what would do."""
 
 
 class Cell(msgspec.Struct):
@@ -45,6 +51,7 @@ class Cell(msgspec.Struct):
 class Run(msgspec.Struct, frozen=True):
     """A run, read.
 
+    :param directory: of its artifacts, or the file that it was saved to.
     :param cells: by the test's id without its hub, then by the hub.
     :param verdicts: by the test's id without its hub.
     :param upgrade: the comparison with an earlier run, line by line.
@@ -56,6 +63,19 @@ class Run(msgspec.Struct, frozen=True):
     cells: dict[str, dict[str, Cell]]
     verdicts: dict[str, Verdict] = {}
     upgrade: tuple[str, ...] = ()
+
+
+def read_any(path: Path) -> Run:
+    """Read a run's directory, or a file that a run was saved to.
+
+    :raises RunDataError: it is neither.
+    """
+    if not path.is_file():
+        return read_run(path)
+    try:
+        return _of_saved(path, saved_run.read(path))
+    except SavedRunError as error:
+        raise RunDataError(str(error)) from None
 
 
 def read_run(directory: Path) -> Run:
@@ -87,6 +107,53 @@ def read_run(directory: Path) -> Run:
     verdicts = {verdict.test: verdict for verdict in recorded.verdicts} if recorded else {}
     upgrade = recorded.upgrade if recorded else ()
     return Run(directory, record, tuple(hubs), cells, verdicts, upgrade)
+
+
+def _of_saved(path: Path, saved: SavedRun) -> Run:
+    facts = RunRecord(
+        format=artifacts.FORMAT,
+        run=str(path),
+        command=list(saved.command),
+        rootdir=saved.suite,
+        hubs=list(saved.hubs),
+        started_ns=saved.started_ns,
+        python=saved.python.rpartition(" ")[2],
+        platform=saved.platform,
+        versions={
+            name: saved.distributions[name].version
+            for name in ("pytest-eventlet-debug", "pytest", "eventlet", "greenlet")
+            if name in saved.distributions
+        },
+        ended_ns=saved.started_ns + int(saved.seconds * 1e9),
+        exit_status=saved.exit_status,
+    )
+    cells: dict[str, dict[str, Cell]] = {}
+    for test in saved.tests:
+        reason = test.failure.message if test.failure is not None else ""
+        earlier = _without_one(test.attempts, test.outcome)
+        result = Result(
+            test.test,
+            test.hub,
+            add_hub(test.test, test.hub),
+            test.outcome,
+            test.seconds,
+            earlier=earlier,
+            reason=reason,
+        )
+        cells.setdefault(test.test, {})[test.hub] = Cell(result)
+    for module in saved.uncollected:
+        result = Result(module.node, module.hub, module.node, module.outcome, 0.0)
+        result = replace(result, reason=module.failure.message)
+        cells.setdefault(module.node, {})[module.hub] = Cell(result)
+    return Run(path, facts, saved.hubs, cells)
+
+
+def _without_one(attempts: Sequence[Outcome], counted: Outcome) -> tuple[Outcome, ...]:
+    """Return the attempts but for the last that ended as the one that counts."""
+    others = list(reversed(attempts))
+    if counted in others:
+        others.remove(counted)
+    return tuple(reversed(others))
 
 
 def _add(cells: dict[str, dict[str, Cell]], facts: ListedTest, hubs: tuple[str, ...]) -> None:

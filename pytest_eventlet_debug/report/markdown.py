@@ -12,6 +12,7 @@ import re
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
+from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.report.data import read_run
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.report.results import Results
@@ -34,11 +35,11 @@ def write(results: Results, directory: Path | None, path: Path) -> None:
 
 
 def _findings(directory: Path | None) -> list[tuple[str, str, str]]:
-    """Return test, hub and title of each finding of this run."""
+    """Return test, hub and line of each finding of this run."""
     if directory is None:
         return []
     return [
-        (test, hub, finding.title)
+        (test, hub, findings_text.line(finding))
         for test, row in read_run(directory).cells.items()
         for hub, cell in row.items()
         for finding in cell.findings
@@ -48,7 +49,7 @@ def _findings(directory: Path | None) -> list[tuple[str, str, str]]:
 def lines(results: Results, findings: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     """Yield the lines of a summary.
 
-    :param findings: test, hub and title of each.
+    :param findings: test, hub and line of each.
     """
     yield "### Tests by eventlet hub"
     yield ""
@@ -68,10 +69,12 @@ def lines(results: Results, findings: Sequence[tuple[str, str, str]]) -> Iterato
             for r in failed
         ],
     )
+    went_wrong = {(result.test, result.hub) for result in failed}
+    ordered = sorted(findings, key=lambda each: each[:2] not in went_wrong)
     yield from _table(
         "found in recordings",
         ("Test", "Hub", "Finding"),
-        [(_code(test), _text(hub), _text(title)) for test, hub, title in findings],
+        [(_code(test), _text(hub), _text(line)) for test, hub, line in ordered],
     )
 
 

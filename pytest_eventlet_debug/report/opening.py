@@ -165,7 +165,21 @@ def address(run: Run, test: ListedTest) -> str:
     if not page.exists():
         raise OpenError(f"{page} does not exist; pytest-eventlet-debug report writes it")
     name = next(name for name, each in _recorded(run) if each is test)
-    return f"{page.as_uri()}#/test/{quote(name, safe='', errors='replace')}"
+    return address_of(page, name)
+
+
+def address_of(page: Path, test: str) -> str:
+    """Return the address of a test in a report.
+
+    :param page: absolute.
+    :param test: the id without the hub.
+    """
+    return f"{page.as_uri()}{fragment(test)}"
+
+
+def fragment(test: str) -> str:
+    """Return what follows the page's address and leads to a test."""
+    return f"#/test/{quote(test, safe='', errors='replace')}"
 
 
 def browse(url: str) -> None:

@@ -33,8 +33,12 @@ from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.report_part import PART_FILE
+from pytest_eventlet_debug.report import cells
+from pytest_eventlet_debug.report.cells import Past
 from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
+from pytest_eventlet_debug.report.history import columns
+from pytest_eventlet_debug.report.history import labels
 from pytest_eventlet_debug.report.results import Section
 from pytest_eventlet_debug.system import files
 
@@ -156,49 +160,79 @@ class _Writer:
 
     def __init__(self, runs: Sequence[Run], folder: Path) -> None:
         self._runs = sorted(runs, key=lambda run: run.facts.started_ns)
+        self._labels = labels([run.directory for run in self._runs])
         self._folder = folder
-        hubs = dict.fromkeys(hub for run in self._runs for hub in run.hubs)
-        self._columns = [
-            (number, hub)
-            for hub in hubs
-            for number, run in enumerate(self._runs)
-            if hub in run.hubs
-        ]
+        self._columns = columns(self._runs)
 
     def write(self) -> dict[str, Any]:
         tests = dict.fromkeys(test for run in self._runs for test in run.cells)
-        return {
+        histories = {test: self._history(test) for test in tests}
+        matrix: dict[str, Any] = {
             "version": __version__,
-            "runs": [self._run(run) for run in self._runs],
-            "columns": [{"run": number, "hub": hub} for number, hub in self._columns],
-            "tests": [self._test(test) for test in tests],
+            "runs": [
+                self._run(run, label) for run, label in zip(self._runs, self._labels, strict=True)
+            ],
+            "columns": [msgspec.to_builtins(column) for column in self._columns],
+            "tests": [self._test(test, history) for test, history in histories.items()],
         }
+        if any(len(column.runs) > 1 for column in self._columns):
+            matrix["history"] = name = f"{DATA_FOLDER}/test-history.js"
+            past = {test: [cells.past(each) for each in found] for test, found in histories.items()}
+            _write(self._folder / name, report_part.script(past).encode("ascii"))
+        return matrix
 
-    def _run(self, run: Run) -> dict[str, Any]:
+    def _run(self, run: Run, label: str) -> dict[str, Any]:
         facts = msgspec.to_builtins(run.facts)
         facts.pop("tests", None)
         for name in ("started_ns", "ended_ns"):  # more than a JavaScript number can hold
             if name in facts:
                 facts[name] = str(facts[name])
-        return {
+        shown = {
             **facts,
             "directory": str(run.directory),
-            "label": run.directory.name,
+            "label": label,
             "upgrade": run.upgrade,
         }
+        page = run.directory / PAGE_FILE
+        if run.directory.absolute() != self._folder.absolute() and page.is_file():
+            shown["page"] = self._link(page)
+        return shown
 
-    def _test(self, test: str) -> dict[str, Any]:
-        cells = [self._runs[number].cells.get(test, {}).get(hub) for number, hub in self._columns]
-        details = [
-            self._detail(self._runs[number], cell) if cell is not None else None
-            for (number, _), cell in zip(self._columns, cells, strict=True)
+    def _history(self, test: str) -> list[Past]:
+        """Return for each column the runs that have a test, the oldest first."""
+        return [
+            [
+                (number, cell)
+                for number in column.runs
+                if (cell := self._runs[number].cells.get(test, {}).get(column.hub)) is not None
+            ]
+            for column in self._columns
         ]
-        found: dict[str, Any] = {"id": test, "cells": [cell and _shown(cell) for cell in cells]}
+
+    def _test(self, test: str, history: Sequence[Past]) -> dict[str, Any]:
+        shown = [
+            cells.shown(past, column) if past else None
+            for past, column in zip(history, self._columns, strict=True)
+        ]
+        found: dict[str, Any] = {"id": test, "cells": shown}
+        contrasts = [
+            (number, contrast)
+            for number, past in enumerate(history)
+            if (contrast := cells.contrast(past)) is not None
+        ]
+        if contrasts:
+            found["contrasts"] = [
+                {"column": number, "run": run, **cells.ended(cell)}
+                for number, (run, cell) in contrasts
+            ]
+        details = [self._detail(*past[-1]) if past else None for past in history]
+        details += [self._detail(*contrast) for _, contrast in contrasts]
+        last = {past[-1][0] for past in history if past}
         verdicts = [(number, run.verdicts.get(test)) for number, run in enumerate(self._runs)]
         found["verdicts"] = [
             {"run": number, **msgspec.to_builtins(verdict)}
             for number, verdict in verdicts
-            if verdict
+            if verdict and (number in last or verdict.kind == "flaky")
         ]
         if any(details):
             digest = hashlib.sha256(test.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -206,15 +240,21 @@ class _Writer:
             _write(self._folder / found["script"], report_part.script(details).encode("ascii"))
         return found
 
-    def _detail(self, run: Run, cell: Cell) -> dict[str, Any] | None:
+    def _detail(self, number: int, cell: Cell) -> dict[str, Any] | None:
         """Return what the page of a test shows of a hub, or ``None`` for no more than a cell."""
+        run = self._runs[number]
         result = cell.result
         if not (cell.attempts or result.failure or result.sections):
             return None
         return {
             "nodeid": result.nodeid,
             "failure": result.failure,
-            "sections": [_section(section) for section in result.sections],
+            "sections": [
+                _section(section)
+                for section in result.sections
+                # Of our own, which says what the attempts say.
+                if not (cell.attempts and section.title == "eventlet-debug")
+            ],
             "attempts": [self._attempt(run, test, cell.found) for test in cell.attempts],
         }
 
@@ -256,21 +296,6 @@ class _Writer:
 
     def _link(self, path: Path) -> str:
         return quote(os.path.relpath(path, self._folder))
-
-
-def _shown(cell: Cell) -> dict[str, Any]:
-    """Return what the matrix shows of a test on a hub."""
-    result = cell.result
-    shown: dict[str, Any] = {"outcome": result.outcome, "seconds": result.seconds}
-    if result.reason:
-        shown["reason"] = result.reason
-    if result.printed:
-        shown["printed"] = result.printed
-    if result.earlier:
-        shown["earlier"] = result.earlier
-    if cell.findings:
-        shown["findings"] = [finding.title for finding in cell.findings]
-    return shown
 
 
 def _section(section: Section) -> dict[str, str]:

@@ -75,6 +75,10 @@ class ReportWriter:
         if directory is not None:
             with self._noting("the report is not written"):
                 self._lines.append(f"report: {_write_report(self._results, directory)}")
+            allure = getattr(self._config.option, "allure_report_dir", None)
+            if allure:
+                with self._noting("nothing is attached to allure's results"):
+                    _attach(directory, Path(allure))
         if summary is not None:
             with self._noting("--eventlet-summary"):
                 _write_summary(self._results, directory, summary)
@@ -139,6 +143,13 @@ def _write_report(gathered: Results, directory: Path) -> Path:
 
     results.write(gathered, directory / results.RESULTS_FILE)
     return page.write_report([read_run(directory)], directory)
+
+
+def _attach(directory: Path, folder: Path) -> None:
+    from pytest_eventlet_debug.report import allure_attachments
+    from pytest_eventlet_debug.report.data import read_run
+
+    allure_attachments.attach(read_run(directory), folder)
 
 
 def _write_summary(gathered: Results, directory: Path | None, path: Path) -> None:

@@ -217,20 +217,57 @@ def test_one_seed_shuffles_and_seeds_the_tests_of_every_hub_as_without_hubs(
 
 
 @needs("allure_pytest")
-def test_allure_has_a_result_for_each_hub_with_the_hub_as_a_parameter(
+def test_allure_has_a_result_for_each_hub_with_the_hub_and_what_was_found(
     pytester: pytest.Pytester,
 ) -> None:
-    pytester.makepyfile(test_x="def test_a(): pass")
-    for _ in range(2):
-        run(pytester, BOTH, "--alluredir=out", "--clean-alluredir").assert_outcomes(passed=2)
-        paths = pytester.path.glob("out/*-result.json")
-        results = [json.loads(path.read_bytes()) for path in paths]
-        assert len(results) == 2
-        assert len({each["historyId"] for each in results}) == 2
-        assert len({each["fullName"] for each in results}) == 1
-        parameters = [each["parameters"] for each in results]
-        assert sorted(one["value"] for (one,) in parameters) == ["'asyncio'", "'epolls'"]
-        assert {one["name"] for (one,) in parameters} == {"eventlet_hub"}
+    pytester.makepyfile(
+        test_x="""
+        import eventlet
+        import time
+
+        def test_a(): pass
+
+        def test_b(eventlet_hub):
+            other = eventlet.spawn(eventlet.sleep, 0.02)
+            if eventlet_hub == "asyncio":
+                eventlet.spawn(time.sleep, 0.15).wait()
+            other.wait()
+
+        def test_c(): assert 0
+        """
+    )
+    options = ("--alluredir=out", "--cprofile", "--eventlet-blocked=0.1")
+    run(pytester, BOTH, *options, "-n2").assert_outcomes(passed=4, failed=2)
+    of_workers = set(pytester.path.glob("out/*-result.json"))
+    assert len(list(pytester.path.glob("out/*-attachment.txt"))) == 3
+    # What lies there of another run stays as it is.
+    run(pytester, BOTH, *options, "--clean-alluredir").assert_outcomes(passed=4, failed=2)
+    assert not of_workers.intersection(pytester.path.glob("out/*"))
+    run(pytester, BOTH, *options).assert_outcomes(passed=4, failed=2)
+    paths = pytester.path.glob("out/*-result.json")
+    results = sorted(
+        (json.loads(path.read_bytes()) for path in paths), key=lambda each: each["stop"]
+    )
+    assert len(results) == 12
+    assert len({each["historyId"] for each in results}) == 6
+    assert len({each["fullName"] for each in results}) == 3
+    parameters = [each["parameters"] for each in results]
+    assert {one["name"] for (one,) in parameters} == {"eventlet_hub"}
+    assert sorted(one["value"] for (one,) in parameters) == ["'asyncio'"] * 6 + ["'epolls'"] * 6
+    attached = {
+        each["name"]: [
+            (pytester.path / "out" / attachment["source"]).read_text()
+            for attachment in each.get("attachments", ())
+            if attachment["name"] == "eventlet-debug"
+        ]
+        for each in results
+    }
+    names = ["test_b[asyncio]", "test_c[asyncio]", "test_c[epolls]"]
+    assert sorted(name for name, texts in attached.items() if len(texts) == 1) == names
+    assert sum(map(len, attached.values())) == 3
+    assert attached["test_b[asyncio]"][0].startswith("stall: ")
+    assert "  profile.callgrind\n" in attached["test_c[epolls]"][0]
+    assert attached["test_c[epolls]"][0].endswith("index.html#/test/test_x.py%3A%3Atest_c")
 
 
 @needs("testmon")

@@ -77,3 +77,15 @@ def test_what_a_reader_does_not_ask_for_is_marked_and_an_import_is_one_row(tmp_p
     assert data["untold"] == [1, 0, 1, 0]
     assert data["imports"] == {"1": [5, "import of wave: 2 calls at test_x.py:3 in <module>"]}
     assert len(data["texts"]) == 4
+    assert data["repeats"] == []
+
+
+def test_what_repeats_is_marked_from_its_first_row_to_its_last(tmp_path: Path) -> None:
+    turn = [("read(4) = 9", "read"), ("mmap(NULL, 9) = 0x7f00", "mmap"), ("write(1) = 1", "write")]
+    rows = [
+        Row(n * 1_000, "syscall", text, 7, 7, "1:serve", 100, n, name)
+        for n, (text, name) in enumerate([("close(3) = 0", "close"), *turn * 1_200], 1)
+    ]
+    report_part.write(tmp_path, Timeline("test_it", rows, []))
+    data = unpack((tmp_path / report_part.PART_FILE).read_text())
+    assert data["repeats"] == [[1, 3600, 1200, "read, write"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 import json
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -33,5 +34,7 @@ def test_a_row_links_to_what_was_recorded_of_its_test(
         rows = data.tests[f"test_a_row_links_to_what_was_recorded_of_its_test.py::test_it[{hub}]"]
         links = {link["name"]: link["content"] for link in rows[-1]["extras"]}
         assert sorted(links) == ["profile", "report"]
-        for link in links.values():
+        page, _, test = links["report"].partition("#/test/")
+        assert unquote(test).endswith(".py::test_it")
+        for link in (page, links["profile"]):
             assert (pytester.path / "out" / link).exists()

@@ -16,7 +16,8 @@ FAILED = Result("test_it", "asyncio", "test_it[asyncio]", "failed", 0.1, reason=
 
 def test_a_summary_counts_by_hub_and_names_what_differs_and_failed() -> None:
     results = Results(run="run", hubs=("poll", "asyncio"), tests=(PASSED, FAILED))
-    assert list(markdown.lines(results, [("test_it", "poll", "it spins")])) == [
+    found = [("test_it", "poll", "wire: late"), ("test_it", "asyncio", "storm: it spins")]
+    assert list(markdown.lines(results, found)) == [
         "### Tests by eventlet hub",
         "",
         "| Hub | passed | failed |",
@@ -36,11 +37,12 @@ def test_a_summary_counts_by_hub_and_names_what_differs_and_failed() -> None:
         "| --- | --- | --- | --- |",
         "| <code>test&#95;it</code> | asyncio | failed | gone |",
         "",
-        "#### 1 found in recordings",
+        "#### 2 found in recordings",
         "",
         "| Test | Hub | Finding |",
         "| --- | --- | --- |",
-        "| <code>test&#95;it</code> | poll | it spins |",
+        "| <code>test&#95;it</code> | asyncio | storm: it spins |",
+        "| <code>test&#95;it</code> | poll | wire: late |",
     ]
 
 

@@ -143,6 +143,12 @@ def test_the_timeline_zooms_by_wheel_and_by_key(page: Page, recorded: Recorded) 
     assert page.evaluate(scale) == zoomed / 2
     page.keyboard.press("Home")
     assert page.evaluate(scale) == whole
+    page.keyboard.press("n")
+    page.keyboard.press("n")
+    times = "(({ data: { t }, order, selected }) => [t[order[0]], t[order[1]], t[selected]])"
+    first, second, selected = page.evaluate(f"{times}(document.querySelector('canvas').timeline)")
+    assert first <= second == selected
+    expect(page.locator(".event-details").first).to_contain_text(" ms")
 
 
 def test_the_timeline_leaves_out_what_is_not_the_tests_until_all_is_asked_for(

@@ -31,7 +31,11 @@ eventletReport.dom = (() => {
   // An outcome in colour, as a letter and as a word.
   function outcome(name) {
     return element("span", { class: `outcome ${name}` },
-      element("b", { "aria-hidden": "true" }, OUTCOMES[name] || "–"), name);
+      element("b", { "aria-hidden": "true" }, letter(name)), name);
+  }
+
+  function letter(name) {
+    return OUTCOMES[name] || "–";
   }
 
   function absent() {
@@ -53,5 +57,5 @@ eventletReport.dom = (() => {
     document.getElementById("status").textContent = text;
   }
 
-  return { element, seconds, plural, outcome, absent, testName, say };
+  return { element, seconds, plural, outcome, letter, absent, testName, say };
 })();

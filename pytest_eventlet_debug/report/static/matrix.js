@@ -3,63 +3,51 @@
 // The first view: tests by hubs, with filters that the address holds.
 eventletReport.matrix = (() => {
   const { element, seconds, plural, outcome, absent, testName, say } = eventletReport.dom;
-  const BAD = new Set(["failed", "error", "hung", "crashed"]);
+  const { history: inTime } = eventletReport;
+  const BAD = inTime.BAD;
   const SLOW_SECONDS = 1;
   // Durations of one test scatter; below both of these they count as equal.
   const NOISE_FACTOR = 3;
   const NOISE_SECONDS = 0.25;
+  // Runs of a test that its row shows; the test's page shows all.
+  const STRIP = 10;
 
   const FILTERS = [
     ["differs", "Differs", "ends differently from hub to hub"],
     ["failed", "Failed", "failed, crashed or hung on a hub"],
-    ["flaky", "Flaky", "ended differently on one hub when it ran again"],
+    ["flaky", "Flaky", "ended differently on one hub when it ran again, or failed in runs between others"],
+    ["broke", "New failures", "failed in the last run and not in the one before"],
     ["costs", "Costs more", "ends alike on all hubs and costs more on one"],
     ["slow", "Slow", `took ${SLOW_SECONDS} s or longer, or much longer on one hub`],
     ["findings", "Has findings", "its recordings tell something"],
   ];
 
-  function label(run, column) {
-    return run.runs.length > 1 ? `${column.hub} · ${run.runs[column.run].label}` : column.hub;
-  }
-
-  function byHub(run, cells) {
-    const found = new Map();
-    run.columns.forEach((column, i) => {
-      if (!cells[i]) return;
-      if (!found.has(column.hub)) found.set(column.hub, []);
-      found.get(column.hub).push(...(cells[i].earlier || []), cells[i].outcome);
-    });
-    return found;
-  }
-
   // Say of each test once what the filters ask.
   function judge(run, test, index) {
     const shown = test.cells.filter(Boolean);
-    const history = byHub(run, test.cells);
-    const flaky = [...history].filter(([, outcomes]) => new Set(outcomes).size > 1);
+    const pasts = run.columns.map((column, i) => test.cells[i] && inTime.of(run, column, test.cells[i]));
     const times = shown.map((cell) => cell.seconds);
     const longest = Math.max(...times), shortest = Math.min(...times);
-    const last = new Set([...history.values()].map((outcomes) => outcomes.at(-1)));
     const verdicts = test.verdicts || [];
     const kinds = new Set(verdicts.map(({ kind }) => kind));
     // What a run has judged after its reruns counts for more than one look at its outcomes.
-    const unsure = kinds.has("flaky") || kinds.has("by design");
+    const unsure = kinds.has("flaky") || kinds.has("by design")
+      || pasts.some((past) => past && past.several && past.flaky);
     // Half a surrogate pair, from a file's name that is not UTF-8, fits no address.
     const id = test.id.toWellFormed();
     return {
-      index, test, id,
+      index, test, id, pasts,
       text: [id, ...shown.flatMap((c) => [c.reason, c.printed]), ...shown.flatMap((c) => c.findings || []),
         ...verdicts.flatMap(({ reasons }) => reasons || [])]
         .join("\n").toLowerCase(),
-      differs: kinds.has("differs") || kinds.has("fails differently") || (last.size > 1 && !unsure),
+      differs: kinds.has("differs") || kinds.has("fails differently") || (!unsure && endsDiffer(run, test)),
       costs: kinds.has("costs more"),
       failed: shown.some((cell) => BAD.has(cell.outcome)),
-      flaky: flaky.length > 0 || kinds.has("flaky"),
+      flaky: pasts.some((past) => past && past.flaky) || kinds.has("flaky"),
+      broke: pasts.some((past) => past && past.broke),
+      badRuns: pasts.reduce((sum, past) => sum + (past && past.several ? past.bad : 0), 0),
       rate: [
-        ...flaky.map(([hub, outcomes]) => {
-          const bad = outcomes.filter((each) => BAD.has(each)).length;
-          return `${hub}: failed ${bad} of ${outcomes.length}`;
-        }),
+        ...pasts.flatMap((past, i) => past && past.rate ? [`${run.columns[i].label}: ${past.rate}`] : []),
         ...verdicts.filter(({ kind }) => kind === "flaky").map(counts),
       ].join(", "),
       drags: longest > NOISE_FACTOR * shortest && longest - shortest > NOISE_SECONDS,
@@ -67,6 +55,17 @@ eventletReport.matrix = (() => {
       longest,
       findings: shown.reduce((sum, cell) => sum + (cell.findings || []).length, 0),
     };
+  }
+
+  // Whether a test has last ended differently on hubs that ran on the same.
+  function endsDiffer(run, test) {
+    const ends = new Map();
+    return run.columns.some((column, i) => {
+      const cell = test.cells[i];
+      if (!cell) return false;
+      if (!ends.has(column.variant)) ends.set(column.variant, cell.outcome);
+      return ends.get(column.variant) !== cell.outcome;
+    });
   }
 
   // How often a test failed on each hub, in words.
@@ -95,7 +94,8 @@ eventletReport.matrix = (() => {
       "aria-label": "Search tests, errors and findings", value: state.text, autocomplete: "off",
       spellcheck: "false",
     });
-    const buttons = FILTERS.map(([name, text, explained]) => {
+    const past = run.columns.some((column) => column.runs.length > 1);
+    const buttons = FILTERS.filter(([name]) => past || name !== "broke").map(([name, text, explained]) => {
       const count = rows.filter((row) => passes(row, { filters: [name] })).length;
       return element("button", {
         type: "button", class: "filter", "data-filter": name, title: `Tests of which one ${explained}`,
@@ -124,7 +124,7 @@ eventletReport.matrix = (() => {
       if (state.text) parts.push(`q=${encodeURIComponent(state.text)}`);
       history.replaceState(null, "", `#/${parts.length ? "?" + parts.join("&") : ""}`);
     };
-    table.on("tableBuilt", apply);
+    table.on("tableBuilt", () => { apply(); sortByKey(holder); });
     search.addEventListener("input", () => { state.text = search.value; apply(); remember(); });
     for (const button of buttons) {
       button.addEventListener("click", () => {
@@ -164,7 +164,8 @@ eventletReport.matrix = (() => {
           return part;
         }));
       return element("li", {},
-        element("h3", {}, label(run, column)), bar,
+        element("h3", {}, column.label, column.runs.length > 1
+          && element("span", { class: "dim" }, ` ${inTime.span(run, column)}`)), bar,
         element("p", {}, present.map((name) =>
           element("span", { class: `tally ${name}` }, `${counts.get(name).toLocaleString("en")} ${name}`)),
         element("span", { class: "dim" }, ` in ${seconds(total)}`)));
@@ -172,12 +173,13 @@ eventletReport.matrix = (() => {
     return element("ul", { class: "overview", "aria-label": "How the tests ended" }, items);
   }
 
-  function cellElement(row, i) {
+  function cellElement(run, row, i) {
     const cell = row.test.cells[i];
     if (!cell) return absent();
     const slowest = row.drags && cell.seconds === row.longest;
     return element("span", { class: "cell", title: cell.reason || "" },
       outcome(cell.outcome),
+      row.pasts[i].several && inTime.strip(row.pasts[i], run.columns[i].label, STRIP),
       element("span", { class: slowest ? "time drags" : "time", title: slowest ? "much longer than elsewhere" : null },
         slowest ? "▲ " : "", seconds(cell.seconds)));
   }
@@ -195,17 +197,21 @@ eventletReport.matrix = (() => {
   }
 
   function makeTable(holder, run, rows) {
+    const narrow = matchMedia("(max-width: 700px)").matches;
+    const past = run.columns.some((column) => column.runs.length > 1);
     const cells = run.columns.map((column, i) => ({
-      title: label(run, column), field: `hub${i}`, width: 178, minWidth: 120, titleFormatter: plainTitle,
-      formatter: (cell) => cellElement(cell.getData(), i),
+      title: column.label, field: `hub${i}`, width: narrow ? 104 : 178 + (column.runs.length > 1 ? 10 + 11 * Math.min(column.runs.length, STRIP) : 0), minWidth: 90,
+      titleFormatter: plainTitle, formatter: (cell) => cellElement(run, cell.getData(), i),
       sorter: (a, b, first, second) => rank(first.getData(), i) - rank(second.getData(), i),
     }));
     return new Tabulator(holder, {
       data: rows, index: "index", layout: "fitColumns", height: "100%", rowHeight: 33,
       renderVerticalBuffer: 200, placeholder: "No test matches.",
       columns: [
-        { title: "Test", field: "id", minWidth: 260, widthGrow: 5, formatter: (cell) => nameElement(cell.getData()) },
+        { title: "Test", field: "id", minWidth: narrow ? 180 : 260, widthGrow: 5, formatter: (cell) => nameElement(cell.getData()) },
         ...cells,
+        ...(past ? [{ title: "Failed runs", field: "badRuns", width: 130, hozAlign: "right",
+          formatter: (cell) => document.createTextNode(cell.getValue() || "") }] : []),
         { title: "Findings", field: "findings", width: 108, hozAlign: "right",
           formatter: (cell) => document.createTextNode(cell.getValue() || "") },
       ],
@@ -224,6 +230,19 @@ eventletReport.matrix = (() => {
     return cell ? order.indexOf(cell.outcome) - Math.min(cell.seconds, 1e5) / 1e6 : order.length;
   }
 
+  // Tabulator's headers sort by mouse alone.
+  function sortByKey(holder) {
+    for (const header of holder.querySelectorAll(".tabulator-col.tabulator-sortable")) {
+      header.tabIndex = 0;
+      header.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" || event.key === " ") {
+          event.preventDefault();
+          header.click();
+        }
+      });
+    }
+  }
+
   // Arrow keys go from test to test, also to rows that are not drawn yet.
   function moveFocus(event, table, holder) {
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 20, PageUp: -20 }[event.key];
@@ -239,5 +258,5 @@ eventletReport.matrix = (() => {
     row.scrollTo("nearest", false).then(() => row.getElement().querySelector("a").focus({ preventScroll: true }));
   }
 
-  return { show, judged, counts, label, address, BAD };
+  return { show, judged, counts, address, BAD };
 })();

@@ -4,6 +4,8 @@
 eventletReport.runs = (() => {
   const { element, seconds } = eventletReport.dom;
 
+  const OPEN = 4;
+
   function time(ns) {
     return ns ? new Date(Number(BigInt(ns) / 1000000n)).toLocaleString() : "";
   }
@@ -15,15 +17,21 @@ eventletReport.runs = (() => {
 
   function show(main, { runs, version }) {
     main.replaceChildren(element("div", { class: "page" },
-      runs.map((run) => element("section", { class: "card" },
-        element("h2", {}, runs.length > 1 ? run.label : "Run"),
+      runs.toReversed().map((run, i) => element("section", { class: "card" }, folded(runs, run, i,
         element("dl", { class: "facts" }, facts(run).map(([name, value]) =>
           [element("dt", {}, name), element("dd", {}, value)])),
         run.upgrade.length > 0 && [
           element("h3", {}, "Compared with an earlier run"),
           element("pre", { class: "text", tabindex: "0" }, run.upgrade.join("\n")),
-        ])),
+        ]))),
       element("p", { class: "dim" }, `Report of pytest-eventlet-debug ${version}`)));
+  }
+
+  // The newest run is open, and others as long as they are few.
+  function folded(runs, run, i, ...content) {
+    if (runs.length === 1) return [element("h2", {}, "Run"), content];
+    return element("details", { open: i === 0 || runs.length <= OPEN },
+      element("summary", {}, element("h2", {}, run.label), ` ${time(run.started_ns)}, ${run.hubs.join(", ")}`), content);
   }
 
   function facts(run) {
@@ -37,11 +45,12 @@ eventletReport.runs = (() => {
       ["Started", time(run.started_ns)],
       ["Took", length(run)],
       ["Directory", element("code", {}, run.directory)],
+      ["Report", run.page && element("a", { href: run.page }, run.page)],
       ["Root", element("code", {}, run.rootdir)],
       ["Python", run.python],
       ["Machine", run.platform],
       ["Versions", list(versions)],
-    ].filter(([, value]) => value !== "");
+    ].filter(([, value]) => value);
   }
 
   function quoted(word) {

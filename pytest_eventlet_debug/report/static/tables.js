@@ -78,7 +78,7 @@ eventletReport.tables = (() => {
       data.leftOut ? element("p", { class: "dim" }, `${plural(data.leftOut, "row")} in the middle of the trace are left out`) : "",
       holder);
     const made = new Tabulator(holder, {
-      data: rows, index: "i", layout: "fitColumns", height: 480, rowHeight: 26, columns,
+      data: rows, index: "i", layout: "fitColumns", maxHeight: 480, rowHeight: 26, columns,
       columnDefaults: { formatter: (cell) => plain(cell.getValue()) }, placeholder: `No ${noun} matches.`,
       rowFormatter: (row) => row.getElement().classList.toggle("focus", row.getData().line === focus),
     });

@@ -29,6 +29,9 @@ eventletReport.tabs = (() => {
     const list = element("div", { class: "tabs", role: "tablist", "aria-label": "Recordings" }, buttons);
     list.addEventListener("keydown", (event) => walk(event, buttons));
     body.append(list, panel);
+    // What was recorded is below what may be pages of output.
+    body.querySelector(".verdict").append(element("p", { class: "jumps" }, "Recorded: ", tabs.map(([name, title]) =>
+      element("button", { type: "button", onclick: () => { open(name, true); jump(); } }, title))));
     let closers = [];
     view.closers.push(() => closers.forEach((close) => close()));
 
@@ -52,9 +55,14 @@ eventletReport.tabs = (() => {
       })));
     }
 
+    function jump() {
+      list.scrollIntoView({ block: "start" });
+      list.querySelector("[aria-selected=true]").focus({ preventScroll: true });
+    }
+
     const asked = view.parameters.get("tab");
     open(asked, false);
-    if (asked) panel.scrollIntoView({ block: "start" });
+    if (asked) list.scrollIntoView({ block: "start" });
   }
 
   function walk(event, buttons) {

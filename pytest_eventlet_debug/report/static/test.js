@@ -3,7 +3,7 @@
 // The view of one test: what is wrong first, then its hubs side by side, then its recordings.
 eventletReport.test = (() => {
   const { element, seconds, plural, outcome, absent, testName } = eventletReport.dom;
-  const { matrix, runs } = eventletReport;
+  const { history, matrix, runs } = eventletReport;
 
   const OPENED_BY = [
     [/^(.*\/)?strace\.txt$/, "less"],
@@ -38,13 +38,29 @@ eventletReport.test = (() => {
 
   function fill(body, view, details) {
     const { run, row } = view;
-    const hubs = run.columns
-      .map((column, i) => ({ i, label: matrix.label(run, column), cell: row.test.cells[i], detail: details[i] }))
+    const last = run.columns
+      .map((column, i) => ({ i, label: column.label, cell: row.test.cells[i], detail: details[i] }))
       .filter(({ cell }) => cell || run.runs.length === 1);
+    // Beside the last run the newest one that failed if that passed, and the other way round.
+    const contrasts = (row.test.contrasts || []).map((cell, n) => {
+      const i = run.columns.length + n;
+      return { i, label: `${run.columns[cell.column].label} · ${run.runs[cell.run].label}`, cell, detail: details[i] };
+    });
+    const hubs = [...last, ...contrasts];
     for (const hub of hubs) hub.recordings = recordings(hub.detail);
     const cards = element("div", { class: "hubs" }, hubs.map((hub) => hubCard(hub)));
-    body.replaceChildren(heading(row), verdict(row, hubs), ...findings(row, hubs), cards);
+    body.replaceChildren(heading(row), verdict(run, row, last), ...history.card(run, row), ...findings(row, hubs), cards);
     eventletReport.tabs.add(body, view, hubs);
+    showErrors(body);
+  }
+
+  // A long failure is a box that scrolls: show what the error says, not where its function begins.
+  function showErrors(body) {
+    for (const line of body.querySelectorAll("pre .error-line:first-of-type")) {
+      const box = line.closest("pre");
+      const below = line.offsetTop - box.offsetTop - box.clientHeight * 0.7;
+      if (below > 0) box.scrollTop = below;
+    }
   }
 
   // What was recorded of a test on a hub: its attempts, and blocks of them.
@@ -57,7 +73,7 @@ eventletReport.test = (() => {
     })));
   }
 
-  function verdict(row, hubs) {
+  function verdict(run, row, hubs) {
     const groups = new Map();
     for (const { cell, label } of hubs) {
       const name = cell ? cell.outcome : "absent";
@@ -69,7 +85,10 @@ eventletReport.test = (() => {
     return element("section", { class: `verdict ${bad ? "bad" : "good"}`, "aria-label": "Verdict" },
       element("p", {}, parts, "."),
       row.flaky && element("p", {}, `It is flaky: ${row.rate}.`),
-      (row.test.verdicts || []).map(reasons));
+      row.pasts.map((past, i) => past && past.since !== null && !past.flaky
+        && element("p", {}, `It has failed under ${run.columns[i].label} since ${run.runs[past.since].label}.`)),
+      (row.test.verdicts || []).map((each) => [
+        run.runs.length > 1 && element("p", { class: "dim" }, `${run.runs[each.run].label}:`), reasons(each)]));
   }
 
   const SAID = {
@@ -98,24 +117,50 @@ eventletReport.test = (() => {
   }
 
   function findings(row, hubs) {
-    const items = hubs.flatMap(({ label, i, detail }) =>
-      (detail ? detail.attempts : []).flatMap((attempt) =>
-        attempt.findings.map((finding) => findingItem(row, label, i, finding))));
-    if (!items.length) return [];
+    const found = hubs.flatMap(({ label, i, detail }) =>
+      (detail ? detail.attempts : []).flatMap((attempt) => attempt.findings.map((finding) => ({ label, i, finding }))));
+    if (!found.length) return [];
     return [element("section", { class: "card findings" },
-      element("h3", {}, plural(items.length, "finding")), element("ul", {}, items))];
+      element("h3", {}, plural(found.length, "finding")),
+      element("ul", {}, [...alike(found).values()].map((group) => findingItem(row, group))))];
   }
 
-  function findingItem(row, label, i, finding) {
-    const evidence = (finding.evidence || []).map((each) => element("li", {}, evidenceLink(row, i, each)));
+  // Findings that differ in their figures alone: on several hubs, or again and again.
+  function alike(found) {
+    const groups = new Map();
+    for (const each of found) {
+      const { kind, title } = each.finding;
+      const key = `${kind}\n${title.replace(/\d+(?:[.,]\d+)*/g, "0")}`;
+      groups.set(key, [...(groups.get(key) || []), each]);
+    }
+    return groups;
+  }
+
+  function findingItem(row, group) {
+    const labels = [...new Set(group.map(({ label }) => label))];
+    const shown = labels.map((label) => group.find((each) => each.label === label));
+    const more = group.filter((each) => !shown.includes(each));
+    const { kind, title } = shown[0].finding;
     return element("li", {},
-      element("p", {},
-        element("span", { class: "tag hub" }, label), " ",
-        element("span", { class: "tag" }, finding.kind), " ",
-        element("strong", {}, finding.title),
-        finding.certainty && finding.certainty !== "certain"
-          && element("span", { class: "dim" }, ` (${finding.certainty})`)),
-      evidence.length > 0 && element("ul", { class: "evidence" }, evidence));
+      element("p", {}, labels.map((label) => [element("span", { class: "tag hub" }, label), " "]),
+        element("span", { class: "tag" }, kind), " ", element("strong", {}, title), doubt(shown[0].finding)),
+      evidence(row, shown[0], labels.length > 1),
+      shown.slice(1).map((each) => evidence(row, each, true)),
+      more.length > 0 && element("details", {}, element("summary", {}, `${more.length} more alike`),
+        more.map((each) => [element("p", {}, labels.length > 1 && [element("span", { class: "tag hub" }, each.label), " "],
+          each.finding.title, doubt(each.finding)), evidence(row, each, false)])));
+  }
+
+  function doubt({ certainty }) {
+    return certainty && certainty !== "certain" && element("span", { class: "dim" }, ` (${certainty})`);
+  }
+
+  // What shows a finding; below a title that is another hub's, its own if nothing does.
+  function evidence(row, { label, i, finding }, named) {
+    const places = (finding.evidence || []).map((each) => evidenceLink(row, i, each));
+    if (named && !places.length) places.push(element("span", {}, finding.title));
+    return places.length > 0 && element("ul", { class: "evidence" }, places.map((place, n) =>
+      element("li", {}, named && n === 0 && [element("span", { class: "tag hub" }, label), " "], place)));
   }
 
   function evidenceLink(row, i, evidence) {
@@ -129,16 +174,19 @@ eventletReport.test = (() => {
       element("span", { class: "place" }, place), " ", code);
   }
 
+  // Sections of what was alive, which has a tab of its own where it is recorded.
+  const ALIVE = new Set(["Asyncio tasks", "Greenthreads", "Hub"]);
+
   function hubCard({ label, cell, detail }) {
     const last = detail && (detail.attempts.findLast((each) => "setup" in each.phases) || detail.attempts.at(-1));
     return element("section", { class: "card hub-card", "aria-label": label },
       element("h3", {}, label, " ", cell ? outcome(cell.outcome) : absent(),
-        cell && element("span", { class: "dim" }, seconds(cell.seconds))),
+        cell && element("span", { class: "dim", title: "setup, call and teardown, with what recording them took" }, seconds(cell.seconds))),
       last && phases(last),
       cell && [cell.reason, cell.printed].filter(Boolean)
         .map((line) => element("p", { class: "reason" }, line)),
       detail && detail.failure && fold("Failure", detail.failure, true),
-      detail && detail.sections.map(({ title, text }) => fold(title, text, true)),
+      detail && detail.sections.map(({ title, text }) => fold(title, text, !(ALIVE.has(title) && last && Object.keys(last.dumps).length))),
       last && last.errors.map((error) => element("p", { class: "problem" }, error)));
   }
 

@@ -24,8 +24,8 @@ eventletReport.timeline = (() => {
     return Object.keys(GROUPS).find((group) => GROUPS[group].test(name)) || "other";
   }
 
-  // The data as the text timeline tells it: without pytest's own calls and the allocator's, and
-  // with an import as one row. Recordings of before have no such columns.
+  // The data as the text timeline tells it: without pytest's own calls and the allocator's, with an
+  // import as one row, and with what repeats marked. Recordings of before have no such columns.
   function folded(data) {
     const story = { ...data, d: data.d.slice(), n: data.n.slice(), texts: data.texts.slice(),
       names: [...data.names, "import"], hidden: data.untold || [] };
@@ -34,7 +34,26 @@ eventletReport.timeline = (() => {
       story.n[i] = data.names.length;
       story.texts[i] = text;
     }
-    return story;
+    return data.repeats && data.repeats.length ? withRepeats(story) : story;
+  }
+
+  // Add a row for each turn of calls that comes again and again, from its first call to its last.
+  function withRepeats(story) {
+    const made = { ...story, kinds: [...story.kinds, "repeat"], lanes: [...story.lanes, [null, null]] };
+    for (const name of ["t", "k", "l", "f", "i", "hidden"]) made[name] = story[name].slice();
+    for (const [first, last, count, calls] of story.repeats) {
+      made.t.push(story.t[first]);
+      made.d.push(story.t[last] + Math.max(story.d[last], 0) - story.t[first]);
+      made.k.push(made.kinds.length - 1);
+      made.l.push(made.lanes.length - 1);
+      made.f.push(0);
+      made.i.push(story.i[first]);
+      made.n.push(made.names.length);
+      made.hidden.push(0);
+      made.names.push(`${count.toLocaleString("en")} × ${calls}`);
+      made.texts.push(`${count.toLocaleString("en")} times: ${calls}`);
+    }
+    return made;
   }
 
   // Put each row on a lane: phases first, then greenthreads and threads as they appear, then
@@ -43,7 +62,7 @@ eventletReport.timeline = (() => {
     const names = data.names.map(groupOf);
     const phase = data.kinds.indexOf("phase"), dump = data.kinds.indexOf("dump");
     const packet = data.kinds.indexOf("packet"), signal = data.kinds.indexOf("signal");
-    const switched = data.kinds.indexOf("switch");
+    const switched = data.kinds.indexOf("switch"), repeat = data.kinds.indexOf("repeat");
     const lanes = new Map([["phases", { label: "phases", rows: [] }]]);
     let end = 1;
     let begin = 0;
@@ -53,9 +72,9 @@ eventletReport.timeline = (() => {
       begin = Math.min(begin, time);
       end = Math.max(end, time + Math.max(data.d[i], 0));
       const [pid, greenthread] = data.lanes[data.l[i]];
-      const key = kind === phase || kind === dump ? "phases" : pid === null ? "packets" : `${pid}/${greenthread}`;
+      const key = kind === phase || kind === dump ? "phases" : kind === repeat ? "repeats" : pid === null ? "packets" : `${pid}/${greenthread}`;
       if (!lanes.has(key)) {
-        const label = key === "packets" ? "packets" : greenthread ?? `thread ${pid}`;
+        const label = key === "packets" || key === "repeats" ? key : greenthread ?? `thread ${pid}`;
         lanes.set(key, { label, pid, rows: [] });
       }
       lanes.get(key).rows.push(i);
@@ -63,13 +82,16 @@ eventletReport.timeline = (() => {
     const group = (i) => {
       const kind = data.k[i];
       if (kind === phase) return data.f[i] ? "failed" : "phase";
+      if (kind === repeat) return "phase";
       if (kind === packet) return "packet";
       if (kind === signal) return "failed";
       return data.f[i] ? "failed" : names[data.n[i]];
     };
     const made = [...lanes.values()].filter((lane) => lane.rows.length);
-    const loose = made.findIndex((lane) => lane.label === "packets");
-    if (loose >= 0) made.push(...made.splice(loose, 1));
+    for (const [label, place] of [["packets", made.length - 1], ["repeats", 1]]) {
+      const at = made.findIndex((lane) => lane.label === label);
+      if (at >= 0) made.splice(place, 0, ...made.splice(at, 1));
+    }
     for (const lane of made) {
       lane.rows = Int32Array.from(lane.rows);
       lane.groups = Array.from(lane.rows, group);
@@ -104,6 +126,7 @@ eventletReport.timeline = (() => {
       this.data = data;
       Object.assign(this, layOut(data));
       this.selected = -1;
+      this.order = null;
     }
 
     get plotWidth() { return Math.max(this.width - LABELS, 50); }
@@ -147,6 +170,20 @@ eventletReport.timeline = (() => {
       this.top = lane * LANE - this.height / 2;
       this.keepInside();
       this.ask();
+    }
+
+    // The event before or after the selected one, on whichever lane, moved into view.
+    step(by) {
+      const { t } = this.data;
+      this.order ||= this.lanes.flatMap(({ rows }) => [...rows]).sort((a, b) => t[a] - t[b]);
+      const at = this.selected < 0 ? (by > 0 ? 0 : this.order.length - 1) : this.order.indexOf(this.selected) + by;
+      const row = this.order[Math.min(Math.max(at, 0), this.order.length - 1)];
+      const shown = this.plotWidth * this.scale;
+      if (t[row] < this.left || t[row] > this.left + shown) this.left = t[row] - shown / 2;
+      const top = this.lanes.findIndex(({ rows }) => rows.includes(row)) * LANE;
+      this.top = Math.min(Math.max(this.top, top + LANE - (this.height - RULER)), top);
+      this.keepInside();
+      return row;
     }
 
     timeAt(x) { return this.left + (x - LABELS) * this.scale; }
@@ -203,7 +240,8 @@ eventletReport.timeline = (() => {
         context.fillStyle = colours.line;
         context.fillRect(x, 0, 1, this.height);
         context.fillStyle = colours.dim;
-        context.fillText(clock(time, step), x + 4, RULER / 2);
+        const label = clock(time, step);
+        if (x + 4 + context.measureText(label).width < this.width) context.fillText(label, x + 4, RULER / 2);
       }
     }
 
@@ -317,7 +355,8 @@ eventletReport.timeline = (() => {
       hidden > 0 && element("label", { class: "all", title: "of pytest and of this plugin, of imports, and of the allocator" },
         everything, ` ${hidden.toLocaleString("en")} more ${hidden === 1 ? "call" : "calls"}`),
       element("span", { class: "legend" }, LEGEND.map((name) => element("span", { class: `event-${name}` }, name))),
-      element("span", { class: "dim" }, "Ctrl + wheel zooms, dragging moves; keys: + − arrows")),
+      element("span", { class: "dim", title: "n and p: the next and the previous event" },
+        "Ctrl + wheel zooms, dragging moves; keys: + − arrows n p")),
     holder, details);
     const timeline = new Timeline(canvas, story);
     const describeCanvas = () => {
@@ -332,9 +371,10 @@ eventletReport.timeline = (() => {
       timeline.ask();
       details.replaceChildren();
       if (i < 0) return;
-      const tab = { packet: "packets", syscall: "calls", signal: "calls", thread: "calls" }[data.kinds[data.k[i]]];
+      const tab = { packet: "packets", syscall: "calls", signal: "calls", thread: "calls", repeat: "calls" }[timeline.data.kinds[timeline.data.k[i]]];
       details.append(element("code", {}, timeline.data.texts[i]), ` ${describe(timeline.data, i)} `,
-        tab && data.i[i] ? element("a", { href: place.address(tab, data.i[i]) }, tab === "calls" ? `strace.txt line ${data.i[i]}` : `packet ${data.i[i]}`) : "");
+        tab && timeline.data.i[i] ? element("a", { href: place.address(tab, timeline.data.i[i]) },
+          tab === "calls" ? `strace.txt line ${timeline.data.i[i]}` : `packet ${timeline.data.i[i]}`) : "");
     };
     let dragged = null;
     canvas.addEventListener("wheel", (event) => {
@@ -379,8 +419,9 @@ eventletReport.timeline = (() => {
         "+": () => timeline.zoom(0.5), "=": () => timeline.zoom(0.5), "-": () => timeline.zoom(2),
         ArrowLeft: () => timeline.pan(-60), ArrowRight: () => timeline.pan(60),
         ArrowUp: () => timeline.pan(0, -LANE), ArrowDown: () => timeline.pan(0, LANE), Home: () => timeline.fit(),
+        n: () => select(timeline.step(1)), p: () => select(timeline.step(-1)),
       }[event.key];
-      if (!action) return;
+      if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       action();
     });
