@@ -5,6 +5,7 @@ Standard library alone, for the helper uses these names, too.
 
 from __future__ import annotations
 
+import posixpath
 from typing import Final
 
 #: A run's directory, below the root directory of the tests.
@@ -32,3 +33,9 @@ TASKS_FILE: Final = "tasks.txt"
 
 #: Directories of blocks that a test recorded with ``eventlet_trace``.
 BLOCKS: Final = "block-*"
+
+
+def test_of(directory: str) -> str:
+    """Return the directory of the test that a directory belongs to: itself, unless a block's."""
+    parent, name = posixpath.split(directory)
+    return parent if name.startswith("block-") and name[6:].isdigit() else directory

@@ -15,11 +15,13 @@ import pytest
 EVERYTHING = ("--strace", "--cprofile", "--pcap", "--dump-asyncio-tasks")
 
 FAILS = """
-    import time
+    import socket, time
 
     def test_it(eventlet_trace):
         with eventlet_trace("strace"):
             time.time()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", ("127.0.0.1", 9))
         assert False
 """
 

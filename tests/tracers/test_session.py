@@ -15,8 +15,9 @@ from xml.etree import ElementTree
 import pytest
 
 ALL = ("--strace", "--pcap", "--cprofile")
+
+#: Of a test that sends nothing.
 FILES = {
-    "capture.pcapng",
     "findings.json",
     "profile.callgrind",
     "profile.cprof",
@@ -237,11 +238,13 @@ def test_with_workers_under_two_hubs_all_artifacts_are_complete(pytester: pytest
     pytest.importorskip("xdist")
     pytester.makepyfile(
         """
-        import os, pytest
+        import os, pytest, socket
 
         @pytest.mark.parametrize("number", range(6))
         def test_last(number, request):
             request.addfinalizer(lambda: os.access(f"/last/{number}", 0))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"packet %d" % number, ("127.0.0.1", 9))
         """
     )
     result = pytester.runpytest(*ALL, "--eventlet-hub=poll,selects", "-n2")
@@ -249,7 +252,10 @@ def test_with_workers_under_two_hubs_all_artifacts_are_complete(pytester: pytest
     found = recorded()
     assert set(found) == {f"test_last[{n}-{hub}]" for n in range(6) for hub in ("poll", "selects")}
     for name, facts in found.items():
-        assert set(facts["artifacts"]) == FILES
+        assert set(facts["artifacts"]) == {*FILES, "capture.pcapng"}
+        assert (
+            b"packet " + name[10].encode() in (facts["directory"] / "capture.pcapng").read_bytes()
+        )
         assert facts["errors"] == []
         assert marked_phases(facts["directory"]) == ["setup", "call", "teardown"]
         assert f'access("/last/{name[10]}"' in (facts["directory"] / "strace.txt").read_text()
