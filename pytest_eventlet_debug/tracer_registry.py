@@ -100,8 +100,8 @@ PCAP_FILTER: Option[str | None] = Value(
 PCAP_LIMIT: Option[int | None] = Value(
     "--pcap-limit",
     "SIZE",
-    "Of a longer capture, keep its beginning and its end only: 100K, 256M, 1G, or none. "
-    "Default: 256M.",
+    "Keep only the beginning and the end of a test's capture that is longer, such as 1GB; 0: "
+    "keep all. Default: 256MB.",
     option_types.size,
     default=256_000_000,
 )

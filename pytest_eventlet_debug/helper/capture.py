@@ -228,12 +228,16 @@ class Capture:
 
     def abandon(self) -> list[str]:
         """End all recordings, whose process has died; return the directories of their tests."""
-        ended = list(self._running.values())
+        running = list(self._running.values())
         self._running.clear()
-        for recording in ended:
+        for recording in running:
             self._end(recording, time.time_ns())
-            recording.kept = True
-        return [recording.test for recording in ended]
+        # One that was not to be kept has no directory any more.
+        return [
+            recording.test
+            for recording in (*self._ending, *self._complete)
+            if not recording.kept and os.path.isdir(recording.directory)
+        ]
 
     def close(self) -> None:
         """Write down what is in memory, and close the socket."""
