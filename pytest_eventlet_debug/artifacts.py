@@ -263,7 +263,7 @@ def note_artifacts(directory: Path) -> None:
     """
     with _locked(directory):
         record = read_test(directory)
-        if record is not None:
+        if record is not None and record.artifacts != _files(directory):
             _save_files(directory, record)
 
 

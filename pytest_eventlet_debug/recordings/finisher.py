@@ -34,6 +34,7 @@ from msgspec.structs import replace
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
@@ -69,6 +70,8 @@ from pytest_eventlet_debug.recordings.pcapng import Statistics
 from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import ends
+from pytest_eventlet_debug.recordings.strace_log import is_traced
+from pytest_eventlet_debug.recordings.strace_log import pack
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.timeline import Ends
 from pytest_eventlet_debug.recordings.timeline import Row
@@ -86,10 +89,8 @@ from pytest_eventlet_debug.system import files
 
 _NICE = 10
 
-#: What findings are made of.
-_FOUND_IN = (STRACE_FILE, CAPTURE_FILE)
 #: What is written here and by nobody else.
-_WRITTEN = (STRACE_FILE, CAPTURE_FILE, FINDINGS_FILE, report_part.PART_FILE)
+_WRITTEN = (STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, FINDINGS_FILE, report_part.PART_FILE)
 # A connection's keys take a few hundred.
 _MAX_KEYS_BYTES = 64 << 20
 
@@ -145,11 +146,12 @@ def finish(
             found = stalls.joined(stalls.read(each), found)
         findings += _in_block(found, block)
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
-        if block is None and (each / STRACE_FILE).exists():
+        if block is None and is_traced(each):
             tally = detection.tally()
-    found_in = (each / name for each in directories for name in _FOUND_IN)
-    if findings or any(path.exists() for path in found_in):
+    if findings or any(is_traced(each) or (each / CAPTURE_FILE).exists() for each in directories):
         findings_file.write(directory, findings, problems, tally)
+    for each in directories:
+        pack(each)
     note_artifacts(directory)
 
 
@@ -286,7 +288,7 @@ def _finish_recordings(
 ) -> None:
     """Complete the capture in one directory, and write what the report shows."""
     directory = capture.directory
-    traced = (directory / STRACE_FILE).exists()
+    traced = is_traced(directory)
     profiled = (directory / PROFILE_FILE).exists()
     packets = Ends()
     unread: list[str] = []

@@ -43,6 +43,7 @@ from pytest_eventlet_debug.recordings.strace_log import Signal
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 
@@ -152,10 +153,9 @@ def pass_trace(directory: Path, watch: Callable[[Iterable[Event]], Iterable[Even
 
 
 def _read_log(directory: Path, take: Callable[[Iterable[Event]], object]) -> list[str]:
-    path = directory / STRACE_FILE
-    if path.exists():
+    if is_traced(directory):
         try:
-            with open_log(path) as log:
+            with open_log(directory / STRACE_FILE) as log:
                 take(without_own_thread(parse(log)))
         except StraceLogError as error:
             return [f"{STRACE_FILE}: {error}"]

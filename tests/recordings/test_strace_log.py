@@ -25,8 +25,11 @@ from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import Unparsed
 from pytest_eventlet_debug.recordings.strace_log import ends
+from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import pack
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.strace_log import size_of
 from pytest_eventlet_debug.recordings.strace_log import unescape
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
@@ -551,6 +554,27 @@ def test_a_real_trace_that_is_cut_short_has_no_unparsed_line(
         seen = list(parse(lines))
     assert len(seen) > 50
     assert [event for event in seen if isinstance(event, Unparsed)] == []
+
+
+def test_a_long_log_is_packed_and_read_as_before(tmp_path: Path) -> None:
+    log = tmp_path / "strace.txt"
+    line = "7 1.000000 close(3) = 0 <0.000001>\n"
+    log.write_text(line * 100)
+    pack(tmp_path)
+    assert log.exists()
+    log.write_text(line * 10_000)
+    pack(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["strace.txt.gz"]
+    packed = tmp_path / "strace.txt.gz"
+    assert packed.stat().st_size < 10_000
+    assert is_traced(tmp_path)
+    assert size_of(tmp_path) == len(line) * 10_000
+    with open_log(log) as lines:
+        assert sum(1 for _ in parse(lines)) == 10_000
+    assert "".join(ends(log, 100)) == line * 10_000
+    packed.write_bytes(packed.read_bytes()[:-100])
+    with pytest.raises(StraceLogError, match=r"strace\.txt\.gz"), open_log(log) as lines:
+        list(parse(lines))
 
 
 def test_of_a_long_log_the_ends_are_read_and_the_middle_is_a_gap(tmp_path: Path) -> None:
