@@ -34,10 +34,11 @@ STALLS_FILE: Final = "stalls.json"
 TASKS_FILE: Final = "tasks.txt"
 
 #: Directories of blocks that a test recorded with ``eventlet_trace``.
-BLOCKS: Final = "block-*"
+BLOCK_PREFIX: Final = "block-"
 
 
 def test_of(directory: str) -> str:
     """Return the directory of the test that a directory belongs to: itself, unless a block's."""
     parent, name = posixpath.split(directory)
-    return parent if name.startswith("block-") and name[6:].isdigit() else directory
+    number = name.removeprefix(BLOCK_PREFIX)
+    return parent if number != name and number.isdigit() else directory

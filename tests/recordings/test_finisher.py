@@ -171,6 +171,19 @@ def test_what_is_found_in_a_trace_and_in_those_of_its_blocks_is_written_beside_i
     assert "findings.json" in json.loads((tmp_path / "test.json").read_text())["artifacts"]
 
 
+def test_a_long_trace_is_packed_and_can_be_completed_once_more(tmp_path: Path) -> None:
+    (tmp_path / "strace.txt").write_text(STORM * 20)
+    finish(tmp_path)
+    first = findings_file.read(tmp_path)
+    assert first is not None
+    assert [each.kind for each in first.findings] == ["storm"]
+    assert sorted(os.listdir(tmp_path)) == ["findings.json", "report.js", "strace.txt.gz"]
+    (tmp_path / "findings.json").unlink()
+    assert finisher.findings_of(tmp_path) is not None
+    finish(tmp_path)
+    assert findings_file.read(tmp_path) == first
+
+
 def test_a_trace_that_nobody_completed_shows_what_it_holds_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "strace.txt").write_text(STORM)
     found = finisher.find(tmp_path)
