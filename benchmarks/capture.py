@@ -27,7 +27,6 @@ import time
 
 from pytest_eventlet_debug.recordings import packets
 from pytest_eventlet_debug.recordings import pcapng
-from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -53,9 +52,8 @@ def found(path: Path, port: int) -> int:
 
 def write_down(helper: Helper, directory: Path) -> None:
     """Have the captures in a directory written, as after a test."""
-    completion = Completion(lambda: helper, shared=False)
-    completion.begin(directory)
-    completion.wait()
+    helper.post("finish", b"", directory=str(directory), shared=False, ports=None)
+    helper.request("finish-wait")
 
 
 def ours(

@@ -19,7 +19,6 @@ from programs import TICKER
 import pytest
 
 from pytest_eventlet_debug.helper import capture
-from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -53,9 +52,14 @@ def sender() -> Iterator[socket.socket]:
 
 def write_down(helper: Helper, directory: Path) -> None:
     """Have the capture of a directory written, as after a test."""
-    completion = Completion(lambda: helper, shared=False)
-    completion.begin(directory)
-    assert completion.wait() == []
+    assert problems_of_writing(helper, directory) == []
+
+
+def problems_of_writing(
+    helper: Helper, directory: Path, *, shared: bool = False, ports: tuple[int, ...] | None = None
+) -> object:
+    helper.post("finish", b"", directory=str(directory), shared=shared, ports=ports)
+    return helper.request("finish-wait")["problems"]
 
 
 def say(sender: socket.socket, *words: bytes) -> None:
@@ -227,9 +231,8 @@ def test_where_nothing_of_the_test_was_sent_there_is_no_file(
     pcap.start(Recording("a::b", tmp_path))
     say(sender, b"another program's")
     pcap.stop()
-    helper.request("finish", directory=str(tmp_path), shared=True, ports=[1])
-    assert helper.request("finish-wait")["problems"] == []
-    assert list(tmp_path.iterdir()) == []
+    assert problems_of_writing(helper, tmp_path, shared=True, ports=(1,)) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["test.json"]
 
 
 def test_packets_are_in_a_file_before_a_long_test_ends(
@@ -309,10 +312,7 @@ def test_a_directory_that_is_gone_is_an_error_and_the_next_test_is_recorded(
     pcap.start(Recording("a::b", tmp_path / "gone"))
     say(sender, b"lost")
     pcap.stop()
-    completion = Completion(lambda: helper, shared=False)
-    completion.begin(tmp_path / "gone")
-    (problem,) = completion.wait()
-    assert "No such file or directory" in problem
+    assert "No such file or directory" in str(problems_of_writing(helper, tmp_path / "gone"))
     pcap.start(Recording("a::b", tmp_path))
     say(sender, b"again")
     pcap.stop()
@@ -427,7 +427,6 @@ def test_another_interface_than_lo_is_captured_in_both_directions(tmp_path: Path
     text = r"""
         import os, socket, subprocess, sys
         from pathlib import Path
-        from pytest_eventlet_debug.tracers.completion import Completion
         from pytest_eventlet_debug.tracers.helper_client import Helper
         from pytest_eventlet_debug.tracers.pcap import Pcap
         from pytest_eventlet_debug.tracers.protocol import Recording
@@ -449,9 +448,8 @@ def test_another_interface_than_lo_is_captured_in_both_directions(tmp_path: Path
         here.send(b"\xff" * 12 + b"\x88\xb5there")
         there.send(b"\xff" * 12 + b"\x88\xb5back")
         pcap.stop()
-        completion = Completion(lambda: helper)
-        completion.begin(Path(sys.argv[1]))
-        completion.wait()
+        helper.post("finish", b"", directory=sys.argv[1], shared=False, ports=None)
+        helper.request("finish-wait")
     """
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-c", textwrap.dedent(text), str(tmp_path)],
