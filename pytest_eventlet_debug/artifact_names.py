@@ -19,9 +19,10 @@ IGNORE_FILE: Final = ".gitignore"
 #: In the directory of each test; the recordings in those of its blocks, too.
 TEST_FILE: Final = "test.json"
 STRACE_FILE: Final = "strace.txt"
-#: A long trace, once it is completed.
-PACKED_STRACE_FILE: Final = "strace.txt.gz"
 CAPTURE_FILE: Final = "capture.pcapng"
+#: Long ones, once they are completed.
+PACKED_STRACE_FILE: Final = "strace.txt.gz"
+PACKED_CAPTURE_FILE: Final = "capture.pcapng.gz"
 KEYS_FILE: Final = "tls-keys.txt"
 PROFILE_FILE: Final = "profile.cprof"
 CALLGRIND_FILE: Final = "profile.callgrind"

@@ -34,6 +34,7 @@ from msgspec.structs import replace
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -42,6 +43,7 @@ from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import callgrind
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings import story
@@ -71,7 +73,6 @@ from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import ends
 from pytest_eventlet_debug.recordings.strace_log import is_traced
-from pytest_eventlet_debug.recordings.strace_log import pack
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.timeline import Ends
 from pytest_eventlet_debug.recordings.timeline import Row
@@ -90,9 +91,16 @@ from pytest_eventlet_debug.system import files
 _NICE = 10
 
 #: What is written here and by nobody else.
-_WRITTEN = (STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, FINDINGS_FILE, report_part.PART_FILE)
+_WRITTEN = (
+    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
+    *(FINDINGS_FILE, report_part.PART_FILE),
+)
 # A connection's keys take a few hundred.
 _MAX_KEYS_BYTES = 64 << 20
+
+#: Bytes of the longest trace and the longest capture that are not packed.
+_LONG_TRACE_BYTES = 1 << 18
+_LONG_CAPTURE_BYTES = 1 << 20
 
 _NO_CAPTURES: Mapping[Path, bytes] = {}
 
@@ -148,10 +156,12 @@ def finish(
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
         if block is None and is_traced(each):
             tally = detection.tally()
-    if findings or any(is_traced(each) or (each / CAPTURE_FILE).exists() for each in directories):
+    found_in = (each / name for each in directories for name in (STRACE_FILE, CAPTURE_FILE))
+    if findings or any(packing.is_there(path) for path in found_in):
         findings_file.write(directory, findings, problems, tally)
     for each in directories:
-        pack(each)
+        packing.pack(each / STRACE_FILE, _LONG_TRACE_BYTES)
+        packing.pack(each / CAPTURE_FILE, _LONG_CAPTURE_BYTES)
     note_artifacts(directory)
 
 
@@ -248,7 +258,7 @@ class _Capture:
 
     @property
     def is_there(self) -> bool:
-        return self._content is not None or self._path.exists()
+        return self._content is not None or packing.is_there(self._path)
 
     def has_packets(self) -> bool:
         """Say whether there is a packet in it."""
@@ -276,6 +286,7 @@ class _Capture:
     def drop(self) -> None:
         """Leave no capture behind: there was nothing of the test's in it."""
         self._path.unlink(missing_ok=True)
+        packing.packed(self._path).unlink(missing_ok=True)
 
 
 def _finish_recordings(
@@ -297,7 +308,7 @@ def _finish_recordings(
         known = ports is not None or traced
         kept = own if shared and known else None
         unread = _finish_capture(capture, trace, test, kept, wire, packets)
-    if traced or profiled or (directory / CAPTURE_FILE).exists():
+    if traced or profiled or packing.is_there(directory / CAPTURE_FILE):
         timeline = lay_out(directory, test, trace, packets.rows(), unread, packets.left_out)
         report_part.write(directory, timeline)
 

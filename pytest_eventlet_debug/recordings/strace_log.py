@@ -15,28 +15,20 @@ from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 import functools
-import gzip
 import io
 from itertools import chain
 import os
 from pathlib import Path
 import re
-import shutil
 from typing import Literal
 from typing import NamedTuple
 from typing import TextIO
 from typing import TypeAlias
-import zlib
 
-from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings import kernel_calls
 from pytest_eventlet_debug.recordings import marks
-from pytest_eventlet_debug.system import files
-
-#: Bytes of the longest trace that is kept as it is. Of longer ones packing leaves a twelfth.
-PACKED_BYTES = 1 << 18
-_LEVEL = 4
+from pytest_eventlet_debug.recordings import packing
 
 State = Literal["returned", "unfinished", "detached", "truncated", "resumed"]
 
@@ -216,93 +208,20 @@ class _Begun(NamedTuple):
 
 def is_traced(directory: Path) -> bool:
     """Say whether there is a trace in a test's directory."""
-    return any((directory / name).exists() for name in (STRACE_FILE, PACKED_STRACE_FILE))
-
-
-def size_of(directory: Path) -> int:
-    """Return how many bytes the trace in a test's directory has, were it not packed.
-
-    :raises OSError: there is none.
-    """
-    try:
-        return (directory / STRACE_FILE).stat().st_size
-    except FileNotFoundError:
-        # The last four bytes, see RFC 1952; of a trace that exceeds 4 GB, a part of its size.
-        with open(files.open_to_read(directory / PACKED_STRACE_FILE), "rb") as file:
-            file.seek(-4, os.SEEK_END)
-            return int.from_bytes(file.read(4), "little")
-
-
-def pack(directory: Path) -> None:
-    """Compress the trace in a test's directory if it is long; nobody writes it any more.
-
-    :raises OSError: it cannot be written.
-    """
-    path = directory / STRACE_FILE
-    try:
-        if path.stat().st_size <= PACKED_BYTES:
-            return
-        source = open(files.open_to_read(path), "rb")  # noqa: SIM115, closed below
-    except OSError:
-        return  # there is none
-    draft = directory / f".{PACKED_STRACE_FILE}.{os.getpid()}"
-    try:
-        with source, open(files.create(draft), "wb") as target:
-            with gzip.GzipFile(STRACE_FILE, "wb", _LEVEL, target) as packed:
-                shutil.copyfileobj(source, packed, 1 << 20)
-        draft.replace(directory / PACKED_STRACE_FILE)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    path.unlink()
+    return packing.is_there(directory / STRACE_FILE)
 
 
 def open_log(path: str | os.PathLike[str]) -> TextIO:
     """Open a strace log for :func:`parse`, whatever bytes it holds.
 
-    :param path: the file that ``strace -o`` wrote; it may still be growing. If it is not there,
-        it may have been packed, see :func:`pack`.
+    :param path: the file that ``strace -o`` wrote; it may still be growing, or be packed.
     :raises StraceLogError: the file cannot be opened.
     """
     try:
-        return _open(path)
+        source = packing.open_to_read(Path(path))
     except OSError as error:
         raise StraceLogError(f"Cannot read the strace log {os.fspath(path)!r}: {error}") from error
-
-
-def _open(path: str | os.PathLike[str]) -> TextIO:
-    source: io.BufferedReader | _Packed
-    try:
-        source = open(files.open_to_read(path), "rb")  # noqa: SIM115, handed on
-    except FileNotFoundError:
-        packed = Path(path).with_name(PACKED_STRACE_FILE)
-        if not packed.exists():
-            raise
-        source = _Packed(packed)
     return io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="\n")
-
-
-class _Packed(gzip.GzipFile):
-    """A log that :func:`pack` has packed.
-
-    :raises StraceLogError: while it is read, if it is none, or breaks off.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = open(files.open_to_read(path), "rb")  # noqa: SIM115, closed below
-        super().__init__(fileobj=self._file)
-
-    def read1(self, size: int = -1) -> bytes:
-        try:
-            return super().read1(size)
-        except (EOFError, OSError, zlib.error) as error:
-            problem = f"Cannot read the strace log {str(self._path)!r}: {error}"
-            raise StraceLogError(problem) from error
-
-    def close(self) -> None:
-        super().close()
-        self._file.close()
 
 
 def ends(path: str | os.PathLike[str], most: int) -> Iterator[str]:

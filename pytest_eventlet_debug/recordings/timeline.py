@@ -23,6 +23,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.own_thread import without_own_thread
@@ -119,7 +120,7 @@ def read_timeline(directory: Path, limit: int = MAX_ROWS) -> Timeline:
 
 def _read_packets(path: Path, calls: Attribution, rows: Ends) -> list[str]:
     """Add the packets of a capture to *rows*; return what could not be read of it."""
-    if not path.exists():
+    if not packing.is_there(path):
         return []
     try:
         for found in in_order(dissected(read(path))):
