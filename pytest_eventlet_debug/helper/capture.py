@@ -196,6 +196,7 @@ class Capture:
         for recording in (*self._ending, *self._complete):
             if recording.test == directory:
                 recording.kept = True
+        self._bound_memory()
 
     def is_ready(self, directory: str) -> bool:
         """Say whether all that was recorded in a test's directory has come."""
@@ -270,6 +271,15 @@ class Capture:
         test = test_of(directory)
         self._complete = [each for each in self._complete if each.kept or each.test == test]
 
+    def _bound_memory(self) -> None:
+        """Write down what the finisher, which is far behind, has not taken."""
+        waiting = [each for each in self._complete if each.kept and each.in_memory]
+        size = sum(each.buffer.in_memory for each in waiting)
+        while size > WAITING_BYTES:
+            recording = waiting.pop()
+            size -= recording.buffer.in_memory
+            recording.write()
+
     def _end(self, recording: _Recording, until_ns: int) -> None:
         spans = recording.spans
         spans[-1][1] = min(spans[-1][1], until_ns)
@@ -302,9 +312,8 @@ class Capture:
             if recording.is_empty:
                 continue
             self._complete.append(recording)
-            if sum(each.buffer.in_memory for each in self._complete) > WAITING_BYTES:
-                recording.write()
         self._ending = left
+        self._bound_memory()
         if left:
             self._settling = self._loop.call_later(SETTLE_SECONDS, self._settle)
         self._on_complete()
