@@ -22,6 +22,7 @@ from pytest_eventlet_debug.recordings import timeline
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.finisher import finish
+from pytest_eventlet_debug.recordings.found import findings_of
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
@@ -179,7 +180,7 @@ def test_a_long_trace_is_packed_and_can_be_completed_once_more(tmp_path: Path) -
     assert [each.kind for each in first.findings] == ["storm"]
     assert sorted(os.listdir(tmp_path)) == ["findings.json", "report.js", "strace.txt.gz"]
     (tmp_path / "findings.json").unlink()
-    assert finisher.findings_of(tmp_path) is not None
+    assert findings_of(tmp_path) is not None
     finish(tmp_path)
     assert findings_file.read(tmp_path) == first
 
