@@ -98,9 +98,9 @@ _WRITTEN = (
 # A connection's keys take a few hundred.
 _MAX_KEYS_BYTES = 64 << 20
 
-#: Bytes of the longest trace and the longest capture that are not packed.
-_LONG_TRACE_BYTES = 1 << 18
-_LONG_CAPTURE_BYTES = 1 << 20
+#: Bytes of the longest trace and the longest capture that are not packed. Few are longer, and
+#: these have most of what is on the disk.
+_LONG_BYTES = 1 << 20
 
 _NO_CAPTURES: Mapping[Path, bytes] = {}
 
@@ -160,8 +160,8 @@ def finish(
     if findings or any(packing.is_there(path) for path in found_in):
         findings_file.write(directory, findings, problems, tally)
     for each in directories:
-        packing.pack(each / STRACE_FILE, _LONG_TRACE_BYTES)
-        packing.pack(each / CAPTURE_FILE, _LONG_CAPTURE_BYTES)
+        packing.pack(each / STRACE_FILE, _LONG_BYTES)
+        packing.pack(each / CAPTURE_FILE, _LONG_BYTES)
     note_artifacts(directory)
 
 

@@ -173,7 +173,7 @@ def test_what_is_found_in_a_trace_and_in_those_of_its_blocks_is_written_beside_i
 
 
 def test_a_long_trace_is_packed_and_can_be_completed_once_more(tmp_path: Path) -> None:
-    (tmp_path / "strace.txt").write_text(STORM * 20)
+    (tmp_path / "strace.txt").write_text(STORM * 70)
     finish(tmp_path)
     first = findings_file.read(tmp_path)
     assert first is not None

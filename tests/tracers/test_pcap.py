@@ -19,6 +19,7 @@ from programs import TICKER
 import pytest
 
 from pytest_eventlet_debug.helper import capture
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -70,7 +71,8 @@ def say(sender: socket.socket, *words: bytes) -> None:
 
 def read_pcapng(path: Path) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
     """Read packets and, as (type, body), the other blocks of a pcapng file."""
-    raw = path.read_bytes()
+    with packing.open_to_read(path) as file:
+        raw = file.read()
     packets, others, at = [], [], 0
     while at < len(raw):
         kind, total = struct.unpack_from("<II", raw, at)
@@ -269,7 +271,7 @@ def test_of_a_storm_the_beginning_and_the_end_are_kept(
     )
     assert missing
     assert len(kept) >= 500 - int(missing[1])
-    assert 7_000_000 < (tmp_path / "capture.pcapng").stat().st_size < 10_000_000
+    assert 7_000_000 < packing.size(tmp_path / "capture.pcapng") < 10_000_000
     half = next(number for number, word in enumerate(kept) if word != words[number])
     assert kept[half:] == words[half - len(kept) :]
     assert min(half, len(kept) - half) > len(kept) // 3
