@@ -160,8 +160,11 @@ def finish(
     if findings or any(packing.is_there(path) for path in found_in):
         findings_file.write(directory, findings, problems, tally)
     for each in directories:
-        packing.pack(each / STRACE_FILE, _LONG_BYTES)
-        packing.pack(each / CAPTURE_FILE, _LONG_BYTES)
+        if is_cut(each):
+            continue
+        with contextlib.suppress(OSError):  # there is no room for both; it stays as it is
+            packing.pack(each / STRACE_FILE, _LONG_BYTES)
+            packing.pack(each / CAPTURE_FILE, _LONG_BYTES)
     note_artifacts(directory)
 
 
