@@ -6,6 +6,8 @@ Each run starts a recording, sends 20 datagrams over lo and stops it, as a test 
 a millisecond does. The same is done with tcpdump used right: immediate mode, a large
 buffer, its ready line awaited, and a last packet awaited in its output before it is
 stopped. Then MEBIBYTES are sent through one connection while recording.
+
+Writing the captures is no part of the time: the finisher does that while the next test runs.
 """
 
 from __future__ import annotations
@@ -48,7 +50,15 @@ def found(path: Path, port: int) -> int:
     )
 
 
-def ours(sender: socket.socket, directory: Path, pcap: Pcap) -> tuple[float, float, int]:
+def write_down(helper: Helper, directory: Path) -> None:
+    """Have the captures in a directory written, as after a test."""
+    helper.post("finish", b"", directory=str(directory), shared=False, ports=None)
+    helper.request("finish-wait")
+
+
+def ours(
+    sender: socket.socket, directory: Path, helper: Helper, pcap: Pcap
+) -> tuple[float, float, int]:
     began = time.perf_counter()
     pcap.start(Recording("a::b", directory))
     started = time.perf_counter() - began
@@ -56,6 +66,7 @@ def ours(sender: socket.socket, directory: Path, pcap: Pcap) -> tuple[float, flo
     began = time.perf_counter()
     pcap.stop()
     stopped = time.perf_counter() - began
+    write_down(helper, directory)
     port = sender.getsockname()[1]
     return started, stopped, PACKETS - found(directory / "capture.pcapng", port)
 
@@ -96,7 +107,7 @@ def repeat(name: str, runs: int, run: Callable[[], tuple[float, float, int]]) ->
     )
 
 
-def bulk(directory: Path, pcap: Pcap, mebibytes: int) -> None:
+def bulk(directory: Path, helper: Helper, pcap: Pcap, mebibytes: int) -> None:
     server = socket.create_server(("127.0.0.1", 0))
     client = socket.create_connection(server.getsockname())
     served, _ = server.accept()
@@ -122,6 +133,7 @@ def bulk(directory: Path, pcap: Pcap, mebibytes: int) -> None:
         pcap.stop()
     except TracerError as error:
         said = str(error)
+    write_down(helper, directory)
     kept = [
         packets.dissect(each) for each in pcapng.packets(pcapng.read(directory / "capture.pcapng"))
     ]
@@ -130,6 +142,12 @@ def bulk(directory: Path, pcap: Pcap, mebibytes: int) -> None:
         f"{mebibytes} MiB at {whole / seconds / 1e9:.2f} GB/s: {len(kept)} packets, "
         f"{sum(got.values()) / whole:.1%} of the bytes; {said}"
     )
+
+
+def peak(pid: int) -> int:
+    """Return how many KiB of memory a process has had at most, see proc(5)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def main() -> None:
@@ -143,10 +161,11 @@ def main() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.bind(("127.0.0.1", 0))
             sender.connect(sender.getsockname())
-            repeat("--pcap", runs, lambda: ours(sender, directory, pcap))
+            repeat("--pcap", runs, lambda: ours(sender, directory, helper, pcap))
             if shutil.which("tcpdump"):
                 repeat("tcpdump", max(runs // 5, 1), lambda: tcpdump(sender, directory))
-        bulk(directory, pcap, mebibytes)
+        bulk(directory, helper, pcap, mebibytes)
+        print(f"the helper had at most {peak(helper.pid) >> 10} MiB, its ring of 64 MiB included")
     helper.close()
 
 

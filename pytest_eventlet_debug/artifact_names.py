@@ -5,6 +5,7 @@ Standard library alone, for the helper uses these names, too.
 
 from __future__ import annotations
 
+import posixpath
 from typing import Final
 
 #: A run's directory, below the root directory of the tests.
@@ -19,6 +20,9 @@ IGNORE_FILE: Final = ".gitignore"
 TEST_FILE: Final = "test.json"
 STRACE_FILE: Final = "strace.txt"
 CAPTURE_FILE: Final = "capture.pcapng"
+#: Long ones, once they are completed.
+PACKED_STRACE_FILE: Final = "strace.txt.gz"
+PACKED_CAPTURE_FILE: Final = "capture.pcapng.gz"
 KEYS_FILE: Final = "tls-keys.txt"
 PROFILE_FILE: Final = "profile.cprof"
 CALLGRIND_FILE: Final = "profile.callgrind"
@@ -31,4 +35,11 @@ STALLS_FILE: Final = "stalls.json"
 TASKS_FILE: Final = "tasks.txt"
 
 #: Directories of blocks that a test recorded with ``eventlet_trace``.
-BLOCKS: Final = "block-*"
+BLOCK_PREFIX: Final = "block-"
+
+
+def test_of(directory: str) -> str:
+    """Return the directory of the test that a directory belongs to: itself, unless a block's."""
+    parent, name = posixpath.split(directory)
+    number = name.removeprefix(BLOCK_PREFIX)
+    return parent if number != name and number.isdigit() else directory

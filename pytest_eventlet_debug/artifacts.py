@@ -31,7 +31,7 @@ from typing import TypeVar
 import msgspec
 
 from pytest_eventlet_debug import json_files
-from pytest_eventlet_debug.artifact_names import BLOCKS
+from pytest_eventlet_debug.artifact_names import BLOCK_PREFIX
 from pytest_eventlet_debug.artifact_names import IGNORE_FILE
 from pytest_eventlet_debug.artifact_names import LOCK_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
@@ -263,7 +263,7 @@ def note_artifacts(directory: Path) -> None:
     """
     with _locked(directory):
         record = read_test(directory)
-        if record is not None:
+        if record is not None and record.artifacts != _files(directory):
             _save_files(directory, record)
 
 
@@ -423,7 +423,12 @@ def read_test(directory: Path) -> TestRecord | None:
 
 def recorded(directory: Path) -> list[Path]:
     """Return the directories that hold a test's recordings: its own and those of its blocks."""
-    return [directory, *sorted(directory.glob(BLOCKS))]
+    try:
+        names = posix.listdir(directory)  # far faster than Path.glob()
+    except OSError:
+        names = []
+    blocks = sorted(name for name in names if name.startswith(BLOCK_PREFIX))
+    return [directory, *(directory / name for name in blocks)]
 
 
 def _read(path: Path, kind: type[_Record]) -> _Record | None:

@@ -97,6 +97,14 @@ PCAP_FILTER: Option[str | None] = Value(
     lambda text: text or None,
     default=None,
 )
+PCAP_LIMIT: Option[int | None] = Value(
+    "--pcap-limit",
+    "SIZE",
+    "Keep only the beginning and the end of a test's capture that is longer, such as 1GB; 0: "
+    "keep all. Default: 256MB.",
+    option_types.size,
+    default=256_000_000,
+)
 
 _kinds: dict[str, TracerKind] = {}
 
@@ -129,6 +137,7 @@ register(
             Switch("--pcap", "Capture the packets of each test (capture.pcapng).", activates=True),
             PCAP_INTERFACE,
             PCAP_FILTER,
+            PCAP_LIMIT,
         ),
         needs_helper=True,
         nests=True,

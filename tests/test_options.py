@@ -345,7 +345,7 @@ def test_every_option_stands_in_one_group_of_the_help(pytester: pytest.Pytester)
         for line in lines[start:end]
         if re.match(f"  ({ours})", line)
     ]
-    assert len(flags) == 31
+    assert len(flags) == 32
     assert in_group == flags
 
 
@@ -357,7 +357,7 @@ def test_an_options_name_in_the_code_says_whose_it_is_and_is_no_other_ones(
         def pytest_report_header(config):
             names = [o.dest for g in config._parser._groups for o in g.options]
             ours = [n for n in names if n and n.startswith("eventlet_")]
-            assert len(ours) == len(set(ours)) == 31
+            assert len(ours) == len(set(ours)) == 32
             assert not {"strace", "pcap", "cprofile"}.intersection(names)
             assert all(getattr(config.option, name) is None for name in ours)
             return "all is well"

@@ -2,8 +2,12 @@
 
 One AF_PACKET socket with a TPACKET_V3 ring serves the whole run, because tools that are
 started around a short test lose its packets (libpcap#1495) and closing such a socket
-costs 9 to 19 ms. Recordings come and go, several at once if need be; each takes from
-the ring what arrives from its start on.
+costs 9 to 19 ms. Recordings come and go, several at once if need be; each takes from the ring
+what bears a time between its start and its end.
+
+The test does not wait for its last packets. The kernel stamps a packet when it is sent, so what
+belongs to a recording is known however late it comes. A recording is complete once the kernel
+has handed over the block of the ring that was being filled at its end.
 
 Layout of the ring: ``/usr/include/linux/if_packet.h`` and
 https://docs.kernel.org/networking/packet_mmap.html.
@@ -11,18 +15,21 @@ https://docs.kernel.org/networking/packet_mmap.html.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import errno
 import mmap
 import os
 import socket
 import struct
 import time
-from typing import BinaryIO
+from typing import NamedTuple
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import test_of
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.packet_buffer import PacketBuffer
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.system import files
 
@@ -33,11 +40,18 @@ BLOCKS = 512
 #: Milliseconds after which the kernel hands over a block that is not full.
 RETIRE_MILLISECONDS = 4
 
-#: Seconds in which the kernel hands over what came on an interface without sentinels.
+#: Seconds after its end in which a recording is completed. On a busy machine a packet may come
+#: through the ring some milliseconds after it was sent.
 SETTLE_SECONDS = 5 * RETIRE_MILLISECONDS / 1000
 
-#: Seconds for a sentinel to come through the ring; it takes well under a millisecond.
-SENTINEL_SECONDS = 2.0
+#: Seconds after which packets that the kernel has not handed over are given up.
+LATEST_SECONDS = 2.0
+
+#: Seconds after which the packets of a test that goes on are in a file.
+SAVE_SECONDS = 1.0
+
+#: Bytes of all recordings together that wait in memory for the finisher.
+WAITING_BYTES = 1 << 25
 
 _SOL_PACKET = 263
 _PACKET_RX_RING = 5
@@ -45,6 +59,7 @@ _PACKET_STATISTICS = 6
 _PACKET_VERSION = 10
 _PACKET_IGNORE_OUTGOING = 23
 _SO_ATTACH_FILTER = 26
+_SO_TIMESTAMPNS = 35
 _TPACKET_V3 = 2
 _ETH_P_ALL = 3
 _PACKET_OUTGOING = 4
@@ -62,9 +77,19 @@ _LINKTYPES = {
     _ARPHRD_NONE: pcapng.LINKTYPE_RAW,
 }
 
-_PAYLOAD_AT = 14 + 20 + 8  # behind the headers of Ethernet, IPv4 and UDP
-_SENTINEL = b"\x7fpytest-eventlet-debug sentinel\n"
-_FILLER = b"\0" * (65507 - len(_SENTINEL) - 8)
+
+class Captured(NamedTuple):
+    """A whole capture that is in no file."""
+
+    directory: str
+    content: bytes
+
+    def write(self) -> None:
+        """Write it into its directory.
+
+        :raises OSError: it cannot be written.
+        """
+        files.replace(os.path.join(self.directory, CAPTURE_FILE), self.content)
 
 
 class Capture:
@@ -75,9 +100,14 @@ class Capture:
         self._loop = loop
         self._socket: socket.socket | None = None
         self._claimed: socket.socket | None = None
-        self._recordings: dict[int, _Recording] = {}
-        self._endings: dict[bytes, tuple[int, Answer, int]] = {}
+        self._running: dict[int, _Recording] = {}
+        self._ending: list[_Recording] = []
+        self._complete: list[_Recording] = []
+        self._settling: int | None = None
+        self._saving: int | None = None
+        self._on_complete: Callable[[], None] = lambda: None
         self._block = 0
+        self._blocks = 0
         self._received = 0
         self._dropped = 0
         self._interface = ""
@@ -121,71 +151,112 @@ class Capture:
         since_ns: int,
         interface: str,
         expression: str | None,
+        limit: int | None,
     ) -> None:
-        """Record what arrives from *since_ns* on into a file in *directory*."""
+        """Record what is sent from *since_ns* on, for a file in *directory*.
+
+        :param limit: bytes of the longest file; of more, the middle is left out.
+        """
         self._open(interface, expression)
         self._count()
-        recording = _Recording(
-            directory, nodeid, since_ns, self._received, self._dropped, interface, self._linktype
-        )
-        self._recordings[number] = recording
+        self._forget_others(directory)
+        begin = pcapng.section(nodeid, f"pytest-eventlet-debug {__version__}")
+        begin += pcapng.interface(interface, self._linktype)
+        recording = _Recording(directory, begin, since_ns, limit, self._received, self._dropped)
+        self._running[number] = recording
+        if self._saving is None:
+            self._saving = self._loop.call_later(SAVE_SECONDS, self._save)
         answer()
 
     def pause(self, answer: Answer, *, number: int, until_ns: int) -> None:
-        """Leave out what arrives after *until_ns*."""
-        self._recordings[number].spans[-1][1] = until_ns
+        """Leave out what is sent after *until_ns*."""
+        self._running[number].spans[-1][1] = until_ns
         answer()
 
     def resume(self, answer: Answer, *, number: int, since_ns: int) -> None:
-        """Record again what arrives from *since_ns* on."""
-        self._recordings[number].spans.append([since_ns, _FOREVER])
+        """Record again what is sent from *since_ns* on."""
+        self._running[number].spans.append([since_ns, _FOREVER])
         answer()
 
-    def stop(self, answer: Answer, *, number: int) -> None:
-        """Take in every packet that was sent so far; answer when the file is complete."""
-        if number not in self._recordings:
+    def stop(self, answer: Answer, *, number: int, until_ns: int) -> None:
+        """Record nothing that is sent after *until_ns*; answer with what is missing so far.
+
+        What was sent before and has not come yet is still taken in.
+        """
+        if number not in self._running:
             answer("the capture does not know this recording")
             return
-        self._drain()
-        token = os.urandom(8)
-        if not self._loops:
-            # Nothing of ours may go out to a real network: what was sent is handed over soon.
-            alarm = self._loop.call_later(SETTLE_SECONDS, lambda: self._settled(token))
-            self._endings[token] = (number, answer, alarm)
-            return
-        alarm = self._loop.call_later(SENTINEL_SECONDS, lambda: self._end(token, late=True))
-        self._endings[token] = (number, answer, alarm)
-        try:
-            self._send_sentinel(token)
-        except OSError as error:
-            self._end(token, error)
+        recording = self._running.pop(number)
+        self._end(recording, until_ns)
+        recording.told = recording.problem
+        answer(recording.told)
 
-    def _settled(self, token: bytes) -> None:
-        self._drain()
-        self._end(token)
+    def keep(self, directory: str) -> None:
+        """Keep what was recorded in a test's directory and below until it is taken."""
+        for recording in (*self._ending, *self._complete):
+            if recording.test == directory:
+                recording.kept = True
+        self._bound_memory()
+
+    def is_ready(self, directory: str) -> bool:
+        """Say whether all that was recorded in a test's directory has come."""
+        return all(recording.test != directory for recording in self._ending)
+
+    def when_complete(self, callback: Callable[[], None]) -> None:
+        """Call *callback* whenever a recording has become complete."""
+        self._on_complete = callback
+
+    def take(self, directory: str) -> tuple[list[Captured], list[str]]:
+        """Hand over the captures that are for a test's directory, or those of its blocks.
+
+        :return: those that are in no file and have something in them; and what is missing in
+            any of them that was not known when it was stopped.
+        """
+        mine = [recording for recording in self._complete if recording.test == directory]
+        self._complete = [each for each in self._complete if each not in mine]
+        captures = [
+            Captured(recording.directory, recording.buffer.content())
+            for recording in mine
+            if recording.in_memory
+        ]
+        return captures, [line for recording in mine for line in recording.late_problems()]
+
+    def settle(self) -> None:
+        """Complete what has ended as far as the kernel has handed it over; somebody waits."""
+        if self._ending:
+            self._loop.cancel(self._settling)
+            self._settle(0.0)
 
     def abandon(self) -> list[str]:
-        """Take in what has come, close the files, and return their directories."""
-        if self._socket is None:
-            return []
-        self._drain()
-        self._count()
-        directories = []
-        for recording in self._recordings.values():
-            received = self._received - recording.received_before
-            recording.end(received, self._dropped - recording.dropped_before)
-            directories.append(recording.directory)
-        self._recordings.clear()
-        return directories
+        """End all recordings, whose process has died; return the directories of their tests."""
+        running = list(self._running.values())
+        self._running.clear()
+        for recording in running:
+            self._end(recording, time.time_ns())
+        # One that was not to be kept has no directory any more.
+        return [
+            recording.test
+            for recording in (*self._ending, *self._complete)
+            if not recording.kept and os.path.isdir(recording.directory)
+        ]
 
     def close(self) -> None:
-        """Close the files as they are, and the socket."""
-        for recording in self._recordings.values():
-            recording.close()
-        self._recordings.clear()
-        for _, _, alarm in self._endings.values():
+        """Write down what is in memory, and close the socket."""
+        running = [*self._running.values()]
+        self._running.clear()
+        if self._socket is not None:
+            for recording in running:
+                self._end(recording, time.time_ns())
+                recording.kept = True
+            self._drain()
+        for recording in self._ending:
+            recording.complete()
+        for recording in (*self._ending, *self._complete):
+            if recording.kept:
+                recording.write()
+        self._ending, self._complete = [], []
+        for alarm in (self._settling, self._saving):
             self._loop.cancel(alarm)
-        self._endings.clear()
         if self._claimed is not None:
             self._claimed.close()
             self._claimed = None
@@ -194,6 +265,67 @@ class Capture:
             self._ring.close()
             self._socket.close()
             self._socket = None
+
+    def _forget_others(self, directory: str) -> None:
+        """Forget what nobody has asked to keep of tests before; it is not to be kept."""
+        test = test_of(directory)
+        self._complete = [each for each in self._complete if each.kept or each.test == test]
+
+    def _bound_memory(self) -> None:
+        """Write down what the finisher, which is far behind, has not taken."""
+        waiting = [each for each in self._complete if each.kept and each.in_memory]
+        size = sum(each.buffer.in_memory for each in waiting)
+        while size > WAITING_BYTES:
+            recording = waiting.pop()
+            size -= recording.buffer.in_memory
+            recording.write()
+
+    def _end(self, recording: _Recording, until_ns: int) -> None:
+        spans = recording.spans
+        spans[-1][1] = min(spans[-1][1], until_ns)
+        self._ending.append(recording)
+        self._drain()
+        self._count()
+        recording.received = self._received - recording.received
+        recording.dropped = self._dropped - recording.dropped
+        recording.ended = time.monotonic()
+        recording.blocks = self._blocks
+        if self._settling is None:
+            self._settling = self._loop.call_later(SETTLE_SECONDS, self._settle)
+
+    def _settle(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Complete recordings that ended *seconds* ago."""
+        self._settling = None
+        self._drain()
+        now = time.monotonic()
+        empty = not self._is_filling()
+        left = []
+        for recording in self._ending:
+            come = empty or self._blocks > recording.blocks
+            given_up = now - recording.ended > LATEST_SECONDS
+            if now - recording.ended < seconds or not (come or given_up):
+                left.append(recording)
+                continue
+            if not come:
+                recording.is_cut = True
+            recording.complete()
+            if recording.is_empty:
+                continue
+            self._complete.append(recording)
+        self._ending = left
+        self._bound_memory()
+        if left:
+            self._settling = self._loop.call_later(SETTLE_SECONDS, self._settle)
+        self._on_complete()
+
+    def _save(self) -> None:
+        """Write down what the tests that go on have sent: it is not to be lost with this."""
+        self._saving = None
+        for recording in self._running.values():
+            if recording.buffer.in_memory:
+                recording.buffer.save()
+        if self._running:
+            self._saving = self._loop.call_later(SAVE_SECONDS, self._save)
 
     def _open(self, interface: str, expression: str | None) -> None:
         if self._socket is not None:
@@ -220,15 +352,9 @@ class Capture:
             self._ring = mmap.mmap(packets.fileno(), BLOCK_BYTES * BLOCKS)
             # strace is started from here; without the ring's page tables that is faster.
             self._ring.madvise(mmap.MADV_DONTFORK)
-            if self._loops:
-                self._sentinels = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                self._sentinels.setblocking(False)
-                self._sentinels.bind(("127.0.0.1", 0))
-                self._sentinels.connect(self._sentinels.getsockname())
+            # So the kernel stamps packets as they are sent, not as it comes round to them.
+            packets.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             if expression is not None:
-                if self._loops:
-                    port = self._sentinels.getsockname()[1]
-                    expression = f"({expression}) or (udp port {port} and host 127.0.0.1)"
                 # ctypes is slow to import, and few want a filter.
                 from pytest_eventlet_debug.helper.packet_filter import compile_filter
 
@@ -242,22 +368,6 @@ class Capture:
         self._socket = packets
         self._loop.watch(packets.fileno(), self._drain)
 
-    def _send_sentinel(self, token: bytes) -> None:
-        """Send a datagram that marks the end, and more that push it through the ring."""
-        self._sentinels.send(_SENTINEL + token)
-        try:
-            # The kernel closes a block when the next packet does not fit: no need to
-            # wait for the time after which it would hand over a block half full.
-            self._sentinels.send(_SENTINEL + bytes(8) + _FILLER)
-            self._sentinels.send(_SENTINEL + bytes(8) + _FILLER)
-        except OSError:
-            pass  # a small send buffer: a few milliseconds more
-        try:
-            while self._sentinels.recv(1):
-                pass
-        except OSError:
-            pass  # the queue is empty
-
     def _drain(self) -> None:
         """Hand each packet that the kernel has released to the recordings."""
         ring = self._ring
@@ -266,53 +376,31 @@ class Capture:
             status, packets, offset = _BLOCK_HEAD.unpack_from(ring, base + 8)
             if not status & 1:  # TP_STATUS_USER
                 return
-            ended = []
-            if self._recordings:
+            recordings = (*self._running.values(), *self._ending)
+            if recordings:
                 at = base + offset
                 for _ in range(packets):
                     following, seconds, nanoseconds, captured, length, _, mac = (
                         _FRAME_HEAD.unpack_from(ring, at)
                     )
                     if ring[at + _PACKET_TYPE_AT] != _PACKET_OUTGOING or not self._loops:
+                        time_ns = seconds * 1_000_000_000 + nanoseconds
                         data = ring[at + mac : at + mac + captured]
-                        if self._loops and data.startswith(_SENTINEL, _PAYLOAD_AT):
-                            token_at = _PAYLOAD_AT + len(_SENTINEL)
-                            ended.append(data[token_at : token_at + 8])
-                            if ended[-1] in self._endings:
-                                self._recordings[self._endings[ended[-1]][0]].finish()
-                        else:
-                            time_ns = seconds * 1_000_000_000 + nanoseconds
-                            for recording in self._recordings.values():
-                                recording.take(time_ns, data, length)
+                        for recording in recordings:
+                            recording.take(time_ns, data, length)
                     at += following
-                for recording in self._recordings.values():
-                    recording.flush()
+                for recording in recordings:
+                    recording.buffer.flush()
+            # So that a block which the kernel has not begun is seen to have no packets.
+            ring[base + 12 : base + 16] = b"\0\0\0\0"
             ring[base + 8 : base + 12] = b"\0\0\0\0"  # TP_STATUS_KERNEL: back to the kernel
             self._block = (self._block + 1) % BLOCKS
-            for token in ended:
-                self._end(token)
+            self._blocks += 1
 
-    def _end(self, token: bytes, error: OSError | None = None, *, late: bool = False) -> None:
-        """Complete the files of the recording whose sentinel has that token."""
-        if token not in self._endings:
-            return  # a filler, or the sentinel of another helper
-        number, answer, alarm = self._endings.pop(token)
-        self._loop.cancel(alarm)
-        recording = self._recordings.pop(number)
-        self._count()
-        dropped = self._dropped - recording.dropped_before
-        recording.end(self._received - recording.received_before, dropped)
-        problem = recording.problem
-        if problem is None and error is not None:
-            problem = f"{CAPTURE_FILE} may lack its last packets: no sentinel over lo ({error})"
-        if problem is None and late:
-            problem = (
-                f"{CAPTURE_FILE} may lack its last packets: the sentinel did not come "
-                f"through lo within {SENTINEL_SECONDS:g} s"
-            )
-        if problem is None and dropped:
-            problem = f"{CAPTURE_FILE} lacks {dropped} packets the kernel dropped"
-        answer(problem)
+    def _is_filling(self) -> bool:
+        """Say whether there are packets that the kernel has not handed over."""
+        base = self._block * BLOCK_BYTES
+        return bool(_BLOCK_HEAD.unpack_from(self._ring, base + 8)[1])
 
     def _count(self) -> None:
         assert self._socket is not None
@@ -345,58 +433,78 @@ _FOREVER = 1 << 63
 
 
 class _Recording:
-    """The file of one recording."""
+    """One recording, and when it was.
+
+    :param begin: the blocks that stand before its packets.
+    :param received: how many packets had been received when it started; at its end, since then.
+    :param dropped: the same of those that the kernel had no room for.
+    """
 
     def __init__(
         self,
         directory: str,
-        nodeid: str,
+        begin: bytes,
         since_ns: int,
+        limit: int | None,
         received: int,
         dropped: int,
-        interface: str,
-        linktype: int,
     ) -> None:
         self.directory = directory
+        self.test = test_of(directory)
         self.spans = [[since_ns, _FOREVER]]
-        self.received_before = received
-        self.dropped_before = dropped
-        self.problem: str | None = None
-        self._finished = False
-        self._blocks: list[bytes] = []
-        application = f"pytest-eventlet-debug {__version__}"
-        begin = pcapng.section(nodeid, application) + pcapng.interface(interface, linktype)
-        self._blocks.append(begin)
-        fd = files.create(os.path.join(directory, CAPTURE_FILE))
-        self._file: BinaryIO = open(fd, "wb", buffering=0)  # noqa: SIM115, open for long
-        self.flush()
+        self.received = received
+        self.dropped = dropped
+        self.ended = 0.0
+        self.blocks = 0
+        self.kept = False
+        self.buffer = PacketBuffer(os.path.join(directory, CAPTURE_FILE), begin, limit)
+        self.is_cut = False
+        self.told: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is missing, once it has ended."""
+        problem = self.buffer.problem
+        if problem is None and self.dropped:
+            problem = f"{CAPTURE_FILE} lacks {self.dropped} packets the kernel dropped"
+        if problem is None and self.buffer.left_out:
+            problem = (
+                f"{CAPTURE_FILE} lacks {self.buffer.left_out} packets in its middle: it is longer "
+                "than --pcap-limit"
+            )
+        if problem is None and self.is_cut:
+            problem = (
+                f"{CAPTURE_FILE} may lack its last packets: they did not come through the ring"
+            )
+        return problem
+
+    def late_problems(self) -> list[str]:
+        """Return what is missing, unless that is what was said when it was stopped."""
+        problem = self.problem
+        return [] if problem in (None, self.told) else [f"{self.directory}: {problem}"]
 
     def take(self, time_ns: int, data: bytes, length: int) -> None:
-        if self._finished:
-            return
         for first, last in self.spans:
             if first <= time_ns <= last:
-                self._blocks.append(pcapng.packet(time_ns, data, length))
+                self.buffer.add(pcapng.packet(time_ns, data, length))
                 return
 
-    def finish(self) -> None:
-        """Take nothing more: what comes now was sent after the end."""
-        self._finished = True
+    def complete(self) -> None:
+        """End the capture; a file is closed."""
+        self.buffer.end(pcapng.statistics(time.time_ns(), self.received, self.dropped))
 
-    def flush(self) -> None:
-        if self._blocks and self.problem is None:
-            try:
-                whole = memoryview(b"".join(self._blocks))
-                while whole:
-                    whole = whole[self._file.write(whole) :]
-            except OSError as error:
-                self.problem = f"the capture is incomplete: {error}"
-        self._blocks.clear()
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no packet in it, nor one missing."""
+        return not self.buffer.packets and self.problem is None
 
-    def end(self, received: int, dropped: int) -> None:
-        self._blocks.append(pcapng.statistics(time.time_ns(), received, dropped))
-        self.flush()
-        self.close()
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is something in it that is in no file."""
+        return not self.buffer.in_file and not self.is_empty
 
-    def close(self) -> None:
-        self._file.close()
+    def write(self) -> None:
+        """Write down what is in memory."""
+        if self.in_memory:
+            self.buffer.save()
+            self.buffer.close()

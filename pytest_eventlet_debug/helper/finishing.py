@@ -9,12 +9,15 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import time
 
 from pytest_eventlet_debug.artifact_names import TEST_FILE
+from pytest_eventlet_debug.helper.capture import Capture
+from pytest_eventlet_debug.helper.capture import Captured
 from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
@@ -28,17 +31,23 @@ PATIENCE_SECONDS = 5.0
 #: Seconds that the finisher has to delete its drafts.
 _END_SECONDS = 1.0
 
+#: The finisher's descriptor of a file in memory with the captures of the test that it completes.
+_CAPTURES_FD = 3
+
 
 class Finishing:
     """Orders for the finisher, given one at a time; it is started for the first, or before."""
 
-    def __init__(self, loop: Loop, libraries: Sequence[str]) -> None:
+    def __init__(self, loop: Loop, libraries: Sequence[str], capture: Capture) -> None:
         """Start nothing yet; events come through *loop*.
 
         :param libraries: the directories of what the finisher imports.
+        :param capture: what holds the packets of tests.
         """
         self._loop = loop
         self._libraries = libraries
+        self._capture = capture
+        capture.when_complete(self._next)
         self._pattern: str | None = None
         self._orders: deque[dict[str, object]] = deque()
         self._problems: list[str] = []
@@ -48,6 +57,8 @@ class Finishing:
         self._busy = False
         self._pid = 0
         self._current: dict[str, object] = {}
+        self._handed: list[Captured] = []
+        self._memory = -1
         self._retried: dict[str, object] | None = None
         self._spent = 0
         self._lost: list[str] = []
@@ -86,8 +97,7 @@ class Finishing:
             files.write(f"{directory}/{TEST_FILE}", data)
         except OSError as error:
             answer(f"{directory}/{TEST_FILE} cannot be written: {error.strerror}")
-        self._orders.append({"directory": directory, "shared": shared, "ports": ports})
-        self._next()
+        self._add({"directory": directory, "shared": shared, "ports": ports})
 
     def complain(self, problem: str) -> None:
         """Tell what could not be done when the test process waits for the end."""
@@ -95,14 +105,22 @@ class Finishing:
 
     def add(self, directory: str) -> None:
         """Have the directory of a test completed whose process has died."""
-        self._orders.append({"directory": directory, "shared": True, "ports": None})
+        self._add({"directory": directory, "shared": True, "ports": None})
+
+    def _add(self, order: dict[str, object]) -> None:
+        self._capture.keep(str(order["directory"]))
+        self._orders.append(order)
         self._next()
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call *callback* once all is done, perhaps at once."""
         self._then = callback
-        if not self._busy:
+        if self._is_done:
             callback()
+
+    @property
+    def _is_done(self) -> bool:
+        return not self._busy and not self._orders
 
     def wait(self, answer: Reply) -> None:
         """Answer when all is done, or after a while, with how many orders are ``left``.
@@ -116,7 +134,8 @@ class Finishing:
                 os.setpriority(os.PRIO_PROCESS, self._pid, os.getpriority(os.PRIO_PROCESS, 0))
         self._loop.cancel(self._alarm)
         self._alarm = self._loop.call_later(PATIENCE_SECONDS, self._be_impatient)
-        if not self._busy:
+        self._capture.settle()
+        if self._is_done:
             self._tell()
 
     def close(self) -> None:
@@ -128,6 +147,7 @@ class Finishing:
         elif self._pid:  # it has no drafts
             os.kill(self._pid, signal.SIGKILL)
             self._reap()
+        self._write_down()
 
     def _be_impatient(self) -> None:
         """End a finisher that has used no CPU since, and does not wait for one either."""
@@ -136,6 +156,7 @@ class Finishing:
             self._end = f"did nothing for {PATIENCE_SECONDS:g} s and was ended"
             self._orders.clear()
             self._terminate()
+            self._write_down()
         self._tell()
 
     def _cpu_time(self) -> int:
@@ -179,11 +200,15 @@ class Finishing:
     def _next(self) -> None:
         if self._busy or not self._orders:
             return
+        if not self._capture.is_ready(str(self._orders[0]["directory"])):
+            return  # it calls again
         order = self._orders.popleft()
         try:
             if not self._pid:
                 self._start()
             self._busy, self._current = True, order
+            if "captures" not in order:
+                order["captures"] = self._hand_over(str(order["directory"]))
             # Shorter than a pipe's buffer, and the last one has been read: it never blocks.
             line = json.dumps({**order, "redact": self._pattern})
             os.write(self._input, line.encode("ascii") + b"\n")
@@ -193,7 +218,42 @@ class Finishing:
             self._busy = False
             self._problems.append(f"{order['directory']} is not completed: {error}")
 
+    def _hand_over(self, directory: str) -> list[tuple[str, int, int, int]]:
+        """Put the captures of a test where the finisher reads them.
+
+        :return: of each its directory, the finisher's descriptor of that memory, the offset
+            and the size.
+        """
+        self._handed, problems = self._capture.take(directory)
+        self._problems += problems
+        places = []
+        offset = 0
+        if self._handed:
+            os.ftruncate(self._memory, 0)
+        for capture in self._handed:
+            places.append((capture.directory, _CAPTURES_FD, offset, len(capture.content)))
+            left = memoryview(capture.content)
+            while left:
+                written = os.pwrite(self._memory, left, offset)
+                left = left[written:]
+                offset += written
+        return places
+
+    def _write_down(self) -> None:
+        """Write down the captures that no finisher has completed, as they are."""
+        handed, self._handed = self._handed, []
+        for capture in handed:
+            try:
+                capture.write()
+            except OSError as error:
+                self._problems.append(f"{capture.directory}: {error}")
+
     def _start(self) -> None:
+        if self._memory < 0:
+            memory = _memory_file()
+            # Out of the way of the descriptors that the finisher gets.
+            self._memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, 10)
+            os.close(memory)
         theirs, self._input = os.pipe()
         self._output, their_output = os.pipe()
         command = finisher_command(self._libraries)
@@ -205,6 +265,7 @@ class Finishing:
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs, 0),
                     (os.POSIX_SPAWN_DUP2, their_output, 1),
+                    (os.POSIX_SPAWN_DUP2, self._memory, _CAPTURES_FD),
                 ],
             )
         except OSError:
@@ -226,8 +287,9 @@ class Finishing:
             if problem is not None:
                 self.complain(" ".join(str(problem).split())[:1000])
             self._busy = False
+            self._handed = []
         self._next()
-        if not self._busy:
+        if self._is_done:
             self._tell()
             if self._then is not None:
                 self._then()
@@ -241,6 +303,7 @@ class Finishing:
             self._orders.appendleft(current)
         elif busy:
             self._lost.append(str(current["directory"]))
+            self._write_down()
 
     def _reap(self) -> int:
         """Return the status that the finisher ended with."""
@@ -251,3 +314,12 @@ class Finishing:
         self._pid, self._busy = 0, False
         self._line = b""
         return status
+
+
+def _memory_file() -> int:
+    """Return a descriptor of a file without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("captures")
+    # A Python that was built for a glibc before 2.27.
+    directory = os.environ.get("TMPDIR") or "/tmp"
+    return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -60,9 +60,9 @@ class HelperProcess:
         self._control = control
         self._tracee = tracee
         self._loop = Loop()
-        self._finishing = Finishing(self._loop, libraries)
-        self._attachment = Attachment(self._loop, tracee, self._finishing.complain)
         self._capture = Capture(self._loop)
+        self._finishing = Finishing(self._loop, libraries, self._capture)
+        self._attachment = Attachment(self._loop, tracee, self._finishing.complain)
         self._completing = False
         self._parent = _parent(tracee)
         self._commands: dict[str, Callable[..., None]] = {

@@ -68,7 +68,7 @@ class TraceLimit:
             end = _line_after(fd, os.fstat(fd).st_size - self._half)
             mark = marks.left_out(end - begin)
             os.pwrite(fd, mark, begin)
-            _move(fd, end, begin + len(mark))
+            move_end(fd, end, begin + len(mark))
 
 
 def punch(fd: int, offset: int, size: int) -> None:
@@ -97,7 +97,7 @@ def _line_after(fd: int, offset: int) -> int:
     return offset + os.pread(fd, _COPY_BYTES, offset).find(b"\n") + 1
 
 
-def _move(fd: int, source: int, target: int) -> None:
+def move_end(fd: int, source: int, target: int) -> None:
     """Move the end of a file, from *source* on, towards its beginning, and cut what is left."""
     while data := os.pread(fd, _COPY_BYTES, source):
         source += len(data)

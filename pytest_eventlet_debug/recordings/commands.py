@@ -13,6 +13,8 @@ from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug import phrasing
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
+from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
@@ -30,7 +32,10 @@ from pytest_eventlet_debug.refusal import refuse
 
 KINDS = get_args(Kind)
 
-_RECORDINGS = (TEST_FILE, STRACE_FILE, CAPTURE_FILE)
+_RECORDINGS = (
+    TEST_FILE,
+    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
+)
 
 
 def add_findings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import heapq
+import io
 import itertools
 import json
 import os
@@ -32,6 +34,8 @@ from msgspec.structs import replace
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
@@ -39,8 +43,10 @@ from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import callgrind
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import report_part
+from pytest_eventlet_debug.recordings import story
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.cuts import is_cut
 from pytest_eventlet_debug.recordings.findings import file as findings_file
@@ -66,7 +72,9 @@ from pytest_eventlet_debug.recordings.pcapng import Statistics
 from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import ends
+from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.timeline import Ends
 from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import explain
@@ -82,12 +90,19 @@ from pytest_eventlet_debug.system import files
 
 _NICE = 10
 
-#: What findings are made of.
-_FOUND_IN = (STRACE_FILE, CAPTURE_FILE)
 #: What is written here and by nobody else.
-_WRITTEN = (STRACE_FILE, CAPTURE_FILE, FINDINGS_FILE, report_part.PART_FILE)
+_WRITTEN = (
+    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
+    *(FINDINGS_FILE, report_part.PART_FILE),
+)
 # A connection's keys take a few hundred.
 _MAX_KEYS_BYTES = 64 << 20
+
+#: Bytes of the longest trace and the longest capture that are not packed. Few are longer, and
+#: these have most of what is on the disk.
+_LONG_BYTES = 1 << 20
+
+_NO_CAPTURES: Mapping[Path, bytes] = {}
 
 _JOURNALLED = frozenset(("syscall", "signal", "thread"))
 
@@ -98,6 +113,7 @@ def finish(
     shared: bool = False,
     ports: Collection[int] | None = None,
     redact: str | None = None,
+    captures: Mapping[Path, bytes] = _NO_CAPTURES,
 ) -> None:
     """Complete a test's directory and those of its blocks.
 
@@ -107,10 +123,12 @@ def finish(
         if they are not known.
     :param redact: a regular expression; what matches is taken out of the traces first, and so
         out of everything that is made of them.
+    :param captures: those that are in no file yet, by their directories.
     :raises OSError: a file cannot be written.
     """
     redaction = Redaction(redact)
-    for each in recorded(directory):
+    directories = recorded(directory)
+    for each in directories:
         _remove_drafts(each)
         if redact is not None:
             _redact(each / STRACE_FILE, redaction)
@@ -118,14 +136,15 @@ def finish(
     findings: list[Finding] = []
     problems: list[str] = []
     tally: Tally | None = None
-    for each in recorded(directory):
+    for each in directories:
         detection = Detection(_about(test))
         trace = read_trace(each, watch=detection.watch)
         block = None if each == directory else each.name
         if test is not None:
             callgrind.complete(each, test.nodeid)
         wire = Wire(trace.calls)
-        _finish_recordings(each, trace, test, shared, ports, wire)
+        capture = _Capture(each, captures.get(each))
+        _finish_recordings(capture, trace, test, shared, ports, wire)
         # Packets keep what matches.
         told = (_redacted(finding, redaction) for finding in wire.findings())
         found = [*detection.findings(), *_of(test, told)]
@@ -135,11 +154,17 @@ def finish(
             found = stalls.joined(stalls.read(each), found)
         findings += _in_block(found, block)
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
-        if block is None and (each / STRACE_FILE).exists():
+        if block is None and is_traced(each):
             tally = detection.tally()
-    found_in = (each / name for each in recorded(directory) for name in _FOUND_IN)
-    if findings or any(path.exists() for path in found_in):
+    found_in = (each / name for each in directories for name in (STRACE_FILE, CAPTURE_FILE))
+    if findings or any(packing.is_there(path) for path in found_in):
         findings_file.write(directory, findings, problems, tally)
+    for each in directories:
+        if is_cut(each):
+            continue
+        with contextlib.suppress(OSError):  # there is no room for both; it stays as it is
+            packing.pack(each / STRACE_FILE, _LONG_BYTES)
+            packing.pack(each / CAPTURE_FILE, _LONG_BYTES)
     note_artifacts(directory)
 
 
@@ -182,9 +207,10 @@ def _about(test: TestRecord | None) -> About:
 
 def _remove_drafts(directory: Path) -> None:
     """Delete what another process has left that was killed while it completed this."""
-    for name in _WRITTEN:
-        for draft in directory.glob(f".{name}.*"):
-            draft.unlink(missing_ok=True)
+    beginnings = tuple(f".{name}." for name in _WRITTEN)
+    for name in os.listdir(directory):
+        if name.startswith(beginnings):
+            (directory / name).unlink(missing_ok=True)
 
 
 def _redact(path: Path, redaction: Redaction) -> None:
@@ -222,8 +248,52 @@ def _in_block(findings: Iterable[Finding], block: str | None) -> Iterator[Findin
         yield replace(finding, block=block, evidence=evidence)
 
 
+class _Capture:
+    """The capture in a directory, which is in its file or still in memory.
+
+    :param content: what is in memory.
+    """
+
+    def __init__(self, directory: Path, content: bytes | None) -> None:
+        self.directory = directory
+        self._path = directory / CAPTURE_FILE
+        self._content = content
+
+    @property
+    def is_there(self) -> bool:
+        return self._content is not None or packing.is_there(self._path)
+
+    def has_packets(self) -> bool:
+        """Say whether there is a packet in it."""
+        if self._content is not None:
+            return True
+        try:
+            return any(type(block) is Packet for block in read(self._path))
+        except PcapngError:
+            return False
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield what it holds.
+
+        :raises PcapngError: it breaks off.
+        """
+        if self._content is not None:
+            return pcapng.parse(io.BytesIO(self._content))
+        return read(self._path)
+
+    def writing(self) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Open the file that it is to be in."""
+        # What was there before is no capture of this test's, or is replaced once all is read.
+        return _replacing(self._path) if self._content is None else _writing(self._path)
+
+    def drop(self) -> None:
+        """Leave no capture behind: there was nothing of the test's in it."""
+        self._path.unlink(missing_ok=True)
+        packing.packed(self._path).unlink(missing_ok=True)
+
+
 def _finish_recordings(
-    directory: Path,
+    capture: _Capture,
     trace: Trace,
     test: TestRecord | None,
     shared: bool,
@@ -231,26 +301,19 @@ def _finish_recordings(
     wire: Wire,
 ) -> None:
     """Complete the capture in one directory, and write what the report shows."""
-    traced = (directory / STRACE_FILE).exists()
-    captured = (directory / CAPTURE_FILE).exists()
+    directory = capture.directory
+    traced = is_traced(directory)
     profiled = (directory / PROFILE_FILE).exists()
-    packets: list[Row] = []
+    packets = Ends()
     unread: list[str] = []
-    if _has_packets(directory / CAPTURE_FILE):
+    if capture.is_there and capture.has_packets():
         own = {*(ports or ()), *trace.calls.ports}
         known = ports is not None or traced
         kept = own if shared and known else None
-        packets, unread = _finish_capture(directory, trace, test, kept, wire)
-    if traced or captured or profiled:
-        report_part.write(directory, lay_out(directory, test, trace, packets, unread))
-
-
-def _has_packets(path: Path) -> bool:
-    """Say whether there is a capture and a packet in it."""
-    try:
-        return any(type(block) is Packet for block in read(path))
-    except PcapngError:
-        return False
+        unread = _finish_capture(capture, trace, test, kept, wire, packets)
+    if traced or profiled or packing.is_there(directory / CAPTURE_FILE):
+        timeline = lay_out(directory, test, trace, packets.rows(), unread, packets.left_out)
+        report_part.write(directory, timeline)
 
 
 @contextlib.contextmanager
@@ -264,6 +327,17 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that nobody looks for before it is complete."""
+    try:
+        with open(files.create(path), "wb") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
         raise
 
 
@@ -283,20 +357,28 @@ class _Kept:
 
 
 def _finish_capture(
-    directory: Path,
+    capture: _Capture,
     trace: Trace,
     test: TestRecord | None,
     own: Collection[int] | None,
     wire: Wire,
-) -> tuple[list[Row], list[str]]:
-    """Write a capture anew; return its packets as rows, and what could not be read of it."""
+    rows: Ends,
+) -> list[str]:
+    """Write a capture with its comments; return what could not be read of it.
+
+    One without packets of the test's, and of which none are missing, is dropped.
+
+    :param rows: takes its packets.
+    """
     kept = _Kept()
-    source = in_order(_own_packets(read(directory / CAPTURE_FILE), own, kept))
+    source = in_order(_own_packets(capture.blocks(), own, kept))
     first = next(source, None)  # by then the section and the interface are known
+    if first is None and not (kept.problems or (kept.statistics and kept.statistics.dropped)):
+        capture.drop()
+        return []
     packets = itertools.chain(() if first is None else (first,), source)
-    keys = directory / KEYS_FILE
-    rows: list[Row] = []
-    with _replacing(directory / CAPTURE_FILE) as file:
+    keys = capture.directory / KEYS_FILE
+    with capture.writing() as file:
         file.write(_header(kept))
         if keys.exists():
             file.write(pcapng.tls_secrets(files.read(keys, _MAX_KEYS_BYTES)))
@@ -311,28 +393,31 @@ def _finish_capture(
         # How many were left out stands in the beginning and is known last.
         file.seek(0)
         file.write(_header(kept))
-    return rows, kept.problems
+    return kept.problems
 
 
 def _explained(
-    packets: Iterable[Dissected], calls: Attribution, rows: list[Row], wire: Wire
+    packets: Iterable[Dissected], calls: Attribution, rows: Ends, wire: Wire
 ) -> Iterator[tuple[int, int, bytes]]:
     """Yield packets as blocks with comments, and add their rows to *rows*."""
     for number, found in enumerate(packets, 1):
         packet = found.packet
         wire.see(packet, found.segment)
         sent = sender(found, calls)
-        rows.append(packet_row(found, number, sent))
+        rows.add(packet_row(found, number, sent))
         comment = explain(found, sent, calls)
         block = pcapng.packet(packet.time_ns, packet.data, packet.length, comment)
         yield packet.time_ns, 1, block
 
 
 def _journal(trace: Trace, test: TestRecord | None) -> list[tuple[int, int, bytes]]:
-    """Return system calls and phases as blocks, by time in whole microseconds."""
+    """Return system calls and phases as blocks, by time in whole microseconds.
+
+    As in the timeline, an import is one row, and the calls of pytest are left out.
+    """
     entries = []
     rows = trace.rows()
-    for row in rows:
+    for row in story.told(rows).values():
         if row.kind in _JOURNALLED:
             entries.append((row.time_ns, _journal_fields(row)))
     if trace.left_out:
@@ -420,8 +505,12 @@ def main() -> None:
     for line in sys.stdin.buffer:
         order = json.loads(line)
         directory = Path(order.pop("directory"))
+        captures = {
+            Path(place): os.pread(fd, size, offset)
+            for place, fd, offset, size in order.pop("captures")
+        }
         try:
-            finish(directory, **order)
+            finish(directory, **order, captures=captures)
         except Exception as error:
             answer: str | None = f"{directory}: {type(error).__name__}: {error}"
         else:

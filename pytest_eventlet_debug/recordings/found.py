@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 
@@ -14,7 +15,9 @@ def findings_of(directory: Path) -> findings_file.Findings | None:
     :return: ``None`` for a test without a trace.
     """
     read = findings_file.read(directory)
-    if read is None and (directory / STRACE_FILE).exists():
+    if read is None and any(
+        (directory / name).exists() for name in (STRACE_FILE, PACKED_STRACE_FILE)
+    ):
         # All that reads traces: slow to import, and seldom needed.
         from pytest_eventlet_debug.recordings import finisher
 

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import os
+from pathlib import Path
 import struct
-from typing import BinaryIO
 from typing import NamedTuple
+from typing import Protocol
 from typing import TypeAlias
-
-from pytest_eventlet_debug.system import files
 
 LINKTYPE_ETHERNET = 1
 LINKTYPE_RAW = 101
@@ -189,6 +188,11 @@ class Statistics(NamedTuple):
 
 Block: TypeAlias = Section | Interface | Packet | Statistics
 
+
+class _Source(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 #: No writer makes blocks that large; a broken length would read all the file at once.
 _BLOCK_BYTES = 1 << 27
 
@@ -200,11 +204,15 @@ _OPTION_HEAD = struct.Struct("<HH")
 def read(path: str | os.PathLike[str]) -> Iterator[Block]:
     """Yield the blocks of a capture in the order in which they stand in it.
 
+    :param path: the file; it may be packed.
     :raises PcapngError: the file cannot be opened, is none of ours, or breaks off. All that
         is readable has been yielded then.
     """
+    # The helper, which is to start fast, writes captures and reads none.
+    from pytest_eventlet_debug.recordings import packing
+
     try:
-        with open(files.open_to_read(path), "rb") as file:
+        with packing.open_to_read(Path(path)) as file:
             yield from parse(file)
     except OSError as error:
         raise PcapngError(f"Cannot read the capture {os.fspath(path)!r}: {error}") from error
@@ -215,7 +223,7 @@ def packets(blocks: Iterable[Block]) -> Iterator[Packet]:
     return (block for block in blocks if type(block) is Packet)
 
 
-def parse(file: BinaryIO) -> Iterator[Block]:
+def parse(file: _Source) -> Iterator[Block]:
     """Yield the blocks of an open capture; memory does not grow with the file.
 
     Journal entries and keys, which are there for Wireshark, are skipped.
@@ -234,7 +242,7 @@ def parse(file: BinaryIO) -> Iterator[Block]:
             yield block
 
 
-def _raw_blocks(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+def _raw_blocks(file: _Source) -> Iterator[tuple[int, int, bytes]]:
     """Yield the place, the type and the body of each block."""
     at = 0
     while head := file.read(8):

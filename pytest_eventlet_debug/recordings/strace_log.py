@@ -18,15 +18,17 @@ import functools
 import io
 from itertools import chain
 import os
+from pathlib import Path
 import re
 from typing import Literal
 from typing import NamedTuple
 from typing import TextIO
 from typing import TypeAlias
 
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings import kernel_calls
 from pytest_eventlet_debug.recordings import marks
-from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.recordings import packing
 
 State = Literal["returned", "unfinished", "detached", "truncated", "resumed"]
 
@@ -204,17 +206,22 @@ class _Begun(NamedTuple):
     args: str
 
 
+def is_traced(directory: Path) -> bool:
+    """Say whether there is a trace in a test's directory."""
+    return packing.is_there(directory / STRACE_FILE)
+
+
 def open_log(path: str | os.PathLike[str]) -> TextIO:
     """Open a strace log for :func:`parse`, whatever bytes it holds.
 
-    :param path: the file that ``strace -o`` wrote; it may still be growing.
+    :param path: the file that ``strace -o`` wrote; it may still be growing, or be packed.
     :raises StraceLogError: the file cannot be opened.
     """
     try:
-        fd = files.open_to_read(path)
+        source = packing.open_to_read(Path(path))
     except OSError as error:
         raise StraceLogError(f"Cannot read the strace log {os.fspath(path)!r}: {error}") from error
-    return open(fd, encoding="utf-8", errors="surrogateescape", newline="\n")
+    return io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def ends(path: str | os.PathLike[str], most: int) -> Iterator[str]:
@@ -228,7 +235,7 @@ def ends(path: str | os.PathLike[str], most: int) -> Iterator[str]:
     """
     with open_log(path) as log:
         size = os.fstat(log.fileno()).st_size
-        if size <= most:
+        if size <= most or not os.path.exists(path):
             yield from log
             return
         first = log.buffer.read(most // 2).rpartition(b"\n")[0] + b"\n"

@@ -23,6 +23,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.own_thread import without_own_thread
@@ -43,6 +44,7 @@ from pytest_eventlet_debug.recordings.strace_log import Signal
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 
@@ -111,21 +113,21 @@ def read_timeline(directory: Path, limit: int = MAX_ROWS) -> Timeline:
     """
     test = read_test(directory) or read_test(directory.parent)  # it may be a block's
     trace = read_trace(directory, limit)
-    captured, problems = _read_packets(directory / CAPTURE_FILE, trace.calls)
-    return lay_out(directory, test, trace, captured, problems)
+    packets = Ends(limit)
+    problems = _read_packets(directory / CAPTURE_FILE, trace.calls, packets)
+    return lay_out(directory, test, trace, packets.rows(), problems, packets.left_out)
 
 
-def _read_packets(path: Path, calls: Attribution) -> tuple[list[Row], list[str]]:
-    """Return the rows of a capture, and what could not be read of it."""
-    rows: list[Row] = []
-    if not path.exists():
-        return rows, []
+def _read_packets(path: Path, calls: Attribution, rows: Ends) -> list[str]:
+    """Add the packets of a capture to *rows*; return what could not be read of it."""
+    if not packing.is_there(path):
+        return []
     try:
         for found in in_order(dissected(read(path))):
-            rows.append(packet_row(found, found.packet.number, sender(found, calls)))
+            rows.add(packet_row(found, found.packet.number, sender(found, calls)))
     except PcapngError as error:
-        return rows, [f"{path.name}: {error}"]
-    return rows, []
+        return [f"{path.name}: {error}"]
+    return []
 
 
 def read_trace(
@@ -152,10 +154,9 @@ def pass_trace(directory: Path, watch: Callable[[Iterable[Event]], Iterable[Even
 
 
 def _read_log(directory: Path, take: Callable[[Iterable[Event]], object]) -> list[str]:
-    path = directory / STRACE_FILE
-    if path.exists():
+    if is_traced(directory):
         try:
-            with open_log(path) as log:
+            with open_log(directory / STRACE_FILE) as log:
                 take(without_own_thread(parse(log)))
         except StraceLogError as error:
             return [f"{STRACE_FILE}: {error}"]
@@ -168,53 +169,77 @@ def lay_out(
     trace: Trace,
     packets: Iterable[Row] = (),
     problems: Iterable[str] = (),
+    left_out: int = 0,
 ) -> Timeline:
     """Lay a trace, packets and all else that is known of a test on one clock.
 
     :param directory: the test's or a block's, where the dumps are.
     :param problems: what could not be read, besides the trace's own.
+    :param left_out: how many packets are not among *packets*.
     """
     rows = [*trace.rows(), *phase_rows(test), *_dump_rows(directory), *packets]
     rows.sort(key=_when)
     nodeid = test.nodeid if test else ""
-    return Timeline(nodeid, rows, [*trace.problems, *problems], trace.left_out)
+    problems = [*trace.problems, *problems]
+    return Timeline(nodeid, rows, problems, trace.left_out + left_out)
+
+
+class Ends:
+    """The rows of a beginning and of an end.
+
+    :param limit: how many rows are kept.
+    """
+
+    def __init__(self, limit: int = MAX_ROWS) -> None:
+        self.left_out = 0
+        self._first: list[Row] = []
+        self._last: deque[Row] = deque(maxlen=max(limit // 2, 1))
+
+    def add(self, row: Row) -> None:
+        half = self._last.maxlen or 1
+        if len(self._first) < half:
+            self._first.append(row)
+        else:
+            self.left_out += len(self._last) == half
+            self._last.append(row)
+
+    def rows(self) -> list[Row]:
+        """Return those that are kept, in the order in which they were added."""
+        return [*self._first, *self._last]
 
 
 class Trace:
     """The rows of a trace, and its socket calls.
 
-    ``problems`` says what could not be read, ``left_out`` how many rows are not kept.
+    ``problems`` says what could not be read.
 
     :param limit: how many rows are kept; the socket calls are all kept.
     """
 
     def __init__(self, limit: int = MAX_ROWS) -> None:
         self.calls = Attribution()
-        self.left_out = 0
         self.problems: list[str] = []
-        self._first: list[Row] = []
-        self._last: deque[Row] = deque(maxlen=max(limit // 2, 1))
+        self._ends = Ends(limit)
         self._processes: dict[int, int] = {}
 
     def take(self, events: Iterable[Event]) -> None:
         """Take in the events of a log."""
-        half = self._last.maxlen or 1
-        first, last = self._first, self._last
+        add = self._ends.add
         for event in events:
             if type(event) is Syscall:
                 self.calls.add(event)
             row = self._row(event)
-            if row is None:
-                continue
-            if len(first) < half:
-                first.append(row)
-            else:
-                self.left_out += len(last) == half
-                last.append(row)
+            if row is not None:
+                add(row)
+
+    @property
+    def left_out(self) -> int:
+        """How many rows in the middle are not kept."""
+        return self._ends.left_out
 
     def rows(self) -> list[Row]:
         """Return the rows in the order of their times."""
-        return sorted((*self._first, *self._last), key=_when)
+        return sorted(self._ends.rows(), key=_when)
 
     def _process(self, thread: int) -> int:
         return self._processes.get(thread, thread)

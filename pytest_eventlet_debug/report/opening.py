@@ -16,6 +16,8 @@ import webbrowser
 
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
@@ -69,11 +71,14 @@ def views() -> dict[str, View]:
     pager = _pager()
     pstats = (sys.executable, "-m", "pstats")
     return {
-        "strace": View((Tool(pager, STRACE_FILE),), "--strace", "less"),
+        "strace": View(
+            (Tool(pager, STRACE_FILE), Tool(("zless",), PACKED_STRACE_FILE)), "--strace", "less"
+        ),
         "packets": View(
-            (
-                Tool(("wireshark", "-o", COLUMNS, "-r"), CAPTURE_FILE),
-                Tool(("tshark", "-o", COLUMNS, "-r"), CAPTURE_FILE),
+            tuple(
+                Tool((program, "-o", COLUMNS, "-r"), name)
+                for program in ("wireshark", "tshark")
+                for name in (CAPTURE_FILE, PACKED_CAPTURE_FILE)
             ),
             "--pcap",
             "wireshark",

@@ -25,6 +25,8 @@ import msgspec
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
@@ -51,7 +53,10 @@ GENERATOR = '<meta name="generator" content="pytest-eventlet-debug">'
 #: Characters of a dump that the page shows; the file has all of it.
 MAX_DUMP = 200_000
 
-_RECORDINGS = (STRACE_FILE, CAPTURE_FILE, PROFILE_FILE)
+_RECORDINGS = (
+    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
+    PROFILE_FILE,
+)
 
 
 class ReportError(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings import parted
 from pytest_eventlet_debug.recordings.findings import tally
@@ -41,7 +42,7 @@ def parting(directories: Mapping[str, str]) -> Iterator[str]:
     (first, left), (second, right) = list(directories.items())[:2]
     paths = Path(left), Path(right)
     try:
-        if any((path / STRACE_FILE).stat().st_size > _TRACE_BYTES for path in paths):
+        if any(packing.size(path / STRACE_FILE) > _TRACE_BYTES for path in paths):
             return
         found = parted.part(parted.read(paths[0]), parted.read(paths[1]))
     except (StraceLogError, OSError):

@@ -19,6 +19,7 @@ from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracer_registry import PCAP_FILTER
 from pytest_eventlet_debug.tracer_registry import PCAP_INTERFACE
+from pytest_eventlet_debug.tracer_registry import PCAP_LIMIT
 from pytest_eventlet_debug.tracers import ports
 from pytest_eventlet_debug.tracers import tls_keys
 from pytest_eventlet_debug.tracers.helper_client import Helper
@@ -49,17 +50,23 @@ class Pcap:
     default_phases: frozenset[Phase] = frozenset(PHASES)
 
     def __init__(
-        self, helper: Helper, interface: str = INTERFACE, expression: str | None = None
+        self,
+        helper: Helper,
+        interface: str = INTERFACE,
+        expression: str | None = None,
+        limit: int | None = None,
     ) -> None:
         """Record through *helper*; nothing is opened yet.
 
         :param interface: the network interface.
         :param expression: which packets, in the language of ``pcap-filter(7)``; all by
             default.
+        :param limit: bytes of the longest capture that is kept whole; ``None`` for any.
         """
         self._helper = helper
         self._interface = interface
         self._expression = expression
+        self._limit = limit
         self._recording: Recording | None = None
         self._number = 0
         self._keys = 0
@@ -122,6 +129,7 @@ class Pcap:
             since_ns=unpatched.time_ns(),
             interface=self._interface,
             expression=self._expression,
+            limit=self._limit,
         )
         self._number = number
         self._recording = recording
@@ -141,7 +149,9 @@ class Pcap:
             self._helper.request("pcap-resume", number=self._number, since_ns=unpatched.time_ns())
 
     def stop(self) -> tuple[Path, ...]:
-        """End the recording once all that was sent before is in the file.
+        """End the recording; all that was sent before will be in it.
+
+        The file is written when the test is completed, and only if there is a packet in it.
 
         :raises TracerError: packets are missing. What could be captured is in the file
             all the same, and the number of packets dropped in ``capture.pcapng``.
@@ -149,13 +159,14 @@ class Pcap:
         recording, self._recording = self._recording, None
         if recording is None:
             return ()
+        until_ns = unpatched.time_ns()
         directory = Path(os.path.abspath(recording.directory))
         keys = tls_keys.end(self._keys)
         try:
             if keys:
                 _write(directory / KEYS_FILE, keys)
         finally:
-            self._helper.request("pcap-stop", number=self._number)
+            self._helper.request("pcap-stop", number=self._number, until_ns=until_ns)
         # The keys, in the format of SSLKEYLOGFILE, are there if the test made a TLS connection.
         names = (CAPTURE_FILE, KEYS_FILE) if keys else (CAPTURE_FILE,)
         return tuple(directory / name for name in names)
@@ -185,7 +196,12 @@ def prepare(settings: Settings) -> None:
 
 def make(settings: Settings, start_helper: Callable[[], Helper]) -> Pcap:
     """Return a tracer of the interface and the packets that the options name."""
-    return Pcap(start_helper(), settings.value(PCAP_INTERFACE), settings.value(PCAP_FILTER))
+    return Pcap(
+        start_helper(),
+        settings.value(PCAP_INTERFACE),
+        settings.value(PCAP_FILTER),
+        settings.value(PCAP_LIMIT),
+    )
 
 
 def judge(answer: dict[str, object], interface: str, expression: str | None) -> None:

@@ -22,6 +22,7 @@ from pytest_eventlet_debug.recordings import timeline
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.finisher import finish
+from pytest_eventlet_debug.recordings.found import findings_of
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
@@ -169,6 +170,19 @@ def test_what_is_found_in_a_trace_and_in_those_of_its_blocks_is_written_beside_i
     ]
     assert "accept4(-1) = -1 EBADF x 200" in found.findings[0].title
     assert "findings.json" in json.loads((tmp_path / "test.json").read_text())["artifacts"]
+
+
+def test_a_long_trace_is_packed_and_can_be_completed_once_more(tmp_path: Path) -> None:
+    (tmp_path / "strace.txt").write_text(STORM * 70)
+    finish(tmp_path)
+    first = findings_file.read(tmp_path)
+    assert first is not None
+    assert [each.kind for each in first.findings] == ["storm"]
+    assert sorted(os.listdir(tmp_path)) == ["findings.json", "report.js", "strace.txt.gz"]
+    (tmp_path / "findings.json").unlink()
+    assert findings_of(tmp_path) is not None
+    finish(tmp_path)
+    assert findings_file.read(tmp_path) == first
 
 
 def test_a_trace_that_nobody_completed_shows_what_it_holds_all_the_same(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import pcapng
 
 #: A UDP datagram over Ethernet, as lo gives it.
@@ -18,6 +19,19 @@ FRAME = (
     )
     + b"hello"
 )
+
+
+def test_a_packed_capture_is_read_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "capture.pcapng"
+    whole = pcapng.section("a::b", "us") + pcapng.interface("lo")
+    path.write_bytes(whole + b"".join(pcapng.packet(n, bytes(1000), 1000) for n in range(100)))
+    before = list(pcapng.read(path))
+    packing.pack(path, 1000)
+    assert [each.name for each in tmp_path.iterdir()] == ["capture.pcapng.gz"]
+    assert list(pcapng.read(path)) == before
+    path.with_name("capture.pcapng.gz").write_bytes(b"\x1f\x8b" + bytes(50))
+    with pytest.raises(pcapng.PcapngError, match="Cannot read the capture"):
+        list(pcapng.read(path))
 
 
 def test_a_section_holds_its_comment_and_application() -> None:

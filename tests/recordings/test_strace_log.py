@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 import pytest
 
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Gap
@@ -25,6 +26,7 @@ from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import Unparsed
 from pytest_eventlet_debug.recordings.strace_log import ends
+from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.strace_log import unescape
@@ -551,6 +553,27 @@ def test_a_real_trace_that_is_cut_short_has_no_unparsed_line(
         seen = list(parse(lines))
     assert len(seen) > 50
     assert [event for event in seen if isinstance(event, Unparsed)] == []
+
+
+def test_a_long_log_is_packed_and_read_as_before(tmp_path: Path) -> None:
+    log = tmp_path / "strace.txt"
+    line = "7 1.000000 close(3) = 0 <0.000001>\n"
+    log.write_text(line * 100)
+    packing.pack(log, 10_000)
+    assert log.exists()
+    log.write_text(line * 10_000)
+    packing.pack(log, 10_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["strace.txt.gz"]
+    packed = tmp_path / "strace.txt.gz"
+    assert packed.stat().st_size < 10_000
+    assert is_traced(tmp_path)
+    assert packing.size(log) == len(line) * 10_000
+    with open_log(log) as lines:
+        assert sum(1 for _ in parse(lines)) == 10_000
+    assert "".join(ends(log, 100)) == line * 10_000
+    packed.write_bytes(packed.read_bytes()[:-100])
+    with pytest.raises(StraceLogError, match="Cannot read the strace log"), open_log(log) as lines:
+        list(parse(lines))
 
 
 def test_of_a_long_log_the_ends_are_read_and_the_middle_is_a_gap(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import subprocess
 import sys
 
+from pytest_eventlet_debug.recordings.strace_log import open_log
+
 SUITE = """
     import eventlet
     from eventlet.green import socket
@@ -62,8 +64,8 @@ class Recorded:
 
 def line_of(path: Path, text: str) -> int:
     """Return the number of the first line that holds a text."""
-    lines = path.read_text().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if text in line)
+    with open_log(path) as lines:
+        return next(number for number, line in enumerate(lines, 1) if text in line)
 
 
 def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -44,8 +44,8 @@ def test_open_shows_the_hub_that_failed_in_the_browser(recorded: Recorded) -> No
 
 
 def test_open_takes_the_users_pager_for_text(recorded: Recorded) -> None:
-    shown = in_run(recorded, "test_differs", "strace", PAGER="cat")
-    assert shown == (recorded.of("differs-selects") / "strace.txt").read_text()
+    shown = in_run(recorded, "test_passes", "strace", PAGER="cat")
+    assert shown == (recorded.of("passes-selects") / "strace.txt").read_text()
     assert "call: passed" in in_run(recorded, "differs[poll]", "timeline", PAGER="cat")
 
 

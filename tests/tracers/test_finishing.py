@@ -12,6 +12,7 @@ import pytest
 
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.helper.capture import Capture
 from pytest_eventlet_debug.helper.finishing import Finishing
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.tracers.completion import Completion
@@ -32,7 +33,7 @@ class Answers(list[dict[str, Any]]):
 @pytest.mark.fault("finisher-hangs")
 def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(tmp_path: Path) -> None:
     loop, answers = Loop(), Answers()
-    finishing = Finishing(loop, _library_directories())
+    finishing = Finishing(loop, _library_directories(), Capture(loop))
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
         finishing.order(answers, directory=str(tmp_path / name), shared=False, ports=None, data=b"")
@@ -56,7 +57,7 @@ def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(tmp_path: P
 @pytest.mark.fault("finisher-killed")
 def test_one_that_dies_twice_over_a_directory_gives_up_that_one_alone(tmp_path: Path) -> None:
     loop, answers = Loop(), Answers()
-    finishing = Finishing(loop, _library_directories())
+    finishing = Finishing(loop, _library_directories(), Capture(loop))
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         finishing.order(answers, directory=str(tmp_path / name), shared=False, ports=None, data=b"")

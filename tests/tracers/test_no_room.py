@@ -12,6 +12,7 @@ import sys
 
 import pytest
 
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.finisher import finish
 
@@ -87,12 +88,13 @@ def test_a_trace_that_a_limit_cuts_is_said_in_its_test_and_once_for_all(
 def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(CLOSED)
     pytester.runpytest("--strace").assert_outcomes(passed=1)
-    (directory,) = (path.parent for path in Path().glob("eventlet-debug/*/strace.txt"))
+    (directory,) = (path.parent for path in Path().glob("eventlet-debug/*/test.json"))
     whole = findings_file.read(directory)
     assert whole is not None
     assert [each.certainty for each in whole.findings] == ["certain"]
     trace = directory / "strace.txt"
-    trace.write_bytes(trace.read_bytes()[:-1000])
+    with packing.open_to_read(trace) as file:
+        trace.write_bytes(file.read()[:-1000])
     finish(directory)
     cut = findings_file.read(directory)
     assert cut is not None

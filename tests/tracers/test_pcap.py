@@ -13,11 +13,13 @@ import struct
 import subprocess
 import sys
 import textwrap
+import time
 
 from programs import TICKER
 import pytest
 
 from pytest_eventlet_debug.helper import capture
+from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -49,6 +51,18 @@ def sender() -> Iterator[socket.socket]:
         yield sender
 
 
+def write_down(helper: Helper, directory: Path) -> None:
+    """Have the capture of a directory written, as after a test."""
+    assert problems_of_writing(helper, directory) == []
+
+
+def problems_of_writing(
+    helper: Helper, directory: Path, *, shared: bool = False, ports: tuple[int, ...] | None = None
+) -> object:
+    helper.post("finish", b"", directory=str(directory), shared=shared, ports=ports)
+    return helper.request("finish-wait")["problems"]
+
+
 def say(sender: socket.socket, *words: bytes) -> None:
     for word in words:
         sender.send(word)
@@ -57,7 +71,8 @@ def say(sender: socket.socket, *words: bytes) -> None:
 
 def read_pcapng(path: Path) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
     """Read packets and, as (type, body), the other blocks of a pcapng file."""
-    raw = path.read_bytes()
+    with packing.open_to_read(path) as file:
+        raw = file.read()
     packets, others, at = [], [], 0
     while at < len(raw):
         kind, total = struct.unpack_from("<II", raw, at)
@@ -76,7 +91,6 @@ def read_pcapng(path: Path) -> tuple[list[tuple[int, bytes]], list[tuple[int, by
 def payloads(directory: Path, port: int) -> list[bytes]:
     """Return the UDP payloads sent to *port*."""
     packets, _ = read_pcapng(directory / "capture.pcapng")
-    assert not any(b"pytest-eventlet-debug sentinel" in frame for _, frame in packets)
     to_port = struct.pack("!H", port)
     return [frame[42:] for _, frame in packets if frame[36:38] == to_port]
 
@@ -91,23 +105,22 @@ def test_no_packet_of_a_test_of_a_millisecond_is_missing(
         say(sender, b"before")
         pcap.start(Recording("a::b[x]", tmp_path))
         say(sender, *words)
-        artifacts = pcap.stop()
+        pcap.stop()
         say(sender, b"after")
-        assert artifacts == (tmp_path / "capture.pcapng",)
+        write_down(helper, tmp_path)
         assert payloads(tmp_path, port) == words
 
 
 def test_the_times_lie_between_the_clock_before_and_after(
     helper: Helper, sender: socket.socket, tmp_path: Path
 ) -> None:
-    import time
-
     pcap = Pcap(helper)
     pcap.start(Recording("a::b[x]", tmp_path))
     before = time.time_ns()
     say(sender, b"tick")
     after = time.time_ns()
     pcap.stop()
+    write_down(helper, tmp_path)
     ((when, _),) = [
         each for each in read_pcapng(tmp_path / "capture.pcapng")[0] if b"tick" in each[1]
     ]
@@ -121,6 +134,7 @@ def test_the_file_names_its_test_its_interface_and_counts_its_packets(
     pcap.start(Recording("tests/é.py::test[epolls]", tmp_path))
     say(sender, b"1", b"2", b"3")
     pcap.stop()
+    write_down(helper, tmp_path)
     packets, others = read_pcapng(tmp_path / "capture.pcapng")
     (section, head), (interface, link), (statistics, counts) = others
     assert (section, interface, statistics) == (0x0A0D0D0A, 1, 5)
@@ -139,6 +153,7 @@ def test_a_packet_of_64_kib_is_recorded_whole(
     words = [os.urandom(65507) for _ in range(8)]
     say(sender, *words)
     pcap.stop()
+    write_down(helper, tmp_path)
     assert payloads(tmp_path, sender.getsockname()[1]) == words
 
 
@@ -160,6 +175,7 @@ def test_each_packet_is_there_once_and_tcp_is_complete(helper: Helper, tmp_path:
                 received += len(part)
         os.waitpid(child, 0)
         pcap.stop()
+        write_down(helper, tmp_path)
     stream = {}
     seen = set()
     for _, frame in read_pcapng(tmp_path / "capture.pcapng")[0]:
@@ -181,9 +197,8 @@ def test_each_packet_is_there_once_and_tcp_is_complete(helper: Helper, tmp_path:
 def test_a_block_can_be_recorded_while_the_test_is(
     helper: Helper, sender: socket.socket, tmp_path: Path
 ) -> None:
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    whole.mkdir()
-    part.mkdir()
+    whole, part = tmp_path / "whole", tmp_path / "whole" / "block-1"
+    part.mkdir(parents=True)
     outer, inner = Pcap(helper), Pcap(helper)
     outer.start(Recording("a::b", whole))
     say(sender, b"1")
@@ -192,6 +207,7 @@ def test_a_block_can_be_recorded_while_the_test_is(
     inner.stop()
     say(sender, b"3")
     outer.stop()
+    write_down(helper, tmp_path / "whole")
     port = sender.getsockname()[1]
     assert payloads(whole, port) == [b"1", b"2", b"3"]
     assert payloads(part, port) == [b"2"]
@@ -206,20 +222,59 @@ def test_a_pause_is_a_gap(helper: Helper, sender: socket.socket, tmp_path: Path)
     pcap.resume()
     say(sender, b"3")
     pcap.stop()
+    write_down(helper, tmp_path)
     assert payloads(tmp_path, sender.getsockname()[1]) == [b"1", b"3"]
 
 
-def test_another_helpers_sentinels_are_not_recorded(helper: Helper, tmp_path: Path) -> None:
-    other_helper = Helper.start()
-    there = tmp_path / "there"
-    there.mkdir()
-    pcap, other = Pcap(helper), Pcap(other_helper)
+def test_where_nothing_of_the_test_was_sent_there_is_no_file(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    pcap = Pcap(helper)
     pcap.start(Recording("a::b", tmp_path))
-    other.start(Recording("c::d", there))
-    other.stop()
+    say(sender, b"another program's")
     pcap.stop()
-    other_helper.close()
-    assert payloads(tmp_path, 0) == []
+    assert problems_of_writing(helper, tmp_path, shared=True, ports=(1,)) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["test.json"]
+
+
+def test_packets_are_in_a_file_before_a_long_test_ends(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    pcap = Pcap(helper)
+    pcap.start(Recording("a::b", tmp_path))
+    say(sender, b"1")
+    until = time.monotonic() + 20
+    while not (tmp_path / "capture.pcapng").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    say(sender, b"2")
+    pcap.stop()
+    write_down(helper, tmp_path)
+    assert payloads(tmp_path, sender.getsockname()[1]) == [b"1", b"2"]
+
+
+@pytest.mark.fault("packet-storm")
+def test_of_a_storm_the_beginning_and_the_end_are_kept(
+    helper: Helper, sender: socket.socket, tmp_path: Path
+) -> None:
+    pcap = Pcap(helper, limit=8_000_000)
+    pcap.start(Recording("a::b", tmp_path))
+    words = [b"%d" % number + bytes(60_000) for number in range(500)]
+    say(sender, *words)
+    with pytest.raises(TracerError) as caught:
+        pcap.stop()
+    write_down(helper, tmp_path)
+    kept = payloads(tmp_path, sender.getsockname()[1])
+    missing = re.fullmatch(
+        r"capture\.pcapng lacks (\d+) packets in its middle: it is longer than --pcap-limit",
+        str(caught.value),
+    )
+    assert missing
+    assert len(kept) >= 500 - int(missing[1])
+    assert 7_000_000 < packing.size(tmp_path / "capture.pcapng") < 10_000_000
+    half = next(number for number, word in enumerate(kept) if word != words[number])
+    assert kept[half:] == words[half - len(kept) :]
+    assert min(half, len(kept) - half) > len(kept) // 3
 
 
 @pytest.mark.fault("packets-dropped")
@@ -237,6 +292,7 @@ def test_packets_that_the_kernel_dropped_are_counted_and_reported(
     os.kill(helper.pid, 18)
     with pytest.raises(TracerError) as caught:
         pcap.stop()
+    write_down(helper, tmp_path)
     packets, others = read_pcapng(tmp_path / "capture.pcapng")
     dropped = struct.unpack_from("<Q", others[-1][1], 12 + 16)[0]
     assert str(caught.value) == f"capture.pcapng lacks {dropped} packets the kernel dropped"
@@ -246,6 +302,7 @@ def test_packets_that_the_kernel_dropped_are_counted_and_reported(
     pcap.start(Recording("a::b", tmp_path))
     say(sender, b"again")
     pcap.stop()
+    write_down(helper, tmp_path)
     assert payloads(tmp_path, sender.getsockname()[1]) == [b"again"]
     helper.close()
 
@@ -254,37 +311,44 @@ def test_a_directory_that_is_gone_is_an_error_and_the_next_test_is_recorded(
     helper: Helper, sender: socket.socket, tmp_path: Path
 ) -> None:
     pcap = Pcap(helper)
-    with pytest.raises(TracerError, match="No such file or directory"):
-        pcap.start(Recording("a::b", tmp_path / "gone"))
-    assert pcap.stop() == ()
+    pcap.start(Recording("a::b", tmp_path / "gone"))
+    say(sender, b"lost")
+    pcap.stop()
+    assert "No such file or directory" in str(problems_of_writing(helper, tmp_path / "gone"))
     pcap.start(Recording("a::b", tmp_path))
     say(sender, b"again")
     pcap.stop()
+    write_down(helper, tmp_path)
     assert payloads(tmp_path, sender.getsockname()[1]) == [b"again"]
 
 
 @pytest.mark.fault("hostile-id")
 @pytest.mark.parametrize("nodeid", ["x" * 200_000, "a\0b", "\udc80", "\U0001f40d" * 9000])
-def test_any_node_id_can_be_written(helper: Helper, tmp_path: Path, nodeid: str) -> None:
+def test_any_node_id_can_be_written(
+    helper: Helper, sender: socket.socket, tmp_path: Path, nodeid: str
+) -> None:
     pcap = Pcap(helper)
     pcap.start(Recording(nodeid, tmp_path))
+    say(sender, b"1")
     pcap.stop()
+    write_down(helper, tmp_path)
     _, others = read_pcapng(tmp_path / "capture.pcapng")
     assert len(others) == 3
 
 
 @pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
-def test_tshark_reads_both_files(helper: Helper, sender: socket.socket, tmp_path: Path) -> None:
+def test_tshark_reads_the_file(helper: Helper, sender: socket.socket, tmp_path: Path) -> None:
     pcap = Pcap(helper)
     pcap.start(Recording("a::b", tmp_path))
     say(sender, b"one", b"two")
-    for path in pcap.stop():
-        arguments = ["tshark", "-r", str(path), "-Tjson", "-eudp.payload"]
-        done = subprocess.run(
-            [*arguments, f"-Yudp.port=={sender.getsockname()[1]}"], capture_output=True
-        )
-        layers = [packet["_source"]["layers"] for packet in json.loads(done.stdout)]
-        assert [bytes.fromhex(each["udp.payload"][0]) for each in layers] == [b"one", b"two"]
+    (path,) = pcap.stop()
+    write_down(helper, tmp_path)
+    arguments = ["tshark", "-r", str(path), "-Tjson", "-eudp.payload"]
+    done = subprocess.run(
+        [*arguments, f"-Yudp.port=={sender.getsockname()[1]}"], capture_output=True
+    )
+    layers = [packet["_source"]["layers"] for packet in json.loads(done.stdout)]
+    assert [bytes.fromhex(each["udp.payload"][0]) for each in layers] == [b"one", b"two"]
 
 
 @pytest.mark.fault("no-right-to-capture")
@@ -338,6 +402,7 @@ def test_a_filter_lets_through_what_it_names_and_nothing_else(
         pcap.start(Recording("a::b", tmp_path))
         say(sender, b"a1", b"b2", b"a3")
         pcap.stop()
+        write_down(helper, tmp_path)
         packets = read_pcapng(tmp_path / "capture.pcapng")[0]
         assert [frame[42:] for _, frame in packets] == [b"a1", b"a3"]
     helper.close()
@@ -375,7 +440,8 @@ def test_another_interface_than_lo_is_captured_in_both_directions(tmp_path: Path
         ip("address", "add", "10.9.0.1/24", "dev", "left")
         ip("link", "set", "left", "up")
         ip("link", "set", "right", "up")
-        pcap = Pcap(Helper.start(), "left")
+        helper = Helper.start()
+        pcap = Pcap(helper, "left")
         pcap.start(Recording("a::b", Path(sys.argv[1])))
         there = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)
         there.bind(("right", 3))
@@ -384,6 +450,8 @@ def test_another_interface_than_lo_is_captured_in_both_directions(tmp_path: Path
         here.send(b"\xff" * 12 + b"\x88\xb5there")
         there.send(b"\xff" * 12 + b"\x88\xb5back")
         pcap.stop()
+        helper.post("finish", b"", directory=sys.argv[1], shared=False, ports=None)
+        helper.request("finish-wait")
     """
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-c", textwrap.dedent(text), str(tmp_path)],

@@ -12,14 +12,18 @@ import zlib
 
 import pytest
 
+from pytest_eventlet_debug.recordings.strace_log import open_log
+
 EVERYTHING = ("--strace", "--cprofile", "--pcap", "--dump-asyncio-tasks")
 
 FAILS = """
-    import time
+    import socket, time
 
     def test_it(eventlet_trace):
         with eventlet_trace("strace"):
             time.time()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", ("127.0.0.1", 9))
         assert False
 """
 
@@ -157,7 +161,8 @@ def test_what_is_to_be_redacted_is_in_no_text_of_the_recordings(
     (directory,) = (path.parent for path in pytester.path.glob("eventlet-debug/*/test.json"))
     scripts = [*directory.glob("report.js"), *directory.parent.glob("report/*.js")]
     texts = [shown_by(path) for path in scripts if path.read_text().startswith("eventletReport")]
-    texts += [(directory / name).read_text() for name in ("strace.txt", "tasks.txt")]
+    with open_log(directory / "strace.txt") as trace:
+        texts += [trace.read(), (directory / "tasks.txt").read_text()]
     assert len(texts) == 5
     texts += [Path(name).read_text() for name in ("run.json", "summary.md")]
     texts += [path.read_text() for path in directory.parent.glob("*.json")]

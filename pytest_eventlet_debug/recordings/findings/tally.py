@@ -31,6 +31,7 @@ from pytest_eventlet_debug.recordings.own_thread import without_own_thread
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 
@@ -271,11 +272,10 @@ def read(directory: Path) -> Tally:
     :raises StraceLogError: the trace cannot be read.
     """
     tallying = Tallying(About())
-    path = directory / STRACE_FILE
-    if path.exists():
+    if is_traced(directory):
         handlers = tallying.handlers()
         last_ns = 0
-        with open_log(path) as log:
+        with open_log(directory / STRACE_FILE) as log:
             for event in without_own_thread(parse(log)):
                 if type(event) is not Syscall:
                     handlers[ANY_OTHER](event)  # type: ignore[arg-type]
