@@ -27,6 +27,7 @@ REPORT = """
 NOTHING_LOADED = "loaded: " + " ".join(
     [
         "pytest_eventlet_debug",
+        "pytest_eventlet_debug.artifact_names",
         "pytest_eventlet_debug.option_types",
         "pytest_eventlet_debug.options",
         "pytest_eventlet_debug.plugin",

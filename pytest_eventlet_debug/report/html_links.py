@@ -11,21 +11,17 @@ from urllib.parse import quote
 
 import pytest
 
-from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
-from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.report.opening import fragment
 from pytest_eventlet_debug.report.page import PAGE_FILE
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 
-# What a reader may open, what the link says, and the tracer that records it.
-_LINKED = (
-    (STRACE_FILE, "strace", "strace"),
-    (CAPTURE_FILE, "packets", "pcap"),
-    (CALLGRIND_FILE, "profile", "cprofile"),
-    (TASKS_FILE, "tasks", None),
+# What the link says, the tracer that records it, and the tab of the page that shows it.
+_RECORDED = (
+    ("strace", "strace", "calls"),
+    ("packets", "pcap", "packets"),
+    ("profile", "cprofile", "profile"),
 )
 
 
@@ -64,15 +60,17 @@ class HtmlLinks:
         from pytest_html import extras  # there when this object is
 
         page = self._relative(self._artifacts / PAGE_FILE)
-        yield extras.url(f"{page}{fragment(self._test_of(report.nodeid))}", "report")
+        test = f"{page}{fragment(self._test_of(report.nodeid))}"
+        yield extras.url(test, "report")
         errors = [str(value) for name, value in report.user_properties if name == ERROR_PROPERTY]
-        for file, name, tracer in _LINKED:
-            # Other processes may still be writing what a tracer has recorded.
-            comes = tracer in self._tracers and not any(
+        for name, tracer, tab in _RECORDED:
+            # The files are still being written, and long ones are packed then.
+            if tracer in self._tracers and not any(
                 error.startswith(f"{tracer}:") for error in errors
-            )
-            if comes or (directory / file).exists():
-                yield extras.url(self._relative(directory / file), name)
+            ):
+                yield extras.url(f"{test}?tab={tab}", name)
+        if (directory / TASKS_FILE).exists():
+            yield extras.url(self._relative(directory / TASKS_FILE), "tasks")
 
     def _relative(self, path: Path) -> str:
         return quote(os.path.relpath(path, self._folder))

@@ -36,5 +36,5 @@ def test_a_row_links_to_what_was_recorded_of_its_test(
         assert sorted(links) == ["profile", "report"]
         page, _, test = links["report"].partition("#/test/")
         assert unquote(test).endswith(".py::test_it")
-        for link in (page, links["profile"]):
-            assert (pytester.path / "out" / link).exists()
+        assert links["profile"] == f"{links['report']}?tab=profile"
+        assert (pytester.path / "out" / page).exists()

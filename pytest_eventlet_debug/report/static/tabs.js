@@ -7,9 +7,9 @@ eventletReport.tabs = (() => {
 
   const has = (test) => (hub) => hub.recordings.some(({ attempt }) => attempt.files.some((name) => test.test(name)));
   const TABS = [
-    ["timeline", "Timeline", has(/(strace\.txt|\.pcapng)$/), recorded((...all) => eventletReport.timeline.show(...all)), "stacked"],
-    ["calls", "System calls", has(/strace\.txt$/), recorded((...all) => eventletReport.tables.calls(...all)), "tables"],
-    ["packets", "Packets", has(/\.pcapng$/), recorded((...all) => eventletReport.tables.packets(...all)), "tables"],
+    ["timeline", "Timeline", has(/(strace\.txt|\.pcapng)(\.gz)?$/), recorded((...all) => eventletReport.timeline.show(...all)), "stacked"],
+    ["calls", "System calls", has(/strace\.txt(\.gz)?$/), recorded((...all) => eventletReport.tables.calls(...all)), "tables"],
+    ["packets", "Packets", has(/\.pcapng(\.gz)?$/), recorded((...all) => eventletReport.tables.packets(...all)), "tables"],
     ["profile", "Profile", has(/profile\.cprof$/), recorded((...all) => eventletReport.flames.show(...all)), "stacked"],
     ["tasks", "Tasks and greenthreads", (hub) => hub.detail && hub.detail.attempts.some((each) => Object.keys(each.dumps).length), dumps, "beside"],
     ["files", "Files", (hub) => hub.detail && hub.detail.attempts.length, files, "beside"],

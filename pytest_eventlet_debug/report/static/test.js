@@ -7,7 +7,8 @@ eventletReport.test = (() => {
 
   const OPENED_BY = [
     [/^(.*\/)?strace\.txt$/, "less"],
-    [/\.(pcapng|pcap)$/, "wireshark"],
+    [/\.txt\.gz$/, "zless"],
+    [/\.(pcapng|pcap)(\.gz)?$/, "wireshark"],
     [/\.cprof$/, "python -m pstats"],
     [/\.callgrind$/, "kcachegrind"],
     [/\.(txt|json)$/, "less"],
