@@ -67,7 +67,7 @@ class Recording:
         """Set the tracers' stage before the user's code runs."""
         self._maker.prepare()
         with contextlib.suppress(TracerError):
-            if self.helper.started is not None:
+            if self._settings.tracers and self.helper.started is not None:
                 self.helper.started.begin("finish-prepare")
 
     def check(self) -> None:
