@@ -16,6 +16,7 @@ All names of files stand in :mod:`pytest_eventlet_debug.artifact_names`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import fcntl
@@ -173,8 +174,11 @@ class TestArtifacts:
         """Whether any phase of the test failed, or was interrupted."""
         return not {"passed", "skipped"}.issuperset(self.outcomes.values())
 
-    def record(self) -> bytes:
-        """Return what stands in ``test.json``; which files there are is known last."""
+    def record(self, artifacts: Sequence[str] = ()) -> bytes:
+        """Return what stands in ``test.json``.
+
+        :param artifacts: the files below the directory, as far as they are known.
+        """
         record = TestRecord(
             format=FORMAT,
             nodeid=self.nodeid,
@@ -184,6 +188,7 @@ class TestArtifacts:
             outcomes=self.outcomes,
             phases=self.phases,
             cpu=self.cpu,
+            artifacts=list(artifacts),
             errors=self.errors,
             left=self.left,
         )
@@ -194,8 +199,7 @@ class TestArtifacts:
 
         :raises OSError: it cannot be written.
         """
-        files.write(self.directory / TEST_FILE, self.record())
-        note_artifacts(self.directory)
+        files.write(self.directory / TEST_FILE, self.record(_files(self.directory)))
 
     def discard(self) -> None:
         """Delete the directory with all that was recorded in it.
