@@ -250,7 +250,7 @@ class Finishing:
 
     def _start(self) -> None:
         if self._memory < 0:
-            memory = _memory_file()
+            memory = files.memory_file("captures")
             # Out of the way of the descriptors that the finisher gets.
             self._memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, 10)
             os.close(memory)
@@ -314,12 +314,3 @@ class Finishing:
         self._pid, self._busy = 0, False
         self._line = b""
         return status
-
-
-def _memory_file() -> int:
-    """Return a descriptor of a file without a name."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("captures")
-    # A Python that was built for a glibc before 2.27.
-    directory = os.environ.get("TMPDIR") or "/tmp"
-    return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)

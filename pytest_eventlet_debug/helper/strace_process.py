@@ -153,7 +153,7 @@ class StraceProcess:
 
         :return: ``False`` where :meth:`detach` has to be called; nothing is done then.
         """
-        if self._source is None or self._has_ended():
+        if self._source is None or self._terminated or self._has_ended():
             return False
         self._listen()
         tired = self._pieces >= _MOST_PIECES or os.fstat(self._source).st_size >= _MOST_BYTES
@@ -192,7 +192,7 @@ class StraceProcess:
         try:
             self._piece.copy()
         except OSError as error:
-            self._words += f"{error}\n".encode()
+            self._words += f"{error.strerror}\n".encode()
             self._terminate()
         else:
             self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)

@@ -11,9 +11,6 @@ import os
 
 from pytest_eventlet_debug.recordings import marks
 
-#: Seconds between looks at the file. strace writes some 5 MB/s of a storm.
-LOOK_SECONDS = 0.25
-
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 
@@ -47,6 +44,9 @@ class TraceLimit:
             fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 punch(fd, self._punched_to, until - self._punched_to)
+            except OSError as error:
+                why = "--strace-limit is reached, and holes are not supported here"
+                raise OSError(error.errno, f"{why}: {error.strerror}") from None
             finally:
                 os.close(fd)
             self._punched_to = until

@@ -16,6 +16,7 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 
 _strerror = posix.strerror
+_temporary = os.environ.get("TMPDIR") or "/tmp"
 
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 # Without O_NONBLOCK a fifo of that name would wait for its reader.
@@ -124,6 +125,18 @@ def create(path: str | os.PathLike[str], *, readable: bool = False) -> int:
         return _create(name, directory, readable)
     finally:
         posix.close(directory)
+
+
+def memory_file(name: str) -> int:
+    """Return a descriptor of a new file in memory, which no directory has.
+
+    :param name: what is seen of it in ``/proc``.
+    :raises OSError: there is no memory or no descriptor for it.
+    """
+    if hasattr(posix, "memfd_create"):
+        return posix.memfd_create(name, posix.MFD_CLOEXEC)
+    # A Python that was built for a glibc before 2.27.
+    return posix.open(_temporary, posix.O_TMPFILE | posix.O_RDWR | posix.O_CLOEXEC, FILE_MODE)
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:

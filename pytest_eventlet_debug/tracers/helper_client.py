@@ -24,6 +24,7 @@ from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import NO_ANSWER
 from pytest_eventlet_debug.helper.protocol import helper_command
 from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
@@ -208,7 +209,7 @@ class Helper:
             with self._losing():
                 self._connection.send(message + b"\0" + data, _socket.MSG_NOSIGNAL)
             return
-        fd = posix.memfd_create("eventlet-debug", posix.MFD_CLOEXEC)
+        fd = files.memory_file("eventlet-debug")
         try:
             unpatched.write_all(fd, data)
             rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _pack("i", fd))]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 import shutil
 
 import pytest
 
+from pytest_eventlet_debug.helper import trace_limit
 from pytest_eventlet_debug.helper.trace_limit import TraceLimit
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.strace_log import Gap
@@ -122,3 +125,16 @@ def test_a_storm_fills_no_disk_and_the_summary_says_what_is_left_out(
         "storm": "cut trace",
         "long trace": "cut trace",
     }
+
+
+def test_a_file_system_without_holes_is_named_as_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(trace_limit, "punch", refuse)
+    path = tmp_path / "strace.txt"
+    path.write_bytes(bytes(4 * LIMIT))
+    with pytest.raises(OSError, match="--strace-limit is reached, and holes are not supported"):
+        TraceLimit(str(path), LIMIT).look()
