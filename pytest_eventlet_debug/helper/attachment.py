@@ -39,11 +39,30 @@ class Attachment:
         self._strace: StraceProcess | None = None
         self._given_up = ""
 
-    def version(self, answer: Answer, *, program: str) -> None:
-        """Answer with ``words``: the first line that ``strace -V`` prints."""
+    def attempt(self, answer: Answer, *, program: str, options: list[str]) -> None:
+        """Attach and detach, and answer with ``words``: the first line of ``strace -V``.
+
+        It leaves no file. A program that does not say its version is not asked for more.
+        """
         words = self._ask_version(answer, program)
-        if words is not None:
+        if words is None:
+            return
+        if "version " not in words:
             answer(words=words)
+            return
+
+        def detach(error: str | None = None, **values: object) -> None:
+            if error is None:
+                self.stop(detached, stay=False)
+            else:
+                answer(error)
+
+        def detached(error: str | None = None, **values: object) -> None:
+            answer(error, words=words)
+
+        self.start(
+            detach, program=program, options=options, path=None, append=False, pin=False, limit=None
+        )
 
     def _ask_version(self, answer: Answer, program: str) -> str | None:
         import subprocess  # asked once in a run
@@ -68,31 +87,6 @@ class Attachment:
             return line.decode("utf-8", "replace")
         answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
         return None
-
-    def attempt(self, answer: Answer, *, program: str, options: list[str]) -> None:
-        """Attach and detach, and answer as for :meth:`version`; it leaves no file.
-
-        A program that does not say its version is not asked for more.
-        """
-        words = self._ask_version(answer, program)
-        if words is None:
-            return
-        if "version " not in words:
-            answer(words=words)
-            return
-
-        def detach(error: str | None = None, **values: object) -> None:
-            if error is None:
-                self.stop(detached, stay=False)
-            else:
-                answer(error)
-
-        def detached(error: str | None = None, **values: object) -> None:
-            answer(error, words=words)
-
-        self.start(
-            detach, program=program, options=options, path=None, append=False, pin=False, limit=None
-        )
 
     def start(
         self,

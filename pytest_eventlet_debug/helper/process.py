@@ -69,7 +69,6 @@ class HelperProcess:
             "hello": self._hello,
             "redact": self._finishing.redact,
             "goodbye": self._goodbye,
-            "strace-version": self._attachment.version,
             "strace-try": self._attachment.attempt,
             "strace-start": self._attachment.start,
             "strace-stop": self._attachment.stop,

@@ -105,11 +105,10 @@ class Strace:
     def version(self) -> str:
         """What ``strace -V`` says, such as ``6.1``.
 
-        :raises TracerUnavailable: there is no strace.
+        :raises TracerUnavailable: strace cannot trace this process, see :meth:`check`.
         """
         if not self._version:
-            words = self._helper.request("strace-version", program=self._executable())["words"]
-            self._version = _version(str(words))
+            self.check()
         return self._version
 
     def warm_up(self, *, trial: bool) -> None:
