@@ -8,6 +8,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 
 #: Files of each extension: its sources without ``.c``, and its headers without ``.h``.
 _EXTENSIONS = {
+    "alive._heap": (("_heap",), ()),
     "profiling._native": (("_native", "lines", "slot"), ("lines", "map", "slot")),
     "stalls._watcher": (("_watcher",), ()),
 }
@@ -32,8 +33,8 @@ def _extension(name: str, sources: tuple[str, ...], headers: tuple[str, ...]) ->
         [f"{folder}/{source}.c" for source in sources],
         depends=[f"{folder}/{header}.h" for header in headers],
         extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
-        # Where there is no compiler, profiles are counted in Python, calls have no lines, and
-        # stalls are noticed when they are over.
+        # Where there is no compiler, profiles are counted and leaks looked for in Python, calls
+        # have no lines, and stalls are noticed when they are over.
         optional=True,
     )
 

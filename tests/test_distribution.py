@@ -54,4 +54,8 @@ def test_a_wheel_with_compiled_code_is_for_this_python_and_platform(tmp_path: Pa
     assert f"-cp3{sys.version_info.minor}-linux_" in wheel.name
     names = sorted(name.partition(".cpython-")[0] for name in compiled(wheel))
     package = "pytest_eventlet_debug"
-    assert names == [f"{package}/profiling/_native", f"{package}/stalls/_watcher"]
+    assert names == [
+        f"{package}/alive/_heap",
+        f"{package}/profiling/_native",
+        f"{package}/stalls/_watcher",
+    ]

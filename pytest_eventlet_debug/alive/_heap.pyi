@@ -1,0 +1,3 @@
+from typing import Any
+
+def of_types(objects: list[Any], types: tuple[type, ...], /) -> list[Any]: ...
