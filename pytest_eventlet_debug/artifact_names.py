@@ -24,6 +24,8 @@ CAPTURE_FILE: Final = "capture.pcapng"
 PACKED_STRACE_FILE: Final = "strace.txt.gz"
 PACKED_CAPTURE_FILE: Final = "capture.pcapng.gz"
 KEYS_FILE: Final = "tls-keys.txt"
+#: What the next three are made of; it is gone then.
+PROFILE_COUNTS_FILE: Final = "profile.counts"
 PROFILE_FILE: Final = "profile.cprof"
 CALLGRIND_FILE: Final = "profile.callgrind"
 PROFILE_FACTS_FILE: Final = "profile.json"

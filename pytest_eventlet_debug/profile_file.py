@@ -1,14 +1,21 @@
-"""The files of a profile: that of :mod:`pstats`, and ``profile.json`` beside it."""
+"""The files of a profile: that of :mod:`pstats`, ``profile.json`` beside it, and raw counts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import marshal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pytest_eventlet_debug.profile_stats import Part
+from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profile_stats import total
 from pytest_eventlet_debug.system import files
+
+# Taken here, before a test can patch it.
+_dumps = marshal.dumps
 
 #: The profile of a hundred thousand functions is no larger.
 MAX_BYTES = 64 << 20
@@ -24,7 +31,7 @@ class ProfileFacts(msgspec.Struct, kw_only=True):
     :param engine: what counted, ``native``, ``python`` or ``plain``.
     :param clock: what was measured, ``run``, ``wall`` or ``cpu``.
     :param seconds: from the beginning to the end of the profile, without its pauses.
-    :param self_seconds: the sum over all functions.
+    :param self_seconds: the sum over all functions, once it is known.
     :param switching_seconds: what switches between greenlets took.
     :param incomplete: why something is missing, or ``""``.
     """
@@ -32,9 +39,56 @@ class ProfileFacts(msgspec.Struct, kw_only=True):
     engine: str
     clock: str
     seconds: float
-    self_seconds: float
-    switching_seconds: float
+    self_seconds: float = 0.0
+    switching_seconds: float = 0.0
     incomplete: str = ""
+
+
+class ProfileCounts(msgspec.Struct, kw_only=True):
+    """What an engine has counted, to be added up by whoever has the time for it.
+
+    :param facts: all but the sum over the functions.
+    :param parts: the counts of stacks.
+    :param has_greenlets: whether all greenlets are shown under one root.
+    """
+
+    facts: ProfileFacts
+    parts: Sequence[Part]
+    has_greenlets: bool
+
+    def stats(self) -> Stats:
+        """Add the counts up."""
+        return total(self.parts, has_greenlets=self.has_greenlets)
+
+    def encode(self) -> bytes:
+        """Return what :meth:`decode` reads."""
+        parts = [(each.entries, each.root, each.greenlets) for each in self.parts]
+        return _dumps(
+            {
+                "facts": msgspec.structs.asdict(self.facts),
+                "parts": parts,
+                "has_greenlets": self.has_greenlets,
+            }
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> ProfileCounts:
+        """Read a file of :meth:`encode`'s.
+
+        :raises OSError: as :func:`read` does.
+        :raises ValueError: as :func:`read` does.
+        """
+        data = read(path)
+        return cls(
+            facts=msgspec.convert(data["facts"], ProfileFacts),
+            parts=[Part(*each) for each in data["parts"]],
+            has_greenlets=data["has_greenlets"],
+        )
+
+
+def encode(stats: Stats) -> bytes:
+    """Return what :func:`read` and :mod:`pstats` read."""
+    return _dumps(stats)
 
 
 def read(path: Path) -> dict[Any, Any]:

@@ -30,6 +30,7 @@ typedef struct {
     Counts counts;
     const void *key;
     PyObject *function; /* a code object, or the name of what is written in C */
+    PyObject *label;    /* what the function is called in files, once that was asked for */
     Map called;         /* from key to Edge */
 } Entry;
 
@@ -531,13 +532,33 @@ end(CallStacks *self, PyObject *Py_UNUSED(nothing))
     Py_RETURN_NONE;
 }
 
+/* Its file, line and name, as cProfile.label() returns them. A borrowed reference. */
 static PyObject *
-tuple_of(PyObject *function, const Counts *counts, PyObject *more)
+label_of(Entry *entry)
 {
+    if (entry->label == NULL && PyCode_Check(entry->function)) {
+        PyCodeObject *code = (PyCodeObject *)entry->function;
+        entry->label =
+            Py_BuildValue("(OiO)", code->co_filename, code->co_firstlineno, code->co_name);
+    }
+    else if (entry->label == NULL) {
+        entry->label = Py_BuildValue("(siO)", "~", 0, entry->function);
+    }
+    return entry->label;
+}
+
+static PyObject *
+tuple_of(Entry *entry, const Counts *counts, PyObject *more)
+{
+    PyObject *label = label_of(entry);
+    if (label == NULL) {
+        Py_XDECREF(more);
+        return NULL;
+    }
     double total = (double)counts->total * 1e-9;
     double own = (double)counts->own * 1e-9;
     const char *format = more == NULL ? "(OLLdd)" : "(OLLddN)";
-    return Py_BuildValue(format, function, counts->calls, counts->recursive, total, own, more);
+    return Py_BuildValue(format, label, counts->calls, counts->recursive, total, own, more);
 }
 
 /* A list of what there is in a map, each by way of a function; takes no account of order. */
@@ -560,7 +581,7 @@ list_of(const Map *map, PyObject *(*make)(void *))
 static PyObject *
 tuple_of_edge(void *edge)
 {
-    return tuple_of(((Edge *)edge)->callee->function, &((Edge *)edge)->counts, NULL);
+    return tuple_of(((Edge *)edge)->callee, &((Edge *)edge)->counts, NULL);
 }
 
 static PyObject *
@@ -568,7 +589,7 @@ tuple_of_entry(void *value)
 {
     Entry *entry = value;
     PyObject *called = list_of(&entry->called, tuple_of_edge);
-    return called == NULL ? NULL : tuple_of(entry->function, &entry->counts, called);
+    return called == NULL ? NULL : tuple_of(entry, &entry->counts, called);
 }
 
 static PyObject *
@@ -669,6 +690,7 @@ dealloc(CallStacks *self)
             }
             PyMem_Free(entry->called.slots);
             Py_DECREF(entry->function);
+            Py_XDECREF(entry->label);
             PyMem_Free(entry);
         }
         PyMem_Free(entries->slots);
@@ -689,7 +711,7 @@ static PyMethodDef methods[] = {
      "end()\n--\n\nCount no more. Calls that are open count as calls, up to now."},
     {"parts", (PyCFunction)parts, METH_NOARGS,
      "parts()\n--\n\nReturn (entries, root, greenlets) for each root; entries as those of\n"
-     "_lsprof.Profiler.getstats(), as plain tuples."},
+     "_lsprof.Profiler.getstats(), as plain tuples, with labels as functions."},
     {"switched", (PyCFunction)(void (*)(void))switched, METH_FASTCALL,
      "switched(event, arguments)\n--\n\nTake a switch of greenlets; for greenlet.settrace()."},
     {"started", (PyCFunction)(void (*)(void))started, METH_FASTCALL,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import sys
 from typing import Literal
 from typing import Protocol
 
-from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.profile_stats import Part
+from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profile_stats import total
 
 EngineName = Literal["greenlet", "plain"]
 
@@ -25,16 +28,23 @@ class ProfilingError(Exception):
 class Profile:
     """What an engine has seen in all the stretches between its starts and stops.
 
-    :param stats: in the form of ``pstats.Stats.stats``; times in seconds of the clock.
+    :param parts: the counts of stacks, not added up; times in seconds of the clock.
     :param seconds: time from start to stop by the same clock.
     :param switching: seconds of it that went into following switches of greenlets.
     :param trouble: why the profile is incomplete, or ``""``.
+    :param has_greenlets: whether each greenlet has a stack of its own.
     """
 
-    stats: Stats
+    parts: Sequence[Part]
     seconds: float
     switching: float
     trouble: str
+    has_greenlets: bool = True
+
+    @property
+    def stats(self) -> Stats:
+        """The counts in the form of ``pstats.Stats.stats``, added up now."""
+        return total(self.parts, has_greenlets=self.has_greenlets)
 
 
 class Engine(Protocol):

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import cProfile
 import sys
 import time
+from typing import Any
 
+from pytest_eventlet_debug.profile_stats import Part
+from pytest_eventlet_debug.profile_stats import labelled
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.engine import TAKEN
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.profiling.engine import require_free_thread
-from pytest_eventlet_debug.profiling.stats import Part
-from pytest_eventlet_debug.profiling.stats import Stats
-from pytest_eventlet_debug.profiling.stats import merge
 
 #: The tool id that cProfile takes on Python 3.12 and newer, where there is one cProfile.
 _PROFILER_ID = 2
 
-_ENABLE = ("~", 0, "<method 'enable' of '_lsprof.Profiler' objects>")
+_ENABLE = "<method 'enable' of '_lsprof.Profiler' objects>"
 
 _REFUSED = (
     "the test uses cProfile itself, and two of them cannot run at once; "
@@ -78,17 +79,20 @@ class PlainEngine:
 
     def profile(self) -> Profile:
         """Return what was seen."""
-        stats = merge([Part(self._profile.getstats())])
-        return Profile(stats, self._seconds, 0.0, self._trouble or _refusal(stats))
+        entries = self._profile.getstats()
+        trouble = self._trouble or _refusal(entries)
+        return Profile([Part(labelled(entries))], self._seconds, 0.0, trouble, has_greenlets=False)
 
 
 #: Profilers that could not be disabled. Freed, they would take somebody else's place away.
 _abandoned: list[cProfile.Profile] = []
 
 
-def _refusal(stats: Stats) -> str:
+def _refusal(entries: Iterable[Any]) -> str:
     """Say that cProfile refused to serve the test, if the test asked it to."""
-    return _REFUSED if sys.version_info >= (3, 12) and _ENABLE in stats else ""
+    if sys.version_info < (3, 12):
+        return ""
+    return _REFUSED if any(entry.code == _ENABLE for entry in entries) else ""
 
 
 def _other_tool() -> str:

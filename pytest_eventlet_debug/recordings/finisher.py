@@ -36,15 +36,15 @@ from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
-from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import recorded
-from pytest_eventlet_debug.recordings import callgrind
+from pytest_eventlet_debug.profile_stats import Stats
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import pcapng
+from pytest_eventlet_debug.recordings import profiles
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings import story
 from pytest_eventlet_debug.recordings.attribution import Attribution
@@ -140,11 +140,10 @@ def finish(
         detection = Detection(_about(test))
         trace = read_trace(each, watch=detection.watch)
         block = None if each == directory else each.name
-        if test is not None:
-            callgrind.complete(each, test.nodeid)
+        profile = profiles.complete(each, test.nodeid) if test is not None else {}
         wire = Wire(trace.calls)
         capture = _Capture(each, captures.get(each))
-        _finish_recordings(capture, trace, test, shared, ports, wire)
+        _finish_recordings(capture, trace, test, shared, ports, wire, profile)
         # Packets keep what matches.
         told = (_redacted(finding, redaction) for finding in wire.findings())
         found = [*detection.findings(), *_of(test, told)]
@@ -299,11 +298,11 @@ def _finish_recordings(
     shared: bool,
     ports: Collection[int] | None,
     wire: Wire,
+    profile: Stats,
 ) -> None:
     """Complete the capture in one directory, and write what the report shows."""
     directory = capture.directory
     traced = is_traced(directory)
-    profiled = (directory / PROFILE_FILE).exists()
     packets = Ends()
     unread: list[str] = []
     if capture.is_there and capture.has_packets():
@@ -311,9 +310,9 @@ def _finish_recordings(
         known = ports is not None or traced
         kept = own if shared and known else None
         unread = _finish_capture(capture, trace, test, kept, wire, packets)
-    if traced or profiled or packing.is_there(directory / CAPTURE_FILE):
+    if traced or profile or packing.is_there(directory / CAPTURE_FILE):
         timeline = lay_out(directory, test, trace, packets.rows(), unread, packets.left_out)
-        report_part.write(directory, timeline)
+        report_part.write(directory, timeline, profile)
 
 
 @contextlib.contextmanager

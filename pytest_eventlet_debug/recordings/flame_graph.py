@@ -74,11 +74,13 @@ class _Graph:
 
     :param seconds: the cumulative time of each function.
     :param calls: the functions that each one called, with the time they took for it.
+    :param path: the frames below the one that is drawn.
     """
 
     seconds: dict[Function, float]
     calls: dict[Function, list[tuple[Function, float]]]
     left: int = MAX_FRAMES
+    path: set[Function] = dataclasses.field(default_factory=set)
 
     def together(self, name: str, roots: list[tuple[Function, float]]) -> dict[str, Any]:
         """Return one frame with several roots above it."""
@@ -90,11 +92,7 @@ class _Graph:
         return {"name": name, "value": round(whole * 1e6), "children": children}
 
     def frame(
-        self,
-        function: Function,
-        seconds: float,
-        above: tuple[Function, ...] = (),
-        least: float | None = None,
+        self, function: Function, seconds: float, least: float | None = None
     ) -> dict[str, Any]:
         """Return a frame with all that is wide enough above it.
 
@@ -102,17 +100,19 @@ class _Graph:
         """
         self.left -= 1
         least = MIN_SHARE * seconds if least is None else least
-        path = (*above, function)
-        callees = [callee for callee in self.calls.get(function, ()) if callee[0] not in path]
+        path = self.path
         # Of a root all that it called is below it, of another function this caller's share.
-        share = seconds / self.seconds[function] if above and self.seconds[function] else 1.0
+        share = seconds / self.seconds[function] if path and self.seconds[function] else 1.0
+        path.add(function)
+        callees = [callee for callee in self.calls.get(function, ()) if callee[0] not in path]
         # What generators and recursions do counts for several callers; no frame is that wide.
         share = min(share, seconds / (sum(spent for _, spent in callees) or 1.0))
         children = [
-            self.frame(callee, spent * share, path, least)
+            self.frame(callee, spent * share, least)
             for callee, spent in callees
             if spent * share >= least and len(path) < MAX_DEPTH and self.left > 0
         ]
+        path.remove(function)
         found: dict[str, Any] = {"name": label(function), "value": round(seconds * 1e6)}
         if children:
             found["children"] = children

@@ -22,6 +22,7 @@ from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.system import files
 
 if TYPE_CHECKING:
+    from pytest_eventlet_debug.profile_stats import Stats
     from pytest_eventlet_debug.recordings.timeline import Row
     from pytest_eventlet_debug.recordings.timeline import Timeline
 
@@ -55,16 +56,23 @@ def is_part(path: Path) -> bool:
         return False
 
 
-def write(directory: Path, timeline: Timeline, path: Path | None = None) -> None:
+def write(
+    directory: Path, timeline: Timeline, profile: Stats | None = None, path: Path | None = None
+) -> None:
     """Write the part of a test, or of a block of one.
 
     :param directory: where the recordings are.
+    :param profile: by default the one there.
     :param path: the file, by default the one there.
     :raises OSError: it cannot be written.
     """
     from pytest_eventlet_debug.recordings import flame_graph  # most parts are the finisher's
 
-    data = {**_columns(timeline), "flames": flame_graph.read(directory / PROFILE_FILE)}
+    if profile is None:
+        flames = flame_graph.read(directory / PROFILE_FILE)
+    else:
+        flames = flame_graph.build(profile)
+    data = {**_columns(timeline), "flames": flames}
     files.replace(path or directory / PART_FILE, script(data).encode("ascii"))
 
 

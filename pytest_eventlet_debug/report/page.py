@@ -296,7 +296,7 @@ class _Writer:
                 read_timeline,  # the finisher's work
             )
 
-            report_part.write(directory, read_timeline(directory), self._folder / here)
+            report_part.write(directory, read_timeline(directory), path=self._folder / here)
         return {"block": name, "script": here}
 
     def _link(self, path: Path) -> str:

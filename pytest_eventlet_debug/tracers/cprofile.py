@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
-import marshal
 import os
 from pathlib import Path
 import platform
 
 from pytest_eventlet_debug import fallbacks
-from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_COUNTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.profile_file import ProfileCounts
 from pytest_eventlet_debug.profile_file import ProfileFacts
 from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.choice import make_engine
@@ -24,7 +24,6 @@ from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.settings import Settings
-from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.tracer_registry import CPROFILE_CLOCK
 from pytest_eventlet_debug.tracer_registry import CPROFILE_ENGINE
 from pytest_eventlet_debug.tracers.helper_client import Helper
@@ -34,9 +33,6 @@ from pytest_eventlet_debug.tracers.protocol import TracerError
 
 _VERSION = platform.python_version()
 ARTIFACTS = (PROFILE_FILE, CALLGRIND_FILE, PROFILE_FACTS_FILE)
-
-# Taken here, before a test can patch it.
-_dumps = marshal.dumps
 
 
 class CProfile:
@@ -153,24 +149,25 @@ class CProfile:
 
     def _write(self, engine: str, recording: Recording, profile: Profile) -> None:
         directory = Path(os.path.abspath(recording.directory))
-        facts = ProfileFacts(
-            engine=engine,
-            clock=self._clock,
-            seconds=profile.seconds,
-            self_seconds=sum(entry[2] for entry in profile.stats.values()),
-            switching_seconds=profile.switching,
-            incomplete=profile.trouble,
+        counts = ProfileCounts(
+            facts=ProfileFacts(
+                engine=engine,
+                clock=self._clock,
+                seconds=profile.seconds,
+                switching_seconds=profile.switching,
+                incomplete=profile.trouble,
+            ),
+            parts=profile.parts,
+            has_greenlets=profile.has_greenlets,
         )
-        write: Callable[[str, bytes], None] = files.replace
         if self._helper is not None and not recording.is_block:
-            write = self._helper.write
-        if profile.stats:  # pstats refuses to read a file without entries
-            write(f"{directory}/{PROFILE_FILE}", _dumps(profile.stats))
-        write(f"{directory}/{PROFILE_FACTS_FILE}", json_files.encode(facts) + b"\n")
-        if self._helper is None:
-            from pytest_eventlet_debug.recordings import callgrind
+            self._helper.write(f"{directory}/{PROFILE_COUNTS_FILE}", counts.encode())
+            return
+        from pytest_eventlet_debug.recordings import profiles
 
-            callgrind.complete(directory, recording.nodeid)
+        profiles.write(directory, counts)
+        if self._helper is None:
+            profiles.complete(directory, recording.nodeid)
 
 
 def prepare(settings: Settings) -> None:

@@ -6,8 +6,8 @@ import marshal
 from pathlib import Path
 from typing import Any
 
-from pytest_eventlet_debug.profiling.stats import Function
-from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.profile_stats import Function
+from pytest_eventlet_debug.profile_stats import Stats
 from pytest_eventlet_debug.recordings import flame_graph
 
 RUN = ("/suite/test_it.py", 1, "test_it")

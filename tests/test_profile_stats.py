@@ -6,11 +6,12 @@ import functools
 from typing import Any
 from typing import NamedTuple
 
-from pytest_eventlet_debug.profiling.stats import ALL
-from pytest_eventlet_debug.profiling.stats import Part
-from pytest_eventlet_debug.profiling.stats import merge
-from pytest_eventlet_debug.profiling.stats import root_of
-from pytest_eventlet_debug.profiling.stats import under
+from pytest_eventlet_debug.profile_stats import ALL
+from pytest_eventlet_debug.profile_stats import Part
+from pytest_eventlet_debug.profile_stats import labelled
+from pytest_eventlet_debug.profile_stats import merge
+from pytest_eventlet_debug.profile_stats import root_of
+from pytest_eventlet_debug.profile_stats import under
 
 
 class Called(NamedTuple):
@@ -34,7 +35,7 @@ def test_counts_of_the_same_function_are_added() -> None:
     one = [Call("f", 3, 1, 5.0, 2.0, [Called("g", 2, 0, 3.0, 3.0)]), Call("g", 2, 0, 3.0, 3.0)]
     other = [Call("g", 1, 0, 4.0, 4.0)]
     f, g = ("~", 0, "f"), ("~", 0, "g")
-    assert merge([Part(one), Part(other)]) == {
+    assert merge([Part(labelled(one)), Part(labelled(other))]) == {
         f: (2, 3, 2.0, 5.0, {}),
         g: (3, 3, 7.0, 7.0, {f: (2, 2, 3.0, 3.0)}),
     }
@@ -47,7 +48,7 @@ def test_a_root_calls_what_nobody_called() -> None:
         Call("main", 2, 0, 9.0, 1.0, [Called("f", 2, 0, 8.0, 8.0)]),
         Call("f", 3, 0, 10.0, 10.0),
     ]
-    merged = merge([Part(entries, root, 2)])
+    merged = merge([Part(labelled(entries), root, 2)])
     assert merged[root] == (2, 2, 0.0, 11.0, {})
     assert merged[main][4] == {root: (2, 2, 1.0, 9.0)}
     assert merged[f][4] == {main: (2, 2, 8.0, 8.0), root: (1, 1, 2.0, 2.0)}
@@ -59,19 +60,15 @@ def test_what_only_our_own_functions_call_is_left_out_with_all_below_it() -> Non
         Call("get", 1, 0, 2.0, 1.0, [Called("f", 1, 0, 1.0, 1.0)]),
         Call("f", 3, 0, 5.0, 5.0),
     ]
-    assert merge([Part(entries)]) == {("~", 0, "f"): (2, 2, 4.0, 4.0, {})}
+    assert merge([Part(labelled(entries))]) == {("~", 0, "f"): (2, 2, 4.0, 4.0, {})}
 
 
 def test_our_own_functions_are_left_out_with_their_calls() -> None:
     ours = merge.__code__
     merged = merge(
         [
-            Part([Call(ours, 1, 0, 2.0, 1.0, [Called("f", 1, 0, 1.0, 1.0)])]),
-            Part(
-                [
-                    Call("f", 1, 0, 1.0, 1.0),
-                ]
-            ),
+            Part(labelled([Call(ours, 1, 0, 2.0, 1.0, [Called("f", 1, 0, 1.0, 1.0)])])),
+            Part(labelled([Call("f", 1, 0, 1.0, 1.0)])),
         ]
     )
     assert merged == {("~", 0, "f"): (1, 1, 1.0, 1.0, {})}
@@ -85,7 +82,7 @@ def test_a_root_is_named_by_the_function_that_was_spawned() -> None:
     file, line, name = root_of(functools.partial(Worker().run))
     assert (file, line) == ("~", 0)  # it shares no line with the function in annotated source
     where = Worker.run.__code__.co_firstlineno
-    assert name == f"<greenthread Worker.run (profiling/test_stats.py:{where})>"
+    assert name == f"<greenthread Worker.run (tests/test_profile_stats.py:{where})>"
     assert root_of(len) == ("~", 0, "<greenthread len>")
 
 
@@ -94,10 +91,12 @@ def test_what_two_roots_call_stays_apart() -> None:
     trampoline = Worker().run.__func__.__code__
     parts = [
         Part(
-            [
-                Call(trampoline, 1, 0, 1.0, 0.0, [Called(n, 1, 0, 1.0, 1.0)]),
-                Call(n, 1, 0, 1.0, 1.0),
-            ],
+            labelled(
+                [
+                    Call(trampoline, 1, 0, 1.0, 0.0, [Called(n, 1, 0, 1.0, 1.0)]),
+                    Call(n, 1, 0, 1.0, 1.0),
+                ]
+            ),
             ("~", 0, f"<greenthread {n}>"),
             1,
         )
@@ -114,12 +113,15 @@ def test_one_root_stands_above_all_that_no_one_called() -> None:
     f, g = ("~", 0, "f"), ("~", 0, "g")
     parts = [
         Part(
-            [
-                Call(
-                    "f", 5, 4, 7.0, 3.0, [Called("f", 4, 1, 6.0, 2.0), Called("g", 1, 0, 4.0, 4.0)]
-                ),
-                Call("g", 3, 0, 6.0, 6.0),
-            ]
+            labelled(
+                [
+                    Call(
+                        *("f", 5, 4, 7.0, 3.0),
+                        [Called("f", 4, 1, 6.0, 2.0), Called("g", 1, 0, 4.0, 4.0)],
+                    ),
+                    Call("g", 3, 0, 6.0, 6.0),
+                ]
+            )
         )
     ]
     whole = under(ALL, 1, merge(parts))

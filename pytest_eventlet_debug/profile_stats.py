@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-import cProfile
 import dataclasses
 import os
 from typing import Any
@@ -29,9 +28,9 @@ ALL: Function = ("~", 0, "<all greenlets>")
 class Part:
     """The counts of stacks that have one root.
 
-    :param entries: what ``_lsprof.Profiler.getstats()`` returns: a function, its calls, those of
-        them that are recursive, cumulative seconds, self seconds, and the same of what it
-        called.
+    :param entries: as ``_lsprof.Profiler.getstats()`` returns them: a function, its calls, those
+        of them that are recursive, cumulative seconds, self seconds, and the same of what it
+        called. But see :func:`labelled`.
     :param root: what its greenlets are shown under, see :func:`root_of`, or ``None``.
     :param greenlets: how many there were.
     """
@@ -60,6 +59,25 @@ def shortened(filename: str) -> str:
     return os.path.join(*filename.split(os.sep)[-2:])
 
 
+def labelled(entries: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return what ``_lsprof.Profiler.getstats()`` returned with labels in the place of code."""
+    return [
+        (
+            label(code),
+            *counts,
+            [(label(callee), *below) for callee, *below in called or ()],
+        )
+        for code, *counts, called in entries
+    ]
+
+
+def label(code: Any) -> Function:
+    """Return what ``cProfile.label()`` does, of code or the name of what is written in C."""
+    if isinstance(code, str):
+        return ("~", 0, code)
+    return (code.co_filename, code.co_firstlineno, code.co_name)
+
+
 def merge(parts: Iterable[Part]) -> Stats:
     """Add up counts. What this plugin's own functions did is left out.
 
@@ -74,6 +92,15 @@ def merge(parts: Iterable[Part]) -> Stats:
         for function, entry in stats.items():
             total[function] = _sum(total[function], entry) if function in total else entry
     return total
+
+
+def total(parts: Iterable[Part], *, has_greenlets: bool) -> Stats:
+    """Return what is written down of all counts.
+
+    :param has_greenlets: whether :data:`ALL` is to stand above them.
+    """
+    stats = merge(parts)
+    return under(ALL, 1, stats) if has_greenlets and stats else stats
 
 
 def under(root: Function, calls: int, stats: Stats) -> Stats:
@@ -125,16 +152,14 @@ def _apart(stats: Stats, root: Function) -> Stats:
 
 def _stats_of(part: Part) -> Stats:
     """Return the counts of one part, with callers in the place of what was called."""
-    labels: dict[int, Function] = {}
     stats: Stats = {}
     edges: list[tuple[Function, Function, Edge]] = []
-    for code, calls, recursive, total, own, called in part.entries:
-        function = _label(code, labels)
+    for function, calls, recursive, total, own, called in part.entries:
         entry: Entry = (calls - recursive, calls, own, total, {})
         stats[function] = _sum(stats[function], entry) if function in stats else entry
-        for callee, count, again, below, self_time in called or ():
+        for callee, count, again, below, self_time in called:
             edge = (count, count - again, self_time, below)
-            edges.append((function, _label(callee, labels), edge))
+            edges.append((function, callee, edge))
     for caller, function, edge in edges:
         if _is_ours(caller):
             # Such as the calls that mark a trace where greenlets switch.
@@ -148,12 +173,15 @@ def _stats_of(part: Part) -> Stats:
 
 def _called(stats: Stats) -> Stats:
     """Leave out what is never called by others than ours, and all that only that calls."""
-    while gone := [function for function, entry in stats.items() if entry[1] <= 0]:
-        stats = {
-            function: _not_called_by(gone, entry)
-            for function, entry in stats.items()
-            if entry[1] > 0
-        }
+    gone = [function for function, entry in stats.items() if entry[1] <= 0]
+    while gone:
+        for function in gone:
+            del stats[function]
+        apart = frozenset(gone).isdisjoint
+        below = [function for function, entry in stats.items() if not apart(entry[4])]
+        for function in below:
+            stats[function] = _not_called_by(gone, stats[function])
+        gone = [function for function in below if stats[function][1] <= 0]
     return stats
 
 
@@ -187,13 +215,6 @@ def _sum(one: Entry, other: Entry) -> Entry:
 
 def _sum_edges(one: Edge, other: Edge) -> Edge:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
-
-
-def _label(code: Any, known: dict[int, Function]) -> Function:
-    label = known.get(id(code))
-    if label is None:
-        label = known[id(code)] = cProfile.label(code)
-    return label
 
 
 def _is_ours(function: Function) -> bool:

@@ -1,0 +1,143 @@
+"""What was counted becomes files: for :mod:`pstats`, and for KCachegrind by pyprof2calltree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import dataclasses
+import functools
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug import profile_file
+from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_COUNTS_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.profile_file import ProfileCounts
+from pytest_eventlet_debug.profile_file import ProfileFacts
+from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.system import files
+
+#: The unit of the costs that pyprof2calltree writes, per second.
+_SCALE = 1e9
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Code:
+    """A function, as pyprof2calltree wants it, who tells functions apart by identity."""
+
+    co_filename: str
+    co_firstlineno: int
+    co_name: str
+
+
+class _Called(NamedTuple):
+    """What a function called, in the terms of ``_lsprof``."""
+
+    code: _Code
+    callcount: int
+    totaltime: float
+
+
+class _Entry(NamedTuple):
+    """A function's counts, in the terms of ``_lsprof``."""
+
+    code: _Code
+    inlinetime: float
+    totaltime: float
+    calls: list[_Called]
+
+
+@functools.cache
+def converter() -> Callable[[Iterable[_Entry], io.StringIO], None]:
+    """Return what turns entries into callgrind; only those who profile pay for its import."""
+    import pyprof2calltree
+
+    convert: Callable[[Iterable[_Entry], io.StringIO], None] = pyprof2calltree.convert
+    return convert
+
+
+def _entries(stats: Stats) -> list[_Entry]:
+    """Turn callers into what was called."""
+    entries = {
+        function: _Entry(_Code(*function), own, below, [])
+        for function, (_, _, own, below, _) in stats.items()
+    }
+    for function, (_, _, _, _, callers) in stats.items():
+        code = entries[function].code
+        for caller, (calls, _, _, below) in callers.items():
+            entries[caller].calls.append(_Called(code, calls, below))
+    return list(entries.values())
+
+
+def complete(directory: Path, nodeid: str) -> Stats:
+    """Write what is missing where a profile was recorded.
+
+    :param nodeid: the test that was profiled; viewers head their windows and listings with it.
+    :return: the profile, empty if there is none.
+    :raises OSError: it cannot be written.
+    :raises ValueError: what is there is no profile; see :func:`.profile_file.read`.
+    """
+    counts = directory / PROFILE_COUNTS_FILE
+    if counts.exists():
+        stats = write(directory, ProfileCounts.read(counts))
+        counts.unlink()
+    elif (directory / PROFILE_FILE).exists():
+        stats = profile_file.read(directory / PROFILE_FILE)
+    else:
+        return {}
+    if stats and not (directory / CALLGRIND_FILE).exists():
+        facts = json_files.read(directory / PROFILE_FACTS_FILE, ProfileFacts)
+        write_callgrind(stats, directory / CALLGRIND_FILE, nodeid, facts)
+    return stats
+
+
+def write(directory: Path, counts: ProfileCounts) -> Stats:
+    """Add up what was counted, and write it for pstats, with what is known about it.
+
+    :raises OSError: it cannot be written.
+    """
+    stats = counts.stats()
+    own = sum(entry[2] for entry in stats.values())
+    facts = replace(counts.facts, self_seconds=own)
+    if stats:  # pstats refuses to read a file without entries
+        files.replace(directory / PROFILE_FILE, profile_file.encode(stats))
+    files.replace(directory / PROFILE_FACTS_FILE, json_files.encode(facts) + b"\n")
+    return stats
+
+
+def write_callgrind(stats: Stats, path: Path, nodeid: str, facts: ProfileFacts) -> None:
+    """Write a file for KCachegrind and callgrind_annotate.
+
+    :raises OSError: it cannot be written.
+    """
+    text = io.StringIO()
+    converter()(_entries(stats), text)
+    header = {
+        "cmd": f"pytest {nodeid}",
+        "desc: Test": nodeid,
+        "desc: Engine": facts.engine,
+        "desc: Clock": facts.clock,
+    }
+    lines = "".join(f"{name}: {' '.join(value.split())}\n" for name, value in header.items())
+    whole = lines + _with_summary(text.getvalue(), stats)
+    files.replace(path, whole.encode("utf-8", "backslashreplace"))
+
+
+def _with_summary(callgrind: str, stats: Stats) -> str:
+    """Correct the ``summary:`` line of pyprof2calltree's output.
+
+    pyprof2calltree writes the largest cumulative time there. The callgrind format wants
+    the total of all self costs, and callgrind_annotate's percentages are of that.
+
+    :param callgrind: text in the format of
+        https://valgrind.org/docs/manual/cl-format.html.
+    """
+    total = sum(int(own * _SCALE) for _, _, own, _, _ in stats.values())
+    before, summary, after = callgrind.partition("\nsummary: ")
+    return f"{before}{summary}{total}\n{after.partition(chr(10))[2]}"
