@@ -31,11 +31,14 @@ from typing import BinaryIO
 
 from msgspec.structs import replace
 
+from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
@@ -93,6 +96,7 @@ _NICE = 10
 #: What is written here and by nobody else.
 _WRITTEN = (
     *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
+    *(PROFILE_FILE, CALLGRIND_FILE, PROFILE_FACTS_FILE),
     *(FINDINGS_FILE, report_part.PART_FILE),
 )
 # A connection's keys take a few hundred.
@@ -125,6 +129,7 @@ def finish(
         out of everything that is made of them.
     :param captures: those that are in no file yet, by their directories.
     :raises OSError: a file cannot be written.
+    :raises Exception: as :func:`.profiles.complete` does; all else is complete then.
     """
     redaction = Redaction(redact)
     directories = recorded(directory)
@@ -136,11 +141,16 @@ def finish(
     findings: list[Finding] = []
     problems: list[str] = []
     tally: Tally | None = None
+    unread: Exception | None = None
     for each in directories:
         detection = Detection(_about(test))
         trace = read_trace(each, watch=detection.watch)
         block = None if each == directory else each.name
-        profile = profiles.complete(each, test.nodeid) if test is not None else {}
+        profile: Stats = {}
+        try:
+            profile = profiles.complete(each, test.nodeid) if test is not None else {}
+        except Exception as error:  # a test may lay anything in its place
+            unread = error
         wire = Wire(trace.calls)
         capture = _Capture(each, captures.get(each))
         _finish_recordings(capture, trace, test, shared, ports, wire, profile)
@@ -165,6 +175,8 @@ def finish(
             packing.pack(each / STRACE_FILE, _LONG_BYTES)
             packing.pack(each / CAPTURE_FILE, _LONG_BYTES)
     note_artifacts(directory)
+    if unread is not None:
+        raise unread
 
 
 def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import json
+import marshal
 import os
 from pathlib import Path
 import shutil
@@ -172,6 +173,23 @@ def test_what_is_found_in_a_trace_and_in_those_of_its_blocks_is_written_beside_i
     assert "findings.json" in json.loads((tmp_path / "test.json").read_text())["artifacts"]
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage", marshal.dumps({"parts": [()]}), None])
+def test_what_is_no_profile_is_said_once_all_else_is_complete(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    (tmp_path / "test.json").write_text('{"format": "pytest-eventlet-debug", "nodeid": "a::b"}')
+    (tmp_path / "strace.txt").write_text(STORM)
+    if content is None:
+        os.mkfifo(tmp_path / "profile.counts")
+    else:
+        (tmp_path / "profile.counts").write_bytes(content)
+    with pytest.raises((ValueError, LookupError, OSError)):
+        finish(tmp_path)
+    found = findings_file.read(tmp_path)
+    assert found is not None
+    assert [each.kind for each in found.findings] == ["storm"]
+
+
 def test_a_long_trace_is_packed_and_can_be_completed_once_more(tmp_path: Path) -> None:
     (tmp_path / "strace.txt").write_text(STORM * 70)
     finish(tmp_path)
@@ -193,7 +211,8 @@ def test_a_trace_that_nobody_completed_shows_what_it_holds_all_the_same(tmp_path
 
 
 def test_drafts_of_one_that_was_killed_are_removed(tmp_path: Path) -> None:
-    for name in ("strace.txt", "capture.pcapng", "findings.json", "report.js", "of the test"):
+    ours = ("strace.txt", "capture.pcapng", "profile.callgrind", "findings.json", "report.js")
+    for name in (*ours, "of the test"):
         (tmp_path / f".{name}.4711").touch()
     finish(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".of the test.4711"]
