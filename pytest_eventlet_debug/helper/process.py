@@ -88,7 +88,7 @@ class HelperProcess:
     def serve(self) -> None:
         """Serve until the test process ends or lets go; leave nothing behind."""
         signal.signal(signal.SIGCHLD, _continue_stopped)
-        self._loop.watch(self._control.fileno(), self._request)
+        self._loop.watch(self._control.fileno(), self._requests)
         # Children of the test inherit the other end of the control socket, so its end
         # alone does not tell that the test process has died.
         try:
@@ -134,16 +134,25 @@ class HelperProcess:
         seconds = _COMPLETION_SECONDS if wanted else _ABANDONED_SECONDS
         self._loop.call_later(seconds, self._loop.stop)
 
-    def _request(self) -> None:
-        try:
-            message, rights, _, _ = self._control.recvmsg(MESSAGE_BYTES, _RIGHTS_BYTES)
-        except OSError:
-            message, rights = b"", []
-        if not message:
-            # The process has let go, or is just dying: that is heard of in a moment.
-            self._loop.unwatch(self._control.fileno())
-            self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
-            return
+    def _requests(self) -> None:
+        """Take all that has come: a packet may be of a recording that is just being started."""
+        while True:
+            try:
+                message, rights, _, _ = self._control.recvmsg(
+                    MESSAGE_BYTES, _RIGHTS_BYTES, socket.MSG_DONTWAIT
+                )
+            except BlockingIOError:
+                return
+            except OSError:
+                message, rights = b"", []
+            if not message:
+                # The process has let go, or is just dying: that is heard of in a moment.
+                self._loop.unwatch(self._control.fileno())
+                self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
+                return
+            self._serve(message, rights)
+
+    def _serve(self, message: bytes, rights: list[tuple[int, int, bytes]]) -> None:
         header, _, data = message.partition(b"\0")
         sequence, command, arguments = json.loads(header)
         answer: Reply = Answer(self._control, sequence)

@@ -69,6 +69,7 @@ class Pcap:
         self._limit = limit
         self._recording: Recording | None = None
         self._number = 0
+        self._started: int | None = None
         self._keys = 0
         self._claimed: int | None = None
         self._opened: int | None = None
@@ -121,7 +122,7 @@ class Pcap:
                 f"{sys.version.partition(' ')[0]}, as it was built here, is not known"
             )
         ports.begin()
-        self._helper.request(
+        started = self._helper.begin(
             "pcap-start",
             number=number,
             directory=os.path.abspath(recording.directory),
@@ -131,6 +132,11 @@ class Pcap:
             expression=self._expression,
             limit=self._limit,
         )
+        # Once the ring is there, a test need not wait: its packets are known by their times.
+        if self._started is None:
+            self._helper.end(started)
+            started = 0
+        self._started = started
         self._number = number
         self._recording = recording
         self._keys = tls_keys.begin()
@@ -151,10 +157,10 @@ class Pcap:
     def stop(self) -> tuple[Path, ...]:
         """End the recording; all that was sent before will be in it.
 
-        The file is written when the test is completed, and only if there is a packet in it.
+        The file is written when the test is completed, and only if there is a packet in it. If
+        packets are missing, that is said at the end of the run, and their number is in the file.
 
-        :raises TracerError: packets are missing. What could be captured is in the file
-            all the same, and the number of packets dropped in ``capture.pcapng``.
+        :raises TracerError: nothing could be recorded.
         """
         recording, self._recording = self._recording, None
         if recording is None:
@@ -166,7 +172,9 @@ class Pcap:
             if keys:
                 _write(directory / KEYS_FILE, keys)
         finally:
-            self._helper.request("pcap-stop", number=self._number, until_ns=until_ns)
+            if self._started:
+                self._helper.end(self._started)
+            self._helper.post("pcap-stop", number=self._number, until_ns=until_ns)
         # The keys, in the format of SSLKEYLOGFILE, are there if the test made a TLS connection.
         names = (CAPTURE_FILE, KEYS_FILE) if keys else (CAPTURE_FILE,)
         return tuple(directory / name for name in names)
