@@ -43,7 +43,16 @@ _LEVEL = 4
 
 def script(data: Any) -> str:
     """Return a script that hands *data*, which can be JSON, to the page that loads it."""
-    text = json.dumps(data, separators=(",", ":"))
+    return script_of(as_json(data))
+
+
+def as_json(data: Any) -> str:
+    """Return *data* as JSON in ASCII."""
+    return json.dumps(data, separators=(",", ":"))
+
+
+def script_of(text: str) -> str:
+    """Return a script that hands over what is JSON already."""
     packed = base64.b64encode(zlib.compress(text.encode("ascii"), _LEVEL)).decode("ascii")
     return f'eventletReport.receive("{packed}");\n'
 

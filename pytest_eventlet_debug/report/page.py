@@ -1,7 +1,8 @@
 """Write the report: ``index.html``, and beside it ``report`` with what it loads.
 
-Opening the page reads one small script with the matrix. What belongs to one test is in scripts
-of its own, loaded when that test is opened.
+Opening the page reads one small script with the matrix. What belongs to a test is in other
+scripts, loaded when that test is opened: its recordings in one each, all else with that of some
+more tests, for to create a file takes longer than to fill it.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ DATA_FOLDER = "report"
 
 #: By this line of its head a page is known to be ours, and may be replaced.
 GENERATOR = '<meta name="generator" content="pytest-eventlet-debug">'
+
+#: Characters of JSON about tests that are loaded together.
+DETAILS_SIZE = 1 << 17
 
 #: Characters of a dump that the page shows; the file has all of it.
 MAX_DUMP = 200_000
@@ -160,6 +164,40 @@ def _shell(title: str) -> str:
     )
 
 
+class _Details:
+    """What the page of each test shows, in scripts of several tests each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written = 0
+        self._texts: list[str] = []
+
+    def add(self, details: Sequence[object]) -> tuple[str, int]:
+        """Take in those of a test; return their script, and their place in it.
+
+        :raises OSError: a script cannot be written.
+        """
+        if sum(map(len, self._texts)) >= DETAILS_SIZE:
+            self.write()
+        self._texts.append(report_part.as_json(details))
+        return self._script, len(self._texts) - 1
+
+    @property
+    def _script(self) -> str:
+        return f"{DATA_FOLDER}/test-{self._written}.js"
+
+    def write(self) -> None:
+        """Write those that are in no script yet.
+
+        :raises OSError: a script cannot be written.
+        """
+        if self._texts:
+            text = f"[{','.join(self._texts)}]"
+            _write(self._folder / self._script, report_part.script_of(text).encode("ascii"))
+            self._written += 1
+            self._texts.clear()
+
+
 class _Writer:
     """Writes the scripts of all tests, and returns the matrix that leads to them."""
 
@@ -168,6 +206,7 @@ class _Writer:
         self._labels = labels([run.directory for run in self._runs])
         self._folder = folder
         self._columns = columns(self._runs)
+        self._details = _Details(folder)
 
     def write(self) -> dict[str, Any]:
         tests = dict.fromkeys(test for run in self._runs for test in run.cells)
@@ -180,6 +219,7 @@ class _Writer:
             "columns": [msgspec.to_builtins(column) for column in self._columns],
             "tests": [self._test(test, history) for test, history in histories.items()],
         }
+        self._details.write()
         if any(len(column.runs) > 1 for column in self._columns):
             matrix["history"] = name = f"{DATA_FOLDER}/test-history.js"
             past = {test: [cells.past(each) for each in found] for test, found in histories.items()}
@@ -240,9 +280,8 @@ class _Writer:
             if verdict and (number in last or verdict.kind == "flaky")
         ]
         if any(details):
-            digest = hashlib.sha256(test.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-            found["script"] = f"{DATA_FOLDER}/test-{digest}.js"
-            _write(self._folder / found["script"], report_part.script(details).encode("ascii"))
+            script, place = self._details.add(details)
+            found["details"] = {"script": script, "place": place}
         return found
 
     def _detail(self, number: int, cell: Cell) -> dict[str, Any] | None:

@@ -24,7 +24,10 @@ eventletReport.test = (() => {
     const body = element("div", { class: "page" });
     main.replaceChildren(body);
     const view = { run, row, parameters, closers: [], gone: false };
-    const ready = row.test.script ? eventletReport.load(row.test.script) : Promise.resolve([]);
+    const { script, place } = row.test.details || {};
+    const ready = script
+      ? eventletReport.load(script).then((tests) => tests[place])
+      : Promise.resolve([]);
     ready.then((details) => { if (!view.gone) fill(body, view, details); },
       (error) => body.replaceChildren(heading(row), element("p", { class: "problem" }, error.message)));
     window.scrollTo(0, 0);
