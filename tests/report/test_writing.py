@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
+from typing import Any
+import zlib
 
 import pytest
 
+from pytest_eventlet_debug.report import page
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.data import read_run
 from pytest_eventlet_debug.report.results import Result
@@ -63,9 +68,31 @@ def test_results_hold_every_test_and_the_texts_of_those_that_failed(
 def test_a_run_names_its_report_at_its_end(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(): pass")
     result = pytester.runpytest("--cprofile")
-    page = pytester.path / "eventlet-debug" / "index.html"
-    assert result.stdout.lines.count(f"report: {page}") == 1
-    assert "Content-Security-Policy" in page.read_text()
+    index = pytester.path / "eventlet-debug" / "index.html"
+    assert result.stdout.lines.count(f"report: {index}") == 1
+    assert "Content-Security-Policy" in index.read_text()
+
+
+@pytest.mark.parametrize(("size", "scripts"), [(page.DETAILS_SIZE, 1), (1, 3)])
+def test_what_is_shown_of_each_test_is_found_in_its_script(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, size: int, scripts: int
+) -> None:
+    monkeypatch.setattr(page, "DETAILS_SIZE", size)
+    pytester.makepyfile("def test_a(): pass\ndef test_b(): pass\ndef test_c(): pass")
+    pytester.runpytest_inprocess("--cprofile")
+    artifacts = pytester.path / "eventlet-debug"
+    tests = data_of(artifacts / "report" / "run.js")["tests"]
+    assert len({each["details"]["script"] for each in tests}) == scripts
+    for each in tests:
+        details = data_of(artifacts / each["details"]["script"])[each["details"]["place"]]
+        assert details[0]["nodeid"] == each["id"]
+    assert [each["id"][-1] for each in tests] == ["a", "b", "c"]
+
+
+def data_of(script: Path) -> Any:
+    """Return what a script hands over to the page."""
+    packed = script.read_text().partition('"')[2].partition('"')[0]
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
 def test_a_run_that_records_nothing_leaves_the_report_before_it_alone(
@@ -73,10 +100,10 @@ def test_a_run_that_records_nothing_leaves_the_report_before_it_alone(
 ) -> None:
     pytester.makepyfile("def test_it(): pass")
     pytester.runpytest("--cprofile")
-    page = pytester.path / "eventlet-debug" / "index.html"
-    page.write_text("as it was")
+    index = pytester.path / "eventlet-debug" / "index.html"
+    index.write_text("as it was")
     result = pytester.runpytest("--eventlet-hub=poll")
-    assert page.read_text() == "as it was"
+    assert index.read_text() == "as it was"
     result.stdout.no_fnmatch_line("report: *")
 
 
