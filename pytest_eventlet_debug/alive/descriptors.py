@@ -42,10 +42,16 @@ def target(fd: int) -> str | None:
 
 
 class OpenDescriptors:
-    """Lists the descriptors that are open, and asks what the kernel calls them once for each."""
+    """Lists the descriptors that are open, and asks what the kernel calls them once for each.
+
+    What it keeps are dictionaries of numbers and texts, which the garbage collector does not
+    count: it takes tuples of those out of its lists as it meets them, and a test that counts
+    objects would find fewer than there were.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[tuple[int, ...], str]] = {}
+        self._identities: dict[int, str] = {}
+        self._words: dict[int, str] = {}
 
     def look(self) -> dict[int, str]:
         """Return all open descriptors with what the kernel calls them."""
@@ -53,24 +59,24 @@ class OpenDescriptors:
             numbers = [int(name) for name in posix.listdir(DIRECTORY)]
         except (OSError, ValueError):
             return {}
-        known, self._known = self._known, {}
-        found = {}
+        identities: dict[int, str] = {}
+        found: dict[int, str] = {}
         for number in numbers:
             identity = _identity(number)
-            before = known.get(number)
-            if before is not None and before[0] == identity:
-                words: str | None = before[1]
+            if identity is not None:
+                identities[number] = identity
+            if identity is not None and self._identities.get(number) == identity:
+                words = self._words.get(number)
             else:
                 words = target(number)
             # The one that read the directory is closed by now.
             if words is not None:
                 found[number] = words
-                if identity is not None:
-                    self._known[number] = identity, words
-        return found
+        self._identities, self._words = identities, found
+        return dict(found)
 
 
-def _identity(fd: int) -> tuple[int, ...] | None:
+def _identity(fd: int) -> str | None:
     """Return what tells the file behind a descriptor from others; ``None`` if nothing does."""
     try:
         status = posix.fstat(fd)
@@ -78,7 +84,7 @@ def _identity(fd: int) -> tuple[int, ...] | None:
         return None
     if not stat.S_IFMT(status.st_mode):
         return None  # those without an inode, such as an epoll set, have one together
-    return status.st_dev, status.st_ino, status.st_mode, status.st_ctime_ns
+    return f"{status.st_dev} {status.st_ino} {status.st_mode} {status.st_ctime_ns}"
 
 
 def _socket_words(fd: int) -> str | None:

@@ -45,7 +45,8 @@ class Ending(NamedTuple):
 
 
 # Common to all watches: dumps and leaks may both be asked for, and only one of them wraps.
-_kept: deque[Ending] = deque(maxlen=MAX_ENDINGS)
+# Tuples of texts and numbers alone, which the garbage collector stops to count: a test may.
+_kept: deque[tuple[str, str, str, str, int, str]] = deque(maxlen=MAX_ENDINGS)
 
 
 class EndingWatch:
@@ -94,7 +95,10 @@ class EndingWatch:
 
     def last(self) -> tuple[Ending, ...]:
         """Return what was cancelled and killed in this test, the last one last."""
-        return tuple(_kept)
+        return tuple(
+            Ending(what, verb, Frame(filename, lineno, function), by)
+            for what, verb, by, filename, lineno, function in list(_kept)
+        )
 
     def _wrap_method(self, kind: type) -> bool:
         original = kind.__dict__.get("cancel")
@@ -141,8 +145,8 @@ class EndingWatch:
             frame = frame or caller
             setattr(thing, ENDED, (frame.f_code, frame.f_lineno))
             code = frame.f_code
-            place = Frame(code.co_filename, frame.f_lineno, function_name(code))
-            _kept.append(Ending(_name(thing, verb), verb, place, _runner(caller)))
+            place = code.co_filename, frame.f_lineno, function_name(code)
+            _kept.append((_name(thing, verb), verb, _runner(caller), *place))
         except Exception:
             pass  # one with slots, or a mock; who ended it stays unknown
 

@@ -3,12 +3,16 @@
 Python tells an audit hook (PEP 578) of each ``open`` and of each socket object that is made, an
 accepted one included. Pipes and what C libraries open it does not tell. A hook cannot be taken
 out again, sees every audited call, and must never raise.
+
+A test may count what the garbage collector knows. Nothing is kept that it counts but a reference
+to each living socket.
 """
 
 from __future__ import annotations
 
 import _socket
 from collections.abc import Callable
+import functools
 import posix
 import posixpath
 import sys
@@ -34,13 +38,17 @@ _LIBRARY = (
     "subprocess.py",
 )
 
-#: A line of code.
-_Place = tuple[types.CodeType, int]
-
 _getframe = sys._getframe
 _normal = posixpath.normpath
 _fileno = _socket.socket.fileno
 _hooks: list[Callable[[str, tuple[Any, ...]], None]] = []
+
+
+class _Socket(weakref.ref[Any]):
+    """A socket object, and the place where it was made."""
+
+    __slots__ = ("place",)
+    place: str
 
 
 class Origins:
@@ -48,8 +56,8 @@ class Origins:
 
     def __init__(self) -> None:
         self._on = False
-        self._files: dict[str, _Place | None] = {}
-        self._sockets: dict[int, tuple[weakref.ref[Any], _Place]] = {}
+        self._files: dict[str, str | None] = {}
+        self._sockets: dict[int, _Socket] = {}
         self._skipped: tuple[str, ...] = ()
 
     def begin(self) -> None:
@@ -64,8 +72,6 @@ class Origins:
         if eventlet and len(self._skipped) == len(_LIBRARY) + 2:
             self._skipped = (*self._skipped, eventlet)
         self._files.clear()
-        living = {key: each for key, each in self._sockets.items() if each[0]() is not None}
-        self._sockets = living
         if not self._on:
             self._on = True
             if not _hooks:
@@ -84,14 +90,11 @@ class Origins:
         :param target: what the kernel calls it.
         """
         found = self._files.get(target.removesuffix(" (deleted)"))
-        for known, place in list(self._sockets.values()):
+        for known in list(self._sockets.values()):
             socket = known()
             if socket is not None and _fileno(socket) == fd:
-                found = place
-        if found is None:
-            return ""
-        code, line = found
-        return f", opened in {code.co_name} ({code.co_filename}:{line})"
+                found = known.place
+        return "" if found is None else f", opened in {found}"
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -105,14 +108,19 @@ class Origins:
                 self._files[path] = place if known == place else None
         elif event == "socket.__new__" and (place := self._place()) is not None:
             # By its id: to hash or compare it may run code of the test's.
-            self._sockets[id(arguments[0])] = weakref.ref(arguments[0]), place
+            number = id(arguments[0])
+            forget = functools.partial(self._sockets.pop, number)
+            self._sockets[number] = made = _Socket(arguments[0], forget)
+            made.place = place
 
-    def _place(self) -> _Place | None:
+    def _place(self) -> str | None:
         """Return the innermost frame that is neither eventlet's nor the library's."""
         frame: types.FrameType | None = _getframe(3)
         while frame is not None and frame.f_code.co_filename.startswith(self._skipped):
             frame = frame.f_back
-        return None if frame is None else (frame.f_code, frame.f_lineno)
+        if frame is None:
+            return None
+        return f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

@@ -450,3 +450,51 @@ def test_a_thread_that_others_keep_from_its_end_is_no_leak(pytester: pytest.Pyte
     with others_on(cpu):
         result = pytester.runpytest("--eventlet-leaks=fail")
     result.assert_outcomes(passed=1)
+
+
+def test_a_test_that_counts_objects_counts_none_of_ours(pytester: pytest.Pytester) -> None:
+    """As eventlet's test_leakage_from_tracebacks does, between rounds of the same work."""
+    pytester.makepyfile("""
+        import gc
+        import socket
+
+        import eventlet
+        from eventlet import tpool
+
+        def fail():
+            raise RuntimeError
+
+        def work(times):
+            for _ in range(times):
+                try:
+                    tpool.execute(fail)
+                except RuntimeError:
+                    pass
+                eventlet.spawn(eventlet.sleep, 0).wait()
+                waiting = eventlet.spawn(eventlet.sleep, 9)
+                eventlet.sleep(0)
+                waiting.kill()
+                one, other = socket.socketpair()
+                one.close()
+                other.close()
+                open("/dev/null").close()
+
+        def count():
+            gc.collect()
+            return len(gc.get_objects())
+
+        def test_first():
+            work(3)
+            tpool.killall()
+
+        def test_count():
+            work(1)
+            counts = [count()]
+            for times in (10, 100):
+                work(times)
+                counts.append(count())
+            assert max(counts) - min(counts) < 10, counts
+            tpool.killall()
+    """)
+    watching = ("--eventlet-leaks=warn", "--dump-asyncio-tasks", "--cprofile")
+    pytester.runpytest("--eventlet-hub=epolls", *watching).assert_outcomes(passed=2)
