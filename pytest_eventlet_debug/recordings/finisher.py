@@ -7,8 +7,8 @@ profile becomes callgrind.
 This takes time in which the next test can run, so the helper has it done by a process of
 its own, the *finisher*, at low priority: :func:`main`.
 
-It runs in a fresh interpreter without site-packages, as the helper does, but with the
-directory that msgspec is in.
+It is a fork of the helper, without site-packages as that, but with the directory that msgspec
+is in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import dataclasses
 import heapq
 import io
 import itertools
@@ -29,6 +28,7 @@ import signal
 import sys
 from typing import BinaryIO
 
+import msgspec
 from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
@@ -356,15 +356,14 @@ _NO_SECTION = Section(None, None)
 _NO_INTERFACE = Interface(None, LINKTYPE_ETHERNET)
 
 
-@dataclasses.dataclass
-class _Kept:
+class _Kept(msgspec.Struct):
     """What a capture turned out to hold."""
 
     section: Section = _NO_SECTION
     interface: Interface = _NO_INTERFACE
     statistics: Statistics | None = None
     foreign: int = 0
-    problems: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = []
 
 
 def _finish_capture(
@@ -513,7 +512,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     with contextlib.suppress(OSError):
         os.nice(_NICE)
-    for line in sys.stdin.buffer:
+    for line in open(0, "rb"):
         order = json.loads(line)
         directory = Path(order.pop("directory"))
         captures = {
@@ -526,5 +525,4 @@ def main() -> None:
             answer: str | None = f"{directory}: {type(error).__name__}: {error}"
         else:
             answer = None
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        os.write(1, json.dumps(answer).encode("ascii") + b"\n")
