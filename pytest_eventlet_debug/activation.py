@@ -25,6 +25,7 @@ import pytest
 from pytest_eventlet_debug import roles
 from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
@@ -116,6 +117,10 @@ class Activation:
 
     def prepare(self) -> None:
         """Set the stage before the user's code runs: the hub, the network, the tracers."""
+        with collector_paused():  # what is imported stays
+            self._prepare()
+
+    def _prepare(self) -> None:
         options = self._config.known_args_namespace
         if self._assignment is not None and self._assignment.is_asked:
             from pytest_eventlet_debug.children import answering
@@ -182,6 +187,10 @@ class Activation:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
+        with collector_paused():  # what is imported stays
+            self._configure(config)
+
+    def _configure(self, config: pytest.Config) -> None:
         is_worker = hasattr(config, "workerinput")
         if self._assignment is None and not is_worker:
             self._configure_root()
