@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import hashlib
-from importlib import resources
+import html
 import os
 from pathlib import Path
 import shutil
+import string
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import msgspec
 
 from pytest_eventlet_debug import __version__
@@ -130,8 +130,12 @@ def _check_ours(page: Path, data: Path) -> bool:
     return page.exists()
 
 
+def _own() -> Path:
+    return Path(__file__).parent
+
+
 def _static() -> Path:
-    return Path(str(resources.files(__package__))) / "static"
+    return _own() / "static"
 
 
 def _copy(asset: bytes, path: Path) -> None:
@@ -155,12 +159,13 @@ def _write(path: Path, data: bytes) -> None:
 
 @functools.cache
 def _shell(title: str) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     vendored = msgspec.json.decode((_static() / "vendor" / "vendored.json").read_bytes())
-    return environment.get_template("index.html.j2").render(
-        title=title, generator=GENERATOR, data=DATA_FOLDER, styles=vendored["styles"]
+    template = string.Template((_own() / "templates" / PAGE_FILE).read_text("utf-8"))
+    return template.substitute(
+        title=html.escape(title),
+        generator=GENERATOR,
+        data=DATA_FOLDER,
+        styles="".join(f" '{digest}'" for digest in vendored["styles"]),
     )
 
 
