@@ -313,7 +313,9 @@ class Finishing:
         return status
 
 
-def _become_finisher(orders: int, answers: int, captures: int, libraries: Sequence[str]) -> NoReturn:
+def _become_finisher(
+    orders: int, answers: int, captures: int, libraries: Sequence[str]
+) -> NoReturn:
     """Be the finisher, in a fork of the helper that has nothing of the helper's.
 
     :param orders: the descriptor that is to be its standard input.

@@ -512,17 +512,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     with contextlib.suppress(OSError):
         os.nice(_NICE)
-    for line in open(0, "rb"):
-        order = json.loads(line)
-        directory = Path(order.pop("directory"))
-        captures = {
-            Path(place): os.pread(fd, size, offset)
-            for place, fd, offset, size in order.pop("captures")
-        }
-        try:
-            finish(directory, **order, captures=captures)
-        except Exception as error:
-            answer: str | None = f"{directory}: {type(error).__name__}: {error}"
-        else:
-            answer = None
-        os.write(1, json.dumps(answer).encode("ascii") + b"\n")
+    with open(0, "rb") as orders:
+        for line in orders:
+            order = json.loads(line)
+            directory = Path(order.pop("directory"))
+            captures = {
+                Path(place): os.pread(fd, size, offset)
+                for place, fd, offset, size in order.pop("captures")
+            }
+            try:
+                finish(directory, **order, captures=captures)
+            except Exception as error:
+                answer: str | None = f"{directory}: {type(error).__name__}: {error}"
+            else:
+                answer = None
+            os.write(1, json.dumps(answer).encode("ascii") + b"\n")

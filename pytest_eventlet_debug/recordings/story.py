@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import re
-from typing import NamedTuple
 
 import msgspec
 
@@ -59,7 +58,7 @@ _FILES = names(
 )
 
 
-class Chapter(NamedTuple):
+class Chapter(msgspec.Struct, frozen=True):
     """Some rows of a timeline in a row, told once.
 
     :param rows: one turn; where ``count`` is 1 there is one row in it.

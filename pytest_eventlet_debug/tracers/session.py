@@ -6,12 +6,12 @@ from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import errno
 import os
 from pathlib import Path
 import warnings
 
+import msgspec
 import pytest
 
 from pytest_eventlet_debug import tracer_registry as registry
@@ -66,8 +66,7 @@ def _together(problems: Sequence[str]) -> list[str]:
     return [*others, f"not completed: {full[0]}{more}"]
 
 
-@dataclasses.dataclass
-class _Running:
+class _Running(msgspec.Struct):
     """A tracer during one test, or during one block of it.
 
     :param block: the block's directory; ``None`` where the whole test is recorded.

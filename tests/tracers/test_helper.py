@@ -105,7 +105,9 @@ def test_a_finisher_can_be_there_before_the_first_order(helper: Helper) -> None:
     folder = Path(f"/proc/{finisher.pid}/fd")
     held = {os.readlink(folder / name).partition(":")[0] for name in ("0", "1", "2", "3")}
     assert held == {"pipe", "/dev/null", "/memfd"}
-    assert not [each for each in folder.iterdir() if os.readlink(each).startswith(("socket", "anon"))]
+    assert not [
+        each for each in folder.iterdir() if os.readlink(each).startswith(("socket", "anon"))
+    ]
     helper.close()
     wait_until_gone(finisher.pid)
 
