@@ -74,12 +74,15 @@ class Finishing:
         self._pattern = pattern
         answer()
 
-    def prepare(self, answer: Answer) -> None:
-        """Start the finisher ahead of the first order, which it takes its time to be ready for."""
+    def prepare(self, answer: Answer, *, profiles: bool = False) -> None:
+        """Start the finisher ahead of the first order, which it takes its time to be ready for.
+
+        :param profiles: whether there will be profiles to complete.
+        """
         answer()
         if not self._pid:
             with contextlib.suppress(OSError):  # the first order tries again, and says so
-                self._start()
+                self._start(profiles=profiles)
 
     def order(
         self,
@@ -251,7 +254,7 @@ class Finishing:
             except OSError as error:
                 self._problems.append(f"{capture.directory}: {error}")
 
-    def _start(self) -> None:
+    def _start(self, *, profiles: bool = False) -> None:
         if self._memory < 0:
             memory = files.memory_file("captures")
             # Out of the way of the descriptors that the finisher gets.
@@ -268,7 +271,8 @@ class Finishing:
             raise
         else:
             if not self._pid:
-                _become_finisher(theirs, their_output, self._memory, self._libraries)
+                descriptors = theirs, their_output, self._memory
+                _become_finisher(descriptors, self._libraries, profiles=profiles)
         finally:
             os.close(theirs)
             os.close(their_output)
@@ -314,20 +318,20 @@ class Finishing:
 
 
 def _become_finisher(
-    orders: int, answers: int, captures: int, libraries: Sequence[str]
+    descriptors: tuple[int, int, int], libraries: Sequence[str], *, profiles: bool
 ) -> NoReturn:
-    """Be the finisher, in a fork of the helper that has nothing of the helper's.
+    """Be the finisher, in a fork of the helper that keeps nothing of the helper's.
 
-    :param orders: the descriptor that is to be its standard input.
-    :param answers: the same of its standard output.
-    :param captures: the same of :data:`_CAPTURES_FD`.
+    :param descriptors: those that are to be its standard input and output, and
+        :data:`_CAPTURES_FD`.
     :param libraries: the directories of what it imports beside the standard library.
+    :param profiles: whether there will be profiles to complete.
     """
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # First all out of the way of each other.
-        moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (orders, answers, captures)]
+        moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in descriptors]
         for source, target in zip(moved, (0, 1, _CAPTURES_FD), strict=True):
             os.dup2(source, target)
         files.close_all_but({0, 1, 2, _CAPTURES_FD})
@@ -338,6 +342,9 @@ def _become_finisher(
         sys.modules["typing_extensions"] = None  # type: ignore[assignment]
         with collector_paused():
             from pytest_eventlet_debug.recordings import finisher
+
+            if profiles:
+                finisher.expect_profiles()
         finisher.main()
         status = 0
     except SystemExit:

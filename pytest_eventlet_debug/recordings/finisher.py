@@ -503,6 +503,12 @@ def _is_own(segment: Segment | None, own: Collection[int]) -> bool:
     return segment is None or segment.source.port in own or segment.target.port in own
 
 
+def expect_profiles() -> None:
+    """Import what completing a profile takes, before the first one waits for that."""
+    with contextlib.suppress(ImportError):  # it will be said of each
+        profiles.converter()
+
+
 def main() -> None:
     """Finish the directories that standard input names, a JSON line each, until it ends.
 
