@@ -81,10 +81,17 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         for old in data.glob("test-*.js"):
             old.unlink()
     title = _title(run.facts.rootdir for run in runs)
-    _lay_out(title, page, data)
+    if (title, folder) in _prepared:
+        _prepared.remove((title, folder))
+    else:
+        _lay_out(title, page, data)
     matrix = {"title": title, **_Writer(runs, folder).write()}
     _write(data / "run.js", report_part.script(matrix).encode("ascii"))
     return page
+
+
+#: Titles and folders of reports that this process is about to write the data of.
+_prepared: set[tuple[str, Path]] = set()
 
 
 def prepare(rootdir: str, folder: Path) -> None:
@@ -95,7 +102,9 @@ def prepare(rootdir: str, folder: Path) -> None:
     """
     page, data = folder / PAGE_FILE, folder / DATA_FOLDER
     _check_ours(page, data)
-    _lay_out(_title([rootdir]), page, data)
+    title = _title([rootdir])
+    _lay_out(title, page, data)
+    _prepared.add((title, folder))
 
 
 def _title(rootdirs: Iterable[str]) -> str:
