@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+import functools
+import importlib
 from importlib.metadata import version
 import os
 from pathlib import Path
@@ -25,6 +27,7 @@ import pytest
 from pytest_eventlet_debug import roles
 from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_eventlet_debug.outcomes.gathering import Gathering
     from pytest_eventlet_debug.recording import Recording
     from pytest_eventlet_debug.stalls.watch import StallWatch
+    from pytest_eventlet_debug.tracers.shared_helper import SharedHelper
 
 _SUMMARY = "eventlet-debug-summary"
 
@@ -104,18 +108,44 @@ class Activation:
     def _tools(self) -> list[str]:
         return self._recording.tools if self._recording is not None else []
 
+    @functools.cached_property
+    def _helper(self) -> SharedHelper:
+        """This process's helper, which is not started by this."""
+        from pytest_eventlet_debug.tracers.shared_helper import SharedHelper
+
+        return SharedHelper(self._config.add_cleanup, self.settings.redact.pattern)
+
+    def _warm_up(self, *, trial: bool) -> None:
+        """Begin what takes its time in the helper, while pytest starts here.
+
+        :param trial: whether the tracers will be checked in this process.
+        """
+        if any(kind.needs_helper for kind in self.settings.tracers):
+            # After user code it would start just as well, but under its eyes.
+            self._helper.warm_up()
+        self._need_recording().warm_up(trial=trial)
+
     def _need_recording(self) -> Recording:
         """Return what records in this process, made now if it is the first need."""
         if self._recording is None:
             from pytest_eventlet_debug.recording import Recording
 
             self._recording = Recording(
-                self._config, self.settings, self.hub.name, self._hub_names, lambda: self._run
+                self._config,
+                self.settings,
+                self.hub.name,
+                self._hub_names,
+                lambda: self._run,
+                self._helper,
             )
         return self._recording
 
     def prepare(self) -> None:
         """Set the stage before the user's code runs: the hub, the network, the tracers."""
+        with collector_paused():  # what is imported stays
+            self._prepare()
+
+    def _prepare(self) -> None:
         options = self._config.known_args_namespace
         if self._assignment is not None and self._assignment.is_asked:
             from pytest_eventlet_debug.children import answering
@@ -133,7 +163,7 @@ class Activation:
                 recording = self._need_recording()
                 recording.tools = self._need_isolation().try_apart(recording.check_apart)
             elif tries:
-                self._need_recording().warm_up(trial=True)
+                self._warm_up(trial=True)
             return
         if self.settings.hubs:
             _set_for_the_run(self._config, "EVENTLET_HUB", self.hub.name)
@@ -144,7 +174,7 @@ class Activation:
             self._need_isolation().enter(for_workers=distributes)
         records = self.settings.records and not distributes
         if tries or records:
-            self._need_recording().warm_up(trial=tries)
+            self._warm_up(trial=tries)
         if records:
             self._need_recording().prepare()
 
@@ -154,7 +184,7 @@ class Activation:
             from pytest_eventlet_debug.isolation import Isolation
 
             self._isolation = Isolation(
-                self._need_recording().helper,
+                self._helper,
                 is_worker=self._is_worker,
                 is_born_isolated=self._child is not None and self._child.own_pids,
             )
@@ -182,6 +212,10 @@ class Activation:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
+        with collector_paused():  # what is imported stays
+            self._configure(config)
+
+    def _configure(self, config: pytest.Config) -> None:
         is_worker = hasattr(config, "workerinput")
         if self._assignment is None and not is_worker:
             self._configure_root()
@@ -206,6 +240,7 @@ class Activation:
             from pytest_eventlet_debug.artifacts import ArtifactsError
 
             if self._runs_tests or not self.settings.isolate:
+                self._import_ahead()
                 self._need_recording().check()
             if not self._runs_tests and not self.settings.isolate:
                 self._need_recording().end_trial()
@@ -214,6 +249,16 @@ class Activation:
             except ArtifactsError as error:
                 raise pytest.UsageError(str(error)) from None
         self._register_ends()
+
+    def _import_ahead(self) -> None:
+        """Import what is needed in a moment, while the helper tries the tracers."""
+        names = ["outcomes.gathering", "summary", "report.writing"]
+        if self._runs_tests and self.settings.dump_asyncio_tasks:
+            names.append("alive.dump")
+        if self._runs_tests and self.settings.leaks is not None:
+            names.append("alive.leaks")
+        for name in names:
+            importlib.import_module(f"{__package__}.{name}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:

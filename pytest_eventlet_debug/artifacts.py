@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import itertools
@@ -145,8 +144,7 @@ def directory_name(nodeid: str, attempt: int = 1) -> str:
     return f"{slug or 'test'}-{digest[:8]}"
 
 
-@dataclasses.dataclass
-class TestArtifacts:
+class TestArtifacts(msgspec.Struct):
     """The directory of one attempt of one test and what stands in its ``test.json``.
 
     :param phases: start and end of each phase that ran, in nanoseconds since the epoch.
@@ -162,12 +160,12 @@ class TestArtifacts:
     hub: str | None
     attempt: int
     directory: Path
-    outcomes: dict[str, str] = dataclasses.field(default_factory=dict)
-    phases: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    cpu: dict[str, float] = dataclasses.field(default_factory=dict)
-    errors: list[str] = dataclasses.field(default_factory=list)
-    pid: int = dataclasses.field(default_factory=posix.getpid)
-    left: list[int] = dataclasses.field(default_factory=list)
+    outcomes: dict[str, str] = {}
+    phases: dict[str, tuple[int, int]] = {}
+    cpu: dict[str, float] = {}
+    errors: list[str] = []
+    pid: int = msgspec.field(default_factory=posix.getpid)
+    left: list[int] = []
 
     @property
     def failed(self) -> bool:

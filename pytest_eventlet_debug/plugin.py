@@ -69,9 +69,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _activate(config: pytest.Config) -> Activation:
     """Return what is switched on in this process, made now if it is the first need."""
     if _activation_key not in config.stash:
-        from pytest_eventlet_debug.activation import Activation  # costs start-up time
+        from pytest_eventlet_debug.pytest_internals import leave_asserts_alone
 
-        config.stash[_activation_key] = Activation(config)
+        leave_asserts_alone(config, __package__)
+        from pytest_eventlet_debug.system.collector import collector_paused
+
+        with collector_paused():  # what is imported stays
+            from pytest_eventlet_debug.activation import Activation  # costs start-up time
+
+            config.stash[_activation_key] = Activation(config)
     return config.stash[_activation_key]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-import dataclasses
 import os
 from typing import Any
+from typing import NamedTuple
 
 from pytest_eventlet_debug.system.code_places import OURS
 
@@ -24,8 +24,7 @@ Stats = dict[Function, Entry]
 ALL: Function = ("~", 0, "<all greenlets>")
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The counts of stacks that have one root.
 
     :param entries: as ``_lsprof.Profiler.getstats()`` returns them: a function, its calls, those

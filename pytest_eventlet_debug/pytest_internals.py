@@ -23,6 +23,24 @@ from _pytest.junitxml import xml_key
 from _pytest.unittest import TestCaseFunction
 import pytest
 
+# -- imports
+
+
+def leave_asserts_alone(config: pytest.Config, package: str) -> None:
+    """Have what is still to be imported of a package imported as any module is.
+
+    pytest marks the packages of its plugins, to rewrite what they assert. So it reads and hashes
+    the source of each of their modules at every start, and compiles it where it may not write.
+    """
+    hook = getattr(config.pluginmanager, "rewrite_hook", None)
+    marked: set[str] = getattr(hook, "_must_rewrite", set())
+    known: dict[str, bool] = getattr(hook, "_marked_for_rewrite_cache", {})
+    for names in (marked, known):
+        for name in [each for each in names if f"{each}.".startswith(f"{package}.")]:
+            marked.discard(name)
+            known.pop(name, None)
+
+
 # -- items
 
 

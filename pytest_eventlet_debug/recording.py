@@ -30,6 +30,7 @@ class Recording:
     :param hub: the name of the hub that the tests of this process run under.
     :param hub_names: the names of all hubs of the run.
     :param run: returns the name of the run, which workers of pytest-xdist learn late.
+    :param helper: this process's.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Recording:
         hub: str,
         hub_names: Sequence[str],
         run: Callable[[], str],
+        helper: SharedHelper,
     ) -> None:
         self._config = config
         self._settings = settings
@@ -47,7 +49,7 @@ class Recording:
         self._run = run
         self._session: TracerSession | None = None
         self._is_open = False
-        self.helper = SharedHelper(config.add_cleanup, settings.redact.pattern)
+        self.helper = helper
         self._maker = TracerMaker(settings, self.helper.start)
         #: Names and versions of the tracers that were tried.
         self.tools: list[str] = []
@@ -57,10 +59,6 @@ class Recording:
 
         :param trial: whether the tracers will be checked in this process.
         """
-        if any(kind.needs_helper for kind in self._settings.tracers):
-            # After user code it would start just as well, but under its eyes.
-            with contextlib.suppress(TracerError):
-                self.helper.start()
         self._maker.warm_up(trial=trial)
 
     def prepare(self) -> None:
@@ -68,7 +66,8 @@ class Recording:
         self._maker.prepare()
         with contextlib.suppress(TracerError):
             if self._settings.tracers and self.helper.started is not None:
-                self.helper.started.begin("finish-prepare")
+                profiles = any(kind.name == "cprofile" for kind in self._settings.tracers)
+                self.helper.started.begin("finish-prepare", profiles=profiles)
 
     def check(self) -> None:
         """Try each tracer once, so that what is missing is known before the first test.

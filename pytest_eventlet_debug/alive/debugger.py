@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
-import dataclasses
 import re
 import sys
 from types import FrameType
@@ -146,8 +145,7 @@ def narrow_tasks(alive: AliveTasks, word: str) -> AliveTasks:
             ahead += known[number].awaits
     tasks = tuple(task for task in alive.tasks if task.id in chosen)
     loops = {task.loop for task in tasks}
-    return dataclasses.replace(
-        alive,
+    return alive._replace(
         tasks=tasks,
         loops=tuple(loop for loop in alive.loops if loop.id in loops),
         done=0,
@@ -157,8 +155,7 @@ def narrow_tasks(alive: AliveTasks, word: str) -> AliveTasks:
 
 def narrow_greenthreads(alive: AliveGreenthreads, word: str) -> AliveGreenthreads:
     """Return the greenthreads and threads that have a word in what is shown of them."""
-    return dataclasses.replace(
-        alive,
+    return alive._replace(
         greenthreads=tuple(
             each
             for each in alive.greenthreads
@@ -195,7 +192,7 @@ def _tasks(alive: Alive, word: str) -> str:
         return render_tasks(alive.tasks, cancelled=alive.cancelled)
     narrowed = narrow_tasks(alive.tasks, word)
     cancelled = [
-        dataclasses.replace(each, tasks=tasks)
+        each._replace(tasks=tasks)
         for each in alive.cancelled
         if (tasks := narrow_tasks(each.tasks, word)).tasks
     ]

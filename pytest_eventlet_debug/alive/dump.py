@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Generator
 import contextlib
-import dataclasses
 import functools
 from pathlib import Path
 import sys
@@ -193,7 +192,7 @@ def sections(alive: Alive) -> list[tuple[str, str]]:
     found = []
     if alive.tasks.tasks or alive.cancelled:
         # The traceback keeps finished tasks, and they are no news.
-        tasks = dataclasses.replace(alive.tasks, done=0)
+        tasks = alive.tasks._replace(done=0)
         found.append(("Asyncio tasks", render_tasks(tasks, cancelled=alive.cancelled)))
     threads = [each for each in alive.greenthreads.threads if each.calls or not each.of_tpool]
     if alive.greenthreads.greenthreads or threads:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 from collections.abc import Iterable
-import dataclasses
 import functools
 import os
 import sys
@@ -109,8 +108,7 @@ class Thread(NamedTuple):
     of_tpool: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class AliveGreenthreads:
+class AliveGreenthreads(NamedTuple):
     """All greenthreads of all threads but the hubs' own, and the other threads."""
 
     greenthreads: tuple[Greenthread, ...] = ()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container
-import dataclasses
 import types
+from typing import NamedTuple
 
 from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
@@ -18,8 +18,7 @@ from pytest_eventlet_debug.alive.watch import Cancelled
 from pytest_eventlet_debug.system.collector import collector_paused
 
 
-@dataclasses.dataclass(frozen=True)
-class Alive:
+class Alive(NamedTuple):
     """Tasks, greenthreads and hubs, and tasks that were cancelled a moment before."""
 
     tasks: AliveTasks
@@ -58,7 +57,5 @@ def _gone(cancelled: tuple[Cancelled, ...], alive: AliveTasks) -> tuple[Cancelle
         # The same task may have been seen by its group and again by its loop.
         living |= {(task.id, task.name) for task in left}
         if left:
-            gone.append(
-                dataclasses.replace(each, tasks=dataclasses.replace(each.tasks, tasks=left))
-            )
+            gone.append(each._replace(tasks=each.tasks._replace(tasks=left)))
     return tuple(gone)

@@ -8,7 +8,6 @@ end once tasks await each other in a circle.
 from __future__ import annotations
 
 from collections.abc import Iterable
-import dataclasses
 import functools
 import gc
 import inspect
@@ -80,8 +79,7 @@ class Loop(NamedTuple):
     """Name of the thread that runs it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class AliveTasks:
+class AliveTasks(NamedTuple):
     """All tasks of all loops of all threads."""
 
     tasks: tuple[Task, ...] = ()

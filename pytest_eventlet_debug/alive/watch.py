@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
-import dataclasses
 import functools
 from importlib.machinery import ModuleSpec
 from importlib.machinery import PathFinder
@@ -17,6 +16,7 @@ import os
 import sys
 import types
 from typing import Any
+from typing import NamedTuple
 
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.tasks import SITE
@@ -34,8 +34,7 @@ MAX_SECONDS = 2.0
 """What all snapshots of one test may take; a test may expect many exceptions."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Cancelled:
+class Cancelled(NamedTuple):
     """The tasks that there were before an exception had them cancelled.
 
     :param reason: what happened, as in ``ValueError left run_until_complete()``.

@@ -15,11 +15,11 @@ https://docs.kernel.org/networking/packet_mmap.html.
 
 from __future__ import annotations
 
+import _socket
 from collections.abc import Callable
 import errno
 import mmap
 import os
-import socket
 import struct
 import time
 from typing import NamedTuple
@@ -99,8 +99,8 @@ class Capture:
     def __init__(self, loop: Loop) -> None:
         """Open nothing yet; packets will come through *loop*."""
         self._loop = loop
-        self._socket: socket.socket | None = None
-        self._claimed: socket.socket | None = None
+        self._socket: _socket.socket | None = None
+        self._claimed: _socket.socket | None = None
         self._running: dict[int, _Recording] = {}
         self._ending: list[_Recording] = []
         self._complete: list[_Recording] = []
@@ -120,7 +120,7 @@ class Capture:
         try:
             _hardware(interface)
             if self._socket is None and self._claimed is None:
-                self._claimed = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+                self._claimed = _socket.socket(_socket.AF_PACKET, _socket.SOCK_RAW, 0)
         except OSError as error:
             answer(errno=error.errno or errno.EIO, words=str(error))
         else:
@@ -335,7 +335,7 @@ class Capture:
             pcapng.LINKTYPE_RAW if hardware == _ARPHRD_NONE else pcapng.LINKTYPE_ETHERNET
         )
         # Protocol 0 keeps packets of other interfaces out until bind() has named one.
-        packets = self._claimed or socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        packets = self._claimed or _socket.socket(_socket.AF_PACKET, _socket.SOCK_RAW, 0)
         self._claimed = None
         try:
             packets.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
@@ -351,13 +351,13 @@ class Capture:
             # strace is started from here; without the ring's page tables that is faster.
             self._ring.madvise(mmap.MADV_DONTFORK)
             # So the kernel stamps packets as they are sent, not as it comes round to them.
-            packets.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            packets.setsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             if expression is not None:
                 # ctypes is slow to import, and few want a filter.
                 from pytest_eventlet_debug.helper.packet_filter import compile_filter
 
                 program = compile_filter(expression, self._linktype)
-                packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.option)
+                packets.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.option)
             packets.bind((interface, _ETH_P_ALL))
         except BaseException:
             packets.close()
@@ -419,7 +419,7 @@ def _hardware(interface: str) -> int:
             hardware = int(file.read())
     except (OSError, ValueError):
         # /sys may be that of another network namespace, or not there at all.
-        if interface not in [name for _, name in socket.if_nameindex()]:
+        if interface not in [name for _, name in _socket.if_nameindex()]:
             raise OSError(errno.ENODEV, f"there is no interface {interface}") from None
         return _ARPHRD_LOOPBACK if interface == "lo" else _ARPHRD_ETHER
     if hardware not in _LINKTYPES:

@@ -13,7 +13,9 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import time
+from typing import NoReturn
 
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.helper.capture import Capture
@@ -22,8 +24,9 @@ from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
-from pytest_eventlet_debug.helper.protocol import finisher_command
+from pytest_eventlet_debug.helper.protocol import FINISHER_NAME
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system.collector import collector_paused
 
 #: Seconds after which a waiting test process hears how much is left.
 PATIENCE_SECONDS = 5.0
@@ -71,12 +74,15 @@ class Finishing:
         self._pattern = pattern
         answer()
 
-    def prepare(self, answer: Answer) -> None:
-        """Start the finisher ahead of the first order, which it takes its time to be ready for."""
+    def prepare(self, answer: Answer, *, profiles: bool = False) -> None:
+        """Start the finisher ahead of the first order, which it takes its time to be ready for.
+
+        :param profiles: whether there will be profiles to complete.
+        """
         answer()
         if not self._pid:
             with contextlib.suppress(OSError):  # the first order tries again, and says so
-                self._start()
+                self._start(profiles=profiles)
 
     def order(
         self,
@@ -248,7 +254,7 @@ class Finishing:
             except OSError as error:
                 self._problems.append(f"{capture.directory}: {error}")
 
-    def _start(self) -> None:
+    def _start(self, *, profiles: bool = False) -> None:
         if self._memory < 0:
             memory = files.memory_file("captures")
             # Out of the way of the descriptors that the finisher gets.
@@ -256,22 +262,17 @@ class Finishing:
             os.close(memory)
         theirs, self._input = os.pipe()
         self._output, their_output = os.pipe()
-        command = finisher_command(self._libraries)
         try:
-            self._pid = os.posix_spawn(
-                command[0],
-                command,
-                dict(os.environ),
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, theirs, 0),
-                    (os.POSIX_SPAWN_DUP2, their_output, 1),
-                    (os.POSIX_SPAWN_DUP2, self._memory, _CAPTURES_FD),
-                ],
-            )
+            # A new interpreter takes twice as long to be ready. The helper has one thread.
+            self._pid = os.fork()
         except OSError:
             os.close(self._input)
             os.close(self._output)
             raise
+        else:
+            if not self._pid:
+                descriptors = theirs, their_output, self._memory
+                _become_finisher(descriptors, self._libraries, profiles=profiles)
         finally:
             os.close(theirs)
             os.close(their_output)
@@ -314,3 +315,41 @@ class Finishing:
         self._pid, self._busy = 0, False
         self._line = b""
         return status
+
+
+def _become_finisher(
+    descriptors: tuple[int, int, int], libraries: Sequence[str], *, profiles: bool
+) -> NoReturn:
+    """Be the finisher, in a fork of the helper that keeps nothing of the helper's.
+
+    :param descriptors: those that are to be its standard input and output, and
+        :data:`_CAPTURES_FD`.
+    :param libraries: the directories of what it imports beside the standard library.
+    :param profiles: whether there will be profiles to complete.
+    """
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # First all out of the way of each other.
+        moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in descriptors]
+        for source, target in zip(moved, (0, 1, _CAPTURES_FD), strict=True):
+            os.dup2(source, target)
+        files.close_all_but({0, 1, 2, _CAPTURES_FD})
+        with open("/proc/self/comm", "wb") as name:
+            name.write(FINISHER_NAME)
+        sys.path += libraries
+        # msgspec would import it for annotations that we have none of, and takes twice as long.
+        sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+        with collector_paused():
+            from pytest_eventlet_debug.recordings import finisher
+
+            if profiles:
+                finisher.expect_profiles()
+        finisher.main()
+        status = 0
+    except SystemExit:
+        pass  # it was terminated
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _socket
 from collections.abc import Callable
 import json
 import select
-import socket
 import time
 from typing import Protocol
 
@@ -69,7 +69,7 @@ class Loop:
 class Answer:
     """The answer that is due to one request; only the first one given is sent."""
 
-    def __init__(self, control: socket.socket, sequence: int) -> None:
+    def __init__(self, control: _socket.socket, sequence: int) -> None:
         self._control = control
         self._sequence = sequence
         self._given = False

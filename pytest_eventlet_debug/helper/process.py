@@ -13,13 +13,13 @@ is long, in a descriptor that is passed with it.
 
 from __future__ import annotations
 
+import _socket
 from collections.abc import Callable
 from collections.abc import Sequence
 import contextlib
 import json
 import os
 import signal
-import socket
 import struct
 import sys
 
@@ -46,13 +46,13 @@ _COMPLETION_SECONDS = 10.0
 #: The same where the run has been killed, too, and nobody waits for them.
 _ABANDONED_SECONDS = 3.0
 
-_RIGHTS_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
+_RIGHTS_BYTES = _socket.CMSG_SPACE(struct.calcsize("i"))
 
 
 class HelperProcess:
     """Serves one test process until that ends."""
 
-    def __init__(self, control: socket.socket, tracee: int, libraries: Sequence[str]) -> None:
+    def __init__(self, control: _socket.socket, tracee: int, libraries: Sequence[str]) -> None:
         """Serve the requests that come over *control* about the process *tracee*.
 
         :param libraries: the directories of what the finisher imports.
@@ -139,7 +139,7 @@ class HelperProcess:
         while True:
             try:
                 message, rights, _, _ = self._control.recvmsg(
-                    MESSAGE_BYTES, _RIGHTS_BYTES, socket.MSG_DONTWAIT
+                    MESSAGE_BYTES, _RIGHTS_BYTES, _socket.MSG_DONTWAIT
                 )
             except BlockingIOError:
                 return
@@ -237,17 +237,12 @@ def main(control: str, tracee: str, *libraries: str) -> None:
     os.chdir("/")
     os.umask(0o077)  # what strace and the finisher write is for their owner alone
     # Whatever else was inheritable is somebody's pipe: `pytest | cat` must end.
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != control_fd:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # the descriptor of the listing itself
+    files.close_all_but({0, 1, 2, control_fd})
     os.set_inheritable(control_fd, False)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         # Ctrl-C and its kin are for the tests; we end when they have.
         signal.signal(number, signal.SIG_IGN)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_fd)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, control_fd)
     try:
         HelperProcess(connection, int(tracee), libraries).serve()
     finally:

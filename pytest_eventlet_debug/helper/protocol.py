@@ -14,43 +14,28 @@ MESSAGE_BYTES = 1 << 16
 #: The sequence number of a request that nobody waits for.
 NO_ANSWER = 0
 
-_PROGRAM = """\
-import sys
+#: Stands in the command line of the helper and of its fork, the finisher, and in no other. What
+#: is imported stays, so there is nothing for the collector to find.
+HELPER_PROGRAM = """\
+import gc, sys
+gc.disable()
 sys.path.append(sys.argv[1])
-from pytest_eventlet_debug.{module} import main
+from pytest_eventlet_debug.helper.process import main
+gc.enable()
 main(*sys.argv[2:])
 """
 
-#: Stands in the helper's command line, and in that of no other process.
-HELPER_PROGRAM = _PROGRAM.format(module="helper.process")
-
-_FINISHER_PROGRAM = """\
-import sys
-sys.path += sys.argv[1:]
-from pytest_eventlet_debug.recordings.finisher import main
-main()
-"""
+#: What ps(1) calls the finisher.
+FINISHER_NAME = b"eventlet-finish"
 
 
 def helper_command(control: int, tracee: int, libraries: Sequence[str]) -> list[str]:
-    """Return the command line that starts a helper.
+    """Return the command line that starts a helper, without site-packages.
 
     :param control: an inheritable ``SOCK_SEQPACKET`` socket.
     :param tracee: the id of the process to serve.
     :param libraries: the directories of what the finisher imports.
     """
-    return _command(HELPER_PROGRAM, str(control), str(tracee), *libraries)
-
-
-def finisher_command(libraries: Sequence[str]) -> list[str]:
-    """Return the command line that starts a finisher, see :mod:`.recordings.finisher`.
-
-    :param libraries: the directories of what it imports.
-    """
-    return _command(_FINISHER_PROGRAM, *libraries)
-
-
-def _command(program: str, *arguments: str) -> list[str]:
-    """Run a program of this package without site-packages."""
     root = str(Path(pytest_eventlet_debug.__file__).resolve().parent.parent)
-    return [sys.executable, "-I", "-S", "-c", program, root, *arguments]
+    arguments = [root, str(control), str(tracee), *libraries]
+    return [sys.executable, "-I", "-S", "-c", HELPER_PROGRAM, *arguments]

@@ -7,12 +7,12 @@ suite, and a conftest that patches before anything else, both need to be first.
 from __future__ import annotations
 
 from collections.abc import Iterable
-import dataclasses
 import importlib
 import importlib.util
 import os
 from pathlib import Path
 import sys
+from typing import NamedTuple
 
 from pytest_eventlet_debug.system import unpatched
 
@@ -30,8 +30,7 @@ class HubNameError(ValueError):
     """A name that is not a hub, or a hub that does not work here. One line, with a remedy."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Hub:
+class Hub(NamedTuple):
     """A hub to run tests under.
 
     :param name: eventlet's own name of it, also a valid value of ``EVENTLET_HUB``.

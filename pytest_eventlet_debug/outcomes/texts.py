@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 #: Characters of a failure or of a section that are kept; what is longer loses its middle.
 MAX_CHARACTERS = 100_000
 
 
-@dataclasses.dataclass
 class Texts:
     """The texts of one attempt's reports, bounded in size.
 
-    :param failures: as pytest shows them, of all phases that failed.
-    :param sections: what the test printed and what plugins added, by title.
+    ``failures`` are as pytest shows them, of all phases that failed; ``sections`` what the test
+    printed and what plugins added, by title.
     """
 
-    failures: list[str] = dataclasses.field(default_factory=list)
-    sections: dict[str, str] = dataclasses.field(default_factory=dict)
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.sections: dict[str, str] = {}
 
     def take(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         """Take in a report that does not say "passed"."""

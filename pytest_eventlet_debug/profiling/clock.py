@@ -7,9 +7,9 @@ what they raise: Ctrl-C and timeouts would be lost.
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 import time
 from typing import Literal
+from typing import NamedTuple
 
 ClockName = Literal["run", "wall", "cpu"]
 
@@ -20,8 +20,7 @@ _perf_counter = time.perf_counter
 _thread_time = time.thread_time
 
 
-@dataclasses.dataclass(frozen=True)
-class Clock:
+class Clock(NamedTuple):
     """What to measure, and whether that stands still while a greenlet is switched out.
 
     :param now: a C callable that returns seconds.

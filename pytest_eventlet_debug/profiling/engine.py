@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 import sys
 from typing import Literal
+from typing import NamedTuple
 from typing import Protocol
 
 from pytest_eventlet_debug.profile_stats import Part
@@ -24,8 +24,7 @@ class ProfilingError(Exception):
     """A profile cannot begin. The message says in one line why."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Profile:
+class Profile(NamedTuple):
     """What an engine has seen in all the stretches between its starts and stops.
 
     :param parts: the counts of stacks, not added up; times in seconds of the clock.

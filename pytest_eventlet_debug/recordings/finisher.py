@@ -7,8 +7,8 @@ profile becomes callgrind.
 This takes time in which the next test can run, so the helper has it done by a process of
 its own, the *finisher*, at low priority: :func:`main`.
 
-It runs in a fresh interpreter without site-packages, as the helper does, but with the
-directory that msgspec is in.
+It is a fork of the helper, without site-packages as that, but with the directory that msgspec
+is in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import dataclasses
 import heapq
 import io
 import itertools
@@ -29,6 +28,7 @@ import signal
 import sys
 from typing import BinaryIO
 
+import msgspec
 from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
@@ -356,15 +356,14 @@ _NO_SECTION = Section(None, None)
 _NO_INTERFACE = Interface(None, LINKTYPE_ETHERNET)
 
 
-@dataclasses.dataclass
-class _Kept:
+class _Kept(msgspec.Struct):
     """What a capture turned out to hold."""
 
     section: Section = _NO_SECTION
     interface: Interface = _NO_INTERFACE
     statistics: Statistics | None = None
     foreign: int = 0
-    problems: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = []
 
 
 def _finish_capture(
@@ -504,6 +503,12 @@ def _is_own(segment: Segment | None, own: Collection[int]) -> bool:
     return segment is None or segment.source.port in own or segment.target.port in own
 
 
+def expect_profiles() -> None:
+    """Import what completing a profile takes, before the first one waits for that."""
+    with contextlib.suppress(ImportError):  # it will be said of each
+        profiles.converter()
+
+
 def main() -> None:
     """Finish the directories that standard input names, a JSON line each, until it ends.
 
@@ -513,18 +518,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     with contextlib.suppress(OSError):
         os.nice(_NICE)
-    for line in sys.stdin.buffer:
-        order = json.loads(line)
-        directory = Path(order.pop("directory"))
-        captures = {
-            Path(place): os.pread(fd, size, offset)
-            for place, fd, offset, size in order.pop("captures")
-        }
-        try:
-            finish(directory, **order, captures=captures)
-        except Exception as error:
-            answer: str | None = f"{directory}: {type(error).__name__}: {error}"
-        else:
-            answer = None
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+    with open(0, "rb") as orders:
+        for line in orders:
+            order = json.loads(line)
+            directory = Path(order.pop("directory"))
+            captures = {
+                Path(place): os.pread(fd, size, offset)
+                for place, fd, offset, size in order.pop("captures")
+            }
+            try:
+                finish(directory, **order, captures=captures)
+            except Exception as error:
+                answer: str | None = f"{directory}: {type(error).__name__}: {error}"
+            else:
+                answer = None
+            os.write(1, json.dumps(answer).encode("ascii") + b"\n")

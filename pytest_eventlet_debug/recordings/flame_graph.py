@@ -7,10 +7,11 @@ and SnakeViz do. https://docs.python.org/3/library/profile.html
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pytest_eventlet_debug import profile_file
 
@@ -68,8 +69,7 @@ def build(stats: dict[Function, tuple[Any, ...]]) -> list[dict[str, Any]]:
     return sorted((each for each in graphs if each["value"]), key=lambda each: -each["value"])
 
 
-@dataclasses.dataclass
-class _Graph:
+class _Graph(msgspec.Struct):
     """Who calls whom, and how many frames may still be drawn.
 
     :param seconds: the cumulative time of each function.
@@ -80,7 +80,7 @@ class _Graph:
     seconds: dict[Function, float]
     calls: dict[Function, list[tuple[Function, float]]]
     left: int = MAX_FRAMES
-    path: set[Function] = dataclasses.field(default_factory=set)
+    path: set[Function] = set()
 
     def together(self, name: str, roots: list[tuple[Function, float]]) -> dict[str, Any]:
         """Return one frame with several roots above it."""

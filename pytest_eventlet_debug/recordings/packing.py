@@ -5,14 +5,15 @@ A trace becomes a twelfth as long, and a capture with much in it about as little
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 from pathlib import Path
-import shutil
-import zlib
+from typing import TYPE_CHECKING
 
 from pytest_eventlet_debug.system import files
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.recordings.packed_file import PackedFile
 
 #: Half as long as the best takes, for a file that is a tenth larger.
 _LEVEL = 4
@@ -54,6 +55,9 @@ def pack(path: Path, least: int) -> None:
         source = open(files.open_to_read(path), "rb")  # noqa: SIM115, closed below
     except OSError:
         return  # there is none
+    import gzip  # slow to import, and most recordings are short
+    import shutil
+
     target = packed(path)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -70,7 +74,7 @@ def pack(path: Path, least: int) -> None:
     path.unlink()
 
 
-def open_to_read(path: Path) -> io.BufferedReader | gzip.GzipFile:
+def open_to_read(path: Path) -> io.BufferedReader | PackedFile:
     """Open a recording, packed or not.
 
     :raises OSError: it cannot be opened; reading one that was packed raises it as well, if that
@@ -81,28 +85,6 @@ def open_to_read(path: Path) -> io.BufferedReader | gzip.GzipFile:
     except FileNotFoundError:
         if not packed(path).exists():
             raise
-        return _Packed(packed(path))
+        from pytest_eventlet_debug.recordings.packed_file import PackedFile
 
-
-class _Packed(gzip.GzipFile):
-    """A recording that was packed; whatever is wrong with it is an OSError."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(files.open_to_read(path), "rb")  # noqa: SIM115, closed below
-        super().__init__(fileobj=self._file)
-
-    def read(self, size: int | None = -1) -> bytes:
-        try:
-            return super().read(size)
-        except (EOFError, zlib.error) as error:
-            raise OSError(str(error)) from error
-
-    def read1(self, size: int = -1) -> bytes:
-        try:
-            return super().read1(size)
-        except (EOFError, zlib.error) as error:
-            raise OSError(str(error)) from error
-
-    def close(self) -> None:
-        super().close()
-        self._file.close()
+        return PackedFile(packed(path))

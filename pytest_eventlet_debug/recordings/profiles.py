@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
-import dataclasses
 import functools
 import io
 from pathlib import Path
@@ -27,13 +26,15 @@ from pytest_eventlet_debug.system import files
 _SCALE = 1e9
 
 
-@dataclasses.dataclass(slots=True, eq=False)
 class _Code:
     """A function, as pyprof2calltree wants it, who tells functions apart by identity."""
 
-    co_filename: str
-    co_firstlineno: int
-    co_name: str
+    __slots__ = ("co_filename", "co_firstlineno", "co_name")
+
+    def __init__(self, filename: str, line: int, name: str) -> None:
+        self.co_filename = filename
+        self.co_firstlineno = line
+        self.co_name = name
 
 
 class _Called(NamedTuple):

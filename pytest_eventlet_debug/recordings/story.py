@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 import re
+
+import msgspec
 
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -57,8 +58,7 @@ _FILES = names(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Chapter:
+class Chapter(msgspec.Struct, frozen=True):
     """Some rows of a timeline in a row, told once.
 
     :param rows: one turn; where ``count`` is 1 there is one row in it.
@@ -71,8 +71,7 @@ class Chapter:
     until_ns: int = 0
 
 
-@dataclasses.dataclass
-class LeftOut:
+class LeftOut(msgspec.Struct):
     """How many calls are not told, by whose they are."""
 
     runner: int = 0

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import heapq
 from pathlib import Path
 from typing import Literal
@@ -85,8 +84,7 @@ class Row(NamedTuple):
     """The line of Python that made a call, see :class:`~.strace_log.Syscall`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Timeline:
+class Timeline(NamedTuple):
     """All rows of one test in the order of their times.
 
     :param nodeid: the test, or ``""`` where there is no ``test.json``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -22,9 +23,9 @@ from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.results import RESULTS_FILE
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.reruns.verdicts import Verdict
-from pytest_eventlet_debug.upgrade import saved_run
-from pytest_eventlet_debug.upgrade.saved_run import SavedRun
-from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
+
+if TYPE_CHECKING:
+    from pytest_eventlet_debug.upgrade.saved_run import SavedRun
 
 
 class RunDataError(Exception):
@@ -72,9 +73,11 @@ def read_any(path: Path) -> Run:
     """
     if not path.is_file():
         return read_run(path)
+    from pytest_eventlet_debug.upgrade import saved_run  # slow to import
+
     try:
         return _of_saved(path, saved_run.read(path))
-    except SavedRunError as error:
+    except saved_run.SavedRunError as error:
         raise RunDataError(str(error)) from None
 
 

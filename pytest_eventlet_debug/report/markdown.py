@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 import re
 
+from pytest_eventlet_debug.outcomes.comparison import compare_outcomes
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
-from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
 from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.report.data import read_run
 from pytest_eventlet_debug.report.results import Result

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import hashlib
-from importlib import resources
+import html
 import os
 from pathlib import Path
 import shutil
+import string
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import msgspec
 
 from pytest_eventlet_debug import __version__
@@ -81,10 +81,17 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         for old in data.glob("test-*.js"):
             old.unlink()
     title = _title(run.facts.rootdir for run in runs)
-    _lay_out(title, page, data)
+    if (title, folder) in _prepared:
+        _prepared.remove((title, folder))
+    else:
+        _lay_out(title, page, data)
     matrix = {"title": title, **_Writer(runs, folder).write()}
     _write(data / "run.js", report_part.script(matrix).encode("ascii"))
     return page
+
+
+#: Titles and folders of reports that this process is about to write the data of.
+_prepared: set[tuple[str, Path]] = set()
 
 
 def prepare(rootdir: str, folder: Path) -> None:
@@ -95,7 +102,9 @@ def prepare(rootdir: str, folder: Path) -> None:
     """
     page, data = folder / PAGE_FILE, folder / DATA_FOLDER
     _check_ours(page, data)
-    _lay_out(_title([rootdir]), page, data)
+    title = _title([rootdir])
+    _lay_out(title, page, data)
+    _prepared.add((title, folder))
 
 
 def _title(rootdirs: Iterable[str]) -> str:
@@ -130,8 +139,12 @@ def _check_ours(page: Path, data: Path) -> bool:
     return page.exists()
 
 
+def _own() -> Path:
+    return Path(__file__).parent
+
+
 def _static() -> Path:
-    return Path(str(resources.files(__package__))) / "static"
+    return _own() / "static"
 
 
 def _copy(asset: bytes, path: Path) -> None:
@@ -155,12 +168,13 @@ def _write(path: Path, data: bytes) -> None:
 
 @functools.cache
 def _shell(title: str) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     vendored = msgspec.json.decode((_static() / "vendor" / "vendored.json").read_bytes())
-    return environment.get_template("index.html.j2").render(
-        title=title, generator=GENERATOR, data=DATA_FOLDER, styles=vendored["styles"]
+    template = string.Template((_own() / "templates" / PAGE_FILE).read_text("utf-8"))
+    return template.substitute(
+        title=html.escape(title),
+        generator=GENERATOR,
+        data=DATA_FOLDER,
+        styles="".join(f" '{digest}'" for digest in vendored["styles"]),
     )
 
 

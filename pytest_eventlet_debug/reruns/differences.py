@@ -13,10 +13,10 @@ from pytest_eventlet_debug.children.controller import Controller
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.selection import chosen_hubs
 from pytest_eventlet_debug.hubs.ids import without_hub
+from pytest_eventlet_debug.outcomes.comparison import Comparison
+from pytest_eventlet_debug.outcomes.comparison import compare_outcomes
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
-from pytest_eventlet_debug.outcomes.outcomes import Comparison
-from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
 from pytest_eventlet_debug.reruns.judgement import Ending
 from pytest_eventlet_debug.reruns.judgement import Judgement
 from pytest_eventlet_debug.reruns.judgement import judge

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 from typing import Literal
+from typing import NamedTuple
 
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
@@ -13,8 +13,7 @@ from pytest_eventlet_debug.outcomes.outcomes import Outcome
 Kind = Literal["same", "differs", "flaky", "fails differently"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How one attempt of a test ended.
 
     :param error: the type of the exception, such as ``KeyError``; ``""`` where there is none.
@@ -29,8 +28,7 @@ class Ending:
         return self.outcome in BAD
 
 
-@dataclasses.dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What all the attempts of a test say of it.
 
     :param kind: ``flaky`` where attempts on one hub do not end alike; ``fails differently``

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import itertools
 
+from pytest_eventlet_debug.outcomes.comparison import ModuleDifference
 from pytest_eventlet_debug.outcomes.gathering import Gathering
-from pytest_eventlet_debug.outcomes.outcomes import ModuleDifference
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.recordings.findings.text import shortened

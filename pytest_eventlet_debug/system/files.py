@@ -7,6 +7,7 @@ functions taken before a test can have patched them.
 
 from __future__ import annotations
 
+from collections.abc import Container
 import errno
 import os
 import posix
@@ -137,6 +138,16 @@ def memory_file(name: str) -> int:
         return posix.memfd_create(name, posix.MFD_CLOEXEC)
     # A Python that was built for a glibc before 2.27.
     return posix.open(_temporary, posix.O_TMPFILE | posix.O_RDWR | posix.O_CLOEXEC, FILE_MODE)
+
+
+def close_all_but(kept: Container[int]) -> None:
+    """Close all descriptors but those *kept*: somebody may wait for the end of one."""
+    for name in posix.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                posix.close(int(name))
+            except OSError:
+                pass  # the descriptor of the listing itself
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:

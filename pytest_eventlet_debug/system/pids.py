@@ -24,6 +24,7 @@ import signal
 import struct
 from typing import NoReturn
 
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import network as isolation
 from pytest_eventlet_debug.system import unpatched
 
@@ -151,7 +152,7 @@ def _serve(runner: int, writing: int, awaited: bytes) -> NoReturn:
     try:
         _ignore_keyboard()
         isolation.drop()
-        _close_all_but(writing)
+        files.close_all_but({writing})
         pid = 0
         while pid != runner:
             pid, status = posix.waitpid(-1, 0)
@@ -201,11 +202,3 @@ def _command(pid: int) -> bytes:
         return unpatched.read_file(f"/proc/{pid}/cmdline")
     except OSError:
         return b""
-
-
-def _close_all_but(kept: int) -> None:
-    """Hold no descriptor that somebody waits for the end of."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) != kept:
-            with contextlib.suppress(OSError):  # that of the listing itself
-                posix.close(int(name))

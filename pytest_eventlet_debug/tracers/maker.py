@@ -36,7 +36,7 @@ class TracerMaker:
         self._settings = settings
         self._start_helper = start_helper
         self._checked: dict[str, TracerError | None] = {}
-        self._warm: list[Tracer] = []
+        self._made: list[Tracer] = []
 
     def prepare(self) -> None:
         """Prepare this process for the tracers asked for, before the user's code runs."""
@@ -50,9 +50,9 @@ class TracerMaker:
         """
         # What fails now fails again when somebody waits for it, and is reported then.
         with contextlib.suppress(TracerError):
-            self._warm = self.make_all()
+            self.make_all()
         # strace has its answer sooner before a capture's ring is allocated.
-        for tracer in reversed(self._warm):
+        for tracer in reversed(self._made):
             with contextlib.suppress(TracerError):
                 tracer.warm_up(trial=trial)
 
@@ -64,11 +64,12 @@ class TracerMaker:
         return _load(kind).make(self._settings, self._start_helper)
 
     def make_all(self) -> list[Tracer]:
-        """Return a new tracer of each kind asked for, in the order in which they start.
+        """Return a tracer of each kind asked for, in the order in which they start; made once.
 
         :raises TracerError: one of them cannot be made.
         """
-        return [self.make(kind) for kind in self._settings.tracers]
+        self._made = self._made or [self.make(kind) for kind in self._settings.tracers]
+        return self._made
 
     def make_checked(self, kind: TracerKind) -> Tracer:
         """Return a new tracer, tried before its first use unless an option asked for it.
@@ -86,8 +87,7 @@ class TracerMaker:
         :raises TracerError: one of them does not work here.
         """
         versions = []
-        self._warm = self._warm or self.make_all()
-        for kind, tracer in zip(self._settings.tracers, self._warm, strict=True):
+        for kind, tracer in zip(self._settings.tracers, self.make_all(), strict=True):
             tracer.check()
             versions.append(f"{kind.name} {tracer.version}")
         return versions
@@ -97,8 +97,7 @@ class TracerMaker:
 
         :raises TracerError: one of them does not work here.
         """
-        warm, self._warm = self._warm, []
-        for tracer in warm:
+        for tracer in self._made:
             tracer.confirm()
 
     def _check_once(self, kind: TracerKind) -> None:

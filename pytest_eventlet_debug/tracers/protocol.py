@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Literal
+from typing import NamedTuple
 from typing import Protocol
 
 Phase = Literal["setup", "call", "teardown"]
@@ -34,8 +34,7 @@ class TracerUnavailable(TracerError):
     """A tracer cannot work on this machine at all; found out before the first test."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Recording:
+class Recording(NamedTuple):
     """One stretch of a test that is being recorded.
 
     :param nodeid: the test's node id, written into the artifacts.

@@ -6,12 +6,12 @@ from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import errno
 import os
 from pathlib import Path
 import warnings
 
+import msgspec
 import pytest
 
 from pytest_eventlet_debug import tracer_registry as registry
@@ -66,8 +66,7 @@ def _together(problems: Sequence[str]) -> list[str]:
     return [*others, f"not completed: {full[0]}{more}"]
 
 
-@dataclasses.dataclass
-class _Running:
+class _Running(msgspec.Struct):
     """A tracer during one test, or during one block of it.
 
     :param block: the block's directory; ``None`` where the whole test is recorded.
@@ -304,15 +303,26 @@ class TracerSession:
             self._resume(running)
         self._in_debugger.clear()
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
-        """End what Ctrl-C or ``pytest.exit`` in a test left open."""
+    # What other plugins do at the end of the run takes several times as long under strace.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        finally:
+            self._end_all()
+
+    def _end_all(self) -> None:
+        """End what Ctrl-C or ``pytest.exit`` in a test left open, and release the tracers."""
         for running in reversed(self._running):
             self._stop(running)
         if self._test is not None and self._phase is not None:
             self._test.outcomes.setdefault(self._phase, "interrupted")
         self._finish()
         self._close()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        self._end_all()  # of a session that was made for a block, within the loop
         with Shield():  # with -W error a warning is an exception
             for problem in _together(self._completion.wait()):
                 # It is no line of code that this is about.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 
 from pytest_eventlet_debug.tracers.helper_client import Helper
+from pytest_eventlet_debug.tracers.protocol import TracerError
 
 
 class SharedHelper:
@@ -22,6 +24,11 @@ class SharedHelper:
         #: The helper, or ``None`` as long as nothing needed one.
         self.started: Helper | None = None
 
+    def warm_up(self) -> None:
+        """Have it get ready while this process goes on. What fails now fails again, and says so."""
+        with contextlib.suppress(TracerError):
+            self.start()
+
     def start(self) -> Helper:
         """Return the helper, started now if it is the first need.
 
@@ -31,5 +38,5 @@ class SharedHelper:
             self.started = Helper.start()
             self._add_cleanup(self.started.close)
             if self._redact is not None:
-                self.started.request("redact", pattern=self._redact)
+                self.started.post("redact", pattern=self._redact)
         return self.started

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_eventlet_debug.outcomes.outcomes import Comparison
-from pytest_eventlet_debug.outcomes.outcomes import Difference
-from pytest_eventlet_debug.outcomes.outcomes import ModuleDifference
+from pytest_eventlet_debug.outcomes.comparison import Comparison
+from pytest_eventlet_debug.outcomes.comparison import Difference
+from pytest_eventlet_debug.outcomes.comparison import ModuleDifference
+from pytest_eventlet_debug.outcomes.comparison import compare_outcomes
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
-from pytest_eventlet_debug.outcomes.outcomes import compare_outcomes
 
 ALL: list[Outcome] = [
     "passed",

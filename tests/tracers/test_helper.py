@@ -16,6 +16,7 @@ from programs import wait_until_gone
 import psutil
 import pytest
 
+from pytest_eventlet_debug.helper.protocol import FINISHER_NAME
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import TracerError
 
@@ -99,7 +100,14 @@ def test_a_finisher_can_be_there_before_the_first_order(helper: Helper) -> None:
     (finisher,) = psutil.Process(helper.pid).children()
     helper.request("finish-prepare")
     assert psutil.Process(helper.pid).children() == [finisher]
-    assert "recordings.finisher" in " ".join(finisher.cmdline())
+    while finisher.name() != FINISHER_NAME.decode():
+        time.sleep(0.001)
+    folder = Path(f"/proc/{finisher.pid}/fd")
+    held = {os.readlink(folder / name).partition(":")[0] for name in ("0", "1", "2", "3")}
+    assert held == {"pipe", "/dev/null", "/memfd"}
+    assert not [
+        each for each in folder.iterdir() if os.readlink(each).startswith(("socket", "anon"))
+    ]
     helper.close()
     wait_until_gone(finisher.pid)
 

@@ -507,7 +507,21 @@ def test_tracers_pause_while_the_debugger_is_open(pytester: pytest.Pytester) -> 
 
 
 @needs_strace
-def test_the_look_for_leaks_is_not_in_the_trace(pytester: pytest.Pytester) -> None:
+def test_the_look_for_leaks_and_the_end_of_the_run_are_not_traced(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        from pathlib import Path
+        import pytest
+
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_sessionfinish():
+            status = Path("/proc/self/status").read_text()
+            print("traced by", status.partition("TracerPid:")[2].split()[0])
+            return (yield)
+        """
+    )
     pytester.makepyfile(
         """
         import os
@@ -516,8 +530,9 @@ def test_the_look_for_leaks_is_not_in_the_trace(pytester: pytest.Pytester) -> No
             os.open("/", os.O_RDONLY)
         """
     )
-    result = pytester.runpytest("--strace", "--eventlet-leaks=fail")
+    result = pytester.runpytest("-s", "--strace", "--eventlet-leaks=fail")
     result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines("*traced by 0")
     facts = recorded()["test_leak"]
     assert facts["outcomes"]["teardown"] == "failed"
     text = (facts["directory"] / "strace.txt").read_text()

@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-import dataclasses
 import re
 from typing import ClassVar
 from typing import Literal
 from typing import NamedTuple
+
+import msgspec
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
@@ -185,8 +186,7 @@ class _Caught(NamedTuple):
         return ", ".join([*parts, "nobody acts on it"])
 
 
-@dataclasses.dataclass
-class Storm:
+class Storm(msgspec.Struct):
     """Calls that one thread repeated without getting anywhere; equal runs are one."""
 
     kind: Kind
