@@ -171,7 +171,7 @@ eventletReport.test = (() => {
     const place = evidence.file && (evidence.line ? `${evidence.file}:${evidence.line}` : evidence.file);
     const code = element("code", {}, evidence.text);
     if (!place) return code;
-    const tab = /strace\.txt$/.test(evidence.file) ? "calls" : /\.pcapng$/.test(evidence.file) ? "packets"
+    const tab = /strace\.txt(\.gz)?$/.test(evidence.file) ? "calls" : /\.pcapng(\.gz)?$/.test(evidence.file) ? "packets"
       : /(tasks|greenthreads|hub)\.txt$/.test(evidence.file) ? "tasks" : "files";
     const line = evidence.line ? `&line=${evidence.line}` : "";
     return element("a", { href: `${matrix.address(row.id)}?tab=${tab}&hub=${i}${line}` },
