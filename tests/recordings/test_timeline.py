@@ -264,6 +264,7 @@ def test_a_reader_may_stop_early(directory: Path) -> None:
     assert (done.stdout, done.stderr) == ("a::b\n", "")
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_reading_a_recording_needs_neither_pytest_nor_eventlet() -> None:
     code = (
         "import sys, pytest_eventlet_debug.cli, pytest_eventlet_debug.recordings.finisher\n"
