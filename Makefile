@@ -45,7 +45,8 @@ faults: $(VENV)/.ready tools
 
 coverage: $(VENV)/.ready tools
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest --timeout=300 -n 2 $(ARGS)
+	PYTEST_EVENTLET_DEBUG_PRELUDE=$(CURDIR)/tests/measured.py \
+		$(VENV)/bin/coverage run -m pytest --timeout=300 -n 2 $(ARGS)
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --skip-covered
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 import functools
 import importlib
-from importlib.metadata import version
 import os
 from pathlib import Path
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_eventlet_debug import roles
+from pytest_eventlet_debug import versions
 from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system.collector import collector_paused
@@ -467,7 +467,7 @@ class Activation:
         if self._assignment is not None:
             return None
         names = ", ".join(self._hub_names) or "eventlet's default"
-        parts = [f"eventlet {version('eventlet')}, hubs: {names}", *self._tools]
+        parts = [f"eventlet {versions.in_use('eventlet')}, hubs: {names}", *self._tools]
         if settings.isolate:
             parts.append("isolated network and pids" if self._own_pids else "isolated network")
         if settings.timeout is not None:

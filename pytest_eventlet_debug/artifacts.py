@@ -105,7 +105,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     :param run: names the run.
     :param command: pytest's command line.
     :param started_ns: nanoseconds since the epoch, as ``ended_ns``.
-    :param versions: of distributions, by name.
+    :param versions: of packages, by name.
     :param tools: the tracers, each with its version.
     :param exit_status: pytest's; unset until the run has ended, as ``ended_ns`` and ``tests``.
     """

@@ -40,7 +40,7 @@ class Options(Values):
         "NAMES",
         "Run the tests under these eventlet hubs: a comma-separated list of epolls (epoll), poll, "
         "selects (select), kqueue, asyncio, package.module:Class, or all. May be repeated. "
-        "`-o eventlet_hub=` ignores the ini file's for one run. "
+        "`-o eventlet_hub=` ignores the ini file's hubs for one run. "
         "Default: the EVENTLET_HUB environment variable.",
         str,
         default=None,
@@ -89,8 +89,8 @@ class Options(Values):
     culprit: Option[str | None] = Value(
         "--eventlet-culprit",
         "NODEID",
-        "If this test fails, find the earlier tests that make it fail, by running it after parts "
-        "of them in fresh processes.",
+        "If this test fails, find the earlier tests that make it fail, by running it after "
+        "subsets of them in fresh processes.",
         str,
         default=None,
         activates=True,
@@ -122,8 +122,9 @@ class Options(Values):
     redact: Option[Redaction] = Value(
         "--eventlet-redact",
         "REGEX",
-        "Replace what matches this regular expression by [redacted] in traces, dumps, timelines, "
-        "findings and reports. Packets and profiles keep it. Default: nothing.",
+        "Replace what matches this regular expression with [redacted] in traces, dumps, "
+        "timelines, findings and reports. Packets and profiles are left as they are. "
+        "Default: nothing.",
         parse_redaction,
         default=Redaction(None),
     )
@@ -155,8 +156,8 @@ class Options(Values):
     blocked: Option[float | None] = Value(
         "--eventlet-blocked",
         "SECONDS",
-        "Warn of each greenthread that holds the hub for longer while others have something to "
-        "do, with the line that it is at. Without =SECONDS: 0.1. Default: off.",
+        "Warn about each greenthread that holds the hub for longer than this while others have "
+        "something to do, with the line it is at. Without =SECONDS: 0.1. Default: off.",
         option_types.threshold,
         default=None,
         activates=True,
@@ -165,15 +166,15 @@ class Options(Values):
     #: Whether a test fails for it.
     blocked_fail: Option[bool] = Switch(
         "--eventlet-blocked-fail",
-        "Fail the tests that --eventlet-blocked would warn of, in their teardown.",
+        "Fail a test, in its teardown, where --eventlet-blocked would only warn.",
         activates=True,
     )
     #: The file for a summary of the run in Markdown, or ``None``.
     summary_file: Option[Path | None] = PathOption(
         "--eventlet-summary",
         "FILE",
-        "Write a summary of the run to this file, in Markdown, for the page that GitHub "
-        "($GITHUB_STEP_SUMMARY) or GitLab shows of a job.",
+        "Write a summary of the run to this file, in Markdown, for a job's page on GitHub "
+        "($GITHUB_STEP_SUMMARY) or GitLab.",
         activates=True,
     )
     #: The file to save the run to, or ``None``.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from importlib.metadata import version
 import platform
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug import versions
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
@@ -45,7 +45,7 @@ def describe_run(
         platform=unpatched.platform_name(),
         versions={
             "pytest-eventlet-debug": __version__,
-            **{name: version(name) for name in ("pytest", "eventlet", "greenlet")},
+            **{name: versions.in_use(name) for name in ("pytest", "eventlet", "greenlet")},
         },
         tools=list(tools),
     )

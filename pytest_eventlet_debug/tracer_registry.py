@@ -55,8 +55,8 @@ STRACE_ARGS: Option[tuple[str, ...]] = Value(
 STRACE_LIMIT: Option[int | None] = Value(
     "--strace-limit",
     "SIZE",
-    "Keep only the beginning and the end of a test's trace that is longer, such as 1GB; 0: keep "
-    "all. Default: 256MB.",
+    "If a test's trace is longer than this, such as 1GB, keep only its beginning and its end; "
+    "0: keep everything. Default: 256MB.",
     option_types.size,
     default=256_000_000,
 )
@@ -70,8 +70,8 @@ STRACE_LINES: Option[Literal["on", "off"]] = Choice(
 
 CPROFILE_CLOCK: Option[ClockName] = Choice(
     "--cprofile-clock",
-    "What the profile measures: run: time a greenlet was running; wall: its waiting as well; "
-    "cpu: CPU time. Default: run.",
+    "What the profile measures: the time a greenlet was running (run), that and the time it "
+    "waited (wall), or CPU time (cpu). Default: run.",
     ("run", "wall", "cpu"),
     default="run",
 )
@@ -100,8 +100,8 @@ PCAP_FILTER: Option[str | None] = Value(
 PCAP_LIMIT: Option[int | None] = Value(
     "--pcap-limit",
     "SIZE",
-    "Keep only the beginning and the end of a test's capture that is longer, such as 1GB; 0: "
-    "keep all. Default: 256MB.",
+    "If a test's capture is longer than this, such as 1GB, keep only its beginning and its end; "
+    "0: keep everything. Default: 256MB.",
     option_types.size,
     default=256_000_000,
 )

@@ -14,6 +14,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep coverage.py out of the processes that a test starts.
+
+    It imports greenlet, runs Python while a function is traced, and writes into its directory.
+    """
+    for name in ("COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG", "PYTEST_EVENTLET_DEBUG_PRELUDE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 # What differs between hubs would run four times again, in each of these many runs.
 SEEN_ONCE = "-o eventlet_reruns=0"
 

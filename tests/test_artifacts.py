@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+from importlib import metadata
 import json
 import os
 from pathlib import Path
 import re
 import resource
 import select
+import shutil
 import subprocess
 import sys
 from unittest import mock
@@ -283,9 +285,17 @@ def test_a_full_disk_is_a_usage_error(pytester: pytest.Pytester) -> None:
     assert "(File too large); choose another directory with --eventlet-artifacts" in result.stderr
 
 
-def test_run_json_says_what_was_run_and_how_it_ended(pytester: pytest.Pytester) -> None:
+def test_run_json_says_what_was_run_and_how_it_ended(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = pytester.makepyfile("def test_fails(): assert False\ndef test_passes(): pass")
-    pytester.runpytest("--cprofile", "--eventlet-hub=poll,selects")
+    # Another eventlet in front of the one that is installed.
+    installed = str(metadata.distribution("eventlet").locate_file("eventlet"))
+    front = shutil.copytree(installed, pytester.path / "front" / "eventlet")
+    (front / "_version.py").write_text("__version__ = '7.7.7'\n")
+    monkeypatch.setenv("PYTHONPATH", str(front.parent))
+    result = pytester.runpytest("--cprofile", "--eventlet-hub=poll,selects")
+    result.stdout.fnmatch_lines(["eventlet 7.7.7, hubs: poll, selects*"])
     facts = json.loads(Path("eventlet-debug/run.json").read_text())
     assert facts["format"] == "pytest-eventlet-debug"
     assert facts["command"][1:3] == ["--cprofile", "--eventlet-hub=poll,selects"]
@@ -294,6 +304,7 @@ def test_run_json_says_what_was_run_and_how_it_ended(pytester: pytest.Pytester) 
     assert facts["rootdir"] == str(pytester.path)
     assert facts["started_ns"] < facts["ended_ns"]
     assert {"pytest", "eventlet", "greenlet"} < set(facts["versions"])
+    assert facts["versions"]["eventlet"] == "7.7.7"
     assert sorted((test["nodeid"], test["outcomes"]["call"]) for test in facts["tests"]) == [
         (f"{path.name}::test_{name}[{hub}]", outcome)
         for name, outcome in (("fails", "failed"), ("passes", "passed"))

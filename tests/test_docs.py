@@ -77,6 +77,17 @@ def test_the_documentation_names_only_targets_of_make_that_there_are() -> None:
     assert named <= targets
 
 
+def test_each_link_to_our_own_site_leads_to_a_page_that_there_is() -> None:
+    site = "https://pytest-eventlet-debug.readthedocs.io/en/latest/"
+    linking = (ROOT / "pyproject.toml", *PAGES)
+    linked = {
+        name for page in linking for name in re.findall(rf"{site}([\w/-]+)\.html", page.read_text())
+    }
+    assert len(linked) > 15
+    sources = {path.with_suffix("") for path in (ROOT / "docs").rglob("*") if path.is_file()}
+    assert {ROOT / "docs" / name for name in linked} <= sources
+
+
 def test_our_own_command_takes_every_argument_in_the_documentation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -104,7 +104,7 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
     assert error.startswith("    asyncio: AssertionError: ")
     assert re.fullmatch(
         r"    asyncio: storm: accept4\(-1\) = -1 EBADF x [\d,]+ in [\d.]+ s at \S+:\d+ in accept, "
-        r"from \S+:\d+ in serve by greenthread \d+:serve, strace.txt line \d+",
+        r"from \S+:\d+ in serve by greenthread \d+:serve, strace\.txt(\.gz)? line \d+",
         found,
     )
     assert summary(result, "findings") == []

@@ -38,7 +38,7 @@ NOTHING_LOADED = "loaded: " + " ".join(
 
 
 @pytest.fixture(autouse=True)
-def alone(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, unmeasured: None) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", "pytest_eventlet_debug.plugin")
     pytester.makeconftest(REPORT)

@@ -84,7 +84,6 @@ class _TaskTree:
         self._tasks = {task.id: task for task in alive.tasks}
         self._numbers: dict[Hashable, int] = {}
         self._group_of: dict[int, int] = {}
-        self._members: dict[int, list[Task]] = {}
         self._shown: set[int] = set()
         self._left = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import os
 from pathlib import Path
 import sys
 
@@ -14,9 +15,15 @@ MESSAGE_BYTES = 1 << 16
 #: The sequence number of a request that nobody waits for.
 NO_ANSWER = 0
 
+# Without site-packages nothing starts coverage.py: this project's tests name a file that does.
+_MEASURING = os.environ.get("PYTEST_EVENTLET_DEBUG_PRELUDE", "")
+_PRELUDE = f"exec(open({_MEASURING!r}).read())\n" if _MEASURING else ""
+
 #: Stands in the command line of the helper and of its fork, the finisher, and in no other. What
 #: is imported stays, so there is nothing for the collector to find.
-HELPER_PROGRAM = """\
+HELPER_PROGRAM = (
+    _PRELUDE
+    + """\
 import gc, sys
 gc.disable()
 sys.path.append(sys.argv[1])
@@ -24,6 +31,7 @@ from pytest_eventlet_debug.helper.process import main
 gc.enable()
 main(*sys.argv[2:])
 """
+)
 
 #: What ps(1) calls the finisher.
 FINISHER_NAME = b"eventlet-finish"

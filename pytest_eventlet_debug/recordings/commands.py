@@ -117,8 +117,8 @@ def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="print what happened in a test, in order of time",
         description="Print phases, system calls, packets, signals and threads in time order, "
         "or write them for https://ui.perfetto.dev. Calls made by pytest, this plugin and the "
-        "memory allocator, and those that read a clock, are left out; an import, or what repeats, "
-        "takes one line.",
+        "memory allocator, and those that read a clock, are left out; an import takes one line, "
+        "and so do calls that repeat.",
     )
     _add_directory(timeline)
     timeline.add_argument(
@@ -184,7 +184,7 @@ def add_diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     diff = commands.add_parser(
         "diff",
         help="show where two recordings of a test diverge",
-        description="Compare the strace.txt of two recordings of a test, such as under two hubs, "
+        description="Compare the traces of two recordings of a test, such as under two hubs, "
         "by what was done on each socket. Exit status: 0 if they agree, 1 if they diverge, 2 if "
         "there is nothing to compare.",
     )

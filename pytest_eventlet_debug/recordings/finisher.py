@@ -165,15 +165,16 @@ def finish(
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
         if block is None and is_traced(each):
             tally = detection.tally()
-    found_in = (each / name for each in directories for name in (STRACE_FILE, CAPTURE_FILE))
-    if findings or any(packing.is_there(path) for path in found_in):
-        findings_file.write(directory, findings, problems, tally)
     for each in directories:
         if is_cut(each):
             continue
         with contextlib.suppress(OSError):  # there is no room for both; it stays as it is
             packing.pack(each / STRACE_FILE, _LONG_BYTES)
             packing.pack(each / CAPTURE_FILE, _LONG_BYTES)
+    found_in = (each / name for each in directories for name in (STRACE_FILE, CAPTURE_FILE))
+    if findings or any(packing.is_there(path) for path in found_in):
+        placed = list(findings_file.in_place(findings, directory))
+        findings_file.write(directory, placed, problems, tally)
     note_artifacts(directory)
     if unread is not None:
         raise unread
@@ -202,7 +203,8 @@ def find(directory: Path, most: int | None = None) -> findings_file.Findings:
         except StraceLogError as error:
             problems.append(f"{STRACE_FILE}: {error}")
     # A gap that was made for this look is no limit's.
-    found = [each for each in detection.findings() if most is None or each.kind != LongTrace.kind]
+    shown = (each for each in detection.findings() if most is None or each.kind != LongTrace.kind)
+    found = list(findings_file.in_place(shown, directory))
     return findings_file.Findings(
         format=findings_file.FORMAT,
         findings=tuple(_of_cut(found) if is_cut(directory) else found),

@@ -150,7 +150,7 @@ def _events(row: Row, zero: int, tracks: _Tracks) -> Iterator[dict[str, Any]]:
         )
     elif row.kind == "syscall":
         process, thread = tracks.of_thread(row)
-        facts = {"call": row.text[:_TEXT], "strace.txt line": row.line}
+        facts = {"call": row.text[:_TEXT], "trace line": row.line}
         if row.greenthread is not None:
             facts["greenthread"] = row.greenthread
         if row.at is not None:

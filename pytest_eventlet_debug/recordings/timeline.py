@@ -401,7 +401,7 @@ def explain(found: Dissected, sent: Call | None, calls: Attribution) -> str | No
 def _told(call: Call) -> str:
     greenthread = f", greenthread {call.greenthread}" if call.greenthread is not None else ""
     at = f", {call.at}" if call.at is not None else ""
-    return f"{call.name}(fd {call.fd}){greenthread}{at}, {STRACE_FILE} line {call.line}"
+    return f"{call.name}(fd {call.fd}){greenthread}{at}, trace line {call.line}"
 
 
 def _when(row: Row) -> int:

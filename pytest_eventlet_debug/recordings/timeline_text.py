@@ -72,7 +72,6 @@ def _text(row: Row) -> str:
         who = f"[{cause.greenthread}] " if cause.greenthread is not None else ""
         later = (row.time_ns - cause.start_ns) / 1000
         parts.append(
-            f"<- {who}{cause.name}(fd {cause.fd}), strace.txt line {cause.line}, "
-            f"{later:.0f} us before"
+            f"<- {who}{cause.name}(fd {cause.fd}), trace line {cause.line}, {later:.0f} us before"
         )
     return " ".join(parts).encode("utf-8", "backslashreplace").decode("utf-8")

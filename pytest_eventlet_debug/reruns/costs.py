@@ -29,7 +29,9 @@ def costs(directories: Mapping[str, str]) -> Iterator[str]:
         if read is not None and read.tally is not None:
             tallies[hub] = read.tally
     for finding in tally.compare(tallies):
-        yield text.line(finding)
+        assert finding.hub is not None
+        found = findings_file.in_place([finding], Path(directories[finding.hub]))
+        yield from map(text.line, found)
 
 
 def parting(directories: Mapping[str, str]) -> Iterator[str]:

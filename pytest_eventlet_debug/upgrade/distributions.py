@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from importlib import metadata
-import json
 import os
 from pathlib import Path
 from pathlib import PurePosixPath
 import re
-from typing import Any
-from urllib.parse import unquote
-from urllib.parse import urlsplit
 
 from pytest_eventlet_debug.upgrade.saved_run import Distribution
+from pytest_eventlet_debug.versions import editable_folder
+from pytest_eventlet_debug.versions import origin
 
 _SITE = re.compile(r"(?:^|/)(?:site|dist)-packages/")
 # What lies beside the packages in a source tree.
@@ -46,7 +44,7 @@ class Installed:
         self._folders = {
             folder: name
             for name, each in self._found.items()
-            if (folder := _editable_folder(each)) is not None
+            if (folder := editable_folder(each)) is not None
         }
 
     def owners(self, paths: Iterable[str], directory: Path) -> tuple[str, ...]:
@@ -84,13 +82,13 @@ class Installed:
 
 def _version(distribution: metadata.Distribution) -> str:
     """Return the version, and the commit of what was installed from a repository."""
-    commit = _origin(distribution).get("vcs_info", {}).get("commit_id")
+    commit = origin(distribution).get("vcs_info", {}).get("commit_id")
     return f"{distribution.version} (commit {commit[:12]})" if commit else distribution.version
 
 
 def _packages(distribution: metadata.Distribution) -> tuple[str, ...]:
     """Return the names under which a distribution is imported."""
-    folder = _editable_folder(distribution)
+    folder = editable_folder(distribution)
     if folder is not None:
         return _packages_in(folder)
     stated = distribution.read_text("top_level.txt")
@@ -111,20 +109,3 @@ def _packages_in(folder: Path) -> tuple[str, ...]:
         found |= {path.parent.name for path in parent.glob("*/__init__.py")}
         found |= {path.stem for path in parent.glob("*.py")}
     return tuple(sorted(found - _NOT_INSTALLED))
-
-
-def _editable_folder(distribution: metadata.Distribution) -> Path | None:
-    """Return the source tree of a distribution that is installed from there."""
-    origin = _origin(distribution)
-    if not origin.get("dir_info", {}).get("editable"):
-        return None
-    return Path(unquote(urlsplit(origin.get("url", "")).path))
-
-
-def _origin(distribution: metadata.Distribution) -> dict[str, Any]:
-    """Return what pip noted of where a distribution came from (PEP 610)."""
-    try:
-        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    except ValueError:
-        return {}
-    return origin if isinstance(origin, dict) else {}

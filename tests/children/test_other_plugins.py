@@ -14,12 +14,11 @@ from runs import ran
 from runs import run
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("workers", [[], ["-n2"]])
 def test_coverage_is_one_report_over_all_hubs(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: list[str]
+    pytester: pytest.Pytester, workers: list[str]
 ) -> None:
-    for name in ("COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG"):  # of a run that measures these tests
-        monkeypatch.delenv(name, raising=False)
     pytester.makepyfile(
         covered="""
         def chosen(hub):

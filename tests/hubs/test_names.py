@@ -21,6 +21,7 @@ def python(program: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_which_hubs_work_is_known_without_importing_eventlet() -> None:
     printed = python(
         "import sys\n"

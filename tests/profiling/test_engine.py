@@ -339,6 +339,7 @@ def test_without_a_compiler_there_is_an_engine_still(monkeypatch: pytest.MonkeyP
     assert type(make_engine()) is FallbackEngine
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_what_a_signal_handler_raises_arrives(run: Run) -> None:
     """It may rise within our callback: then the profile is incomplete, and says so."""
     assert (

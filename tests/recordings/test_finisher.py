@@ -195,10 +195,14 @@ def test_a_long_trace_is_packed_and_can_be_completed_once_more(tmp_path: Path) -
     finish(tmp_path)
     first = findings_file.read(tmp_path)
     assert first is not None
-    assert [each.kind for each in first.findings] == ["storm"]
+    assert [(each.kind, each.place) for each in first.findings] == [
+        ("storm", "strace.txt.gz line 1")
+    ]
     assert sorted(os.listdir(tmp_path)) == ["findings.json", "report.js", "strace.txt.gz"]
     (tmp_path / "findings.json").unlink()
-    assert findings_of(tmp_path) is not None
+    found = findings_of(tmp_path)
+    assert found is not None
+    assert found.findings == first.findings
     finish(tmp_path)
     assert findings_file.read(tmp_path) == first
 
@@ -283,7 +287,7 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
     told = [row for row in data if row[2].startswith("sent by sendto(fd ")]
     assert len(data) >= 10
     assert len(told) >= 0.95 * len(data)
-    assert all(", greenthread " in row[2] and ", strace.txt line " in row[2] for row in told)
+    assert all(", greenthread " in row[2] and ", trace line " in row[2] for row in told)
     assert all(row[2] for row in rows if row[3])
 
     # As the documentation names the filters.

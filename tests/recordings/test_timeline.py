@@ -85,7 +85,7 @@ def test_all_that_was_recorded_stands_in_time_order(directory: Path) -> None:
         "    0.000200 switch  10 greenthread 2:client runs",
         f'    0.000300 syscall 10 [2:client] write({CLIENT}, "ab", 2) = 2 <0.000010>',
         "    0.000320 packet  tcp 127.0.0.1:1000 -> 127.0.0.1:2000 ACK 2 bytes "
-        "<- [2:client] write(fd 5), strace.txt line 3, 20 us before",
+        "<- [2:client] write(fd 5), trace line 3, 20 us before",
         "    0.000330 packet  20 bytes, not TCP or UDP",
         "    0.000400 syscall 10 [2:client] clone3({flags=CLONE_VM|CLONE_THREAD}, 88) = 11 "
         "<0.000010>",
@@ -264,6 +264,7 @@ def test_a_reader_may_stop_early(directory: Path) -> None:
     assert (done.stdout, done.stderr) == ("a::b\n", "")
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_reading_a_recording_needs_neither_pytest_nor_eventlet() -> None:
     code = (
         "import sys, pytest_eventlet_debug.cli, pytest_eventlet_debug.recordings.finisher\n"

@@ -15,6 +15,7 @@ from playwright.sync_api import Page
 from playwright.sync_api import expect
 import pytest
 
+ROOT = Path(__file__).parent.parent.parent
 DIFFERS = "#/test/test_hostile.py%3A%3Atest_differs"
 
 
@@ -114,8 +115,14 @@ def test_the_verdict_of_a_run_counts_for_more_than_one_look_at_its_outcomes(
     expect(page.locator("pre")).to_have_text("eventlet upgrade: <b>nothing</b> got worse")
 
 
-def test_a_finding_leads_to_the_line_that_shows_it(page: Page, recorded: Recorded) -> None:
+def test_a_finding_leads_to_the_line_that_shows_it_and_its_kind_to_the_documentation(
+    page: Page, recorded: Recorded
+) -> None:
     page.goto(recorded.page + DIFFERS)
+    kind = page.get_by_role("link", name="storm")
+    (site,) = re.findall(r'^Documentation = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    expect(kind).to_have_attribute("href", f"{site}en/latest/findings/storm.html")
+    expect(kind).to_have_attribute("rel", "noopener noreferrer")
     page.locator(".evidence a").click()
     marked = page.locator(".tabulator-row.focus")
     expect(marked).to_contain_text("connect(")

@@ -324,7 +324,6 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
     assert not result.stdout.no_fnmatch_line("*test_healthy*held*")
 
 
-@depends_on_speed
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
 def test_a_stall_and_its_system_call_are_one_finding(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
@@ -332,21 +331,32 @@ def test_a_stall_and_its_system_call_are_one_finding(pytester: pytest.Pytester) 
         import os
         import subprocess
         import eventlet
+        import pytest
 
+        def tick():
+            while True:
+                eventlet.sleep(0.01)
+
+        # Until the child runs, nobody else has anything to do: on a busy machine its start alone
+        # would be a stall. It begins to sleep when it is asked to.
+        @pytest.mark.alone
         def test_pipe():
-            reader, writer = os.pipe()
-            child = subprocess.Popen(["sleep", "0.4"], pass_fds=[writer])
-            os.close(writer)
+            sleep = ["sh", "-c", "read word; sleep 0.4"]
+            child = subprocess.Popen(sleep, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            other = eventlet.spawn(tick)
+            eventlet.sleep(0.01)
             def read():
-                os.read(reader, 1)
+                os.write(child.stdin.fileno(), b"now\\n")
+                os.read(child.stdout.fileno(), 1)  # HERE
             eventlet.spawn(read).wait()
-            os.close(reader)
-            child.wait()
+            other.kill()
+            child.communicate()
         """
     )
+    (line,) = lines_here(next(pytester.path.glob("test_*.py"))).values()
     blocked(pytester, "--strace").assert_outcomes(passed=1)
     ((title,),) = found(pytester.path).values()
-    assert re.search(r"at test_\w+\.py:10 in \S+, while 1 timer was due: in read\(\d+<pipe", title)
+    assert re.search(rf"at {line} \S+, while 1 timer was due: in read\(\d+<pipe", title)
     # The thread that watched is in strace's file, and left out of what is made of it.
     (trace,) = pytester.path.glob("eventlet-debug/*/strace.txt")
     (own,) = set(re.findall(r"/\.eventlet-debug/watcher/(\d+)", trace.read_text(), re.MULTILINE))

@@ -115,6 +115,7 @@ def test_a_subscriber_that_raises_harms_neither_the_switch_nor_the_others() -> N
     assert len(ours.events) == 2
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_greenlet_is_not_imported_for_it() -> None:
     program = (
         "import sys; from pytest_eventlet_debug.system import switches; "

@@ -66,6 +66,7 @@ def test_poll_is_there_although_eventlet_has_removed_it_before_the_import() -> N
     assert run_program(program) in ("[]\n", "[0]\n")
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_importing_it_imports_neither_eventlet_nor_pytest() -> None:
     program = """
         import sys

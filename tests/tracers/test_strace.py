@@ -176,6 +176,7 @@ def test_each_switch_of_greenlets_is_labelled_from_the_start_on(tmp_path: Path) 
     assert ".eventlet-debug/greenlet/2/hub" in looks
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_greenlets_imported_after_the_start_are_labelled_from_the_next_phase_on(
     tmp_path: Path,
 ) -> None:
@@ -457,6 +458,7 @@ def test_the_check_quotes_what_strace_says_of_bad_options(
 
 
 @pytest.mark.fault("not-dumpable")
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take its rights away")
 def test_the_check_explains_a_process_that_is_not_dumpable(tmp_path: Path) -> None:
     if not shutil.which("setpriv"):
@@ -479,6 +481,7 @@ def test_the_check_explains_a_process_that_is_not_dumpable(tmp_path: Path) -> No
     pytest.skip("nobody may not run this Python")
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_extra_options_reach_strace_and_the_marks_pass_its_filter(tmp_path: Path) -> None:
     text = """
         strace = Strace(helper, ("-e", "trace=getppid"))

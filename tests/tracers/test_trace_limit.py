@@ -114,7 +114,7 @@ def test_a_storm_fills_no_disk_and_the_summary_says_what_is_left_out(
     )
     done = pytester.runpytest("--strace", "--strace-limit=200K", "--eventlet-hub=poll")
     done.assert_outcomes(passed=1)
-    done.stdout.fnmatch_lines(["*MB in the middle of strace.txt are left out*--strace-limit*"])
+    done.stdout.fnmatch_lines(["*MB in the middle of the trace are left out*--strace-limit*"])
     (path,) = (pytester.path / "eventlet-debug").glob("*/strace.txt")
     text = path.read_text()
     assert text.count('access("/first"') == text.count('access("/last"') == 1

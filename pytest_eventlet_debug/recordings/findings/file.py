@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
+from pytest_eventlet_debug.recordings import packing
+from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Tally
 
@@ -31,6 +36,25 @@ class Findings(msgspec.Struct, kw_only=True, frozen=True):
     findings: tuple[Finding, ...] = ()
     tally: Tally | None = None
     problems: tuple[str, ...] = ()
+
+
+def in_place(findings: Iterable[Finding], directory: Path) -> Iterator[Finding]:
+    """Name the files that show findings as they are called now, where they have been packed.
+
+    :param directory: the test's.
+    """
+    for finding in findings:
+        evidence = tuple(_in_place(each, directory) for each in finding.evidence)
+        yield replace(finding, evidence=evidence)
+
+
+def _in_place(evidence: Evidence, directory: Path) -> Evidence:
+    if evidence.file is None or (directory / evidence.file).exists():
+        return evidence
+    packed = packing.packed(directory / evidence.file)
+    if not packed.exists():
+        return evidence
+    return replace(evidence, file=str(packed.relative_to(directory)))
 
 
 def read(directory: Path) -> Findings | None:

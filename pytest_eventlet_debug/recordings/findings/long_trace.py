@@ -38,7 +38,7 @@ class LongTrace:
             megabytes = gap.size / 1e6
             yield Finding(
                 self.kind,
-                f"{megabytes:,.1f} MB in the middle of {STRACE_FILE} are left out: "
+                f"{megabytes:,.1f} MB in the middle of the trace are left out: "
                 "it is longer than --strace-limit",
                 (Evidence("the gap", STRACE_FILE, gap.line),),
                 counts={"bytes": gap.size},

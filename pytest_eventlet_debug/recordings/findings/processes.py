@@ -40,10 +40,6 @@ class Processes:
         """Return the process that a thread belongs to, as far as the trace has told."""
         return self._process.get(thread, self.main)
 
-    def is_child(self, thread: int) -> bool:
-        """Say whether a thread belongs to another process than the test's."""
-        return self.process(thread) != self.main
-
     def describe(self, thread: int, greenthread: str | None) -> str:
         """Name who made a call: a greenthread of the test process, a thread, a child."""
         process = self.process(thread)

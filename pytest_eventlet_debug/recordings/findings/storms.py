@@ -243,26 +243,6 @@ class Storm(msgspec.Struct):
         )
 
 
-def find_storms(events: Iterable[Event]) -> list[Storm]:
-    """Return the storms of a log, the longest first.
-
-    Runs of one pattern in one thread are added up. Time is linear in the number of
-    events; memory does not grow with it.
-
-    :param events: what :func:`~pytest_eventlet_debug.recordings.strace_log.parse` yields.
-    """
-    detector = Storms(About())
-    handlers = detector.handlers()
-    for event in events:
-        if type(event) is Syscall:
-            handlers[ANY_CALL](event)
-            if event.name in handlers:
-                handlers[event.name](event)
-        else:
-            handlers[ANY_OTHER](event)  # type: ignore[arg-type]
-    return detector.storms()
-
-
 class Storms:
     """The detector of storms."""
 

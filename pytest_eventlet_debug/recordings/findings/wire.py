@@ -11,7 +11,6 @@ import re
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.findings.http_stream import HttpStream
@@ -240,7 +239,7 @@ class Wire:
         if call is None:
             return ""
         whose = f" by greenthread {call.greenthread}" if call.greenthread else ""
-        return f": {call.name}({call.fd}){whose}, {STRACE_FILE} line {call.line}"
+        return f": {call.name}({call.fd}){whose}, trace line {call.line}"
 
     def _tell(self, title: str, packet: Packet, text: str) -> None:
         if len(self._found) < _MOST:

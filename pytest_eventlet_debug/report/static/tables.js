@@ -66,7 +66,7 @@ eventletReport.tables = (() => {
     const [line, fd, name] = cause;
     const who = greenthread ? `[${greenthread}] ` : "";
     const text = `${who}${name}(fd ${fd}), line ${line}`;
-    return element("a", { class: "sender", title: `${text} of strace.txt`, href: place.address("calls", line) }, text);
+    return element("a", { class: "sender", title: `${text} of the trace`, href: place.address("calls", line) }, text);
   }
 
   function table(body, data, rows, focus, noun, columns) {

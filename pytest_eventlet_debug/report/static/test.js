@@ -5,6 +5,9 @@ eventletReport.test = (() => {
   const { element, seconds, plural, outcome, absent, testName } = eventletReport.dom;
   const { history, matrix, runs } = eventletReport;
 
+  // Has a page for each kind of finding. It is a link, and nothing is loaded from there.
+  const FINDINGS = "https://pytest-eventlet-debug.readthedocs.io/en/latest/findings/";
+
   const OPENED_BY = [
     [/^(.*\/)?strace\.txt$/, "less"],
     [/\.txt\.gz$/, "zless"],
@@ -147,12 +150,21 @@ eventletReport.test = (() => {
     const { kind, title } = shown[0].finding;
     return element("li", {},
       element("p", {}, labels.map((label) => [element("span", { class: "tag hub" }, label), " "]),
-        element("span", { class: "tag" }, kind), " ", element("strong", {}, title), doubt(shown[0].finding)),
+        kindTag(kind), " ", element("strong", {}, title), doubt(shown[0].finding)),
       evidence(row, shown[0], labels.length > 1),
       shown.slice(1).map((each) => evidence(row, each, true)),
       more.length > 0 && element("details", {}, element("summary", {}, `${more.length} more alike`),
         more.map((each) => [element("p", {}, labels.length > 1 && [element("span", { class: "tag hub" }, each.label), " "],
           each.finding.title, doubt(each.finding)), evidence(row, each, false)])));
+  }
+
+  // Another version's kind may have no page yet; what is no kind at all gets no link.
+  function kindTag(kind) {
+    if (!/^[a-z]+( [a-z]+)*$/.test(kind)) return element("span", { class: "tag" }, kind);
+    return element("a", {
+      class: "tag", href: `${FINDINGS}${kind.replaceAll(" ", "-")}.html`, target: "_blank",
+      rel: "noopener noreferrer", title: "What it says, what causes it, how sure it is, what to do (online)",
+    }, kind);
   }
 
   function doubt({ certainty }) {
@@ -171,7 +183,7 @@ eventletReport.test = (() => {
     const place = evidence.file && (evidence.line ? `${evidence.file}:${evidence.line}` : evidence.file);
     const code = element("code", {}, evidence.text);
     if (!place) return code;
-    const tab = /strace\.txt$/.test(evidence.file) ? "calls" : /\.pcapng$/.test(evidence.file) ? "packets"
+    const tab = /strace\.txt(\.gz)?$/.test(evidence.file) ? "calls" : /\.pcapng(\.gz)?$/.test(evidence.file) ? "packets"
       : /(tasks|greenthreads|hub)\.txt$/.test(evidence.file) ? "tasks" : "files";
     const line = evidence.line ? `&line=${evidence.line}` : "";
     return element("a", { href: `${matrix.address(row.id)}?tab=${tab}&hub=${i}${line}` },

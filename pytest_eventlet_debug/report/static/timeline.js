@@ -374,7 +374,7 @@ eventletReport.timeline = (() => {
       const tab = { packet: "packets", syscall: "calls", signal: "calls", thread: "calls", repeat: "calls" }[timeline.data.kinds[timeline.data.k[i]]];
       details.append(element("code", {}, timeline.data.texts[i]), ` ${describe(timeline.data, i)} `,
         tab && timeline.data.i[i] ? element("a", { href: place.address(tab, timeline.data.i[i]) },
-          tab === "calls" ? `strace.txt line ${timeline.data.i[i]}` : `packet ${timeline.data.i[i]}`) : "");
+          tab === "calls" ? `trace line ${timeline.data.i[i]}` : `packet ${timeline.data.i[i]}`) : "");
     };
     let dragged = null;
     canvas.addEventListener("wheel", (event) => {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
 import re
@@ -15,8 +16,12 @@ import time
 import pytest
 from speed import depends_on_speed
 
+from pytest_eventlet_debug.recordings.findings import storms
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.storms import Storm
-from pytest_eventlet_debug.recordings.findings.storms import find_storms
+from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
@@ -34,6 +39,20 @@ def label(event, args):
     number = numbers.setdefault(args[1], len(numbers))
     posix.access(f"/.eventlet-debug/greenlet/{number}/{name}", 0)
 """
+
+
+def find_storms(events: Iterable[Event]) -> list[Storm]:
+    """Return the storms among events, the longest first."""
+    detector = storms.Storms(About())
+    handlers = detector.handlers()
+    for event in events:
+        if type(event) is Syscall:
+            handlers[ANY_CALL](event)
+            if event.name in handlers:
+                handlers[event.name](event)
+        else:
+            handlers[ANY_OTHER](event)
+    return detector.storms()
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_closing_without_an_answer_names_the_request_and_who_closed(
     (found,) = wire(SERVER.replace("SERVE", "connection.recv(100)"))
     assert re.fullmatch(
         r"127\.0\.0\.1:\d+ closed without an answer to GET /slow, 0\.\d{3} s after it: "
-        r"close\(\d+\) by greenthread \d+:serve, strace\.txt line \d+",
+        r"close\(\d+\) by greenthread \d+:serve, trace line \d+",
         found.title,
     )
     assert found.evidence[0].file == "capture.pcapng"
@@ -77,7 +77,7 @@ def test_closing_with_unread_data_is_a_reset_with_the_request_unanswered(
     (found,) = wire(SERVER.replace("SERVE", "eventlet.sleep(0.1); connection.recv(3)"))
     assert " reset the connection to 127.0.0.1:" in found.title
     assert ", GET /slow unanswered: close(" in found.title
-    assert ":serve, strace.txt line " in found.title
+    assert ":serve, trace line " in found.title
 
 
 def test_an_answer_after_more_than_a_second_is_told_with_the_call_that_gave_it(
