@@ -92,11 +92,11 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 def write_new(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file that is not there yet, in a directory that is nobody else's.
 
+    The umask may take rights of our own from it. What replaces it later has them.
+
     :raises OSError: it cannot be written, or is there already.
     """
-    fd = posix.open(path, _WRITE | posix.O_EXCL, FILE_MODE)
-    posix.fchmod(fd, FILE_MODE)
-    _fill(fd, data)
+    _fill(posix.open(path, _WRITE | posix.O_EXCL, FILE_MODE), data)
 
 
 def overwrite(path: str | os.PathLike[str], data: bytes) -> None:
