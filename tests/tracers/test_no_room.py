@@ -94,7 +94,7 @@ def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester)
     assert [each.certainty for each in whole.findings] == ["certain"]
     trace = directory / "strace.txt"
     with packing.open_to_read(trace) as file:
-        trace.write_bytes(file.read()[:-1000])
+        trace.write_bytes(file.read()[:-1000].rstrip(b"\n"))
     finish(directory)
     cut = findings_file.read(directory)
     assert cut is not None
