@@ -19,6 +19,7 @@ from pytest_eventlet_debug.helper import trace_piece
 from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
+from pytest_eventlet_debug.helper.marks_in_memory import MarksInMemory
 from pytest_eventlet_debug.helper.trace_piece import TracePiece
 
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
@@ -47,6 +48,9 @@ _MOST_BYTES = 32 << 20
 #: Stands in the last line of strace's before it is told to stop.
 _LAST_WORDS = b'\\"strace-stop\\"'
 
+#: Stands in the line before the first one of a test that does not wait for an answer.
+_FIRST_WORDS = b'\\"strace-next\\"'
+
 #: A shell's status for what cannot be run.
 _NOT_STARTED = 127 << 8
 
@@ -63,10 +67,12 @@ class StraceProcess:
         directory: str | None,
         give_up: Callable[[str], None],
         complain: Callable[[str], None],
+        marks: MarksInMemory | None = None,
     ) -> None:
         """Start nothing yet.
 
         :param directory: one on the file system of the files to be; ``None`` for none.
+        :param marks: those of the test process, if it makes any in memory.
         :param give_up: is told why no other strace will do better.
         :param complain: is told what goes wrong when nobody waits for an answer.
         :raises OSError: no file can be made there.
@@ -74,6 +80,8 @@ class StraceProcess:
         self._loop = loop
         self._give_up = give_up
         self._complain = complain
+        self._marks = marks
+        self._rested_at: int | None = None
         self._tracee = tracee
         self._source = None if directory is None else trace_piece.create_source(directory)
         self._piece: TracePiece | None = None
@@ -99,13 +107,19 @@ class StraceProcess:
         """Where the trace is being written, if one is."""
         return [] if self._piece is None else [self._piece.directory]
 
-    def begin(self, path: str, append: bool, limit: int | None) -> None:
+    def begin(self, path: str, append: bool, limit: int | None, *, waits: bool = True) -> None:
         """Write into a file what strace says from now on; see :class:`TracePiece`.
 
+        :param waits: whether the test process does nothing meanwhile.
         :raises OSError: the file cannot be made.
         """
         assert self._source is not None
-        self._piece = TracePiece(self._source, path, append, limit)
+        request = None
+        if not waits and self._rested_at is not None:
+            request = self._rested_at, _FIRST_WORDS
+        elif self._marks is not None:
+            self._marks.drop()
+        self._piece = TracePiece(self._source, path, append, limit, request, self._marks)
         self._pieces += 1
         self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
 
@@ -162,8 +176,10 @@ class StraceProcess:
         end = trace_piece.end_before(self._source, self._tracee, _LAST_WORDS)
         if end is None:
             return False
+        marks_end = None if self._marks is None else self._marks.end
+        self._rested_at = end
         answer(rests=True)
-        self._end_piece(end)
+        self._end_piece(end, marks_end)
         self._give_cpus_back(self._threads)
         return True
 
@@ -177,12 +193,12 @@ class StraceProcess:
         self._threads = alive
         return any(not os.path.exists(f"/proc/{self._tracee}/task/{each}") for each in alive)
 
-    def _end_piece(self, until: int | None = None) -> None:
+    def _end_piece(self, until: int | None = None, marks_until: int | None = None) -> None:
         self._loop.cancel(self._look_alarm)
         piece, self._piece = self._piece, None
         if piece is not None:
             try:
-                piece.finish(until)
+                piece.finish(until, marks_until)
             except OSError as error:
                 self._complain(f"{piece.path} is not complete: {error.strerror or error}")
 
