@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import os
 import re
 import signal
+import time
 
 from pytest_eventlet_debug.helper import trace_piece
 from pytest_eventlet_debug.helper.fate import fate
@@ -41,8 +42,8 @@ _OUTPUT = 3
 _LOOK_SECONDS = 0.25
 
 #: When strace is ended after a test all the same, so that another CPU may be chosen and the disk
-#: space of short traces be given back.
-_MOST_PIECES = 64
+#: space of short traces be given back. To end it and to attach another one takes some 6 ms.
+_MOST_SECONDS = 3.0
 _MOST_BYTES = 32 << 20
 
 #: Stands in the last line of strace's before it is told to stop.
@@ -85,7 +86,8 @@ class StraceProcess:
         self._tracee = tracee
         self._source = None if directory is None else trace_piece.create_source(directory)
         self._piece: TracePiece | None = None
-        self._pieces = 0
+        self._began = time.monotonic()
+        self._has_written = False
         self._look_alarm: int | None = None
         self._answer: Reply | None = None
         self._attached = False
@@ -120,7 +122,7 @@ class StraceProcess:
         elif self._marks is not None:
             self._marks.drop()
         self._piece = TracePiece(self._source, path, append, limit, request, self._marks)
-        self._pieces += 1
+        self._has_written = True
         self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
 
     def attach(self, answer: Reply, program: str, options: list[str], pin: bool) -> None:
@@ -170,7 +172,8 @@ class StraceProcess:
         if self._source is None or self._terminated or self._has_ended():
             return False
         self._listen()
-        tired = self._pieces >= _MOST_PIECES or os.fstat(self._source).st_size >= _MOST_BYTES
+        long = time.monotonic() - self._began >= _MOST_SECONDS
+        tired = long or os.fstat(self._source).st_size >= _MOST_BYTES
         if tired or self._traces_others():
             return False
         end = trace_piece.end_before(self._source, self._tracee, _LAST_WORDS)
@@ -185,7 +188,7 @@ class StraceProcess:
 
     def rests(self) -> bool:
         """Say whether strace is attached and writes no piece."""
-        return self._pieces > 0 and self._piece is None and not self._has_ended()
+        return self._has_written and self._piece is None and not self._has_ended()
 
     def _traces_others(self) -> bool:
         """Say whether it follows other processes, which live on and are not the next test's."""
