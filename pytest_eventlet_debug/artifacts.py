@@ -272,7 +272,7 @@ def note_artifacts(directory: Path) -> None:
 
 def _save_files(directory: Path, record: TestRecord) -> None:
     record.artifacts = _files(directory)
-    json_files.write(directory / TEST_FILE, record)
+    files.extend(directory / TEST_FILE, json_files.encode(record) + b"\n")
 
 
 def _files(directory: Path) -> list[str]:
