@@ -109,6 +109,13 @@ class Merging:
         """
         self._pending.extend(self._marks.take(end))
 
+    def begun(self, data: bytes) -> bytes:
+        """Leave out the beginning of a last line that does not tell its time yet."""
+        last = data.rfind(b"\n") + 1
+        if last == len(data) or (last == 0 and self._in_line) or _LEADER.match(data, last):
+            return data
+        return data[:last]
+
     def merge(self, data: bytes) -> bytes:
         """Return a part of the trace with the marks that belong into it."""
         pending = self._pending
@@ -143,8 +150,3 @@ class Merging:
         while self._pending and self._pending[0][0] <= until:
             parts.append(self._pending.popleft()[1])
         return b"".join(parts)
-
-
-def is_begun(data: bytes) -> bool:
-    """Say whether the beginning of a line tells its time."""
-    return _LEADER.match(data) is not None

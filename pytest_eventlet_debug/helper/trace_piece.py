@@ -13,7 +13,6 @@ import os
 
 from pytest_eventlet_debug.helper.marks_in_memory import MarksInMemory
 from pytest_eventlet_debug.helper.marks_in_memory import Merging
-from pytest_eventlet_debug.helper.marks_in_memory import is_begun
 from pytest_eventlet_debug.helper.trace_limit import PAGE
 from pytest_eventlet_debug.helper.trace_limit import TraceLimit
 from pytest_eventlet_debug.helper.trace_limit import punch
@@ -108,7 +107,7 @@ class TracePiece:
             return
         while data := os.pread(self._source, min(_COPY_BYTES, max(end - self._at, 0)), self._at):
             if self._merging is not None and (until is None or self._at + len(data) < end):
-                data = _with_leaders(data)
+                data = self._merging.begun(data)
                 if not data:
                     break
             self._at += len(data)
@@ -166,11 +165,3 @@ class TracePiece:
                 self._limit.close()
         finally:
             os.close(self._target)
-
-
-def _with_leaders(data: bytes) -> bytes:
-    """Leave out the beginning of a last line that does not tell its time yet."""
-    last = data.rfind(b"\n") + 1
-    if last == 0 or last == len(data) or is_begun(data[last:]):
-        return data
-    return data[:last]
