@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+import errno
 import os
 import re
 import signal
@@ -88,6 +89,7 @@ class StraceProcess:
         self._piece: TracePiece | None = None
         self._began = time.monotonic()
         self._has_written = False
+        self._cut: str | None = None
         self._look_alarm: int | None = None
         self._answer: Reply | None = None
         self._attached = False
@@ -211,7 +213,10 @@ class StraceProcess:
         try:
             self._piece.copy()
         except OSError as error:
-            self._words += f"{error.strerror}\n".encode()
+            if error.errno == errno.ENOSPC:
+                self._cut = f"strace.txt is cut: {error.strerror}"
+            else:
+                self._words += f"{error.strerror}\n".encode()
             self._terminate()
         else:
             self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
@@ -221,7 +226,7 @@ class StraceProcess:
         if self._has_ended():
             self.close()
             assert self._status is not None
-            answer(self._too_early(self._status))
+            answer(self._cut or self._too_early(self._status))
             return
         self._answer = answer
         self._terminate()
@@ -332,9 +337,9 @@ class StraceProcess:
             self._give(f"strace cannot attach ({ended}){many}{self._quote()}")
         elif status not in (0, signal.SIGTERM):
             # Our SIGTERM came too late: something else was ending it.
-            self._give(self._too_early(status))
+            self._give(self._cut or self._too_early(status))
         else:
-            self._give()
+            self._give(self._cut)
 
     def _too_early(self, status: int) -> str:
         return (
