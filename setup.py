@@ -9,7 +9,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 #: Files of each extension: its sources without ``.c``, and its headers without ``.h``.
 _EXTENSIONS = {
     "alive._heap": (("_heap",), ()),
-    "profiling._native": (("_native", "lines", "slot"), ("lines", "map", "slot")),
+    "profiling._native": (("_native", "lines", "marks", "slot"), ("lines", "map", "marks", "slot")),
     "stalls._watcher": (("_watcher",), ()),
 }
 

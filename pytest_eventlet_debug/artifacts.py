@@ -207,11 +207,12 @@ class TestArtifacts(msgspec.Struct):
         files.remove(self.directory)
 
 
-def open_test(run: Path, nodeid: str, hub: str | None) -> TestArtifacts:
+def open_test(run: Path, nodeid: str, hub: str | None, pid: int | None = None) -> TestArtifacts:
     """Make the directory of the next attempt of a test, with a ``test.json`` that names it.
 
     So a directory is known as ours if the test crashes.
 
+    :param pid: this process, if that is known: under strace it is dear to ask.
     :raises OSError: the directory or the file cannot be made.
     """
     for attempt in itertools.count(1):
@@ -220,7 +221,7 @@ def open_test(run: Path, nodeid: str, hub: str | None) -> TestArtifacts:
             files.make_directory(directory)
         except FileExistsError:
             continue
-        test = TestArtifacts(nodeid, hub, attempt, directory)
+        test = TestArtifacts(nodeid, hub, attempt, directory, pid=pid or posix.getpid())
         try:
             files.write_new(directory / TEST_FILE, test.record())
         except OSError:
@@ -271,7 +272,7 @@ def note_artifacts(directory: Path) -> None:
 
 def _save_files(directory: Path, record: TestRecord) -> None:
     record.artifacts = _files(directory)
-    json_files.write(directory / TEST_FILE, record)
+    files.extend(directory / TEST_FILE, json_files.encode(record) + b"\n")
 
 
 def _files(directory: Path) -> list[str]:

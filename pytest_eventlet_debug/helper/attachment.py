@@ -11,6 +11,7 @@ import time
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
+from pytest_eventlet_debug.helper.marks_in_memory import MarksInMemory
 from pytest_eventlet_debug.helper.strace_process import StraceProcess
 from pytest_eventlet_debug.helper.strace_process import environment
 
@@ -38,6 +39,13 @@ class Attachment:
         self._tracee = tracee
         self._strace: StraceProcess | None = None
         self._given_up = ""
+        self._marks: MarksInMemory | None = None
+        self._refusal = ""
+
+    def share_marks(self, answer: Reply, *, descriptor: int) -> None:
+        """Take marks from memory, too, from the next strace on."""
+        self._marks = MarksInMemory(descriptor)
+        os.close(descriptor)
 
     def attempt(self, answer: Answer, *, program: str, options: list[str]) -> None:
         """Attach and detach, and answer with ``words``: the first line of ``strace -V``.
@@ -123,6 +131,22 @@ class Attachment:
         else:
             self._strace.attach(answer, program, options, pin)
 
+    def proceed(self, answer: Reply, *, path: str, limit: int | None) -> None:
+        """Write to another file from this request on, which strace rests for.
+
+        The test process does not wait. It hears of what goes wrong when it asks for the end.
+
+        :param path: the file to write.
+        :param limit: as for :meth:`start`.
+        """
+        try:
+            if self._strace is None or not self._strace.rests():
+                self._refusal = "strace ended before the test began"
+            else:
+                self._strace.begin(path, append=False, limit=limit, waits=False)
+        except OSError as error:
+            self._refusal = f"strace.txt cannot be written: {error}"
+
     def _replace(self, directory: str | None) -> None:
         """End the strace that there is, and have another one.
 
@@ -130,7 +154,7 @@ class Attachment:
         """
         self.close()
         self._strace = StraceProcess(
-            self._loop, self._tracee, directory, self._give_up, self._complain
+            self._loop, self._tracee, directory, self._give_up, self._complain, self._marks
         )
 
     def stop(self, answer: Reply, *, stay: bool) -> None:
@@ -139,8 +163,9 @@ class Attachment:
         :param stay: leave strace attached, for the next test. The file may be written later, before
             anything else is done that the test process asks for.
         """
-        if self._strace is None:
-            answer("strace is not attached")
+        refusal, self._refusal = self._refusal, ""
+        if refusal or self._strace is None:
+            answer(refusal or "strace is not attached")
             return
         if stay and self._strace.rest(answer):
             return

@@ -100,7 +100,7 @@ class Finishing:
         :param ports: those that the test process used, if they are known.
         """
         try:
-            files.write(f"{directory}/{TEST_FILE}", data)
+            files.extend(f"{directory}/{TEST_FILE}", data)
         except OSError as error:
             answer(f"{directory}/{TEST_FILE} cannot be written: {error.strerror}")
         self._add({"directory": directory, "shared": shared, "ports": ports})

@@ -70,7 +70,9 @@ class HelperProcess:
             "redact": self._finishing.redact,
             "goodbye": self._goodbye,
             "strace-try": self._attachment.attempt,
+            "strace-marks": self._attachment.share_marks,
             "strace-start": self._attachment.start,
+            "strace-next": self._attachment.proceed,
             "strace-stop": self._attachment.stop,
             "pcap-claim": self._capture.claim,
             "pcap-open": self._capture.open,
@@ -158,7 +160,9 @@ class HelperProcess:
         answer: Reply = Answer(self._control, sequence)
         if sequence == NO_ANSWER:
             answer = Complaint(self._finishing.complain)
-        if data or rights:
+        if command == "strace-marks":
+            arguments["descriptor"] = _descriptor(rights)
+        elif data or rights:
             arguments["data"] = _content(rights) if rights else data
         try:
             self._commands[command](answer, **arguments)
@@ -188,10 +192,15 @@ class HelperProcess:
         answer()
 
 
+def _descriptor(rights: list[tuple[int, int, bytes]]) -> int:
+    """Return the descriptor that came with a message."""
+    (fd,) = struct.unpack("i", rights[0][2][: struct.calcsize("i")])
+    return int(fd)
+
+
 def _content(rights: list[tuple[int, int, bytes]]) -> bytes:
     """Return what is in a file in memory that came with a message."""
-    (fd,) = struct.unpack("i", rights[0][2][: struct.calcsize("i")])
-    with open(fd, "rb") as file:
+    with open(_descriptor(rights), "rb") as file:
         file.seek(0)
         return file.read()
 

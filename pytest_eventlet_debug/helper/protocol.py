@@ -15,6 +15,13 @@ MESSAGE_BYTES = 1 << 16
 #: The sequence number of a request that nobody waits for.
 NO_ANSWER = 0
 
+#: Bytes of the ring of marks in memory, see :mod:`.helper.marks_in_memory`. If it is full, marks
+#: are system calls until the helper has read it.
+MARKS_ROOM = 1 << 20
+
+#: Bytes of the memory that holds it, with its header.
+MARKS_BYTES = MARKS_ROOM + 16
+
 # Without site-packages nothing starts coverage.py: this project's tests name a file that does.
 _MEASURING = os.environ.get("PYTEST_EVENTLET_DEBUG_PRELUDE", "")
 _PRELUDE = f"exec(open({_MEASURING!r}).read())\n" if _MEASURING else ""

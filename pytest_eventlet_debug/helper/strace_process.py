@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+import errno
 import os
 import re
 import signal
+import time
 
 from pytest_eventlet_debug.helper import trace_piece
 from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
+from pytest_eventlet_debug.helper.marks_in_memory import MarksInMemory
 from pytest_eventlet_debug.helper.trace_piece import TracePiece
 
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
@@ -40,12 +43,15 @@ _OUTPUT = 3
 _LOOK_SECONDS = 0.25
 
 #: When strace is ended after a test all the same, so that another CPU may be chosen and the disk
-#: space of short traces be given back.
-_MOST_PIECES = 64
+#: space of short traces be given back. To end it and to attach another one takes some 6 ms.
+_MOST_SECONDS = 3.0
 _MOST_BYTES = 32 << 20
 
 #: Stands in the last line of strace's before it is told to stop.
 _LAST_WORDS = b'\\"strace-stop\\"'
+
+#: Stands in the line before the first one of a test that does not wait for an answer.
+_FIRST_WORDS = b'\\"strace-next\\"'
 
 #: A shell's status for what cannot be run.
 _NOT_STARTED = 127 << 8
@@ -63,10 +69,12 @@ class StraceProcess:
         directory: str | None,
         give_up: Callable[[str], None],
         complain: Callable[[str], None],
+        marks: MarksInMemory | None = None,
     ) -> None:
         """Start nothing yet.
 
         :param directory: one on the file system of the files to be; ``None`` for none.
+        :param marks: those of the test process, if it makes any in memory.
         :param give_up: is told why no other strace will do better.
         :param complain: is told what goes wrong when nobody waits for an answer.
         :raises OSError: no file can be made there.
@@ -74,10 +82,14 @@ class StraceProcess:
         self._loop = loop
         self._give_up = give_up
         self._complain = complain
+        self._marks = marks
+        self._rested_at: int | None = None
         self._tracee = tracee
         self._source = None if directory is None else trace_piece.create_source(directory)
         self._piece: TracePiece | None = None
-        self._pieces = 0
+        self._began = time.monotonic()
+        self._has_written = False
+        self._cut: str | None = None
         self._look_alarm: int | None = None
         self._answer: Reply | None = None
         self._attached = False
@@ -99,14 +111,20 @@ class StraceProcess:
         """Where the trace is being written, if one is."""
         return [] if self._piece is None else [self._piece.directory]
 
-    def begin(self, path: str, append: bool, limit: int | None) -> None:
+    def begin(self, path: str, append: bool, limit: int | None, *, waits: bool = True) -> None:
         """Write into a file what strace says from now on; see :class:`TracePiece`.
 
+        :param waits: whether the test process does nothing meanwhile.
         :raises OSError: the file cannot be made.
         """
         assert self._source is not None
-        self._piece = TracePiece(self._source, path, append, limit)
-        self._pieces += 1
+        request = None
+        if not waits and self._rested_at is not None:
+            request = self._rested_at, _FIRST_WORDS
+        elif self._marks is not None:
+            self._marks.drop()
+        self._piece = TracePiece(self._source, path, append, limit, request, self._marks)
+        self._has_written = True
         self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
 
     def attach(self, answer: Reply, program: str, options: list[str], pin: bool) -> None:
@@ -156,20 +174,23 @@ class StraceProcess:
         if self._source is None or self._terminated or self._has_ended():
             return False
         self._listen()
-        tired = self._pieces >= _MOST_PIECES or os.fstat(self._source).st_size >= _MOST_BYTES
+        long = time.monotonic() - self._began >= _MOST_SECONDS
+        tired = long or os.fstat(self._source).st_size >= _MOST_BYTES
         if tired or self._traces_others():
             return False
         end = trace_piece.end_before(self._source, self._tracee, _LAST_WORDS)
         if end is None:
             return False
+        marks_end = None if self._marks is None else self._marks.end
+        self._rested_at = end
         answer(rests=True)
-        self._end_piece(end)
+        self._end_piece(end, marks_end)
         self._give_cpus_back(self._threads)
         return True
 
     def rests(self) -> bool:
         """Say whether strace is attached and writes no piece."""
-        return self._pieces > 0 and self._piece is None and not self._has_ended()
+        return self._has_written and self._piece is None and not self._has_ended()
 
     def _traces_others(self) -> bool:
         """Say whether it follows other processes, which live on and are not the next test's."""
@@ -177,12 +198,12 @@ class StraceProcess:
         self._threads = alive
         return any(not os.path.exists(f"/proc/{self._tracee}/task/{each}") for each in alive)
 
-    def _end_piece(self, until: int | None = None) -> None:
+    def _end_piece(self, until: int | None = None, marks_until: int | None = None) -> None:
         self._loop.cancel(self._look_alarm)
         piece, self._piece = self._piece, None
         if piece is not None:
             try:
-                piece.finish(until)
+                piece.finish(until, marks_until)
             except OSError as error:
                 self._complain(f"{piece.path} is not complete: {error.strerror or error}")
 
@@ -192,7 +213,10 @@ class StraceProcess:
         try:
             self._piece.copy()
         except OSError as error:
-            self._words += f"{error.strerror}\n".encode()
+            if error.errno == errno.ENOSPC:
+                self._cut = f"strace.txt is cut: {error.strerror}"
+            else:
+                self._words += f"{error.strerror}\n".encode()
             self._terminate()
         else:
             self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
@@ -202,7 +226,7 @@ class StraceProcess:
         if self._has_ended():
             self.close()
             assert self._status is not None
-            answer(self._too_early(self._status))
+            answer(self._cut or self._too_early(self._status))
             return
         self._answer = answer
         self._terminate()
@@ -313,9 +337,9 @@ class StraceProcess:
             self._give(f"strace cannot attach ({ended}){many}{self._quote()}")
         elif status not in (0, signal.SIGTERM):
             # Our SIGTERM came too late: something else was ending it.
-            self._give(self._too_early(status))
+            self._give(self._cut or self._too_early(status))
         else:
-            self._give()
+            self._give(self._cut)
 
     def _too_early(self, status: int) -> str:
         return (

@@ -11,6 +11,8 @@ import contextlib
 import errno
 import os
 
+from pytest_eventlet_debug.helper.marks_in_memory import MarksInMemory
+from pytest_eventlet_debug.helper.marks_in_memory import Merging
 from pytest_eventlet_debug.helper.trace_limit import PAGE
 from pytest_eventlet_debug.helper.trace_limit import TraceLimit
 from pytest_eventlet_debug.helper.trace_limit import punch
@@ -55,15 +57,32 @@ class TracePiece:
     :param path: the file to be made.
     :param append: whether to keep what it holds, and to add to it.
     :param limit: bytes of which the beginning and the end are kept; ``None`` for no limit.
+    :param request: where in the source to look for the request for this piece, and what its line
+        holds, for the test process has gone on since; ``None`` where it waits.
+    :param marks: those that are not in the source.
     :raises OSError: the file cannot be made.
     """
 
-    def __init__(self, source: int, path: str, append: bool, limit: int | None) -> None:
+    def __init__(
+        self,
+        source: int,
+        path: str,
+        append: bool,
+        limit: int | None,
+        request: tuple[int, bytes] | None = None,
+        marks: MarksInMemory | None = None,
+    ) -> None:
         self._source = source
-        self._at = os.fstat(source).st_size
+        self._words = b""
+        if request is not None:
+            self._at, self._words = request
+            self._in_line = False
+        else:
+            self._at = os.fstat(source).st_size
+            # The call that asks for this piece may be half written.
+            self._in_line = self._at > 0 and os.pread(source, 1, self._at - 1) != b"\n"
         self._freed = self._at
-        # The call that asks for this piece may be half written.
-        self._in_line = self._at > 0 and os.pread(source, 1, self._at - 1) != b"\n"
+        self._merging = None if marks is None else Merging(marks)
         # Not by strace, which would follow a link that the test lays there.
         self._target = files.open_to_append(path) if append else files.create(path)
         begin = os.fstat(self._target).st_size
@@ -72,25 +91,52 @@ class TracePiece:
         self.path = path
         self.directory = os.path.dirname(path)
 
-    def copy(self, until: int | None = None) -> None:
+    def copy(self, until: int | None = None, marks_until: int | None = None) -> None:
         """Copy what is new.
 
         :param until: the end of the piece in the source, by default that of the source.
+        :param marks_until: where the marks end that are in memory, by default all.
         :raises OSError: there is no room for it, or the limit cannot be kept.
         """
         if self._failed:
             return
         end = os.fstat(self._source).st_size if until is None else until
+        if self._merging is not None:
+            self._merging.look(marks_until)  # what was written by then has its marks now
+        if self._words and not self._find_request(end):
+            return
         while data := os.pread(self._source, min(_COPY_BYTES, max(end - self._at, 0)), self._at):
+            if self._merging is not None and (until is None or self._at + len(data) < end):
+                data = self._merging.begun(data)
+                if not data:
+                    break
             self._at += len(data)
             if self._at - self._freed >= _COPY_BYTES:
                 self._free()
             if self._in_line:
                 _, found, data = data.partition(b"\n")
                 self._in_line = not found
-            self._write(data)
+            self._write(data if self._merging is None else self._merging.merge(data))
+        if self._merging is not None:
+            self._write(self._merging.rest(settled=until is None))
         if self._limit is not None:
             self._limit.look()
+
+    def _find_request(self, end: int) -> bool:
+        """Go to the end of the line that asks for this piece; say whether it is there."""
+        while data := os.pread(self._source, min(_COPY_BYTES, max(end - self._at, 0)), self._at):
+            found = data.find(self._words)
+            if found >= 0:
+                line_end = data.find(b"\n", found)
+                self._at += found if line_end < 0 else line_end + 1
+                if line_end < 0:
+                    return False
+                self._words = b""
+                return True
+            if len(data) < _COPY_BYTES:
+                break
+            self._at += len(data) - len(self._words)
+        return False
 
     def _write(self, data: bytes) -> None:
         while data:
@@ -108,13 +154,13 @@ class TracePiece:
         with contextlib.suppress(OSError):
             punch(self._source, begin, self._at - begin)
 
-    def finish(self, until: int | None = None) -> None:
-        """Copy what is left; the file is complete then.
+    def finish(self, until: int | None = None, marks_until: int | None = None) -> None:
+        """Copy what is left; the file is complete then. The parameters are those of :meth:`copy`.
 
         :raises OSError: as :meth:`copy` does.
         """
         try:
-            self.copy(until)
+            self.copy(os.fstat(self._source).st_size if until is None else until, marks_until)
             if self._limit is not None:
                 self._limit.close()
         finally:

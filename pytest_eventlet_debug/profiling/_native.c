@@ -13,6 +13,7 @@
 
 #include "lines.h"
 #include "map.h"
+#include "marks.h"
 #include "slot.h"
 
 typedef int64_t Nanoseconds;
@@ -781,7 +782,8 @@ PyInit__native(void)
         return NULL;
     }
     if (add_type(self, "CallStacks", &CallStacks_Type) < 0
-        || add_type(self, "Lines", &Lines_Type) < 0) {
+        || add_type(self, "Lines", &Lines_Type) < 0
+        || add_type(self, "Marks", &Marks_Type) < 0) {
         Py_CLEAR(self);
     }
 #if PY_VERSION_HEX < 0x030C0000

@@ -1,8 +1,8 @@
 /* Marks in a trace of system calls, which say which line of Python makes the next ones.
 
    Told of calls before they are made: by sys.monitoring, or up to Python 3.11 by the
-   thread's profiler. A call of a function that may enter the kernel makes a mark, which is a look
-   at a path that does not exist, unless the greenlet's last mark says the same. No Python
+   thread's profiler. A call of a function that may enter the kernel makes a mark (marks.c), unless
+   the greenlet's last mark says the same. No Python
    runs in it, the GIL is kept, and errno is put back. */
 
 #include "lines.h"
@@ -11,9 +11,9 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <unistd.h>
 
 #include "map.h"
+#include "marks.h"
 #include "slot.h"
 
 /* How far up a stack to look for the user's own code. */
@@ -41,6 +41,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *prefix;  /* bytes: the path before a function's name */
+    PyObject *trace;   /* the Marks that marks are made in, or NULL */
     PyObject *places;  /* tuple of (prefix of file names, what it is shown as, whose it is) */
     PyObject *files;   /* from file name to (as shown, whose it is) */
     PyObject *names;   /* of the functions: a call by one of these names may be of such */
@@ -206,10 +207,12 @@ write_mark(Lines *self, PyObject *name, PyObject *place, PyObject *own)
         ? NULL
         : PyBytes_FromFormat("%s%s", PyBytes_AS_STRING(self->prefix), PyBytes_AS_STRING(rest));
     if (path != NULL) {
-        if (PyBytes_GET_SIZE(path) >= PATH_MAX) {
-            PyBytes_AS_STRING(path)[PATH_MAX - 1] = '\0';
+        Py_ssize_t size = PyBytes_GET_SIZE(path);
+        if (size >= PATH_MAX) {
+            size = PATH_MAX - 1;
+            PyBytes_AS_STRING(path)[size] = '\0';
         }
-        access(PyBytes_AS_STRING(path), F_OK);
+        marks_make(self->trace, PyBytes_AS_STRING(path), size);
     }
     Py_XDECREF(path);
     Py_XDECREF(rest);
@@ -410,11 +413,16 @@ heard(PyObject *object, PyFrameObject *frame, int what, PyObject *arg)
 #endif
 
 static PyObject *
-begin(Lines *self, PyObject *Py_UNUSED(nothing))
+begin(Lines *self, PyObject *trace)
 {
+    if (trace != Py_None && !Py_IS_TYPE(trace, &Marks_Type)) {
+        PyErr_Format(PyExc_TypeError, "%R are no Marks", trace);
+        return NULL;
+    }
     if (self->active) {
         Py_RETURN_TRUE;
     }
+    Py_XSETREF(self->trace, trace == Py_None ? NULL : Py_NewRef(trace));
 #if PY_VERSION_HEX < 0x030C0000
     if (slot_add(heard, (PyObject *)self) < 0) {
         PyErr_Clear();
@@ -548,6 +556,7 @@ dealloc(Lines *self)
     PyMem_Free(self->others.slots);
     PyMem_Free(self->marks);
     Py_XDECREF(self->prefix);
+    Py_XDECREF(self->trace);
     Py_XDECREF(self->places);
     Py_XDECREF(self->files);
     Py_XDECREF(self->names);
@@ -560,8 +569,9 @@ static PyMethodDef methods[] = {
     {"add", (PyCFunction)add, METH_VARARGS,
      "add(callable, name, by_file)\n--\n\nHave calls of a function of C's marked, under a name;\n"
      "with by_file only where the file object that it is a method of is one of the system's."},
-    {"begin", (PyCFunction)begin, METH_NOARGS,
-     "begin()\n--\n\nMark from now on; False where another profiler has this thread."},
+    {"begin", (PyCFunction)begin, METH_O,
+     "begin(trace)\n--\n\nMark from now on; False where another profiler has this thread. trace are\n"
+     "the Marks that marks are made in, or None: each is a system call then."},
     {"end", (PyCFunction)end, METH_NOARGS, "end()\n--\n\nMark no more."},
     {"runs", (PyCFunction)runs, METH_O,
      "runs(number)\n--\n\nTake note that the greenlet of that number runs in this thread."},

@@ -1,6 +1,7 @@
 """Marks in a trace: looks at paths that do not exist, which say what the test is doing.
 
-The tracer makes them and the reader of traces takes them for what they mean::
+The tracer makes them, most of them in memory from which the helper puts them into the trace, and
+the reader of traces takes them for what they mean::
 
     access("/.eventlet-debug/phase/<unix ns>/<phase>/<node id>", F_OK)
     access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)

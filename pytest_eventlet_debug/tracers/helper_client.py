@@ -80,6 +80,8 @@ class Helper:
         self._pid = 0
         self._group = 0
         self._given_up = ""
+        #: Whether strace is attached and waits for the next recording.
+        self.strace_rests = False
 
     @classmethod
     def start(cls) -> Helper:
@@ -153,7 +155,8 @@ class Helper:
             and is ended; every further request is refused with the same words.
         :raises TracerError: it says no; also in a fork of the process that started it.
         """
-        return self._receive(self._send(command, arguments))
+        sequence = self._send(command, arguments)
+        return self._receive(sequence, looked=True)
 
     def begin(self, command: str, **arguments: object) -> int:
         """Ask the helper for one thing without waiting for it.
@@ -183,9 +186,14 @@ class Helper:
             self._connection.send(message, _socket.MSG_NOSIGNAL)
         return self._sequence
 
-    def _receive(self, sequence: int) -> dict[str, object]:
+    def _receive(self, sequence: int, *, looked: bool = False) -> dict[str, object]:
+        """Return the answer to a request.
+
+        :param looked: the connection was there a moment ago, and no code of the user's ran since.
+        """
         if sequence not in self._answers:
-            self._be_usable()
+            if not looked:
+                self._be_usable()
             with self._losing():
                 self._wait_for(sequence)
         error, values = self._answers.pop(sequence)
@@ -212,11 +220,23 @@ class Helper:
         fd = files.memory_file("eventlet-debug")
         try:
             unpatched.write_all(fd, data)
-            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _pack("i", fd))]
-            with self._losing():
-                self._connection.sendmsg([message], rights, _socket.MSG_NOSIGNAL)
+            self._send_with(message, fd)
         finally:
             posix.close(fd)
+
+    def give(self, command: str, fd: int) -> None:
+        """Give the helper a descriptor, without waiting for it.
+
+        :param command: says what it is for.
+        :raises TracerError: as :meth:`request` does.
+        """
+        self._be_usable(command)
+        self._send_with(_message(NO_ANSWER, command, {}), fd)
+
+    def _send_with(self, message: bytes, fd: int) -> None:
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _pack("i", fd))]
+        with self._losing():
+            self._connection.sendmsg([message], rights, _socket.MSG_NOSIGNAL)
 
     def write(self, path: str, data: bytes) -> None:
         """Have the helper write a file, whole or not at all, without waiting for it.

@@ -26,6 +26,7 @@ from pytest_eventlet_debug.system.code_places import OURS
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.profiling._native import Lines
+    from pytest_eventlet_debug.profiling._native import Marks
 
 
 _WRITTEN_IN_C = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, type)
@@ -48,8 +49,11 @@ class LineMarks:
         self._added: set[str] = set()
         self._unsubscribe: Callable[[], None] = _nothing
 
-    def begin(self) -> None:
-        """Mark from now on, where that is possible."""
+    def begin(self, memory: Marks | None) -> None:
+        """Mark from now on, where that is possible.
+
+        :param memory: where marks are made; ``None`` where each is a system call.
+        """
         if self._lines is None:
             return
         prepare()
@@ -57,7 +61,7 @@ class LineMarks:
             by_file = name.rpartition(".")[0] in _FILE_OBJECTS
             self._lines.add(_functions[name], name, by_file)
             self._added.add(name)
-        if self._lines.begin():
+        if self._lines.begin(memory):
             self._unsubscribe = _subscribe(self._lines)
 
     def runs(self, greenlet: int) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-import posix
 import shutil
 import sys
 from typing import Any
@@ -26,6 +25,8 @@ from pytest_eventlet_debug.tracer_registry import STRACE_LINES
 from pytest_eventlet_debug.tracers import lines
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.lines import LineMarks
+from pytest_eventlet_debug.tracers.marking import Marking
+from pytest_eventlet_debug.tracers.marking import shared_with
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
@@ -56,7 +57,8 @@ class Strace:
     The trace has :mod:`~pytest_eventlet_debug.recordings.marks` in it where a phase begins,
     and wherever greenlet *n* of the test begins to run in the thread that started the
     recording; see :class:`pytest_eventlet_debug.system.switches.Labels`. Others say which line of
-    Python makes the next calls, see :mod:`~pytest_eventlet_debug.tracers.lines`.
+    Python makes the next calls, see :mod:`~pytest_eventlet_debug.tracers.lines`. How they get there
+    is the business of :mod:`~pytest_eventlet_debug.tracers.marking`.
     """
 
     name = "strace"
@@ -100,6 +102,8 @@ class Strace:
         self._labels: switches.Labels | None = None
         self._paths: dict[tuple[int, str], bytes] = {}
         self._marked = b""
+        self._marking = Marking()
+        self._make_mark = self._marking.make
 
     @property
     def version(self) -> str:
@@ -134,6 +138,10 @@ class Strace:
         if not self._allowed:
             _allow(self._helper)
             self._allowed = True
+            if not self._extra_args:  # they may ask for times in another form, or none
+                self._marking = shared_with(self._helper)
+                self._make_mark = self._marking.make
+        self._marking.begin()
         self._attach(recording, append=False)
         self._recording = recording
         self._started_ns = unpatched.time_ns()
@@ -146,7 +154,7 @@ class Strace:
         """Put the beginning of *phase* into the trace."""
         if self._recording is None or not self._tracing:
             return
-        posix.access(marks.phase(unpatched.time_ns(), phase, self._recording.nodeid), 0)
+        self._make_mark(marks.phase(unpatched.time_ns(), phase, self._recording.nodeid))
         self._label()
 
     def pause(self) -> None:
@@ -184,18 +192,25 @@ class Strace:
                 self._detach()
 
     def _attach(self, recording: Recording, *, append: bool) -> None:
-        self._helper.request(
-            "strace-start",
-            program=self._executable(),
-            options=[*OPTIONS, *keep_marks(self._extra_args)],
-            path=str(_artifact(recording)),
-            append=append,
-            pin=self._pin,
-            limit=self._limit,
-        )
+        path = str(_artifact(recording))
+        if self._helper.strace_rests and not append:
+            # There is nothing to wait for: the recording begins behind this request.
+            self._helper.strace_rests = False
+            self._helper.post("strace-next", path=path, limit=self._limit)
+        else:
+            self._helper.strace_rests = False
+            self._helper.request(
+                "strace-start",
+                program=self._executable(),
+                options=[*OPTIONS, *keep_marks(self._extra_args)],
+                path=path,
+                append=append,
+                pin=self._pin,
+                limit=self._limit,
+            )
         self._tracing = self._attached = True
         if self._lines is not None:
-            self._lines.begin()
+            self._lines.begin(self._marking.memory)
 
     def _stop_marking(self) -> None:
         switches.unsubscribe(self._switched)
@@ -205,8 +220,9 @@ class Strace:
     def _detach(self, *, stay: bool = False) -> bool:
         """Trace no more; say whether strace stays attached."""
         self._stop_marking()
-        self._tracing = self._attached = False
+        self._tracing = self._attached = self._helper.strace_rests = False
         self._attached = "rests" in self._helper.request("strace-stop", stay=stay)
+        self._helper.strace_rests = self._attached
         return self._attached
 
     def _executable(self) -> str:
@@ -243,7 +259,7 @@ class Strace:
 
     def _mark(self, path: bytes) -> None:
         self._marked = path
-        posix.access(path, 0)
+        self._make_mark(path)
 
 
 def prepare(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+import re
 import resource
 import shutil
 import subprocess
@@ -94,7 +95,7 @@ def test_what_is_found_in_a_cut_trace_is_no_certainty(pytester: pytest.Pytester)
     assert [each.certainty for each in whole.findings] == ["certain"]
     trace = directory / "strace.txt"
     with packing.open_to_read(trace) as file:
-        trace.write_bytes(file.read()[:-1000])
+        trace.write_bytes(file.read()[:-1000].rstrip(b"\n"))
     finish(directory)
     cut = findings_file.read(directory)
     assert cut is not None
@@ -158,4 +159,6 @@ def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(
     assert cut.startswith("recordings of ")
     assert "No space left on device" in cut
     assert report.startswith("the report is not written: ")
-    assert "strace: strace.txt is cut: there was no room for all of it" in records
+    # Whoever is first to have no room says so: strace, or who copies what it writes.
+    room = "(there was no room for all of it|No space left on device)"
+    assert re.search(rf"strace: strace\.txt is cut: {room}", records)

@@ -16,6 +16,7 @@ from programs import wait_until_gone
 import psutil
 import pytest
 
+from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import Unparsed
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
@@ -597,3 +598,56 @@ def test_what_a_test_does_is_on_the_disk_while_it_goes_on(tmp_path: Path) -> Non
     helper.close()
     """
     assert run(tmp_path, text, prologue=STAYS).strip() == "True"
+
+
+def test_marks_in_memory_stand_before_the_calls_that_they_are_about(tmp_path: Path) -> None:
+    text = """
+        import threading
+        ended = threading.Event()
+        def others():
+            while not ended.is_set():
+                posix.access("/other", 0)
+        threads = [threading.Thread(target=others) for _ in range(2)]
+        strace.start(recording)
+        make = strace._make_mark
+        assert strace._marking.memory is not None
+        for thread in threads:
+            thread.start()
+        for number in range(300):
+            make(f"/.eventlet-debug/greenlet/{number}/n\\u00fcmber".encode())
+            posix.access(f"/call/{number}", 0)
+        ended.set()
+        for thread in threads:
+            thread.join()
+        for number in range(300, 30000):  # more than there is room for
+            make(b"/.eventlet-debug/greenlet/%d/number" % number)
+        posix.access("/call/29999", 0)
+        elsewhere = threading.Thread(target=lambda: make(b"/.eventlet-debug/greenlet/1/elsewhere"))
+        elsewhere.start()
+        elsewhere.join()
+        child = os.fork()
+        make(b"/.eventlet-debug/greenlet/0/after")
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        strace.stop()
+        print(os.getpid(), child)
+    """
+    pid, child = map(int, run(tmp_path, text).split())
+    with open_log(tmp_path / "strace.txt") as log:
+        lines = list(log)
+    events = list(parse(lines))
+    assert not [event for event in events if type(event) is Unparsed]
+    calls = {
+        int(event.args.split('"')[1].rpartition("/")[2]): event.greenthread
+        for event in events
+        if type(event) is Syscall and event.pid == pid and '"/call/' in event.args
+    }
+    assert calls == {number: f"{number}:nümber" for number in range(300)} | {29999: "29999:number"}
+    found = re.findall(rf"^{pid} .*/greenlet/(\d+)/n", "".join(lines), re.MULTILINE)
+    assert found == [str(number) for number in range(30000)]
+    marked = re.findall(r"^(\d+) .*/(elsewhere|after)\"", "".join(lines), re.MULTILINE)
+    assert sorted(who == str(pid) for who, name in marked if name == "after") == [False, True]
+    assert {int(who) for who, name in marked if name == "after"} == {pid, child}
+    (thread,) = (int(who) for who, name in marked if name == "elsewhere")
+    assert thread != pid
