@@ -150,8 +150,12 @@ def _static() -> Path:
 def _copy(asset: bytes, path: Path) -> None:
     """Write a file, unless it is there; to replace one takes longer than to make one."""
     if not files.is_there(path):
-        with open(files.create(os.path.realpath(path)), "wb") as file:
-            file.write(asset)
+        try:
+            with open(files.create(os.path.realpath(path)), "wb") as file:
+                file.write(asset)
+        except OSError:  # half a page would be taken for somebody else's
+            path.unlink(missing_ok=True)
+            raise
     elif path.is_symlink() or path.read_bytes() != asset:
         _write(path, asset)
 
