@@ -7,6 +7,7 @@ and SnakeViz do. https://docs.python.org/3/library/profile.html
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ class _Graph(msgspec.Struct):
         return found
 
 
+@functools.lru_cache(maxsize=1 << 14)  # tests of a suite have most of them in common
 def label(function: Function) -> str:
     """Return a function as a reader knows it: ``recv (eventlet/greenio/base.py:352)``."""
     file, line, name = function

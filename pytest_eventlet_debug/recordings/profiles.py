@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import functools
 import io
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from pytest_eventlet_debug import json_files
@@ -26,18 +26,15 @@ from pytest_eventlet_debug.system import files
 _SCALE = 1e9
 
 
-class _Code:
+class _Code(msgspec.Struct, eq=False):
     """A function, as pyprof2calltree wants it, who tells functions apart by identity."""
 
-    __slots__ = ("co_filename", "co_firstlineno", "co_name")
-
-    def __init__(self, filename: str, line: int, name: str) -> None:
-        self.co_filename = filename
-        self.co_firstlineno = line
-        self.co_name = name
+    co_filename: str
+    co_firstlineno: int
+    co_name: str
 
 
-class _Called(NamedTuple):
+class _Called(msgspec.Struct):
     """What a function called, in the terms of ``_lsprof``."""
 
     code: _Code
@@ -45,7 +42,7 @@ class _Called(NamedTuple):
     totaltime: float
 
 
-class _Entry(NamedTuple):
+class _Entry(msgspec.Struct):
     """A function's counts, in the terms of ``_lsprof``."""
 
     code: _Code
@@ -84,23 +81,25 @@ def complete(directory: Path, nodeid: str) -> Stats:
     :raises OSError: it cannot be written.
     :raises ValueError: what is there is no profile; see :func:`.profile_file.read`.
     """
+    facts: ProfileFacts | None = None
     counts = directory / PROFILE_COUNTS_FILE
     if counts.exists():
-        stats = write(directory, ProfileCounts.read(counts))
+        stats, facts = write(directory, ProfileCounts.read(counts))
         counts.unlink()
     elif (directory / PROFILE_FILE).exists():
         stats = profile_file.read(directory / PROFILE_FILE)
     else:
         return {}
     if stats and not (directory / CALLGRIND_FILE).exists():
-        facts = json_files.read(directory / PROFILE_FACTS_FILE, ProfileFacts)
+        facts = facts or json_files.read(directory / PROFILE_FACTS_FILE, ProfileFacts)
         write_callgrind(stats, directory / CALLGRIND_FILE, nodeid, facts)
     return stats
 
 
-def write(directory: Path, counts: ProfileCounts) -> Stats:
+def write(directory: Path, counts: ProfileCounts) -> tuple[Stats, ProfileFacts]:
     """Add up what was counted, and write it for pstats, with what is known about it.
 
+    :return: what was written.
     :raises OSError: it cannot be written.
     """
     stats = counts.stats()
@@ -109,7 +108,7 @@ def write(directory: Path, counts: ProfileCounts) -> Stats:
     if stats:  # pstats refuses to read a file without entries
         files.replace(directory / PROFILE_FILE, profile_file.encode(stats))
     files.replace(directory / PROFILE_FACTS_FILE, json_files.encode(facts) + b"\n")
-    return stats
+    return stats, facts
 
 
 def write_callgrind(stats: Stats, path: Path, nodeid: str, facts: ProfileFacts) -> None:
