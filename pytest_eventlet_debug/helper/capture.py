@@ -29,7 +29,6 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import test_of
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
-from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.packet_buffer import PacketBuffer
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.system import files
@@ -179,15 +178,18 @@ class Capture:
         self._running[number].spans.append([since_ns, _FOREVER])
         answer()
 
-    def stop(self, answer: Reply, *, number: int, until_ns: int) -> None:
-        """Record nothing that is sent after *until_ns*.
+    def stop(self, answer: Answer, *, number: int, until_ns: int) -> None:
+        """Record nothing that is sent after *until_ns*; answer with what is missing so far.
 
         What was sent before and has not come yet is still taken in.
         """
-        if number in self._running:
-            self._end(self._running.pop(number), until_ns)
-        else:
+        if number not in self._running:
             answer("the capture does not know this recording")
+            return
+        recording = self._running.pop(number)
+        self._end(recording, until_ns)
+        recording.told = recording.problem
+        answer(recording.told)
 
     def keep(self, directory: str) -> None:
         """Keep what was recorded in a test's directory and below until it is taken."""
@@ -208,7 +210,7 @@ class Capture:
         """Hand over the captures that are for a test's directory, or those of its blocks.
 
         :return: those that are in no file and have something in them; and what is missing in
-            any of them.
+            any of them that was not known when it was stopped.
         """
         mine = [recording for recording in self._complete if recording.test == directory]
         self._complete = [each for each in self._complete if each not in mine]
@@ -217,7 +219,7 @@ class Capture:
             for recording in mine
             if recording.in_memory
         ]
-        return captures, [line for recording in mine for line in recording.problems()]
+        return captures, [line for recording in mine for line in recording.late_problems()]
 
     def settle(self) -> None:
         """Complete what has ended as far as the kernel has handed it over; somebody waits."""
@@ -457,6 +459,7 @@ class _Recording:
         self.kept = False
         self.buffer = PacketBuffer(os.path.join(directory, CAPTURE_FILE), begin, limit)
         self.is_cut = False
+        self.told: str | None = None
 
     @property
     def problem(self) -> str | None:
@@ -475,9 +478,10 @@ class _Recording:
             )
         return problem
 
-    def problems(self) -> list[str]:
-        """Return what is missing, by where it is missing."""
-        return [] if self.problem is None else [f"{self.directory}: {self.problem}"]
+    def late_problems(self) -> list[str]:
+        """Return what is missing, unless that is what was said when it was stopped."""
+        problem = self.problem
+        return [] if problem in (None, self.told) else [f"{self.directory}: {problem}"]
 
     def take(self, time_ns: int, data: bytes, length: int) -> None:
         for first, last in self.spans:

@@ -157,10 +157,10 @@ class Pcap:
     def stop(self) -> tuple[Path, ...]:
         """End the recording; all that was sent before will be in it.
 
-        The file is written when the test is completed, and only if there is a packet in it. If
-        packets are missing, that is said at the end of the run, and their number is in the file.
+        The file is written when the test is completed, and only if there is a packet in it.
 
-        :raises TracerError: nothing could be recorded.
+        :raises TracerError: packets are missing. What could be captured is in the file
+            all the same, and the number of packets dropped in ``capture.pcapng``.
         """
         recording, self._recording = self._recording, None
         if recording is None:
@@ -174,7 +174,7 @@ class Pcap:
         finally:
             if self._started:
                 self._helper.end(self._started)
-            self._helper.post("pcap-stop", number=self._number, until_ns=until_ns)
+            self._helper.request("pcap-stop", number=self._number, until_ns=until_ns)
         # The keys, in the format of SSLKEYLOGFILE, are there if the test made a TLS connection.
         names = (CAPTURE_FILE, KEYS_FILE) if keys else (CAPTURE_FILE,)
         return tuple(directory / name for name in names)
