@@ -91,7 +91,9 @@ def test_ctrl_c_tears_the_running_test_down_and_reports(
     assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text
     assert pytester.path.joinpath("torn-down").exists()
     assert "! KeyboardInterrupt !" in text
-    assert re.search(r"test_x.py:\d+: KeyboardInterrupt", text)
+    # Beside it the other hub may still start, be interrupted wherever it is, and be heard first.
+    place = r"\S" if "--eventlet-jobs=2" in arguments else r"test_x\.py"
+    assert re.search(rf"{place}:\d+: KeyboardInterrupt", text)
     assert "1 passed" in text
     if arguments == [BOTH]:
         assert "the run under epolls is incomplete" in text
