@@ -11,7 +11,7 @@ import msgspec
 
 from pytest_eventlet_debug.profile_stats import Part
 from pytest_eventlet_debug.profile_stats import Stats
-from pytest_eventlet_debug.profile_stats import total
+from pytest_eventlet_debug.profile_stats import add_up
 from pytest_eventlet_debug.system import files
 
 # Taken here, before a test can patch it.
@@ -31,7 +31,7 @@ class ProfileFacts(msgspec.Struct, kw_only=True):
     :param engine: what counted, ``native``, ``python`` or ``plain``.
     :param clock: what was measured, ``run``, ``wall`` or ``cpu``.
     :param seconds: from the beginning to the end of the profile, without its pauses.
-    :param self_seconds: the sum over all functions, once it is known.
+    :param self_seconds: the sum over all functions; 0 before they are added up.
     :param switching_seconds: what switches between greenlets took.
     :param incomplete: why something is missing, or ``""``.
     """
@@ -39,8 +39,8 @@ class ProfileFacts(msgspec.Struct, kw_only=True):
     engine: str
     clock: str
     seconds: float
-    self_seconds: float = 0.0
-    switching_seconds: float = 0.0
+    self_seconds: float
+    switching_seconds: float
     incomplete: str = ""
 
 
@@ -58,10 +58,10 @@ class ProfileCounts(msgspec.Struct, kw_only=True):
 
     def stats(self) -> Stats:
         """Add the counts up."""
-        return total(self.parts, has_greenlets=self.has_greenlets)
+        return add_up(self.parts, has_greenlets=self.has_greenlets)
 
     def encode(self) -> bytes:
-        """Return what :meth:`decode` reads."""
+        """Return what :meth:`read` reads."""
         parts = [(each.entries, each.root, each.greenlets) for each in self.parts]
         return _dumps(
             {
@@ -76,7 +76,7 @@ class ProfileCounts(msgspec.Struct, kw_only=True):
         """Read a file of :meth:`encode`'s.
 
         :raises OSError: as :func:`read` does.
-        :raises ValueError: as :func:`read` does.
+        :raises Exception: it is no such file.
         """
         data = read(path)
         return cls(

@@ -93,7 +93,7 @@ def merge(parts: Iterable[Part]) -> Stats:
     return total
 
 
-def total(parts: Iterable[Part], *, has_greenlets: bool) -> Stats:
+def add_up(parts: Iterable[Part], *, has_greenlets: bool) -> Stats:
     """Return what is written down of all counts.
 
     :param has_greenlets: whether :data:`ALL` is to stand above them.

@@ -63,12 +63,10 @@ class OpenDescriptors:
         found: dict[int, str] = {}
         for number in numbers:
             identity = _identity(number)
+            is_known = identity is not None and self._identities.get(number) == identity
+            words = self._words.get(number) if is_known else target(number)
             if identity is not None:
                 identities[number] = identity
-            if identity is not None and self._identities.get(number) == identity:
-                words = self._words.get(number)
-            else:
-                words = target(number)
             # The one that read the directory is closed by now.
             if words is not None:
                 found[number] = words

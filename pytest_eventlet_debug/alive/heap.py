@@ -119,14 +119,14 @@ def _collections() -> tuple[int, int]:
 
 
 def _pick(objects: list[Any], wanted: dict[str, tuple[type, ...]]) -> dict[str, list[Any]]:
-    kinds = {name: _with_subclasses(bases) for name, bases in wanted.items()}
     found: dict[str, list[Any]] = {name: [] for name in wanted}
     into: dict[int, list[Any]] = {}
-    for name, classes in kinds.items():
-        for number in classes:
+    types: list[type] = []
+    for name, bases in wanted.items():
+        for number, kind in _with_subclasses(bases).items():
             into.setdefault(number, found[name])
-    types = tuple(kind for classes in kinds.values() for kind in classes.values())
-    for thing in of_types(objects, types):
+            types.append(kind)
+    for thing in of_types(objects, tuple(types)):
         into[id(type(thing))].append(thing)
     return found
 

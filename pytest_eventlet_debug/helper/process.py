@@ -160,7 +160,7 @@ class HelperProcess:
         answer: Reply = Answer(self._control, sequence)
         if sequence == NO_ANSWER:
             answer = Complaint(self._finishing.complain)
-        if command == "strace-marks":
+        if "descriptor" in arguments:
             arguments["descriptor"] = _descriptor(rights)
         elif data or rights:
             arguments["data"] = _content(rights) if rights else data

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pytest_eventlet_debug.profile_stats import Part
 from pytest_eventlet_debug.profile_stats import Stats
-from pytest_eventlet_debug.profile_stats import total
+from pytest_eventlet_debug.profile_stats import add_up
 
 EngineName = Literal["greenlet", "plain"]
 
@@ -43,7 +43,7 @@ class Profile(NamedTuple):
     @property
     def stats(self) -> Stats:
         """The counts in the form of ``pstats.Stats.stats``, added up now."""
-        return total(self.parts, has_greenlets=self.has_greenlets)
+        return add_up(self.parts, has_greenlets=self.has_greenlets)
 
 
 class Engine(Protocol):

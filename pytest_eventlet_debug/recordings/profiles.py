@@ -107,7 +107,7 @@ def write(directory: Path, counts: ProfileCounts) -> tuple[Stats, ProfileFacts]:
     facts = replace(counts.facts, self_seconds=own)
     if stats:  # pstats refuses to read a file without entries
         files.replace(directory / PROFILE_FILE, profile_file.encode(stats))
-    files.replace(directory / PROFILE_FACTS_FILE, json_files.encode(facts) + b"\n")
+    json_files.write(directory / PROFILE_FACTS_FILE, facts)
     return stats, facts
 
 

@@ -154,6 +154,7 @@ class CProfile:
                 engine=engine,
                 clock=self._clock,
                 seconds=profile.seconds,
+                self_seconds=0.0,
                 switching_seconds=profile.switching,
                 incomplete=profile.trouble,
             ),

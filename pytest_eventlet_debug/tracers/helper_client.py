@@ -231,7 +231,8 @@ class Helper:
         :raises TracerError: as :meth:`request` does.
         """
         self._be_usable(command)
-        self._send_with(_message(NO_ANSWER, command, {}), fd)
+        # Its number is known where it arrives.
+        self._send_with(_message(NO_ANSWER, command, {"descriptor": None}), fd)
 
     def _send_with(self, message: bytes, fd: int) -> None:
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _pack("i", fd))]

@@ -69,6 +69,7 @@ class Pcap:
         self._limit = limit
         self._recording: Recording | None = None
         self._number = 0
+        self._has_ring = False
         self._started: int | None = None
         self._keys = 0
         self._claimed: int | None = None
@@ -133,10 +134,11 @@ class Pcap:
             limit=self._limit,
         )
         # Once the ring is there, a test need not wait: its packets are known by their times.
-        if self._started is None:
+        if self._has_ring:
+            self._started = started
+        else:
             self._helper.end(started)
-            started = 0
-        self._started = started
+            self._has_ring = True
         self._number = number
         self._recording = recording
         self._keys = tls_keys.begin()
@@ -172,8 +174,9 @@ class Pcap:
             if keys:
                 _write(directory / KEYS_FILE, keys)
         finally:
-            if self._started:
-                self._helper.end(self._started)
+            started, self._started = self._started, None
+            if started is not None:
+                self._helper.end(started)
             self._helper.request("pcap-stop", number=self._number, until_ns=until_ns)
         # The keys, in the format of SSLKEYLOGFILE, are there if the test made a TLS connection.
         names = (CAPTURE_FILE, KEYS_FILE) if keys else (CAPTURE_FILE,)
