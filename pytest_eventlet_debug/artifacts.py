@@ -255,7 +255,7 @@ def note_end(
         if record is not None:
             record.outcomes = {"call": end}
             record.phases = phases or record.phases
-            _save_files(directory, record)
+            _save_files(directory, record, _files(directory))
     return directory
 
 
@@ -265,13 +265,13 @@ def note_artifacts(directory: Path) -> None:
     :raises OSError: it cannot be written.
     """
     with _locked(directory):
-        record = read_test(directory)
-        if record is not None and record.artifacts != _files(directory):
-            _save_files(directory, record)
+        record, found = read_test(directory), _files(directory)
+        if record is not None and record.artifacts != found:
+            _save_files(directory, record, found)
 
 
-def _save_files(directory: Path, record: TestRecord) -> None:
-    record.artifacts = _files(directory)
+def _save_files(directory: Path, record: TestRecord, found: list[str]) -> None:
+    record.artifacts = found
     files.extend(directory / TEST_FILE, json_files.encode(record) + b"\n")
 
 

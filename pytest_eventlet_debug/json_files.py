@@ -33,6 +33,14 @@ def write(path: Path, value: object) -> None:
     files.replace(path, encode(value) + b"\n")
 
 
+def write_first(path: Path, value: object) -> None:
+    """Write a file that nobody looks for yet, as :func:`.files.write_first` does.
+
+    :raises OSError: as :func:`write` does.
+    """
+    files.write_first(path, encode(value) + b"\n")
+
+
 def encode(value: object) -> bytes:
     """Return JSON with an indentation of one space."""
     try:

@@ -61,7 +61,7 @@ class ProfileCounts(msgspec.Struct, kw_only=True):
         return add_up(self.parts, has_greenlets=self.has_greenlets)
 
     def encode(self) -> bytes:
-        """Return what :meth:`read` reads."""
+        """Return what :meth:`decode` takes."""
         parts = [(each.entries, each.root, each.greenlets) for each in self.parts]
         return _dumps(
             {
@@ -72,13 +72,12 @@ class ProfileCounts(msgspec.Struct, kw_only=True):
         )
 
     @classmethod
-    def read(cls, path: Path) -> ProfileCounts:
-        """Read a file of :meth:`encode`'s.
+    def decode(cls, raw: bytes) -> ProfileCounts:
+        """Return what :meth:`encode` was of.
 
-        :raises OSError: as :func:`read` does.
-        :raises Exception: it is no such file.
+        :raises Exception: it is nothing of that kind.
         """
-        data = read(path)
+        data = _decoded(raw)
         return cls(
             facts=msgspec.convert(data["facts"], ProfileFacts),
             parts=[Part(*each) for each in data["parts"]],
@@ -91,16 +90,25 @@ def encode(stats: Stats) -> bytes:
     return _dumps(stats)
 
 
+def content(path: Path) -> bytes:
+    """Return what is in a file, which a test may have laid there.
+
+    :raises OSError: it cannot be read, is no regular file or larger than :data:`MAX_BYTES`.
+    """
+    return files.read(path, MAX_BYTES)
+
+
 def read(path: Path) -> dict[Any, Any]:
     """Return what ``pstats.Stats.stats`` holds of a file.
 
-    A test may have laid something else in its place.
-
-    :raises OSError: it cannot be read, is no regular file or larger than :data:`MAX_BYTES`.
+    :raises OSError: as :func:`content` does.
     :raises ValueError: it is not a profile; marshal raises ``EOFError`` and ``TypeError`` as well.
     """
-    data = files.read(path, MAX_BYTES)
-    if not data.startswith(_DICTIONARY):
+    return _decoded(content(path))
+
+
+def _decoded(raw: bytes) -> dict[Any, Any]:
+    if not raw.startswith(_DICTIONARY):
         raise ValueError("it is not a profile")
-    stats: dict[Any, Any] = marshal.loads(data)
-    return stats
+    found: dict[Any, Any] = marshal.loads(raw)
+    return found

@@ -22,7 +22,6 @@ import mmap
 import os
 import struct
 import time
-from typing import NamedTuple
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
@@ -30,8 +29,9 @@ from pytest_eventlet_debug.artifact_names import test_of
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.packet_buffer import PacketBuffer
+from pytest_eventlet_debug.helper.unwritten import WAITING_BYTES
+from pytest_eventlet_debug.helper.unwritten import Unwritten
 from pytest_eventlet_debug.recordings import pcapng
-from pytest_eventlet_debug.system import files
 
 #: A block holds a packet of 64 KiB and not two, so two fillers close any block.
 BLOCK_BYTES = 1 << 17
@@ -49,9 +49,6 @@ LATEST_SECONDS = 2.0
 
 #: Seconds after which the packets of a test that goes on are in a file.
 SAVE_SECONDS = 1.0
-
-#: Bytes of all recordings together that wait in memory for the finisher.
-WAITING_BYTES = 1 << 25
 
 _SOL_PACKET = 263
 _PACKET_RX_RING = 5
@@ -76,20 +73,6 @@ _LINKTYPES = {
     _ARPHRD_LOOPBACK: pcapng.LINKTYPE_ETHERNET,
     _ARPHRD_NONE: pcapng.LINKTYPE_RAW,
 }
-
-
-class Captured(NamedTuple):
-    """A whole capture that is in no file."""
-
-    directory: str
-    content: bytes
-
-    def write(self) -> None:
-        """Write it into its directory.
-
-        :raises OSError: it cannot be written.
-        """
-        files.replace(os.path.join(self.directory, CAPTURE_FILE), self.content)
 
 
 class Capture:
@@ -206,7 +189,7 @@ class Capture:
         """Call *callback* whenever a recording has become complete."""
         self._on_complete = callback
 
-    def take(self, directory: str) -> tuple[list[Captured], list[str]]:
+    def take(self, directory: str) -> tuple[list[Unwritten], list[str]]:
         """Hand over the captures that are for a test's directory, or those of its blocks.
 
         :return: those that are in no file and have something in them; and what is missing in
@@ -215,7 +198,7 @@ class Capture:
         mine = [recording for recording in self._complete if recording.test == directory]
         self._complete = [each for each in self._complete if each not in mine]
         captures = [
-            Captured(recording.directory, recording.buffer.content())
+            Unwritten(recording.path, recording.buffer.content())
             for recording in mine
             if recording.in_memory
         ]
@@ -457,7 +440,8 @@ class _Recording:
         self.ended = 0.0
         self.blocks = 0
         self.kept = False
-        self.buffer = PacketBuffer(os.path.join(directory, CAPTURE_FILE), begin, limit)
+        self.path = os.path.join(directory, CAPTURE_FILE)
+        self.buffer = PacketBuffer(self.path, begin, limit)
         self.is_cut = False
         self.told: str | None = None
 

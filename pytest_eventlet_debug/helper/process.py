@@ -30,6 +30,7 @@ from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Complaint
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
+from pytest_eventlet_debug.helper.profiles import Profiles
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import NO_ANSWER
 from pytest_eventlet_debug.system import files
@@ -61,7 +62,8 @@ class HelperProcess:
         self._tracee = tracee
         self._loop = Loop()
         self._capture = Capture(self._loop)
-        self._finishing = Finishing(self._loop, libraries, self._capture)
+        self._profiles = Profiles()
+        self._finishing = Finishing(self._loop, libraries, self._capture, self._profiles)
         self._attachment = Attachment(self._loop, tracee, self._finishing.complain)
         self._completing = False
         self._parent = _parent(tracee)
@@ -80,7 +82,7 @@ class HelperProcess:
             "pcap-pause": self._capture.pause,
             "pcap-resume": self._capture.resume,
             "pcap-stop": self._capture.stop,
-            "write": self._write,
+            "profile": self._profiles.add,
             "discard": self._discard,
             "finish-prepare": self._finishing.prepare,
             "finish": self._finishing.order,
@@ -104,9 +106,7 @@ class HelperProcess:
         try:
             self._loop.run()
         finally:
-            self._capture.close()
-            self._attachment.close()
-            self._finishing.close()
+            self._close()
 
     def _look(self) -> None:
         try:
@@ -129,7 +129,8 @@ class HelperProcess:
         if self._completing:
             return
         self._completing = True
-        for directory in {*self._capture.abandon(), *self._attachment.directories}:
+        recorded = (*self._capture.abandon(), *self._profiles.abandon())
+        for directory in {*recorded, *self._attachment.directories}:
             self._finishing.add(directory)
         self._finishing.when_done(self._loop.stop)
         wanted = _lives(self._parent)
@@ -172,13 +173,8 @@ class HelperProcess:
     def _hello(self, answer: Answer) -> None:
         answer(pid=os.getpid())
 
-    def _write(self, answer: Reply, *, path: str, data: bytes = b"") -> None:
-        try:
-            files.write(path, data)
-        except OSError as error:
-            answer(f"{path} cannot be written: {error.strerror}")
-
     def _discard(self, answer: Reply, *, directory: str) -> None:
+        self._profiles.forget(directory)
         try:
             files.remove(directory)
         except OSError as error:
@@ -186,10 +182,14 @@ class HelperProcess:
 
     def _goodbye(self, answer: Answer) -> None:
         self._loop.stop()
+        self._close()
+        answer()
+
+    def _close(self) -> None:
         self._capture.close()
         self._attachment.close()
         self._finishing.close()
-        answer()
+        self._profiles.close()
 
 
 def _descriptor(rights: list[tuple[int, int, bytes]]) -> int:

@@ -18,12 +18,14 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import gc
 import heapq
 import io
 import itertools
 import json
 import os
 from pathlib import Path
+import posix
 import signal
 import sys
 from typing import BinaryIO
@@ -31,19 +33,21 @@ from typing import BinaryIO
 import msgspec
 from msgspec.structs import replace
 
+from pytest_eventlet_debug.artifact_names import BLOCK_PREFIX
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
+from pytest_eventlet_debug.artifact_names import PROFILE_COUNTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
+from pytest_eventlet_debug.artifact_names import STALLS_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import read_test
-from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.profile_stats import Stats
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import pcapng
@@ -75,7 +79,6 @@ from pytest_eventlet_debug.recordings.pcapng import Statistics
 from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import ends
-from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.timeline import Ends
 from pytest_eventlet_debug.recordings.timeline import Row
@@ -99,6 +102,8 @@ _WRITTEN = (
     *(PROFILE_FILE, CALLGRIND_FILE, PROFILE_FACTS_FILE),
     *(FINDINGS_FILE, report_part.PART_FILE),
 )
+_DRAFTS = tuple(f".{name}." for name in _WRITTEN)
+
 # A connection's keys take a few hundred.
 _MAX_KEYS_BYTES = 64 << 20
 
@@ -106,7 +111,7 @@ _MAX_KEYS_BYTES = 64 << 20
 #: these have most of what is on the disk.
 _LONG_BYTES = 1 << 20
 
-_NO_CAPTURES: Mapping[Path, bytes] = {}
+_NOTHING: Mapping[Path, bytes] = {}
 
 _JOURNALLED = frozenset(("syscall", "signal", "thread"))
 
@@ -117,7 +122,7 @@ def finish(
     shared: bool = False,
     ports: Collection[int] | None = None,
     redact: str | None = None,
-    captures: Mapping[Path, bytes] = _NO_CAPTURES,
+    unwritten: Mapping[Path, bytes] = _NOTHING,
 ) -> None:
     """Complete a test's directory and those of its blocks.
 
@@ -127,52 +132,50 @@ def finish(
         if they are not known.
     :param redact: a regular expression; what matches is taken out of the traces first, and so
         out of everything that is made of them.
-    :param captures: those that are in no file yet, by their directories.
+    :param unwritten: captures, and what was counted, that are in no file yet, by their paths.
     :raises OSError: a file cannot be written.
     :raises Exception: as :func:`.profiles.complete` does; all else is complete then.
     """
     redaction = Redaction(redact)
-    directories = recorded(directory)
-    for each in directories:
-        _remove_drafts(each)
-        if redact is not None:
-            _redact(each / STRACE_FILE, redaction)
+    places = _places(directory, unwritten)
+    if redact is not None:
+        for place in places:
+            _redact(place.directory / STRACE_FILE, redaction)
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
     tally: Tally | None = None
     unread: Exception | None = None
-    for each in directories:
-        detection = Detection(_about(test))
-        trace = read_trace(each, watch=detection.watch)
-        block = None if each == directory else each.name
+    for place in places:
+        detection = Detection(_about(test)) if place.is_traced else None
+        trace = read_trace(place.directory, watch=detection.watch) if detection else Trace()
+        block = None if place.directory == directory else place.directory.name
         profile: Stats = {}
         try:
-            profile = profiles.complete(each, test.nodeid) if test is not None else {}
+            if test is not None and place.is_profiled:
+                profile = profiles.complete(place.directory, test.nodeid, place.counts)
         except Exception as error:  # a test may lay anything in its place
             unread = error
         wire = Wire(trace.calls)
-        capture = _Capture(each, captures.get(each))
-        _finish_recordings(capture, trace, test, shared, ports, wire, profile)
+        _finish_recordings(place, trace, test, shared, ports, wire, profile)
         # Packets keep what matches.
         told = (_redacted(finding, redaction) for finding in wire.findings())
-        found = [*detection.findings(), *_of(test, told)]
-        if is_cut(each):
+        found = [*(detection.findings() if detection else ()), *_of(test, told)]
+        if place.is_cut:
             found = list(_of_cut(found))
-        if block is None:
-            found = stalls.joined(stalls.read(each), found)
+        if block is None and STALLS_FILE in place.names:
+            found = stalls.joined(stalls.read(directory), found)
         findings += _in_block(found, block)
         problems += [f"{block}/{line}" if block else line for line in trace.problems]
-        if block is None and is_traced(each):
+        if block is None and detection is not None:
             tally = detection.tally()
-    for each in directories:
-        if is_cut(each):
+    for place in places:
+        if place.is_cut:
             continue
         with contextlib.suppress(OSError):  # there is no room for both; it stays as it is
-            packing.pack(each / STRACE_FILE, _LONG_BYTES)
-            packing.pack(each / CAPTURE_FILE, _LONG_BYTES)
-    found_in = (each / name for each in directories for name in (STRACE_FILE, CAPTURE_FILE))
-    if findings or any(packing.is_there(path) for path in found_in):
+            for name in place.recordings:
+                packing.pack(place.directory / name, _LONG_BYTES)
+    if findings or any(place.recordings for place in places):
         placed = list(findings_file.in_place(findings, directory))
         findings_file.write(directory, placed, problems, tally)
     note_artifacts(directory)
@@ -218,14 +221,6 @@ def _about(test: TestRecord | None) -> About:
     return About(test.nodeid, test.hub, test.pid, test.phases, cpu=test.cpu, left=tuple(test.left))
 
 
-def _remove_drafts(directory: Path) -> None:
-    """Delete what another process has left that was killed while it completed this."""
-    beginnings = tuple(f".{name}." for name in _WRITTEN)
-    for name in os.listdir(directory):
-        if name.startswith(beginnings):
-            (directory / name).unlink(missing_ok=True)
-
-
 def _redact(path: Path, redaction: Redaction) -> None:
     """Take out of a trace, line by line, what matches."""
     if not path.exists():
@@ -261,27 +256,72 @@ def _in_block(findings: Iterable[Finding], block: str | None) -> Iterator[Findin
         yield replace(finding, block=block, evidence=evidence)
 
 
-class _Capture:
-    """The capture in a directory, which is in its file or still in memory.
+def _places(directory: Path, unwritten: Mapping[Path, bytes]) -> list[_Place]:
+    """Return the directories that hold a test's recordings: its own and those of its blocks."""
+    place = _Place(directory, unwritten)
+    blocks = sorted(name for name in place.names if name.startswith(BLOCK_PREFIX))
+    return [place, *(_Place(directory / name, unwritten) for name in blocks)]
 
-    :param content: what is in memory.
+
+class _Place:
+    """A directory with recordings, and what is to be completed there.
+
+    :param unwritten: what is in no file, by the paths.
     """
 
-    def __init__(self, directory: Path, content: bytes | None) -> None:
+    def __init__(self, directory: Path, unwritten: Mapping[Path, bytes]) -> None:
         self.directory = directory
-        self._path = directory / CAPTURE_FILE
-        self._content = content
+        #: What is in it, as yet.
+        self.names = frozenset(_without_drafts(directory))
+        self.capture = _Capture(
+            directory / CAPTURE_FILE,
+            unwritten.get(directory / CAPTURE_FILE),
+            bool({CAPTURE_FILE, PACKED_CAPTURE_FILE} & self.names),
+        )
+        self.counts = unwritten.get(directory / PROFILE_COUNTS_FILE)
+        self.is_traced = bool({STRACE_FILE, PACKED_STRACE_FILE} & self.names)
+        self.is_cut = STRACE_FILE in self.names and is_cut(directory)
 
     @property
-    def is_there(self) -> bool:
-        return self._content is not None or packing.is_there(self._path)
+    def is_profiled(self) -> bool:
+        in_file = bool({PROFILE_COUNTS_FILE, PROFILE_FILE} & self.names)
+        return in_file or self.counts is not None
+
+    @property
+    def recordings(self) -> list[str]:
+        """The recordings that findings can be about."""
+        found = {STRACE_FILE: self.is_traced, CAPTURE_FILE: self.capture.is_there}
+        return [name for name, is_there in found.items() if is_there]
+
+
+def _without_drafts(directory: Path) -> Iterator[str]:
+    """Yield what is in a directory, but delete what a process has left that was killed."""
+    for name in posix.listdir(directory):
+        if name.startswith(_DRAFTS):
+            (directory / name).unlink(missing_ok=True)
+        else:
+            yield name
+
+
+class _Capture:
+    """A capture, which is in its file or still in memory.
+
+    :param content: what is in memory.
+    :param in_file: whether there is a file, packed or not.
+    """
+
+    def __init__(self, path: Path, content: bytes | None, in_file: bool) -> None:
+        self.path = path
+        self._content = content
+        #: Until it turns out that nothing in it is the test's.
+        self.is_there = in_file or content is not None
 
     def has_packets(self) -> bool:
         """Say whether there is a packet in it."""
         if self._content is not None:
             return True
         try:
-            return any(type(block) is Packet for block in read(self._path))
+            return any(type(block) is Packet for block in read(self.path))
         except PcapngError:
             return False
 
@@ -292,21 +332,22 @@ class _Capture:
         """
         if self._content is not None:
             return pcapng.parse(io.BytesIO(self._content))
-        return read(self._path)
+        return read(self.path)
 
     def writing(self) -> contextlib.AbstractContextManager[BinaryIO]:
         """Open the file that it is to be in."""
         # What was there before is no capture of this test's, or is replaced once all is read.
-        return _replacing(self._path) if self._content is None else _writing(self._path)
+        return _replacing(self.path) if self._content is None else _writing(self.path)
 
     def drop(self) -> None:
         """Leave no capture behind: there was nothing of the test's in it."""
-        self._path.unlink(missing_ok=True)
-        packing.packed(self._path).unlink(missing_ok=True)
+        self.is_there = False
+        self.path.unlink(missing_ok=True)
+        packing.packed(self.path).unlink(missing_ok=True)
 
 
 def _finish_recordings(
-    capture: _Capture,
+    place: _Place,
     trace: Trace,
     test: TestRecord | None,
     shared: bool,
@@ -315,18 +356,18 @@ def _finish_recordings(
     profile: Stats,
 ) -> None:
     """Complete the capture in one directory, and write what the report shows."""
-    directory = capture.directory
-    traced = is_traced(directory)
+    capture = place.capture
     packets = Ends()
     unread: list[str] = []
     if capture.is_there and capture.has_packets():
         own = {*(ports or ()), *trace.calls.ports}
-        known = ports is not None or traced
+        known = ports is not None or place.is_traced
         kept = own if shared and known else None
         unread = _finish_capture(capture, trace, test, kept, wire, packets)
-    if traced or profile or packing.is_there(directory / CAPTURE_FILE):
-        timeline = lay_out(directory, test, trace, packets.rows(), unread, packets.left_out)
-        report_part.write(directory, timeline, profile)
+    if profile or place.recordings:
+        rows = packets.rows()
+        timeline = lay_out(place.directory, test, trace, rows, unread, packets.left_out)
+        report_part.write(place.directory, timeline, profile)
 
 
 @contextlib.contextmanager
@@ -389,7 +430,7 @@ def _finish_capture(
         capture.drop()
         return []
     packets = itertools.chain(() if first is None else (first,), source)
-    keys = capture.directory / KEYS_FILE
+    keys = capture.path.with_name(KEYS_FILE)
     with capture.writing() as file:
         file.write(_header(kept))
         if keys.exists():
@@ -511,25 +552,28 @@ def expect_profiles() -> None:
         profiles.converter()
 
 
-def main() -> None:
+def main(*, nice: bool = True) -> None:
     """Finish the directories that standard input names, a JSON line each, until it ends.
 
     For each line one is written to standard output: ``null``, or what went wrong.
+
+    :param nice: whether tests run beside it.
     """
     # So that drafts are deleted: the usual way ends at once.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     with contextlib.suppress(OSError):
-        os.nice(_NICE)
+        os.nice(_NICE if nice else 0)
+    gc.freeze()  # what was imported stays, and is not to be walked for each test
     with open(0, "rb") as orders:
         for line in orders:
             order = json.loads(line)
             directory = Path(order.pop("directory"))
-            captures = {
-                Path(place): os.pread(fd, size, offset)
-                for place, fd, offset, size in order.pop("captures")
+            unwritten = {
+                Path(path): os.pread(fd, size, offset)
+                for path, fd, offset, size in order.pop("memory")
             }
             try:
-                finish(directory, **order, captures=captures)
+                finish(directory, **order, unwritten=unwritten)
             except Exception as error:
                 answer: str | None = f"{directory}: {type(error).__name__}: {error}"
             else:

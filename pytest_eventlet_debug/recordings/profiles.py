@@ -73,26 +73,30 @@ def _entries(stats: Stats) -> list[_Entry]:
     return list(entries.values())
 
 
-def complete(directory: Path, nodeid: str) -> Stats:
+def complete(directory: Path, nodeid: str, counts: bytes | None = None) -> Stats:
     """Write what is missing where a profile was recorded.
 
     :param nodeid: the test that was profiled; viewers head their windows and listings with it.
+    :param counts: what was counted, if it is in no file.
     :return: the profile, empty if there is none.
     :raises OSError: it cannot be written.
     :raises ValueError: what is there is no profile; see :func:`.profile_file.read`.
     """
-    facts: ProfileFacts | None = None
-    counts = directory / PROFILE_COUNTS_FILE
-    if counts.exists():
-        stats, facts = write(directory, ProfileCounts.read(counts))
-        counts.unlink()
+    path = directory / PROFILE_COUNTS_FILE
+    is_in_file = counts is None and path.exists()
+    if is_in_file:
+        counts = profile_file.content(path)
+    if counts is not None:
+        stats, facts = write(directory, ProfileCounts.decode(counts))
     elif (directory / PROFILE_FILE).exists():
         stats = profile_file.read(directory / PROFILE_FILE)
+        facts = json_files.read(directory / PROFILE_FACTS_FILE, ProfileFacts)
     else:
         return {}
-    if stats and not (directory / CALLGRIND_FILE).exists():
-        facts = facts or json_files.read(directory / PROFILE_FACTS_FILE, ProfileFacts)
+    if stats:
         write_callgrind(stats, directory / CALLGRIND_FILE, nodeid, facts)
+    if is_in_file:
+        path.unlink()
     return stats
 
 
@@ -106,8 +110,8 @@ def write(directory: Path, counts: ProfileCounts) -> tuple[Stats, ProfileFacts]:
     own = sum(entry[2] for entry in stats.values())
     facts = replace(counts.facts, self_seconds=own)
     if stats:  # pstats refuses to read a file without entries
-        files.replace(directory / PROFILE_FILE, profile_file.encode(stats))
-    json_files.write(directory / PROFILE_FACTS_FILE, facts)
+        files.write_first(directory / PROFILE_FILE, profile_file.encode(stats))
+    json_files.write_first(directory / PROFILE_FACTS_FILE, facts)
     return stats, facts
 
 
@@ -126,7 +130,7 @@ def write_callgrind(stats: Stats, path: Path, nodeid: str, facts: ProfileFacts) 
     }
     lines = "".join(f"{name}: {' '.join(value.split())}\n" for name, value in header.items())
     whole = lines + _with_summary(text.getvalue(), stats)
-    files.replace(path, whole.encode("utf-8", "backslashreplace"))
+    files.write_first(path, whole.encode("utf-8", "backslashreplace"))
 
 
 def _with_summary(callgrind: str, stats: Stats) -> str:

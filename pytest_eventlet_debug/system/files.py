@@ -134,6 +134,31 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
     _fill(posix.open(path, _WRITE | posix.O_EXCL, FILE_MODE), data)
 
 
+def write_first(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file that nobody looks for yet; who is killed in that may leave a part of it.
+
+    That is cheaper than :func:`replace`, which does it if there is something of that name.
+
+    :raises OSError: as :func:`replace` does.
+    """
+    parent, name = split(path)
+    directory = posix.open(parent, _DIRECTORY)
+    try:
+        try:
+            fd = posix.open(name, _WRITE | posix.O_EXCL, FILE_MODE, dir_fd=directory)
+        except FileExistsError:
+            replace(path, data)
+            return
+        try:
+            posix.fchmod(fd, FILE_MODE)  # the umask may have taken our own rights
+            _fill(fd, data)
+        except BaseException:
+            _remove(name, directory)
+            raise
+    finally:
+        posix.close(directory)
+
+
 def overwrite(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file anew in the room that it has already; where that ends, it is cut.
 

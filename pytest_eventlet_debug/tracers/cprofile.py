@@ -10,7 +10,6 @@ import platform
 
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
-from pytest_eventlet_debug.artifact_names import PROFILE_COUNTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.profile_file import ProfileCounts
@@ -56,8 +55,8 @@ class CProfile:
 
         :param clock: what is measured; see :func:`profiling.clock.make_clock`.
         :param engine: ``plain`` for cProfile as it is.
-        :param helper: writes the files while the next test runs, and has the finisher make
-            callgrind of the profile; without one all that is done here.
+        :param helper: has the finisher write the files while the next test runs; without one
+            all that is done here.
         """
         self._helper = helper
         self._clock: ClockName = clock
@@ -162,7 +161,7 @@ class CProfile:
             has_greenlets=profile.has_greenlets,
         )
         if self._helper is not None and not recording.is_block:
-            self._helper.write(f"{directory}/{PROFILE_COUNTS_FILE}", counts.encode())
+            self._helper.post("profile", counts.encode(), directory=str(directory))
             return
         from pytest_eventlet_debug.recordings import profiles
 

@@ -239,14 +239,6 @@ class Helper:
         with self._losing():
             self._connection.sendmsg([message], rights, _socket.MSG_NOSIGNAL)
 
-    def write(self, path: str, data: bytes) -> None:
-        """Have the helper write a file, whole or not at all, without waiting for it.
-
-        :param path: absolute.
-        :raises TracerError: as :meth:`post` does, and ``OSError``.
-        """
-        self.post("write", data, path=path)
-
     def _be_usable(self, command: str | None = None) -> None:
         """See to it that the helper can be talked to, as far as that is known.
 

@@ -5,21 +5,70 @@ from __future__ import annotations
 import os
 from pathlib import Path
 import signal
+import subprocess
 import sys
 from typing import Any
 
+import psutil
 import pytest
 
+from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.helper import finishing as finishing_module
+from pytest_eventlet_debug.helper import profiles as profiles_module
 from pytest_eventlet_debug.helper.capture import Capture
 from pytest_eventlet_debug.helper.finishing import Finishing
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.profiles import Profiles
+from pytest_eventlet_debug.helper.unwritten import Unwritten
+from pytest_eventlet_debug.profile_file import ProfileCounts
+from pytest_eventlet_debug.profile_file import ProfileFacts
+from pytest_eventlet_debug.profile_stats import Part
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
 from pytest_eventlet_debug.tracers.helper_client import _library_directories
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the helper needs Linux")
+
+
+ROOT = Path(__file__).parent.parent.parent
+
+COUNTS = ProfileCounts(
+    facts=ProfileFacts(
+        engine="native", clock="run", seconds=1.0, self_seconds=0.0, switching_seconds=0.0
+    ),
+    parts=[Part([(("x.py", 1, "test_x"), 1, 0, 1.0, 1.0, [])])],
+    has_greenlets=False,
+)
+
+COMPLETE = ["profile.callgrind", "profile.cprof", "profile.json", "report.js", "test.json"]
+
+
+def add_profiled(finishing: Finishing, profiles: Profiles, directory: Path) -> None:
+    """Order that the directory of a test with a profile is completed."""
+    test = TestArtifacts("test_x.py::test_x", None, 1, directory)
+    directory.mkdir()
+    profiles.add(Answers(), directory=str(directory), data=COUNTS.encode())
+    finishing.order(
+        Answers(), directory=str(directory), shared=False, ports=None, data=test.record()
+    )
+
+
+def wait(finishing: Finishing, loop: Loop, answers: Answers) -> None:
+    """Wait until all orders are carried out."""
+    finishing.wait(answers)
+    while not answers or answers[-1]["left"]:
+        loop.step()
+
+
+def files_of(directory: Path) -> list[str]:
+    """Return what is in a directory, all of which its ``test.json`` names."""
+    found = sorted(os.listdir(directory))
+    record = read_test(directory)
+    assert record is not None
+    assert [*record.artifacts, "test.json"] == found
+    return found
 
 
 class Answers(list[dict[str, Any]]):
@@ -31,14 +80,18 @@ class Answers(list[dict[str, Any]]):
 
 
 @pytest.mark.fault("finisher-hangs")
-def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(tmp_path: Path) -> None:
+def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})  # else others do the rest
     loop, answers = Loop(), Answers()
-    finishing = Finishing(loop, _library_directories(), Capture(loop))
+    finishing = Finishing(loop, _library_directories(), Capture(loop), Profiles())
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
         finishing.order(answers, directory=str(tmp_path / name), shared=False, ports=None, data=b"")
     answers.clear()
-    pid = finishing._pid
+    (finisher,) = finishing._finishers
+    pid = finisher.pid
     os.kill(pid, signal.SIGSTOP)
     while not answers or answers[-1]["left"]:  # it may have run until the first is due
         told = len(answers)
@@ -56,26 +109,88 @@ def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(tmp_path: P
 
 @pytest.mark.fault("finisher-killed")
 def test_one_that_dies_twice_over_a_directory_gives_up_that_one_alone(tmp_path: Path) -> None:
-    loop, answers = Loop(), Answers()
-    finishing = Finishing(loop, _library_directories(), Capture(loop))
+    loop, answers, profiles = Loop(), Answers(), Profiles()
+    finishing = Finishing(loop, _library_directories(), Capture(loop), profiles)
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        finishing.order(answers, directory=str(tmp_path / name), shared=False, ports=None, data=b"")
-    first = finishing._pid
-    os.kill(first, signal.SIGKILL)
-    while finishing._pid == first:
+        add_profiled(finishing, profiles, tmp_path / name)
+    (first,) = finishing._finishers
+    os.kill(first.pid, signal.SIGKILL)
+    while first in finishing._finishers:
         loop.step()
-    os.kill(finishing._pid, signal.SIGKILL)
-    answers.clear()
-    finishing.wait(answers)
-    while not answers or answers[-1]["left"]:
-        loop.step()
+    (second,) = finishing._finishers
+    os.kill(second.pid, signal.SIGKILL)
+    wait(finishing, loop, answers)
     problems = [line for answer in answers for line in answer["problems"]]
     assert problems == [
         "the process that completes recordings ended (SIGKILL); what was recorded in "
         f"{tmp_path}/one has no findings"
     ]
+    assert (tmp_path / "one" / "profile.counts").read_bytes() == COUNTS.encode()
+    assert files_of(tmp_path / "two") == COMPLETE
     finishing.close()
+
+
+@pytest.mark.fault("finisher-killed")
+def test_others_help_where_somebody_waits_and_what_one_was_at_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing_module, "_SPREAD_SECONDS", 0.0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    loop, answers, profiles = Loop(), Answers(), Profiles()
+    finishing = Finishing(loop, _library_directories(), Capture(loop), profiles)
+    names = [f"test-{number}" for number in range(6)]
+    for name in names:
+        add_profiled(finishing, profiles, tmp_path / name)
+    finishing.wait(answers)
+    while len(finishing._finishers) < 2:
+        loop.step()
+    first, second = finishing._finishers
+    assert second.order is not None
+    os.kill(second.pid, signal.SIGKILL)
+    wait(finishing, loop, answers)
+    assert [answer["problems"] for answer in answers] == [[]]
+    assert [files_of(tmp_path / name) for name in names] == [COMPLETE] * 6
+    finishing.close()
+    for finisher in (first, second):
+        with pytest.raises(ProcessLookupError):
+            os.kill(finisher.pid, 0)
+
+
+def test_what_was_counted_waits_in_memory_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiles_module, "WAITING_BYTES", 10)
+    profiles, answers = Profiles(), Answers()
+    places = [str(tmp_path / name) for name in ("one", "two", "three")]
+    for place in places:
+        os.mkdir(place)
+        profiles.keep(place)
+        profiles.add(answers, directory=place, data=b"counts")
+    assert profiles.take(places[0]) == [Unwritten(f"{places[0]}/profile.counts", b"counts")]
+    for place in places[1:]:
+        assert profiles.take(place) == []
+        assert Path(place, "profile.counts").read_bytes() == b"counts"
+    profiles.add(answers, directory=places[0], data=b"counts")
+    assert profiles.abandon() == places[:1]  # nobody has said that it is kept
+    profiles.forget(places[0])
+    profiles.close()
+    assert os.listdir(places[0]) == []
+
+
+@pytest.mark.fault("crash-recorded")
+def test_what_was_counted_of_a_test_whose_process_died_is_completed(tmp_path: Path) -> None:
+    test = open_test(tmp_path, "test_x.py::test_x", None)
+    (tmp_path / "counts").write_bytes(COUNTS.encode())
+    program = (
+        "import os, sys; from pytest_eventlet_debug.tracers.helper_client import Helper\n"
+        "helper = Helper.start(); print(helper.pid, flush=True)\n"
+        "counts = open(sys.argv[1], 'rb').read()\n"
+        "helper.post('profile', counts, directory=sys.argv[2]); os.abort()"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "counts", test.directory]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT)
+    psutil.wait_procs([psutil.Process(int(done.stdout))], timeout=20)
+    assert files_of(test.directory) == COMPLETE
 
 
 class _Interrupted:

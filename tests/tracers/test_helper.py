@@ -289,14 +289,19 @@ def test_the_helper_imports_neither_site_packages_nor_anything_slow() -> None:
     assert done.stdout == "set()\n", done.stderr
 
 
-def test_long_and_short_data_are_written_without_waiting(helper: Helper, tmp_path: Path) -> None:
-    long = bytes(range(256)) * 4096
-    helper.write(str(tmp_path / "short"), b"short\0data")
-    helper.write(str(tmp_path / "long"), long)
-    helper.write(str(tmp_path / "missing" / "file"), b"")
+def test_long_and_short_data_are_handed_over_without_waiting(
+    helper: Helper, tmp_path: Path
+) -> None:
+    sent = {"short": b"short\0data", "long": bytes(range(256)) * 4096}
+    for name, data in sent.items():
+        (tmp_path / name).mkdir()
+        helper.post("profile", data, directory=str(tmp_path / name))
+    helper.post("discard", directory=f"{tmp_path}/missing")
     assert helper.request("finish-wait")["problems"] == [
-        f"{tmp_path}/missing/file cannot be written: No such file or directory"
+        f"{tmp_path}/missing cannot be deleted: No such file or directory"
     ]
-    assert (tmp_path / "short").read_bytes() == b"short\0data"
-    assert (tmp_path / "long").read_bytes() == long
-    assert (tmp_path / "long").stat().st_mode & 0o777 == 0o600
+    helper.close()  # nobody has completed it
+    for name, data in sent.items():
+        (path,) = (tmp_path / name).iterdir()
+        assert (path.name, path.read_bytes()) == ("profile.counts", data)
+        assert path.stat().st_mode & 0o777 == 0o600
