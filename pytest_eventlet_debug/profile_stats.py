@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 import os
 from typing import Any
 from typing import NamedTuple
@@ -34,7 +35,7 @@ class Part(NamedTuple):
     :param greenlets: how many there were.
     """
 
-    entries: Iterable[tuple[Any, ...]]
+    entries: Sequence[tuple[Any, ...]]
     root: Function | None = None
     greenlets: int = 0
 
@@ -109,17 +110,19 @@ def under(root: Function, calls: int, stats: Stats) -> Stats:
     """
     inside = sum(own for _, _, own, _, _ in stats.values())
     result: Stats = {root: (calls, calls, 0.0, inside, {})}
-    for function, (primitive, count, own, total, callers) in stats.items():
-        uncalled = _uncalled(function, stats[function])
-        more = {} if uncalled is None else {root: uncalled}
-        result[function] = (primitive, count, own, total, {**callers, **more})
+    for function, entry in stats.items():
+        uncalled = _uncalled(function, entry)
+        if uncalled is not None:
+            entry = (*entry[:4], {**entry[4], root: uncalled})
+        result[function] = entry
     return result
 
 
 def _uncalled(function: Function, entry: Entry) -> Edge | None:
     """Return the counts of the calls of a function that no other is known to have made."""
     primitive, calls, own, total, callers = entry
-    calls -= sum(edge[0] for edge in callers.values())
+    for edge in callers.values():
+        calls -= edge[0]
     if calls <= 0:
         return None
     own -= sum(edge[2] for edge in callers.values())
@@ -152,22 +155,26 @@ def _apart(stats: Stats, root: Function) -> Stats:
 def _stats_of(part: Part) -> Stats:
     """Return the counts of one part, with callers in the place of what was called."""
     stats: Stats = {}
-    edges: list[tuple[Function, Function, Edge]] = []
-    for function, calls, recursive, total, own, called in part.entries:
+    ours = set()
+    for function, calls, recursive, total, own, _ in part.entries:
         entry: Entry = (calls - recursive, calls, own, total, {})
         stats[function] = _sum(stats[function], entry) if function in stats else entry
-        for callee, count, again, below, self_time in called:
+        if function[0].startswith(OURS):
+            ours.add(function)
+    for caller, _, _, _, _, called in part.entries:
+        is_ours = caller in ours
+        for function, count, again, below, self_time in called:
             edge = (count, count - again, self_time, below)
-            edges.append((function, callee, edge))
-    for caller, function, edge in edges:
-        if _is_ours(caller):
-            # Such as the calls that mark a trace where greenlets switch.
-            if function in stats:
-                stats[function] = _less(stats[function], edge)
-            continue
-        callers = stats[function][4]
-        callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
-    return _called({name: entry for name, entry in stats.items() if not _is_ours(name)})
+            if is_ours:
+                # Such as the calls that mark a trace where greenlets switch.
+                if function in stats:
+                    stats[function] = _less(stats[function], edge)
+                continue
+            callers = stats[function][4]
+            callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
+    for function in ours:
+        del stats[function]
+    return _called(stats)
 
 
 def _called(stats: Stats) -> Stats:
@@ -214,7 +221,3 @@ def _sum(one: Entry, other: Entry) -> Entry:
 
 def _sum_edges(one: Edge, other: Edge) -> Edge:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
-
-
-def _is_ours(function: Function) -> bool:
-    return function[0].startswith(OURS)

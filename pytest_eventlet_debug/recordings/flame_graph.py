@@ -8,6 +8,7 @@ and SnakeViz do. https://docs.python.org/3/library/profile.html
 from __future__ import annotations
 
 import functools
+import operator
 import os
 from pathlib import Path
 from typing import Any
@@ -46,23 +47,30 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def build(stats: dict[Function, tuple[Any, ...]]) -> list[dict[str, Any]]:
     """Return the graphs of a profile: one for each greenthread root, and one for all else."""
-    calls: dict[Function, list[tuple[Function, float]]] = {}
+    # Functions by number: to look one up by its name takes longer than all else here.
+    numbers = {function: number for number, function in enumerate(stats)}
+    whole = numbers.get(WHOLE)
+    calls: list[list[tuple[int, float]]] = [[] for _ in stats]
     roots = []
-    for function, (_, _, _, _, callers) in stats.items():
-        others = [caller for caller in callers if caller not in (function, WHOLE)]
-        for caller in others:
-            calls.setdefault(caller, []).append((function, callers[caller][3]))
-        if not others and function != WHOLE:
-            roots.append(function)
-    for callees in calls.values():
-        callees.sort(key=lambda callee: -callee[1])
-    graph = _Graph({function: entry[3] for function, entry in stats.items()}, calls)
+    for number, entry in enumerate(stats.values()):
+        is_root = number != whole
+        for name, edge in entry[4].items():
+            caller = numbers.get(name)
+            if caller not in (number, whole):
+                is_root = False
+                if caller is not None:
+                    calls[caller].append((number, edge[3]))
+        if is_root:
+            roots.append(number)
+    for callees in calls:
+        if len(callees) > 1:
+            callees.sort(key=_time, reverse=True)
+    graph = _Graph(list(stats), [entry[3] for entry in stats.values()], calls)
     # A root may have called functions that are left out of profiles, and these called other
     # roots. So only the time counts that it spent itself or in what is known to be below it.
-    times = {
-        root: stats[root][2] + sum(spent for _, spent in calls.get(root, ())) for root in roots
-    }
-    greenthreads = [root for root in roots if root[2].startswith("<greenthread ")]
+    own = [entry[2] for entry in stats.values()]
+    times = {root: own[root] + sum(map(_time, calls[root])) for root in roots}
+    greenthreads = [root for root in roots if graph.names[root][2].startswith("<greenthread ")]
     graphs = [graph.frame(root, times[root]) for root in greenthreads]
     graphs.append(
         graph.together(OTHERS, [(root, times[root]) for root in roots if root not in greenthreads])
@@ -70,20 +78,26 @@ def build(stats: dict[Function, tuple[Any, ...]]) -> list[dict[str, Any]]:
     return sorted((each for each in graphs if each["value"]), key=lambda each: -each["value"])
 
 
-class _Graph(msgspec.Struct):
-    """Who calls whom, and how many frames may still be drawn.
+#: The seconds of a function together with its number.
+_time = operator.itemgetter(1)
 
+
+class _Graph(msgspec.Struct):
+    """Who calls whom, and how many frames may still be drawn. Functions are numbers.
+
+    :param names: of the functions.
     :param seconds: the cumulative time of each function.
-    :param calls: the functions that each one called, with the time they took for it.
+    :param calls: the functions that each one called, with the time they took for it, by that.
     :param path: the frames below the one that is drawn.
     """
 
-    seconds: dict[Function, float]
-    calls: dict[Function, list[tuple[Function, float]]]
+    names: list[Function]
+    seconds: list[float]
+    calls: list[list[tuple[int, float]]]
     left: int = MAX_FRAMES
-    path: set[Function] = set()
+    path: set[int] = set()
 
-    def together(self, name: str, roots: list[tuple[Function, float]]) -> dict[str, Any]:
+    def together(self, name: str, roots: list[tuple[int, float]]) -> dict[str, Any]:
         """Return one frame with several roots above it."""
         whole = sum(seconds for _, seconds in roots)
         roots = sorted(roots, key=lambda root: -root[1])
@@ -92,32 +106,38 @@ class _Graph(msgspec.Struct):
         ]
         return {"name": name, "value": round(whole * 1e6), "children": children}
 
-    def frame(
-        self, function: Function, seconds: float, least: float | None = None
-    ) -> dict[str, Any]:
+    def frame(self, function: int, seconds: float, least: float | None = None) -> dict[str, Any]:
         """Return a frame with all that is wide enough above it.
 
         :param least: the seconds of the narrowest frame, by default a share of this one's.
         """
         self.left -= 1
-        least = MIN_SHARE * seconds if least is None else least
+        found: dict[str, Any] = {
+            "name": label(self.names[function]),
+            "value": round(seconds * 1e6),
+        }
+        if self.calls[function]:
+            least = MIN_SHARE * seconds if least is None else least
+            children = self._above(function, seconds, least)
+            if children:
+                found["children"] = children
+        return found
+
+    def _above(self, function: int, seconds: float, least: float) -> list[dict[str, Any]]:
         path = self.path
         # Of a root all that it called is below it, of another function this caller's share.
         share = seconds / self.seconds[function] if path and self.seconds[function] else 1.0
         path.add(function)
-        callees = [callee for callee in self.calls.get(function, ()) if callee[0] not in path]
+        callees = [callee for callee in self.calls[function] if callee[0] not in path]
         # What generators and recursions do counts for several callers; no frame is that wide.
-        share = min(share, seconds / (sum(spent for _, spent in callees) or 1.0))
-        children = [
-            self.frame(callee, spent * share, least)
-            for callee, spent in callees
-            if spent * share >= least and len(path) < MAX_DEPTH and self.left > 0
-        ]
+        share = min(share, seconds / (sum(map(_time, callees)) or 1.0))
+        children = []
+        for callee, spent in callees:
+            if spent * share < least or len(path) >= MAX_DEPTH or self.left <= 0:
+                break  # the others are no wider
+            children.append(self.frame(callee, spent * share, least))
         path.remove(function)
-        found: dict[str, Any] = {"name": label(function), "value": round(seconds * 1e6)}
-        if children:
-            found["children"] = children
-        return found
+        return children
 
 
 @functools.lru_cache(maxsize=1 << 14)  # tests of a suite have most of them in common

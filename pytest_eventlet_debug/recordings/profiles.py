@@ -26,7 +26,7 @@ from pytest_eventlet_debug.system import files
 _SCALE = 1e9
 
 
-class _Code(msgspec.Struct, eq=False):
+class _Code(msgspec.Struct, eq=False, gc=False):
     """A function, as pyprof2calltree wants it, who tells functions apart by identity."""
 
     co_filename: str
@@ -34,7 +34,7 @@ class _Code(msgspec.Struct, eq=False):
     co_name: str
 
 
-class _Called(msgspec.Struct):
+class _Called(msgspec.Struct, gc=False):
     """What a function called, in the terms of ``_lsprof``."""
 
     code: _Code
@@ -42,7 +42,7 @@ class _Called(msgspec.Struct):
     totaltime: float
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, gc=False):
     """A function's counts, in the terms of ``_lsprof``."""
 
     code: _Code
@@ -66,10 +66,9 @@ def _entries(stats: Stats) -> list[_Entry]:
         function: _Entry(_Code(*function), own, below, [])
         for function, (_, _, own, below, _) in stats.items()
     }
-    for function, (_, _, _, _, callers) in stats.items():
-        code = entries[function].code
+    for entry, (_, _, _, _, callers) in zip(entries.values(), stats.values(), strict=True):
         for caller, (calls, _, _, below) in callers.items():
-            entries[caller].calls.append(_Called(code, calls, below))
+            entries[caller].calls.append(_Called(entry.code, calls, below))
     return list(entries.values())
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from typing import Any
 import zlib
 
+import msgspec
+
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.system import files
 
@@ -47,13 +49,16 @@ def script(data: Any) -> str:
 
 
 def as_json(data: Any) -> str:
-    """Return *data* as JSON in ASCII."""
-    return json.dumps(data, separators=(",", ":"))
+    """Return *data* as JSON."""
+    try:
+        return msgspec.json.encode(data).decode()
+    except UnicodeEncodeError:  # of a name that is not UTF-8
+        return json.dumps(data, separators=(",", ":"))
 
 
 def script_of(text: str) -> str:
     """Return a script that hands over what is JSON already."""
-    packed = base64.b64encode(zlib.compress(text.encode("ascii"), _LEVEL)).decode("ascii")
+    packed = base64.b64encode(zlib.compress(text.encode(), _LEVEL)).decode("ascii")
     return f'eventletReport.receive("{packed}");\n'
 
 
@@ -82,7 +87,7 @@ def write(
     else:
         flames = flame_graph.build(profile)
     data = {**_columns(timeline), "flames": flames}
-    files.replace(path or directory / PART_FILE, script(data).encode("ascii"))
+    files.write_first(path or directory / PART_FILE, script(data).encode("ascii"))
 
 
 def _columns(timeline: Timeline) -> dict[str, Any]:

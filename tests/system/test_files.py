@@ -50,3 +50,24 @@ def test_a_file_that_is_not_ours_alone_is_replaced_and_left_as_it_was(tmp_path: 
     assert (tmp_path / "real" / "test.json").read_bytes() == b"{}"
     files.extend(tmp_path / "none", b"made")
     assert (tmp_path / "none").read_bytes() == b"made"
+
+
+def test_a_file_that_nobody_looks_for_yet_is_written_without_a_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to("victim")
+    for name in ("new", "link"):
+        files.write_first(tmp_path / name, b"whole")
+        assert (tmp_path / name).read_bytes() == b"whole"
+        assert (tmp_path / name).lstat().st_mode == stat.S_IFREG | files.FILE_MODE
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    before = os.listdir(tmp_path)
+
+    def fail(fd: int, data: object) -> int:
+        raise OSError
+
+    monkeypatch.setattr(files.posix, "write", fail)
+    with pytest.raises(OSError):
+        files.write_first(tmp_path / "cut", b"whole")
+    assert os.listdir(tmp_path) == before
