@@ -20,6 +20,9 @@ from pytest_eventlet_debug.helper.unwritten import Unwritten
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system.collector import collector_paused
 
+#: How much a finisher gives way to tests.
+_NICE = 10
+
 #: Seconds that a finisher has to delete its drafts.
 _END_SECONDS = 1.0
 
@@ -192,6 +195,8 @@ def _become_finisher(
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with contextlib.suppress(OSError):
+            os.nice(_NICE if nice else 0)
         # First all out of the way of each other.
         moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in descriptors]
         for source, target in zip(moved, (0, 1, _MEMORY_FD), strict=True):
@@ -207,7 +212,7 @@ def _become_finisher(
 
             if profiles:
                 finisher.expect_profiles()
-        finisher.main(nice=nice)
+        finisher.main()
         status = 0
     except SystemExit:
         pass  # it was terminated

@@ -49,6 +49,7 @@ class Finishing:
         self._profiles = profiles
         capture.when_complete(self._next)
         self._pattern: str | None = None
+        self._expects_profiles = False
         self._orders: deque[Order] = deque()
         self._finishers: list[FinisherProcess] = []
         self._problems: list[str] = []
@@ -70,9 +71,10 @@ class Finishing:
         :param profiles: whether there will be profiles to complete.
         """
         answer()
+        self._expects_profiles = profiles
         if not self._finishers:
             with contextlib.suppress(OSError):  # the first order tries again, and says so
-                self._start(profiles=profiles)
+                self._start()
 
     def order(
         self,
@@ -236,7 +238,8 @@ class Finishing:
                 self._spread_later()
             self._next()
 
-    def _start(self, *, profiles: bool = False, nice: bool = True) -> FinisherProcess:
+    def _start(self, *, nice: bool = True) -> FinisherProcess:
+        profiles = self._expects_profiles
         finisher = FinisherProcess(self._libraries, profiles=profiles, nice=nice)
         self._finishers.append(finisher)
         self._loop.watch(finisher.output, partial(self._listen, finisher))

@@ -94,8 +94,6 @@ from pytest_eventlet_debug.recordings.timeline import sender
 from pytest_eventlet_debug.redaction import Redaction
 from pytest_eventlet_debug.system import files
 
-_NICE = 10
-
 #: What is written here and by nobody else.
 _WRITTEN = (
     *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
@@ -548,21 +546,17 @@ def _is_own(segment: Segment | None, own: Collection[int]) -> bool:
 
 def expect_profiles() -> None:
     """Import what completing a profile takes, before the first one waits for that."""
-    with contextlib.suppress(ImportError):  # it will be said of each
-        profiles.converter()
+    with contextlib.suppress(Exception):  # it will be said of each
+        profiles.import_converter()
 
 
-def main(*, nice: bool = True) -> None:
+def main() -> None:
     """Finish the directories that standard input names, a JSON line each, until it ends.
 
     For each line one is written to standard output: ``null``, or what went wrong.
-
-    :param nice: whether tests run beside it.
     """
     # So that drafts are deleted: the usual way ends at once.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
-    with contextlib.suppress(OSError):
-        os.nice(_NICE if nice else 0)
     gc.freeze()  # what was imported stays, and is not to be walked for each test
     with open(0, "rb") as orders:
         for line in orders:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import functools
 import io
 from pathlib import Path
+import sys
+import types
 
 import msgspec
 from msgspec.structs import replace
@@ -58,6 +60,26 @@ def converter() -> Callable[[Iterable[_Entry], io.StringIO], None]:
 
     convert: Callable[[Iterable[_Entry], io.StringIO], None] = pyprof2calltree.convert
     return convert
+
+
+def import_converter() -> None:
+    """Import pyprof2calltree alone, in a process of our own.
+
+    What its command line needs takes ten times as long, and nothing here uses it.
+
+    :raises Exception: it cannot be imported.
+    """
+    unused = {
+        name: types.SimpleNamespace(Stats=())  # what is converted is none of pstats
+        for name in ("argparse", "pstats", "subprocess", "tempfile")
+        if name not in sys.modules
+    }
+    sys.modules.update(unused)  # type: ignore[arg-type]
+    try:
+        converter()
+    finally:
+        for name in unused:
+            del sys.modules[name]
 
 
 def _entries(stats: Stats) -> list[_Entry]:

@@ -65,9 +65,9 @@ def test_a_file_that_nobody_looks_for_yet_is_written_without_a_draft(
     before = os.listdir(tmp_path)
 
     def fail(fd: int, data: object) -> int:
-        raise OSError
+        raise OSError("full")
 
     monkeypatch.setattr(files.posix, "write", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="full"):
         files.write_first(tmp_path / "cut", b"whole")
     assert os.listdir(tmp_path) == before
