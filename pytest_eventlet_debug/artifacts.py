@@ -31,7 +31,6 @@ from typing import TypeVar
 import msgspec
 
 from pytest_eventlet_debug import json_files
-from pytest_eventlet_debug.artifact_names import BLOCK_PREFIX
 from pytest_eventlet_debug.artifact_names import IGNORE_FILE
 from pytest_eventlet_debug.artifact_names import LOCK_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
@@ -386,13 +385,16 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def tests(directory: Path) -> list[ListedTest]:
-    """Return what each ``test.json`` of a run says, with its directory's name added."""
+    """Return what each ``test.json`` of a run says, with its directory's name added.
+
+    Where nothing has completed a test, its files are asked of the disk.
+    """
     found = []
-    for path in sorted(directory.glob(f"*/{TEST_FILE}")):
-        record = read_test(path.parent)
+    for name in sorted(posix.listdir(directory)):
+        record = read_test(directory / name)
         if record is not None:
-            facts = msgspec.structs.asdict(record)
-            found.append(ListedTest(**facts, directory=path.parent.name))
+            record.artifacts = record.artifacts or _files(directory / name)
+            found.append(ListedTest(**msgspec.structs.asdict(record), directory=name))
     return found
 
 
@@ -422,16 +424,6 @@ def read_run(directory: Path) -> RunRecord | None:
 def read_test(directory: Path) -> TestRecord | None:
     """Return what a test's ``test.json`` says, or ``None`` where there is none of ours."""
     return _read(directory / TEST_FILE, TestRecord)
-
-
-def recorded(directory: Path) -> list[Path]:
-    """Return the directories that hold a test's recordings: its own and those of its blocks."""
-    try:
-        names = posix.listdir(directory)  # far faster than Path.glob()
-    except OSError:
-        names = []
-    blocks = sorted(name for name in names if name.startswith(BLOCK_PREFIX))
-    return [directory, *(directory / name for name in blocks)]
 
 
 def _read(path: Path, kind: type[_Record]) -> _Record | None:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.artifacts import RunRecord
@@ -81,9 +82,10 @@ def read_any(path: Path) -> Run:
         raise RunDataError(str(error)) from None
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path, *, just_ended: bool = False) -> Run:
     """Read a run's directory.
 
+    :param just_ended: whether ``run.json`` lists the tests as they are.
     :raises RunDataError: it has no ``run.json`` of ours.
     """
     record = artifacts.read_run(directory)
@@ -98,15 +100,14 @@ def read_run(directory: Path) -> Run:
     cells: dict[str, dict[str, Cell]] = {}
     for result in recorded.tests if recorded else ():
         cells.setdefault(result.test, {})[result.hub] = Cell(result)
-    for test in artifacts.tests(directory):
+    listed = record.tests if just_ended else msgspec.UNSET
+    for test in artifacts.tests(directory) if listed is msgspec.UNSET else listed:
         _add(cells, test, tuple(hubs))
     hubs.update(dict.fromkeys(hub for row in cells.values() for hub in row))
     for row in cells.values():
         for cell in row.values():
             cell.attempts.sort(key=lambda test: test.attempt)
-            cell.found = {
-                test.directory: _read_findings(directory / test.directory) for test in cell.attempts
-            }
+            cell.found = {test.directory: _read_findings(directory, test) for test in cell.attempts}
     verdicts = {verdict.test: verdict for verdict in recorded.verdicts} if recorded else {}
     upgrade = recorded.upgrade if recorded else ()
     return Run(directory, record, tuple(hubs), cells, verdicts, upgrade)
@@ -180,7 +181,9 @@ def _seconds(facts: ListedTest) -> float:
     return sum(end - start for start, end in facts.phases.values()) / 1e9
 
 
-def _read_findings(directory: Path) -> tuple[Finding, ...]:
+def _read_findings(directory: Path, test: ListedTest) -> tuple[Finding, ...]:
     """Return the findings in a test's directory; none if there is no such file."""
-    found = findings_file.read(directory)
+    if FINDINGS_FILE not in test.artifacts:
+        return ()
+    found = findings_file.read(directory / test.directory)
     return () if found is None else found.findings

@@ -17,14 +17,18 @@ import hashlib
 import html
 import os
 from pathlib import Path
+import posixpath
+import re
 import shutil
 import string
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug.artifact_names import BLOCK_PREFIX
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
@@ -32,7 +36,6 @@ from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
-from pytest_eventlet_debug.artifacts import recorded
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.report_part import PART_FILE
@@ -61,6 +64,9 @@ _RECORDINGS = (
     *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
     PROFILE_FILE,
 )
+
+
+_BLOCK = re.compile(rf"{BLOCK_PREFIX}[^/]*")
 
 
 class ReportError(Exception):
@@ -225,6 +231,10 @@ class _Writer:
         self._folder = folder
         self._columns = columns(self._runs)
         self._details = _Details(folder)
+        # Where a run's directory is, seen from the page, and whether it is below that.
+        self._links = [_relative(run.directory, folder) for run in self._runs]
+        whole = folder.resolve()
+        self._is_below = [whole in (run.directory / "x").resolve().parents for run in self._runs]
 
     def write(self) -> dict[str, Any]:
         tests = dict.fromkeys(test for run in self._runs for test in run.cells)
@@ -245,8 +255,7 @@ class _Writer:
         return matrix
 
     def _run(self, run: Run, label: str) -> dict[str, Any]:
-        facts = msgspec.to_builtins(run.facts)
-        facts.pop("tests", None)
+        facts = msgspec.to_builtins(replace(run.facts, tests=msgspec.UNSET))
         for name in ("started_ns", "ended_ns"):  # more than a JavaScript number can hold
             if name in facts:
                 facts[name] = str(facts[name])
@@ -258,7 +267,7 @@ class _Writer:
         }
         page = run.directory / PAGE_FILE
         if run.directory.absolute() != self._folder.absolute() and page.is_file():
-            shown["page"] = self._link(page)
+            shown["page"] = quote(_relative(run.directory, self._folder) + PAGE_FILE)
         return shown
 
     def _history(self, test: str) -> list[Past]:
@@ -304,7 +313,6 @@ class _Writer:
 
     def _detail(self, number: int, cell: Cell) -> dict[str, Any] | None:
         """Return what the page of a test shows of a hub, or ``None`` for no more than a cell."""
-        run = self._runs[number]
         result = cell.result
         if not (cell.attempts or result.failure or result.sections):
             return None
@@ -317,33 +325,42 @@ class _Writer:
                 # Of our own, which says what the attempts say.
                 if not (cell.attempts and section.title == "eventlet-debug")
             ],
-            "attempts": [self._attempt(run, test, cell.found) for test in cell.attempts],
+            "attempts": [self._attempt(number, test, cell.found) for test in cell.attempts],
         }
 
     def _attempt(
-        self, run: Run, test: ListedTest, found: Mapping[str, tuple[Finding, ...]]
+        self, number: int, test: ListedTest, found: Mapping[str, tuple[Finding, ...]]
     ) -> dict[str, Any]:
-        directory = run.directory / test.directory
+        directory = self._runs[number].directory / test.directory
+        link = quote(self._links[number] + test.directory)
         return {
             "attempt": test.attempt,
-            "directory": self._link(directory),
+            "directory": link,
             "path": str(directory),
             "phases": _phases(test.phases),
             "outcomes": test.outcomes,
             "errors": test.errors,
-            "files": [name for name in test.artifacts if Path(name).name != PART_FILE],
+            "files": [name for name in test.artifacts if posixpath.basename(name) != PART_FILE],
             "findings": [msgspec.to_builtins(each) for each in found[test.directory]],
-            "dumps": dict(_dumps(directory)),
-            "parts": [self._part(each) for each in _recorded(directory)],
+            "dumps": dict(_dumps(directory)) if TASKS_FILE in test.artifacts else {},
+            "parts": [
+                self._part(directory, block, link if self._is_below[number] else None)
+                for block in _recorded(test.artifacts)
+            ],
         }
 
-    def _part(self, directory: Path) -> dict[str, str]:
-        """Name the script with a recording's data, which is made now if no finisher has."""
-        part = directory / PART_FILE
-        name = directory.name if directory.name.startswith("block-") else ""
+    def _part(self, directory: Path, block: str, link: str | None) -> dict[str, str]:
+        """Name the script with a recording's data, which is made now if no finisher has.
+
+        :param directory: the test's.
+        :param block: the block's directory in it, or ``""``.
+        :param link: leads from the page to the test's directory, if that is below the page.
+        """
+        place = directory / block
+        part = place / PART_FILE
         made = report_part.is_part(part)
-        if made and self._folder.resolve() in part.resolve().parents:
-            return {"block": name, "script": self._link(part)}
+        if made and link is not None:
+            return {"block": block, "script": posixpath.join(link, block, PART_FILE)}
         digest = hashlib.sha256(os.fsencode(part.resolve())).hexdigest()[:16]
         here = f"{DATA_FOLDER}/test-part-{digest}.js"
         if made:
@@ -353,11 +370,14 @@ class _Writer:
                 read_timeline,  # the finisher's work
             )
 
-            report_part.write(directory, read_timeline(directory), path=self._folder / here)
-        return {"block": name, "script": here}
+            report_part.write(place, read_timeline(place), path=self._folder / here)
+        return {"block": block, "script": here}
 
-    def _link(self, path: Path) -> str:
-        return quote(os.path.relpath(path, self._folder))
+
+def _relative(directory: Path, folder: Path) -> str:
+    """Return what stands before the names in a directory, seen from a folder."""
+    path = os.path.relpath(directory, folder)
+    return "" if path == os.curdir else f"{path}/"
 
 
 def _section(section: Section) -> dict[str, str]:
@@ -376,8 +396,10 @@ def _dumps(directory: Path) -> Iterator[tuple[str, str]]:
             yield TASKS_FILE, file.read(MAX_DUMP)
 
 
-def _recorded(directory: Path) -> Iterator[Path]:
-    """Yield a test's directory and those of its blocks, as far as they hold recordings."""
-    for each in recorded(directory):
-        if any((each / name).exists() for name in _RECORDINGS):
-            yield each
+def _recorded(names: Iterable[str]) -> list[str]:
+    """Return where a test's directory holds recordings, ``""`` for itself and those of blocks.
+
+    :param names: the files below it.
+    """
+    places = {posixpath.dirname(name) for name in names if posixpath.basename(name) in _RECORDINGS}
+    return sorted(place for place in places if not place or _BLOCK.fullmatch(place))

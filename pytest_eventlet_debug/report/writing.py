@@ -142,7 +142,7 @@ def _write_report(gathered: Results, directory: Path) -> Path:
     from pytest_eventlet_debug.report.data import read_run
 
     results.write(gathered, directory / results.RESULTS_FILE)
-    return page.write_report([read_run(directory)], directory)
+    return page.write_report([read_run(directory, just_ended=True)], directory)
 
 
 def _attach(directory: Path, folder: Path) -> None:
