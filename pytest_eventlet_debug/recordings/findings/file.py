@@ -79,4 +79,4 @@ def write(
     :raises OSError: the file cannot be written.
     """
     found = Findings(format=FORMAT, findings=tuple(findings), problems=tuple(problems), tally=tally)
-    json_files.write(directory / FINDINGS_FILE, found)
+    json_files.write_first(directory / FINDINGS_FILE, found)
