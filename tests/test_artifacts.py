@@ -194,6 +194,14 @@ def test_how_a_test_ended_is_noted_for_the_process_that_could_not(tmp_path: Path
     assert last.nodeid == "test_x.py::test_x"
 
 
+def test_of_a_test_that_nobody_completed_the_disk_tells_what_there_is(tmp_path: Path) -> None:
+    test = open_test(tmp_path, "test_x.py::test_x", "poll")
+    (test.directory / "strace.txt").touch()
+    (tmp_path / "index.html").touch()
+    (listed,) = described(tmp_path)
+    assert (listed.directory, listed.artifacts) == (test.directory.name, ["strace.txt"])
+
+
 def test_a_test_file_names_the_process_that_ran_the_test(tmp_path: Path) -> None:
     open_run(tmp_path, record("1"))
     test = open_test(tmp_path, "test_x.py::test_x", "poll")

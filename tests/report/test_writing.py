@@ -10,6 +10,10 @@ import zlib
 
 import pytest
 
+from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.report import page
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.data import read_run
@@ -132,6 +136,21 @@ def test_a_run_without_results_is_read_from_its_tests(pytester: pytest.Pytester)
         test.partition("::")[2]: row["poll"].result.outcome for test, row in run.cells.items()
     }
     assert outcomes == {"test_passes": "passed", "test_fails": "failed", "test_is_flaky": "passed"}
+
+
+def test_the_report_of_a_run_that_has_just_ended_takes_its_tests_from_one_file(
+    tmp_path: Path,
+) -> None:
+    artifacts.open_run(tmp_path, RunRecord(format=artifacts.FORMAT, run="1", hubs=["poll"]))
+    test = artifacts.open_test(tmp_path, "test_x.py::test_x", "poll")
+    finding = Finding("stall", "it stalls")
+    findings_file.write(test.directory, [finding])
+    test.save()
+    artifacts.close_run(tmp_path, "1", ended_ns=1, exit_status=0)
+    (test.directory / "test.json").unlink()
+    assert read_run(tmp_path).cells == {}
+    cell = read_run(tmp_path, just_ended=True).cells["test_x.py::test_x"]["poll"]
+    assert [each.title for each in cell.findings] == ["it stalls"]
 
 
 def test_results_of_the_run_before_say_nothing_of_one_that_was_killed(
