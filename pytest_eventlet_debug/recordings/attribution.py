@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+import functools
 import re
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ def socket_of(args: str) -> Socket | None:
     :param args: the arguments as strace wrote them with ``-yy``.
     """
     match = _SOCKET.match(args)
-    return None if match is None else _decoded(match)
+    return None if match is None else _decoded(*match.groups())
 
 
 def address_in(args: str) -> Endpoint | None:
@@ -100,8 +101,8 @@ def address_in(args: str) -> Endpoint | None:
     return None if match is None else _endpoint(match[2], match[1])
 
 
-def _decoded(match: re.Match[str]) -> Socket:
-    fd, protocol, inside = match.groups()
+@functools.lru_cache(maxsize=1 << 12)  # a descriptor is named in call after call
+def _decoded(fd: str, protocol: str, inside: str) -> Socket:
     local = remote = None
     pair = _PAIR.match(inside)
     one = None if pair is not None else _ONE.match(inside)
