@@ -59,6 +59,7 @@ class Finishing:
         self._then: Callable[[], None] | None = None
         self._lost: list[str] = []
         self._end = ""
+        self._is_patient = True
 
     def redact(self, answer: Answer, *, pattern: str) -> None:
         """Have what matches a regular expression left out of all that is completed."""
@@ -173,12 +174,13 @@ class Finishing:
 
     def _be_impatient(self) -> None:
         """End finishers that have used no CPU since, and do not wait for one either."""
-        idle = [each for each in self._at_work if 0 < each.spent == each.cpu_time]
-        if idle:
-            self._lost += [each.order.directory for each in idle if each.order is not None]
+        hung = [each for each in self._at_work if 0 < each.spent == each.cpu_time]
+        if hung:
+            self._lost += [each.order.directory for each in hung if each.order is not None]
             self._end = f"did nothing for {PATIENCE_SECONDS:g} s and was ended"
-            self._give_up(idle)
-        if idle and not self._finishers:  # the next one may wait for the same thing
+            self._give_up(hung)
+            self._is_patient = False
+        if hung and not self._finishers:
             self._lost += [order.directory for order in self._orders]
             for order in self._orders:
                 self._write_down(order)
@@ -230,9 +232,13 @@ class Finishing:
         self._spreading = self._loop.call_later(_SPREAD_SECONDS, self._spread)
 
     def _spread(self) -> None:
-        """Let one more finisher help, and later another; no test runs that they would disturb."""
+        """Let one more finisher help, and later another; no test runs that they would disturb.
+
+        But not where one has hung: the next may wait for the same thing, and so on.
+        """
         self._spreading = None
-        if self._orders and len(self._finishers) < len(os.sched_getaffinity(0)):
+        most = len(os.sched_getaffinity(0)) if self._is_patient else 0
+        if self._orders and len(self._finishers) < most:
             with contextlib.suppress(OSError):  # those that are there do it all
                 self._start(nice=False)
                 self._spread_later()

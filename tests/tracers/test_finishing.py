@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -80,31 +81,41 @@ class Answers(list[dict[str, Any]]):
 
 
 @pytest.mark.fault("finisher-hangs")
-def test_one_that_does_nothing_is_ended_and_what_it_left_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cpus", [{0}, {0, 1}])
+def test_one_that_does_nothing_is_ended_and_where_all_do_nothing_the_rest_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: set[int]
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})  # else others do the rest
+    monkeypatch.setattr(finishing_module, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cpus)
     loop, answers = Loop(), Answers()
     finishing = Finishing(loop, _library_directories(), Capture(loop), Profiles())
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
         finishing.order(answers, directory=str(tmp_path / name), shared=False, ports=None, data=b"")
     answers.clear()
-    (finisher,) = finishing._finishers
-    pid = finisher.pid
-    os.kill(pid, signal.SIGSTOP)
-    while not answers or answers[-1]["left"]:  # it may have run until the first is due
+    stopped: set[int] = set()
+    while not answers or answers[-1]["left"]:
         told = len(answers)
         finishing.wait(answers)
         while len(answers) == told:
+            for pid in {each.pid for each in finishing._finishers} - stopped:
+                os.kill(pid, signal.SIGSTOP)
+                stopped.add(pid)
             loop.step()
-    (line,) = answers[-1]["problems"]
-    assert line == (
-        "the process that completes recordings did nothing for 5 s and was ended; what was "
-        f"recorded in {tmp_path}/one and 2 more has no findings"
-    )
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    lost = 0
+    for line in [line for answer in answers for line in answer["problems"]]:
+        said = re.fullmatch(
+            "the process that completes recordings did nothing for 0.5 s and was ended; what was "
+            rf"recorded in {tmp_path}/\w+(?: and (\d+) more)? has no findings",
+            line,
+        )
+        assert said is not None
+        lost += 1 + int(said[1] or 0)
+    assert lost == 3
+    assert len(stopped) == len(cpus)
+    for pid in stopped:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 @pytest.mark.fault("finisher-killed")
