@@ -59,7 +59,7 @@ class Finishing:
         self._then: Callable[[], None] | None = None
         self._lost: list[str] = []
         self._end = ""
-        self._is_patient = True
+        self._has_hung = False
 
     def redact(self, answer: Answer, *, pattern: str) -> None:
         """Have what matches a regular expression left out of all that is completed."""
@@ -179,7 +179,7 @@ class Finishing:
             self._lost += [each.order.directory for each in hung if each.order is not None]
             self._end = f"did nothing for {PATIENCE_SECONDS:g} s and was ended"
             self._give_up(hung)
-            self._is_patient = False
+            self._has_hung = True
         if hung and not self._finishers:
             self._lost += [order.directory for order in self._orders]
             for order in self._orders:
@@ -237,7 +237,7 @@ class Finishing:
         But not where one has hung: the next may wait for the same thing, and so on.
         """
         self._spreading = None
-        most = len(os.sched_getaffinity(0)) if self._is_patient else 0
+        most = 0 if self._has_hung else len(os.sched_getaffinity(0))
         if self._orders and len(self._finishers) < most:
             with contextlib.suppress(OSError):  # those that are there do it all
                 self._start(nice=False)

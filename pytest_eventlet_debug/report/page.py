@@ -360,7 +360,7 @@ class _Writer:
         part = place / PART_FILE
         made = report_part.is_part(part)
         if made and link is not None:
-            return {"block": block, "script": posixpath.join(link, block, PART_FILE)}
+            return {"block": block, "script": posixpath.join(link, quote(block), PART_FILE)}
         digest = hashlib.sha256(os.fsencode(part.resolve())).hexdigest()[:16]
         here = f"{DATA_FOLDER}/test-part-{digest}.js"
         if made:
