@@ -1,0 +1,68 @@
+"""What is written of counts, and how pyprof2calltree is imported for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import subprocess
+import sys
+
+import pyprof2calltree
+import pytest
+
+from pytest_eventlet_debug.profile_file import ProfileCounts
+from pytest_eventlet_debug.profile_file import ProfileFacts
+from pytest_eventlet_debug.profile_stats import Part
+from pytest_eventlet_debug.recordings import profiles
+
+ROOT = Path(__file__).parent.parent.parent
+
+INNER = ("/suite/test_x.py", 9, "inner")
+COUNTS = ProfileCounts(
+    facts=ProfileFacts(
+        engine="native", clock="run", seconds=1.0, self_seconds=0.0, switching_seconds=0.0
+    ),
+    parts=[
+        Part(
+            [
+                (("/suite/test_x.py", 1, "test_x"), 1, 0, 1.0, 0.25, [(INNER, 3, 1, 0.75, 0.75)]),
+                (INNER, 3, 1, 0.75, 0.75, [(INNER, 1, 0, 0.5, 0.5)]),
+                (("/suite/other.py", 5, "inner"), 1, 0, 0.5, 0.5, []),
+            ]
+        )
+    ],
+    has_greenlets=True,
+)
+
+
+def test_what_pyprof2calltree_does_not_need_is_not_imported_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from pytest_eventlet_debug.recordings import profiles\n"
+        "before = set(sys.modules); profiles.import_converter()\n"
+        "profiles.complete(Path(sys.argv[1]), 'a::b', Path(sys.argv[2]).read_bytes())\n"
+        "print({'argparse', 'pstats', 'subprocess', 'tempfile'} & set(sys.modules) - before)"
+    )
+    (tmp_path / "counts").write_bytes(COUNTS.encode())
+    alone, whole = tmp_path / "alone", tmp_path / "whole"
+    alone.mkdir()
+    whole.mkdir()
+    command = [sys.executable, "-c", program, alone, tmp_path / "counts"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "set()\n", done.stderr
+    assert profiles.converter() is pyprof2calltree.convert
+    profiles.complete(whole, "a::b", COUNTS.encode())
+    names = {"profile.callgrind", "profile.cprof", "profile.json"}
+    assert {path.name for path in alone.iterdir()} == names
+    assert all((alone / name).read_bytes() == (whole / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_what_one_has_begun_that_was_killed_is_written_anew(tmp_path: Path, in_file: bool) -> None:
+    (tmp_path / "profile.callgrind").write_text("half")
+    if in_file:
+        (tmp_path / "profile.counts").write_bytes(COUNTS.encode())
+    profiles.complete(tmp_path, "a::b", None if in_file else COUNTS.encode())
+    assert (tmp_path / "profile.callgrind").read_text().startswith("cmd: pytest a::b\n")
+    assert not (tmp_path / "profile.counts").exists()
