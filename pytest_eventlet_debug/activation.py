@@ -240,18 +240,17 @@ class Activation:
             from pytest_eventlet_debug.artifacts import ArtifactsError
 
             if self._runs_tests or not self.settings.isolate:
-                self._import_ahead()
+                self._work_ahead()
                 self._need_recording().check()
-            if not self._runs_tests and not self.settings.isolate:
-                self._need_recording().end_trial()
             try:
                 self._need_recording().open_run()
             except ArtifactsError as error:
                 raise pytest.UsageError(str(error)) from None
         self._register_ends()
 
-    def _import_ahead(self) -> None:
-        """Import what is needed in a moment, while the helper tries the tracers."""
+    def _work_ahead(self) -> None:
+        """Do what must be done anyway while the helper tries the tracers."""
+        self._need_recording().describe_run()
         names = ["outcomes.gathering", "summary", "report.writing"]
         if self._runs_tests and self.settings.dump_asyncio_tasks:
             names.append("alive.dump")
@@ -264,6 +263,8 @@ class Activation:
     def pytest_runtestloop(self) -> None:
         if self._recording is not None and self._assignment is None:
             self._recording.confirm()
+            if not self._runs_tests:
+                self._recording.release_helper()
 
     def _register_ends(self) -> None:
         """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""

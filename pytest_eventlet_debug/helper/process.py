@@ -69,6 +69,7 @@ class HelperProcess:
             "hello": self._hello,
             "redact": self._finishing.redact,
             "goodbye": self._goodbye,
+            "strace-version": self._attachment.ask_version,
             "strace-try": self._attachment.attempt,
             "strace-marks": self._attachment.share_marks,
             "strace-start": self._attachment.start,
