@@ -31,10 +31,12 @@ from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
+    from pytest_eventlet_debug.children.start import Spare
     from pytest_eventlet_debug.isolation import Isolation
     from pytest_eventlet_debug.outcomes.gathering import Gathering
     from pytest_eventlet_debug.recording import Recording
     from pytest_eventlet_debug.stalls.watch import StallWatch
+    from pytest_eventlet_debug.system.scratch import ScratchDirectory
     from pytest_eventlet_debug.tracers.shared_helper import SharedHelper
 
 _SUMMARY = "eventlet-debug-summary"
@@ -55,6 +57,8 @@ class Activation:
         self._recording: Recording | None = None
         self._isolation: Isolation | None = None
         self._stalls: StallWatch | None = None
+        self._scratch: ScratchDirectory | None = None
+        self._spare: Spare | None = None
         self._distributes = False
         self.settings = self._read_settings()
         self._own_run = f"{time.time_ns():x}-{os.getpid():x}"
@@ -162,7 +166,8 @@ class Activation:
             if self.settings.isolate:
                 recording = self._need_recording()
                 recording.tools = self._need_isolation().try_apart(recording.check_apart)
-            elif tries:
+            self._start_first_child()
+            if tries and not self.settings.isolate:
                 self._warm_up(trial=True)
             return
         if self.settings.hubs:
@@ -177,6 +182,22 @@ class Activation:
             self._warm_up(trial=tries)
         if records:
             self._need_recording().prepare()
+
+    def _start_first_child(self) -> None:
+        """Have it get ready while this process imports the user's code, and its own."""
+        from pytest_eventlet_debug.children.start import start_ahead
+        from pytest_eventlet_debug.system.scratch import ScratchDirectory
+
+        self._scratch = ScratchDirectory()
+        self._config.add_cleanup(self._scratch.remove)
+        self._spare = start_ahead(
+            self._config,
+            self.settings,
+            self._scratch.path,
+            run=self._run,
+            own_pids=self._own_pids,
+        )
+        self._config.add_cleanup(self._spare.close)
 
     def _need_isolation(self) -> Isolation:
         """Return what isolates this process or its children, made now if it is the first need."""
@@ -359,8 +380,15 @@ class Activation:
     def _register_controller(self) -> None:
         from pytest_eventlet_debug.children.controller import Controller
 
+        assert self._scratch is not None
         controller = Controller(
-            self._config, self.settings, self._run, self._distributes, self._own_pids
+            self._config,
+            self.settings,
+            self._run,
+            self._distributes,
+            self._own_pids,
+            self._scratch,
+            self._spare,
         )
         self._config.pluginmanager.register(controller, Controller.NAME)
         controller.prepare()
