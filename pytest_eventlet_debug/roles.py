@@ -27,9 +27,7 @@ _runs_begun = 0
 _is_over = False
 
 
-def take_up(
-    assignment: ChildAssignment, turn: Callable[[], ChildAssignment] | None = None
-) -> None:
+def take_up(assignment: ChildAssignment, turn: Callable[[], ChildAssignment] | None = None) -> None:
     """Make this process a child, for as long as it lives.
 
     :param turn: waits until the child's run may begin, and returns what has become of the

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import Launch
     from pytest_eventlet_debug.assignment import Program
 
+
 def main() -> None:
     told = os.environ.pop("PYTEST_EVENTLET_DEBUG_CHILD")
     sys.path[:] = json.loads(told)["sys_path"]
