@@ -233,6 +233,16 @@ def test_an_answer_that_an_exception_left_behind_is_not_taken_for_the_next(
     assert helper.request("hello") == {"pid": helper.pid}
 
 
+def test_a_packet_socket_is_opened_after_all_else_that_was_asked_for(helper: Helper) -> None:
+    os.kill(helper.pid, signal.SIGSTOP)
+    opening = helper.begin("pcap-open", interface="lo", expression=None)
+    other = helper.begin("finish-prepare")
+    os.kill(helper.pid, signal.SIGCONT)
+    helper.end(other)
+    assert opening not in helper._answers
+    assert "errno" in helper.end(opening)
+
+
 def test_a_command_that_fails_is_an_error_of_one_line_and_it_lives_on(helper: Helper) -> None:
     with pytest.raises(TracerError) as caught:
         helper.request("no-such-command")
