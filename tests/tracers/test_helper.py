@@ -17,7 +17,9 @@ import psutil
 import pytest
 
 from pytest_eventlet_debug.helper.protocol import FINISHER_NAME
+from pytest_eventlet_debug.tracers import helper_client
 from pytest_eventlet_debug.tracers.helper_client import Helper
+from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
 from pytest_eventlet_debug.tracers.protocol import TracerError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the helper needs Linux")
@@ -198,6 +200,21 @@ def test_a_helper_killed_while_it_works_is_noticed(helper: Helper) -> None:
     with pytest.raises(TracerError, match="was killed or has crashed"):
         helper.request("hello")
     os.waitpid(killer, 0)
+
+
+@pytest.mark.fault("helper-stopped")
+def test_a_helper_that_does_not_come_to_life_is_ended_and_its_process_group_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -STOP $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(helper_client, "ANSWER_SECONDS", 1)
+    helper = Helper.start()
+    with pytest.raises(HelperGoneError, match="has not answered for 1 s and was ended"):
+        helper.request("hello")
+    assert helper_client._own_helper() == 0
 
 
 @pytest.mark.fault("fork-runs-pytest")
