@@ -1,16 +1,17 @@
 """Measure what watching costs: each way of running a suite against the plain run.
 
 Usage: python benchmarks/cost.py [--suite=DIR] [--runs=N] [--quick] [--only=WAY] [--json=FILE]
-                                 [--beside=CHECKOUT] [-- PYTEST ARGS]
+                                 [--workload=NAME] [--beside=CHECKOUT] [-- PYTEST ARGS]
        python benchmarks/cost.py --compare OLD.json NEW.json
 
-There are three workloads: one empty test (start-up), 301 tests that only yield to the hub (a
-test), and a suite, such as eventlet's unpacked source distribution, with PYTEST ARGS to choose
+There are three workloads: one empty test (start-up), 301 tests that only yield to the hub
+(tests), and a suite, such as eventlet's unpacked source distribution, with PYTEST ARGS to choose
 its tests. Every way of running has its turn in each round, so that a busy machine is busy for
 all of them, and the fastest round counts. CPU time is that of all processes: helpers,
 strace and the finisher included. What is printed are ratios to the plain run, or milliseconds
-above it where the plain run does next to nothing. With --beside each way also runs with the
-plugin of another checkout of this repository, in the same rounds.
+above it where the plain run does next to nothing. Two hubs stand beside two plain runs. With
+--beside each way also runs with the plugin of another checkout of this repository, in the same
+rounds.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 BLOCKED = ("-p", "no:eventlet-debug")
 ALL_FIVE = ("--strace", "--cprofile", "--pcap", "--eventlet-leaks=warn", "--dump-asyncio-tasks")
 BASE = "plain"
+OTHER_BASE = "plain, poll"
 
 #: Notes when the last test ended; the time from there to the end of the process is the user's
 #: wait for the prompt.
@@ -58,6 +60,9 @@ def pytest_unconfigure():
         with open(os.environ["COST_LAST_TEST"], "w") as file:
             file.write(str(last))
 """
+
+#: The folder of that plugin. By this name it is one that is installed, as users' are.
+PLUGINS = "site-packages"
 
 YIELDING = """\
 import eventlet
@@ -74,7 +79,8 @@ class Way:
 
     :param arguments: pytest's, before those that choose the tests.
     :param wrapper: a program that runs Python, such as strace; *arguments* of Python first.
-    :param hubs: how many runs of the suite it stands for.
+    :param hub: the hub of a run that names none.
+    :param against: the ways whose sum it stands beside.
     :param needs: a program without which it is left out.
     :param root: the checkout whose plugin is used.
     """
@@ -83,7 +89,8 @@ class Way:
     arguments: tuple[str, ...]
     wrapper: tuple[str, ...] = ()
     python: tuple[str, ...] = ("-m", "pytest")
-    hubs: int = 1
+    hub: str = "epolls"
+    against: tuple[str, ...] = (BASE,)
     needs: str | None = None
     root: Path = ROOT
 
@@ -94,8 +101,9 @@ def _one_hub(name: str, *arguments: str, needs: str | None = None) -> Way:
 
 WAYS = (
     Way(BASE, BLOCKED),
+    Way(OTHER_BASE, BLOCKED, hub="poll"),
     _one_hub("one hub named"),
-    Way("two hubs", ("--eventlet-hub=epolls,poll",), hubs=2),
+    Way("two hubs", ("--eventlet-hub=epolls,poll",), against=(BASE, OTHER_BASE)),
     _one_hub("--strace", "--strace", needs="strace"),
     _one_hub("--strace, no lines", "--strace", "--strace-lines=off", needs="strace"),
     _one_hub("--cprofile", "--cprofile"),
@@ -163,11 +171,15 @@ def cpu_of_children() -> float:
 
 def run(way: Way, workload: Workload, scratch: Path) -> Measured:
     """Run *workload* once; artifacts are left in no place but a directory of this run."""
-    artifacts = scratch / "artifacts"
+    # It stays until all is measured: where many files were deleted within the last minutes, ext4
+    # takes ten times as long to create one, and the next run would pay for that.
+    artifacts = Path(tempfile.mkdtemp(dir=scratch), "artifacts")
     stamp = scratch / "last-test"
-    python_path = os.pathsep.join([str(scratch), str(way.root)])
+    python_path = os.pathsep.join([str(scratch / PLUGINS), str(way.root)])
     environment = {**os.environ, "COST_LAST_TEST": str(stamp), "PYTHONPATH": python_path}
-    environment["EVENTLET_HUB"] = "epolls"
+    environment["EVENTLET_HUB"] = way.hub
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+        environment.pop(name, None)  # few users have them
     options = ["-q", "-p", "no:cacheprovider", "-p", "cost_last_test"]
     if way.arguments != BLOCKED:
         options.append(f"--eventlet-artifacts={artifacts}")
@@ -187,7 +199,6 @@ def run(way: Way, workload: Workload, scratch: Path) -> Measured:
     cpu = cpu_of_children() - before
     prompt = ended - float(stamp.read_text())
     measured = Measured(ended - began, cpu, prompt, disk_used(artifacts))
-    shutil.rmtree(artifacts, ignore_errors=True)
     stamp.unlink()
     return measured
 
@@ -246,17 +257,20 @@ def table(workload: Workload, ways: Sequence[Way], found: dict[str, Measured]) -
         f"{workload.name} ({unit})",
         f"  {'':24} {'wall':>9} {'CPU':>9} {'prompt':>9} {'disk':>9}",
     ]
-    base = found[BASE]
     for way in ways:
         here = found[way.name]
+        bases = [found[name] for name in way.against]
         columns = [
-            _above(getattr(here, kind), getattr(base, kind) * way.hubs, workload.tests)
+            _above(getattr(here, kind), sum(getattr(each, kind) for each in bases), workload.tests)
             for kind in ("wall", "cpu")
         ]
         lines.append(
             f"  {way.name:24} {columns[0]:>9} {columns[1]:>9} "
             f"{here.prompt:7.2f} s {here.disk / 1e6:6.1f} MB"
         )
+        if len(bases) > 1:
+            ratio = here.wall / sum(each.wall for each in bases)
+            lines.append(f"    {ratio:.3f} of the time of {' and '.join(way.against)}")
     return lines
 
 
@@ -305,6 +319,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round, 50 tests")
     parser.add_argument("--only", action="append", help="a way to run; may be repeated")
+    parser.add_argument("--workload", action="append", choices=("start-up", "tests", "suite"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--beside", type=Path, help="another checkout")
     parser.add_argument("--compare", nargs=2, type=Path)
@@ -318,7 +333,8 @@ def main() -> None:
         print("\n".join(compare(*options.compare)))
         return
     adopt_orphans()
-    wanted = {BASE, *(options.only or (way.name for way in WAYS))}
+    wanted = set(options.only or (way.name for way in WAYS))
+    wanted |= {BASE}.union(*(way.against for way in WAYS if way.name in wanted))
     ways = [way for way in available(WAYS) if way.name in wanted]
     if options.beside:
         ways = doubled(ways, options.beside.resolve())
@@ -326,11 +342,16 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        (scratch / "cost_last_test.py").write_text(LAST_TEST)
-        workloads = [empty(scratch), yielding(scratch, 50 if options.quick else 301)]
+        (scratch / PLUGINS).mkdir()
+        (scratch / PLUGINS / "cost_last_test.py").write_text(LAST_TEST)
+        workloads = {
+            "start-up": empty(scratch),
+            "tests": yielding(scratch, 50 if options.quick else 301),
+        }
         if options.suite:
-            workloads.append(Workload("suite", options.suite.resolve(), tuple(options.tests)))
-        for workload in workloads:
+            suite = Workload("suite", options.suite.resolve(), tuple(options.tests))
+            workloads["suite"] = suite
+        for workload in (workloads[name] for name in options.workload or workloads):
             found = interleaved(ways, workload, rounds, scratch)
             print("\n".join(table(workload, ways, found)), flush=True)
             results[workload.name] = {

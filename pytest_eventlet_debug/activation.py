@@ -31,10 +31,12 @@ from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
+    from pytest_eventlet_debug.children.start import Spare
     from pytest_eventlet_debug.isolation import Isolation
     from pytest_eventlet_debug.outcomes.gathering import Gathering
     from pytest_eventlet_debug.recording import Recording
     from pytest_eventlet_debug.stalls.watch import StallWatch
+    from pytest_eventlet_debug.system.scratch import ScratchDirectory
     from pytest_eventlet_debug.tracers.shared_helper import SharedHelper
 
 _SUMMARY = "eventlet-debug-summary"
@@ -55,6 +57,8 @@ class Activation:
         self._recording: Recording | None = None
         self._isolation: Isolation | None = None
         self._stalls: StallWatch | None = None
+        self._scratch: ScratchDirectory | None = None
+        self._spare: Spare | None = None
         self._distributes = False
         self.settings = self._read_settings()
         self._own_run = f"{time.time_ns():x}-{os.getpid():x}"
@@ -162,7 +166,8 @@ class Activation:
             if self.settings.isolate:
                 recording = self._need_recording()
                 recording.tools = self._need_isolation().try_apart(recording.check_apart)
-            elif tries:
+            self._start_first_child()
+            if tries and not self.settings.isolate:
                 self._warm_up(trial=True)
             return
         if self.settings.hubs:
@@ -177,6 +182,22 @@ class Activation:
             self._warm_up(trial=tries)
         if records:
             self._need_recording().prepare()
+
+    def _start_first_child(self) -> None:
+        """Have it get ready while this process imports the user's code, and its own."""
+        from pytest_eventlet_debug.children.start import start_ahead
+        from pytest_eventlet_debug.system.scratch import ScratchDirectory
+
+        self._scratch = ScratchDirectory()
+        self._config.add_cleanup(self._scratch.remove)
+        self._spare = start_ahead(
+            self._config,
+            self.settings,
+            self._scratch.path,
+            run=self._run,
+            own_pids=self._own_pids,
+        )
+        self._config.add_cleanup(self._spare.close)
 
     def _need_isolation(self) -> Isolation:
         """Return what isolates this process or its children, made now if it is the first need."""
@@ -240,18 +261,17 @@ class Activation:
             from pytest_eventlet_debug.artifacts import ArtifactsError
 
             if self._runs_tests or not self.settings.isolate:
-                self._import_ahead()
+                self._work_ahead()
                 self._need_recording().check()
-            if not self._runs_tests and not self.settings.isolate:
-                self._need_recording().end_trial()
             try:
                 self._need_recording().open_run()
             except ArtifactsError as error:
                 raise pytest.UsageError(str(error)) from None
         self._register_ends()
 
-    def _import_ahead(self) -> None:
-        """Import what is needed in a moment, while the helper tries the tracers."""
+    def _work_ahead(self) -> None:
+        """Do what must be done anyway while the helper tries the tracers."""
+        self._need_recording().describe_run()
         names = ["outcomes.gathering", "summary", "report.writing"]
         if self._runs_tests and self.settings.dump_asyncio_tasks:
             names.append("alive.dump")
@@ -264,6 +284,8 @@ class Activation:
     def pytest_runtestloop(self) -> None:
         if self._recording is not None and self._assignment is None:
             self._recording.confirm()
+            if not self._runs_tests:
+                self._recording.release_helper()
 
     def _register_ends(self) -> None:
         """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""
@@ -358,8 +380,15 @@ class Activation:
     def _register_controller(self) -> None:
         from pytest_eventlet_debug.children.controller import Controller
 
+        assert self._scratch is not None
         controller = Controller(
-            self._config, self.settings, self._run, self._distributes, self._own_pids
+            self._config,
+            self.settings,
+            self._run,
+            self._distributes,
+            self._own_pids,
+            self._scratch,
+            self._spare,
         )
         self._config.pluginmanager.register(controller, Controller.NAME)
         controller.prepare()

@@ -28,6 +28,13 @@ _T = TypeVar("_T")
 Tracing = Literal["as asked", "on", "off"]
 
 
+#: What a child that starts ahead of its turn leaves until then, with all that follows.
+Waits = Literal["for plugins", "for conftests"]
+
+#: Of the length of a :class:`Launch` on the line to a child that waits.
+LENGTH_BYTES = 4
+
+
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """What a process that runs tests is told by the one that starts it.
 
@@ -96,7 +103,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     :param directory: the working directory.
     :param program: what called pytest in the controller, and does so in the child; ``None``
         for pytest itself.
-    :param waits: whether all this will be said once more, and the child begins then.
+    :param waits: what the child waits for before it loads or imports it: to be told all this once
+        more, when its turn has come. ``None`` if it does not wait.
+    :param imports: the modules that it imports until then.
     """
 
     assignment: ChildAssignment
@@ -106,7 +115,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     arguments: list[str]
     directory: str
     program: Program | None
-    waits: bool = False
+    waits: Waits | None = None
+    imports: tuple[str, ...] = ()
 
 
 def encode(told: Assignment | Launch) -> str:

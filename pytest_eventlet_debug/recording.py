@@ -49,6 +49,7 @@ class Recording:
         self._run = run
         self._session: TracerSession | None = None
         self._is_open = False
+        self._record: artifacts.RunRecord | None = None
         self.helper = helper
         self._maker = TracerMaker(settings, self.helper.start)
         #: Names and versions of the tracers that were tried.
@@ -89,12 +90,8 @@ class Recording:
         except TracerError as error:
             raise pytest.UsageError(str(error)) from None
 
-    def end_trial(self) -> None:
-        """Have done with the helper in a process that runs no tests itself.
-
-        :raises pytest.UsageError: one of the tracers does not work here.
-        """
-        self.confirm()
+    def release_helper(self) -> None:
+        """Let the helper end, in a process that runs no tests itself."""
         if self.helper.started is not None:
             self.helper.started.begin_close()
 
@@ -112,15 +109,22 @@ class Recording:
         helper.close()
         return versions
 
+    def describe_run(self) -> None:
+        """Find out what ``run.json`` is to say, before :meth:`open_run` needs it."""
+        self._record = describe_run(
+            self._config, self._run(), self._hub_names, self._settings.redact
+        )
+
     def open_run(self) -> None:
         """Make the run's directory, or empty it of the run before.
 
         :raises artifacts.ArtifactsError: it cannot be used.
         """
-        record = describe_run(
-            self._config, self._run(), self._hub_names, self.tools, self._settings.redact
-        )
-        self._settings.use_artifacts(artifacts.open_run(self._settings.artifacts, record))
+        if self._record is None:
+            self.describe_run()
+        assert self._record is not None
+        self._record.tools = list(self.tools)
+        self._settings.use_artifacts(artifacts.open_run(self._settings.artifacts, self._record))
         self._is_open = True
 
     def start_session(self) -> None:

@@ -9,6 +9,7 @@ The process that the user started is the *root*. It runs the tests itself, or is
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -21,23 +22,30 @@ if TYPE_CHECKING:
 WORKER_VARIABLE = "PYTEST_EVENTLET_DEBUG_WORKER"
 
 _own: ChildAssignment | None = None
+_turn: Callable[[], ChildAssignment] | None = None
 _runs_begun = 0
 _is_over = False
 
 
-def take_up(assignment: ChildAssignment) -> None:
-    """Make this process a child, for as long as it lives."""
-    global _own
-    _own = assignment
+def take_up(assignment: ChildAssignment, turn: Callable[[], ChildAssignment] | None = None) -> None:
+    """Make this process a child, for as long as it lives.
+
+    :param turn: waits until the child's run may begin, and returns what has become of the
+        assignment; ``None`` if it may begin at once.
+    """
+    global _own, _turn
+    _own, _turn = assignment, turn
 
 
 def begin_run() -> None:
-    """Count a run of pytest in this process.
+    """Count a run of pytest in this process; wait if its turn has yet to come.
 
     :raises SystemExit: this process is a child, and its run is over. What its program does
         after that is for the controller to do.
     """
-    global _runs_begun
+    global _own, _turn, _runs_begun
+    if _turn is not None:
+        _own, _turn = _turn(), None
     if _own is not None and _is_over:
         sys.exit()
     _runs_begun += 1

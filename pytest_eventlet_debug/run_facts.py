@@ -23,13 +23,11 @@ def describe_run(
     config: pytest.Config,
     run: str,
     hub_names: Sequence[str],
-    tools: Sequence[str],
     redact: Callable[[str], str],
 ) -> artifacts.RunRecord:
-    """Return what is known of a run when it begins.
+    """Return what is known of a run when it begins, but for its tools.
 
     :param run: names the run.
-    :param tools: the tracers' names and versions.
     :param redact: takes out of a text what is not to be in it.
     """
     from pytest_eventlet_debug import artifacts  # where nothing is recorded nobody calls this
@@ -47,7 +45,6 @@ def describe_run(
             "pytest-eventlet-debug": __version__,
             **{name: versions.in_use(name) for name in ("pytest", "eventlet", "greenlet")},
         },
-        tools=list(tools),
     )
 
 

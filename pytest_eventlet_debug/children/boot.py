@@ -6,6 +6,7 @@ controller may not have it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
@@ -16,9 +17,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import Launch
     from pytest_eventlet_debug.assignment import Program
-
-#: Of the length of what a child that waits is told.
-LENGTH_BYTES = 4
 
 
 def main() -> None:
@@ -31,7 +29,9 @@ def main() -> None:
 
     launch = decode(told, Launch)
     if launch.waits:
-        launch = decode(_wait(launch), Launch)
+        _import_ahead(launch)
+        if launch.waits == "for plugins":
+            launch = _wait(launch)
     sys.argv[:] = launch.argv
     os.chdir(launch.directory)
     assignment = launch.assignment
@@ -46,29 +46,30 @@ def main() -> None:
 
     from pytest_eventlet_debug.children import child
 
-    child.become(assignment)
+    child.become(assignment, waits=launch.waits == "for conftests")
     if launch.program is not None:
         _run(launch.program)
     else:
         sys.exit(pytest.main(launch.arguments))
 
 
-def _wait(launch: Launch) -> str:
-    """Import what every child does before the user's code, and wait to be told to begin."""
+def _import_ahead(launch: Launch) -> None:
+    """Import what the child imports in any case before the user's code."""
     from pytest_eventlet_debug.system import unpatched
+    from pytest_eventlet_debug.system.collector import collector_paused
 
     unpatched.end_with(launch.controller)
+    with collector_paused():  # what is imported stays
+        import pytest  # noqa: F401
 
-    import pytest  # noqa: F401
+        for name in launch.imports:
+            importlib.import_module(name)
 
-    from pytest_eventlet_debug.children import child  # noqa: F401
 
-    line = launch.assignment.descriptor
-    try:
-        size = int.from_bytes(unpatched.read_exactly(line, LENGTH_BYTES), "big")
-        return unpatched.read_exactly(line, size).decode("ascii")
-    except EOFError:
-        sys.exit()  # nobody needs it
+def _wait(launch: Launch) -> Launch:
+    from pytest_eventlet_debug.children import child
+
+    return child.await_turn(launch.assignment.descriptor)
 
 
 def _run(program: Program) -> None:

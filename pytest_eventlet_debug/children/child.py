@@ -17,7 +17,10 @@ import pytest
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug import roles
 from pytest_eventlet_debug.alive import on_demand
+from pytest_eventlet_debug.assignment import LENGTH_BYTES
 from pytest_eventlet_debug.assignment import ChildAssignment
+from pytest_eventlet_debug.assignment import Launch
+from pytest_eventlet_debug.assignment import decode
 from pytest_eventlet_debug.children import answering
 from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
@@ -32,12 +35,33 @@ _CONTROLLERS_FILES = ("xmlpath", "htmlpath", "report_log", "pastebin", "json_rep
 _CONTROLLERS_CACHE = ("cache/lastfailed", "cache/stepwise", "cache/nodeids")
 
 
-def become(assignment: ChildAssignment) -> None:
-    """Take up a controller's assignment, before any code of the user's runs."""
+def become(assignment: ChildAssignment, *, waits: bool = False) -> None:
+    """Take up a controller's assignment, before any code of the user's runs.
+
+    :param waits: whether the run begins when its turn has come.
+    """
     descriptor = unpatched.move_up(assignment.descriptor)
-    roles.take_up(msgspec.structs.replace(assignment, descriptor=descriptor))
+
+    def turn() -> ChildAssignment:
+        told = await_turn(descriptor).assignment
+        return msgspec.structs.replace(told, descriptor=descriptor)
+
+    taken = msgspec.structs.replace(assignment, descriptor=descriptor)
+    roles.take_up(taken, turn if waits else None)
     if not assignment.interactive:
         answering.answer()
+
+
+def await_turn(line: int) -> Launch:
+    """Return what the controller says once it is this child's turn.
+
+    :raises SystemExit: nobody needs it.
+    """
+    try:
+        size = int.from_bytes(unpatched.read_exactly(line, LENGTH_BYTES), "big")
+        return decode(unpatched.read_exactly(line, size).decode("ascii"), Launch)
+    except EOFError:
+        sys.exit()
 
 
 def flush_output() -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import functools
 import os
 import posix
 import signal
@@ -33,6 +32,7 @@ from pytest_eventlet_debug.children.selection import absent_everywhere
 from pytest_eventlet_debug.children.selection import select_arguments
 from pytest_eventlet_debug.children.start import Spare
 from pytest_eventlet_debug.children.start import start_child
+from pytest_eventlet_debug.children.start import wants_terminal
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
@@ -60,7 +60,9 @@ class Controller:
     :param run: names the run, for its artifacts.
     :param has_workers: whether pytest-xdist runs the tests of each child.
     :param own_pids: whether each child has process ids of its own.
-    :param start: starts a child, for tests of this class alone.
+    :param scratch: for what the children print, and to be removed at the end.
+    :param spare: where the next child may wait.
+    :param start: starts a child; another one for tests of this class alone.
     """
 
     NAME = "eventlet-debug-controller"
@@ -72,22 +74,24 @@ class Controller:
         run: str,
         has_workers: bool,
         own_pids: bool,
-        start: Callable[..., ChildProcess] | None = None,
+        scratch: ScratchDirectory,
+        spare: Spare | None = None,
+        start: Callable[..., ChildProcess] = start_child,
     ) -> None:
         self._config = config
         self._run = run
         self._settings = settings
-        self._interactive = _wants_terminal(config)
+        self._interactive = wants_terminal(config, config.option)
         self.runs = [HubRun(hub, has_workers=has_workers) for hub in settings.hubs or (None,)]
         self._own_pids = own_pids
         # Two children cannot have the terminal at the same time.
         self._jobs = 1 if self._interactive else min(settings.jobs, len(self.runs))
         # Tests that run side by side, of workers or hubs, would mix their lines.
         self._whole_tests = self._jobs > 1 or has_workers
-        self._scratch = ScratchDirectory()
-        self._directory = self._scratch.path
-        self._spare = Spare(config, self._directory) if start is None else None
-        self._start_child = start or functools.partial(start_child, spare=self._spare)
+        self._scratch = scratch
+        self._directory = scratch.path
+        self._spare = spare
+        self._start_child = start
         self.usage_error: str | None = None
         self._printed: dict[str, str] = {}
         self._has_terminal = False
@@ -241,18 +245,20 @@ class Controller:
     def prepare(self) -> None:
         """Have the first child start while the rest of this process does."""
         first = next(filter(self._has_tests, self.runs), None)
-        if first is not None:
-            self._prepare(first)
+        if first is not None and self._spare is not None:
+            self._spare.renew(self._assignment(first, failures=0), first.label)
 
     def _prepare(self, run: HubRun) -> None:
         if self._spare is not None:
-            self._spare.prepare(self._assignment(run, failures=0), _label(run))
+            self._spare.prepare(self._assignment(run, failures=0), run.label)
 
     def _start(self, run: HubRun) -> None:
         assignment = self._assignment(run, failures=self.replay.failures)
         remaining = run.remaining if run.done else None
         run.begin(
-            self._start_child(self._config, assignment, self._directory, _label(run), remaining)
+            self._start_child(
+                self._config, assignment, self._directory, run.label, remaining, self._spare
+            )
         )
 
     def _listen(self, active: list[HubRun]) -> None:
@@ -463,28 +469,3 @@ class Controller:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _label(run: HubRun) -> str:
-    """Return what the files of a run's next child are called."""
-    # The length keeps apart names that differ in "/" and "_" alone.
-    return f"{len(run.name)}-{run.name.replace('/', '_')}-{run.children}"
-
-
-def _wants_terminal(config: pytest.Config) -> bool:
-    """Say whether the user will talk to the tests, or watch what they print."""
-    option = config.option
-    return bool(
-        option.usepdb
-        or option.trace
-        or option.capture == "no"
-        or _has_live_logs(config)
-        or getattr(option, "log_cli_level", None)
-    )
-
-
-def _has_live_logs(config: pytest.Config) -> bool:
-    try:
-        return bool(config.getini("log_cli"))
-    except (KeyError, ValueError):  # -p no:logging
-        return False

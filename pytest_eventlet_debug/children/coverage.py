@@ -34,9 +34,14 @@ def gather(config: pytest.Config, directory: Path) -> None:
         shutil.move(path, data_file.with_name(f"{data_file.name}.{path.stem}"))
 
 
+def is_asked_for(options: Any) -> bool:
+    """Say whether pytest-cov is to measure."""
+    return bool(getattr(options, "cov_source", None))
+
+
 def quiet(options: Any) -> None:
     """Let pytest-cov measure in a child, and leave the report to the controller."""
-    if getattr(options, "cov_source", None):
+    if is_asked_for(options):
         options.cov_report = {"": None}
         options.cov_fail_under = 0
 

@@ -100,6 +100,12 @@ class HubRun:
         return self.hub.name if self.hub else "default"
 
     @property
+    def label(self) -> str:
+        """What the files of its next child are called."""
+        # The length keeps apart names that differ in "/" and "_" alone.
+        return f"{len(self.name)}-{self.name.replace('/', '_')}-{self.children}"
+
+    @property
     def complete(self) -> bool:
         """Whether all its tests ran."""
         return self.ids is not None and not self.remaining

@@ -19,9 +19,11 @@ import msgspec
 
 from pytest_eventlet_debug.alive import dump_limits
 from pytest_eventlet_debug.assignment import CHILD_VARIABLE
+from pytest_eventlet_debug.assignment import LENGTH_BYTES
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Launch
 from pytest_eventlet_debug.assignment import Program
+from pytest_eventlet_debug.assignment import Waits
 from pytest_eventlet_debug.assignment import encode
 from pytest_eventlet_debug.children import answering
 from pytest_eventlet_debug.children import boot
@@ -48,8 +50,8 @@ class ChildProcess:
     :param arguments: pytest's command line.
     :param stdout: where its output goes unless the terminal is its own.
     :param stderr: likewise.
-    :param waits: whether it imports what it can without knowing more, and waits for
-        :meth:`begin`.
+    :param waits: what it leaves until :meth:`begin`; ``None`` if it does not wait.
+    :param imports: what it imports until then, beside pytest.
     """
 
     def __init__(
@@ -62,7 +64,8 @@ class ChildProcess:
         working_directory: Path,
         stdout: Path,
         stderr: Path,
-        waits: bool = False,
+        waits: Waits | None = None,
+        imports: Sequence[str] = (),
     ) -> None:
         # An interactive child shares this process's terminal and process group.
         self._interactive = assignment.interactive
@@ -87,6 +90,7 @@ class ChildProcess:
             directory=str(working_directory),
             program=program,
             waits=waits,
+            imports=tuple(imports),
         )
         group: dict[str, Any] = {} if self._interactive else {"setpgroup": 0}
         self._pid = posix.posix_spawn(
@@ -113,13 +117,11 @@ class ChildProcess:
             assignment=self._with_line(assignment),
             sys_path=sys.path,
             argv=sys.argv,
-            waits=False,
+            waits=None,
         )
         told = encode(launch).encode("ascii")
         try:
-            unpatched.write_all(
-                self.descriptor, len(told).to_bytes(boot.LENGTH_BYTES, "big") + told
-            )
+            unpatched.write_all(self.descriptor, len(told).to_bytes(LENGTH_BYTES, "big") + told)
         except OSError:
             return False
         return not self.ended()

@@ -41,60 +41,45 @@ class Attachment:
         self._given_up = ""
         self._marks: MarksInMemory | None = None
         self._refusal = ""
+        self._has_version = False
 
     def share_marks(self, answer: Reply, *, descriptor: int) -> None:
         """Take marks from memory, too, from the next strace on."""
         self._marks = MarksInMemory(descriptor)
         os.close(descriptor)
 
-    def attempt(self, answer: Answer, *, program: str, options: list[str]) -> None:
-        """Attach and detach, and answer with ``words``: the first line of ``strace -V``.
-
-        It leaves no file. A program that does not say its version is not asked for more.
-        """
-        words = self._ask_version(answer, program)
-        if words is None:
+    def ask_version(self, answer: Answer, *, program: str) -> None:
+        """Answer with ``words``: the first line of ``strace -V``."""
+        try:
+            line = _version_line(program)
+        except OSError as error:
+            answer(f"{program} cannot be run: {error.strerror}")
             return
-        if "version " not in words:
-            answer(words=words)
+        if line is None:
+            answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
+            return
+        words = line.decode("utf-8", "replace")
+        self._has_version = "version " in words
+        answer(words=words)
+
+    def attempt(self, answer: Answer, *, program: str, options: list[str]) -> None:
+        """Attach and detach; leave no file.
+
+        A program that did not say its version is not asked for more.
+        """
+        if not self._has_version:
+            answer(f"`{program} -V` says no version")
             return
 
         def detach(error: str | None = None, **values: object) -> None:
             if error is None:
-                self.stop(detached, stay=False)
+                self.stop(answer, stay=False)
             else:
                 answer(error)
-
-        def detached(error: str | None = None, **values: object) -> None:
-            answer(error, words=words)
 
         self.start(
             detach, program=program, options=options, path=None, append=False, pin=False, limit=None
         )
-
-    def _ask_version(self, answer: Answer, program: str) -> str | None:
-        import subprocess  # asked once in a run
-
-        try:
-            started = subprocess.Popen(
-                [program, "-V"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment(),
-                start_new_session=True,
-            )
-        except OSError as error:
-            answer(f"{program} cannot be run: {error.strerror}")
-            return None
-        with started as process:
-            assert process.stdout is not None
-            line = _first_line(process.stdout.fileno())
-            os.killpg(process.pid, signal.SIGKILL)  # a script's children, too
-        if line is not None:
-            return line.decode("utf-8", "replace")
-        answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
-        return None
 
     def start(
         self,
@@ -193,6 +178,39 @@ class Attachment:
         if self._strace is not None:
             self._strace.kill()
             self._strace = None
+
+
+def _version_line(program: str) -> bytes | None:
+    """Return the first line of ``strace -V``; ``None`` if it does not come in time.
+
+    :raises OSError: the program cannot be run.
+    """
+    read_end, write_end = os.pipe()
+    try:
+        with open(os.devnull, "r+b") as null:
+            # Not subprocess, which takes longer to import than strace to answer.
+            pid = os.posix_spawn(
+                program,
+                ["strace", "-V"],
+                environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, null.fileno(), 0),
+                    (os.POSIX_SPAWN_DUP2, write_end, 1),
+                    (os.POSIX_SPAWN_DUP2, null.fileno(), 2),
+                ],
+                setpgroup=0,
+            )
+    except OSError:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    try:
+        return _first_line(read_end)
+    finally:
+        os.close(read_end)
+        os.killpg(pid, signal.SIGKILL)  # a script's children, too
+        os.waitpid(pid, 0)
 
 
 def _first_line(fd: int) -> bytes | None:

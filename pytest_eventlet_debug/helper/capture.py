@@ -111,10 +111,16 @@ class Capture:
     def open(self, answer: Answer, *, interface: str, expression: str | None) -> None:
         """Open the socket, unless it is open; answer with ``errno`` 0 or why not.
 
+        It takes 20 ms, in which the kernel waits for other CPUs. What else has been asked for
+        comes first.
+
         :param interface: its name, such as ``lo``.
         :param expression: what to capture, in the language of ``pcap-filter(7)``; ``None``
             for everything.
         """
+        self._loop.call_later(0, lambda: self._open_and_answer(answer, interface, expression))
+
+    def _open_and_answer(self, answer: Answer, interface: str, expression: str | None) -> None:
         try:
             self._open(interface, expression)
         except (ValueError, ImportError) as error:
@@ -223,8 +229,8 @@ class Capture:
             if not recording.kept and os.path.isdir(recording.directory)
         ]
 
-    def close(self) -> None:
-        """Write down what is in memory, and close the socket."""
+    def write_down(self) -> None:
+        """End all recordings, and write down what is in memory."""
         running = [*self._running.values()]
         self._running.clear()
         if self._socket is not None:
@@ -240,6 +246,10 @@ class Capture:
         self._ending, self._complete = [], []
         for alarm in (self._settling, self._saving):
             self._loop.cancel(alarm)
+
+    def close(self) -> None:
+        """Write down what is in memory, and close the socket."""
+        self.write_down()
         if self._claimed is not None:
             self._claimed.close()
             self._claimed = None

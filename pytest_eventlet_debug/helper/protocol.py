@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import os
-from pathlib import Path
 import sys
 
 import pytest_eventlet_debug
@@ -51,6 +50,7 @@ def helper_command(control: int, tracee: int, libraries: Sequence[str]) -> list[
     :param tracee: the id of the process to serve.
     :param libraries: the directories of what the finisher imports.
     """
-    root = str(Path(pytest_eventlet_debug.__file__).resolve().parent.parent)
+    package = os.path.dirname(os.path.realpath(pytest_eventlet_debug.__file__))
+    root = os.path.dirname(package)
     arguments = [root, str(control), str(tracee), *libraries]
     return [sys.executable, "-I", "-S", "-c", HELPER_PROGRAM, *arguments]

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 
-from pytest_eventlet_debug.recordings import marks
-
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 
@@ -62,6 +60,8 @@ class TraceLimit:
         self.look()
         if self._punched_to == self._first:
             return
+        from pytest_eventlet_debug.recordings import marks  # few traces are that long
+
         with open(self._path, "r+b", buffering=0) as file:
             fd = file.fileno()
             begin = _line_before(fd, self._first)

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import os
-from pathlib import Path
 import struct
 from typing import NamedTuple
 from typing import Protocol
@@ -209,6 +208,8 @@ def read(path: str | os.PathLike[str]) -> Iterator[Block]:
         is readable has been yielded then.
     """
     # The helper, which is to start fast, writes captures and reads none.
+    from pathlib import Path
+
     from pytest_eventlet_debug.recordings import packing
 
     try:

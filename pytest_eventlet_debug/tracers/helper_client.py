@@ -312,19 +312,19 @@ class Helper:
 
         strace that is ended in the usual way lets its tracees go and completes its file.
         """
-        group = _group_of_own_helper()
-        if not group and self._group == _tracer_group():
-            group = self._group  # the helper is gone, but not its strace
-        if not group:
+        target = _own_helper()
+        if not target and self._group == _tracer_group():
+            target = -self._group  # the helper is gone, but not its strace
+        if not target:
             return
         deadline = unpatched.monotonic() + _END_SECONDS
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            posix.killpg(group, signal.SIGTERM)
-            posix.killpg(group, signal.SIGCONT)
+            posix.kill(target, signal.SIGTERM)
+            posix.kill(target, signal.SIGCONT)
             while unpatched.monotonic() < deadline:
                 unpatched.wait_readable([], 0.01)
-                posix.killpg(group, 0)
-            posix.killpg(group, signal.SIGKILL)
+                posix.kill(target, 0)
+            posix.kill(target, signal.SIGKILL)
 
     def begin_close(self) -> None:
         """Let the helper end, with everything it started, while this process does other things.
@@ -361,14 +361,18 @@ def _tracer_group() -> int:
     return 0
 
 
-def _group_of_own_helper() -> int:
-    """Return the process group of this process's helper, 0 where it is gone."""
+def _own_helper() -> int:
+    """Return this process's helper with all that it started, as kill(2) takes it; 0 if it is gone.
+
+    That is its process group, unless it has yet to leave that of this process.
+    """
     own = f"\0{posix.getpid()}\0".encode()
     for name in filter(str.isdigit, posix.listdir("/proc")):
         with contextlib.suppress(OSError):
             command = unpatched.read_file(f"/proc/{name}/cmdline")
             if HELPER_PROGRAM.encode() in command and own in command:
-                return posix.getpgid(int(name))
+                group = posix.getpgid(int(name))
+                return int(name) if group == posix.getpgrp() else -group
     return 0
 
 

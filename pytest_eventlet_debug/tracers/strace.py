@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import errno
@@ -121,15 +122,25 @@ class Strace:
             self._trial = Trial(self._helper, self._extra_args)
 
     def check(self) -> None:
-        """Find out whether strace can trace this process, with these options.
+        """Find out which strace this is; :meth:`confirm` hears whether it can trace this process.
+
+        Where there are options of the user's, which may be wrong, that is found out here.
 
         :raises TracerUnavailable: it cannot; the message says why and what to do.
         """
-        trial, self._trial = self._trial or Trial(self._helper, self._extra_args), None
-        self._version = trial.end()
+        self._trial = self._trial or Trial(self._helper, self._extra_args)
+        self._version = self._trial.version()
+        if self._extra_args:
+            self.confirm()
 
     def confirm(self) -> None:
-        """Do nothing: all is known."""
+        """Wait for the end of the trial.
+
+        :raises TracerUnavailable: strace cannot trace this process.
+        """
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.end()
 
     def start(self, recording: Recording) -> None:
         """Attach; every system call that follows is recorded."""
@@ -264,6 +275,8 @@ class Strace:
 
 def prepare(settings: Settings) -> None:
     """Know the functions that lines are marked for, before a test can patch them."""
+    with contextlib.suppress(ImportError):
+        import ctypes  # noqa: F401 - the first test needs it, and here nobody waits yet
     if settings.value(STRACE_LINES) == "on":
         lines.prepare()
 
@@ -320,10 +333,11 @@ class Trial:
                 "strace may only be used by root here: kernel.yama.ptrace_scope is 2; "
                 "run as root, or `sysctl kernel.yama.ptrace_scope=1`"
             )
-        self._request: int | None = None
+        self._asked = helper.begin("strace-version", program=self._program)
+        self._attempt: int | None = None
         # Elsewhere the helper must be allowed to first, and has yet to say which process it is.
         if self._privileged or not self._scope:
-            self._request = self._begin()
+            self._attempt = self._begin()
 
     def _begin(self) -> int:
         # The user's code may run meanwhile. Its children stay untraced, for what is traced
@@ -335,16 +349,31 @@ class Trial:
             options=[*options, *keep_marks(self._extra_args)],
         )
 
-    def end(self) -> str:
-        """Return strace's version, such as ``6.1``.
+    def version(self) -> str:
+        """Return strace's version, such as ``6.1``, while it is still being tried.
+
+        :raises TracerUnavailable: it is none; the message names the remedy.
+        """
+        with self._explaining():
+            version = _version(str(self._helper.end(self._asked)["words"]))
+            if self._attempt is None:
+                _allow(self._helper)
+                self._attempt = self._begin()
+            return version
+
+    def end(self) -> None:
+        """Wait until strace has attached and detached; do nothing where it never began.
 
         :raises TracerUnavailable: it cannot trace; the message names the cause and the remedy.
         """
+        with self._explaining():
+            if self._attempt is not None:
+                self._helper.end(self._attempt)
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
         try:
-            if self._request is None:
-                _allow(self._helper)
-                self._request = self._begin()
-            return _version(str(self._helper.end(self._request)["words"]))
+            yield
         except TracerUnavailable:
             raise
         except TracerError as error:

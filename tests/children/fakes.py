@@ -17,6 +17,7 @@ from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.controller import Controller
 from pytest_eventlet_debug.hubs.names import Hub
+from pytest_eventlet_debug.system.scratch import ScratchDirectory
 
 EPOLLS = Hub("epolls", "eventlet.hubs.epolls")
 ASYNCIO = Hub("asyncio", "eventlet.hubs.asyncio")
@@ -165,12 +166,16 @@ def controlled(
         directory: Path,
         label: str,
         remaining: list[str] | None,
+        spare: object,
     ) -> Any:
         child = start(str(assignment.hub))
         child.assignment, child.remaining = assignment, remaining
         born.append(child)
         return child
 
-    controller = Controller(session.config, settings, "run", False, False, start_fake)
+    scratch = ScratchDirectory()
+    controller = Controller(
+        session.config, settings, "run", False, False, scratch, start=start_fake
+    )
     controller.pytest_sessionstart(session)
     return controller, born

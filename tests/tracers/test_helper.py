@@ -17,7 +17,9 @@ import psutil
 import pytest
 
 from pytest_eventlet_debug.helper.protocol import FINISHER_NAME
+from pytest_eventlet_debug.tracers import helper_client
 from pytest_eventlet_debug.tracers.helper_client import Helper
+from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
 from pytest_eventlet_debug.tracers.protocol import TracerError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the helper needs Linux")
@@ -200,6 +202,21 @@ def test_a_helper_killed_while_it_works_is_noticed(helper: Helper) -> None:
     os.waitpid(killer, 0)
 
 
+@pytest.mark.fault("helper-stopped")
+def test_a_helper_that_does_not_come_to_life_is_ended_and_its_process_group_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -STOP $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(helper_client, "ANSWER_SECONDS", 1)
+    helper = Helper.start()
+    with pytest.raises(HelperGoneError, match="has not answered for 1 s and was ended"):
+        helper.request("hello")
+    assert helper_client._own_helper() == 0
+
+
 @pytest.mark.fault("fork-runs-pytest")
 def test_a_fork_of_the_test_process_cannot_use_it(helper: Helper) -> None:
     child = os.fork()
@@ -231,6 +248,16 @@ def test_an_answer_that_an_exception_left_behind_is_not_taken_for_the_next(
     signal.signal(signal.SIGALRM, former)
     os.kill(helper.pid, signal.SIGCONT)
     assert helper.request("hello") == {"pid": helper.pid}
+
+
+def test_a_packet_socket_is_opened_after_all_else_that_was_asked_for(helper: Helper) -> None:
+    os.kill(helper.pid, signal.SIGSTOP)
+    opening = helper.begin("pcap-open", interface="lo", expression=None)
+    other = helper.begin("finish-prepare")
+    os.kill(helper.pid, signal.SIGCONT)
+    helper.end(other)
+    assert opening not in helper._answers
+    assert "errno" in helper.end(opening)
 
 
 def test_a_command_that_fails_is_an_error_of_one_line_and_it_lives_on(helper: Helper) -> None:

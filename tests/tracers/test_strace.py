@@ -417,8 +417,10 @@ def test_the_check_knows_the_version(tmp_path: Path) -> None:
 
 
 REFUSED = """
+strace = Strace(helper, tuple(sys.argv[2:]))
 try:
-    Strace(helper, tuple(sys.argv[2:])).check()
+    strace.check()
+    strace.confirm()
 except TracerUnavailable as error:
     print(error)
 """
