@@ -33,6 +33,7 @@ from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import NO_ANSWER
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system.open_descriptors import OpenDescriptors
 
 #: Seconds between looks at the test process where ``pidfd_open`` is missing.
 _LOOK_SECONDS = 1.0
@@ -63,6 +64,7 @@ class HelperProcess:
         self._capture = Capture(self._loop)
         self._finishing = Finishing(self._loop, libraries, self._capture)
         self._attachment = Attachment(self._loop, tracee, self._finishing.complain)
+        self._descriptors = OpenDescriptors(f"/proc/{tracee}/fd")
         self._completing = False
         self._parent = _parent(tracee)
         self._commands: dict[str, Callable[..., None]] = {
@@ -80,6 +82,7 @@ class HelperProcess:
             "pcap-pause": self._capture.pause,
             "pcap-resume": self._capture.resume,
             "pcap-stop": self._capture.stop,
+            "descriptors": self._list_descriptors,
             "write": self._write,
             "discard": self._discard,
             "finish-prepare": self._finishing.prepare,
@@ -171,6 +174,19 @@ class HelperProcess:
 
     def _hello(self, answer: Answer) -> None:
         answer(pid=os.getpid())
+
+    def _list_descriptors(self, answer: Reply) -> None:
+        """Answer with the test process's descriptors and what the kernel calls them.
+
+        It takes a system call for each, and those of the test process may be traced.
+        """
+        found = self._descriptors.look()
+        if not found:
+            answer("the descriptors of the test process cannot be seen")
+        elif len(json.dumps(found)) > MESSAGE_BYTES // 2:
+            answer("the test process has too many descriptors")
+        else:
+            answer(found=found)
 
     def _write(self, answer: Reply, *, path: str, data: bytes = b"") -> None:
         try:
