@@ -9,6 +9,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 #: Files of each extension: its sources without ``.c``, and its headers without ``.h``.
 _EXTENSIONS = {
     "alive._heap": (("_heap",), ()),
+    "helper._sockets": (("_sockets",), ()),
     "profiling._native": (("_native", "lines", "marks", "slot"), ("lines", "map", "marks", "slot")),
     "stalls._watcher": (("_watcher",), ()),
 }
@@ -34,7 +35,8 @@ def _extension(name: str, sources: tuple[str, ...], headers: tuple[str, ...]) ->
         depends=[f"{folder}/{header}.h" for header in headers],
         extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
         # Where there is no compiler, profiles are counted and leaks looked for in Python, calls
-        # have no lines, and stalls are noticed when they are over.
+        # have no lines, stalls are noticed when they are over, and strace takes longer to name
+        # sockets.
         optional=True,
     )
 

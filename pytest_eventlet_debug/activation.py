@@ -11,6 +11,7 @@ start-up time that only those who asked for it are to pay.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 import functools
@@ -439,7 +440,9 @@ class Activation:
             from pytest_eventlet_debug.alive.leaks import LeakWatch
 
             # After the session, so that it looks when the test's recordings have ended.
-            register(LeakWatch(self.settings.leaks, self._own_descriptors))
+            register(
+                LeakWatch(self.settings.leaks, self._own_descriptors, self._list_descriptors())
+            )
 
     def _register_stalls(self, seconds: float) -> None:
         from pytest_eventlet_debug.stalls.watch import StallWatch
@@ -475,6 +478,16 @@ class Activation:
         own |= _held_locks()
         own |= self._stalls.descriptors if self._stalls is not None else set()
         return own | ({self._child.descriptor} if self._child is not None else set())
+
+    def _list_descriptors(self) -> Callable[[], dict[int, str]] | None:
+        """Return what lists this process's descriptors without many calls for strace to trace."""
+        if self._recording is None or not any(
+            kind.name == "strace" for kind in self.settings.tracers
+        ):
+            return None
+        from pytest_eventlet_debug.tracers.descriptors import DescriptorsByHelper
+
+        return DescriptorsByHelper(self._recording.helper).look
 
     def directory(self, item: pytest.Item) -> Path:
         """Return the directory of the test that runs now, for ``eventlet_artifacts``."""

@@ -56,6 +56,7 @@ def test_a_wheel_with_compiled_code_is_for_this_python_and_platform(tmp_path: Pa
     package = "pytest_eventlet_debug"
     assert names == [
         f"{package}/alive/_heap",
+        f"{package}/helper/_sockets",
         f"{package}/profiling/_native",
         f"{package}/stalls/_watcher",
     ]

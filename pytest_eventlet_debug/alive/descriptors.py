@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import _socket
-import os
 import posix
-import stat
-import sys
 from typing import Any
+
+from pytest_eventlet_debug.system.open_descriptors import target
 
 _KINDS = {
     (_socket.AF_INET, _socket.SOCK_STREAM): "TCP",
@@ -19,8 +18,6 @@ _KINDS = {
     (_socket.AF_UNIX, _socket.SOCK_SEQPACKET): "unix packet",
 }
 
-DIRECTORY = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-
 
 def describe(fd: int) -> str:
     """Return such as ``TCP 127.0.0.1:80 -> 127.0.0.1:5000``, a path, or ``closed``."""
@@ -31,58 +28,6 @@ def describe(fd: int) -> str:
     except (OverflowError, TypeError):
         return "no descriptor"
     return _socket_words(fd) or target(fd) or "open"
-
-
-def target(fd: int) -> str | None:
-    """Return what the kernel calls it: a path, ``socket:[1]``; ``None`` if it is not open."""
-    try:
-        return os.fsdecode(posix.readlink(f"{DIRECTORY}/{fd}"))
-    except (OSError, ValueError):
-        return None
-
-
-class OpenDescriptors:
-    """Lists the descriptors that are open, and asks what the kernel calls them once for each.
-
-    What it keeps are dictionaries of numbers and texts, which the garbage collector does not
-    count: it takes tuples of those out of its lists as it meets them, and a test that counts
-    objects would find fewer than there were.
-    """
-
-    def __init__(self) -> None:
-        self._identities: dict[int, str] = {}
-        self._words: dict[int, str] = {}
-
-    def look(self) -> dict[int, str]:
-        """Return all open descriptors with what the kernel calls them."""
-        try:
-            numbers = [int(name) for name in posix.listdir(DIRECTORY)]
-        except (OSError, ValueError):
-            return {}
-        identities: dict[int, str] = {}
-        found: dict[int, str] = {}
-        for number in numbers:
-            identity = _identity(number)
-            is_known = identity is not None and self._identities.get(number) == identity
-            words = self._words.get(number) if is_known else target(number)
-            if identity is not None:
-                identities[number] = identity
-            # The one that read the directory is closed by now.
-            if words is not None:
-                found[number] = words
-        self._identities, self._words = identities, found
-        return dict(found)
-
-
-def _identity(fd: int) -> str | None:
-    """Return what tells the file behind a descriptor from others; ``None`` if nothing does."""
-    try:
-        status = posix.fstat(fd)
-    except OSError:
-        return None
-    if not stat.S_IFMT(status.st_mode):
-        return None  # those without an inode, such as an epoll set, have one together
-    return f"{status.st_dev} {status.st_ino} {status.st_mode} {status.st_ctime_ns}"
 
 
 def _socket_words(fd: int) -> str | None:

@@ -54,6 +54,7 @@ from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.collector import collector_paused
+from pytest_eventlet_debug.system.open_descriptors import OpenDescriptors
 from pytest_eventlet_debug.warning_types import EventletLeakWarning
 
 Mode = Literal["warn", "fail"]
@@ -82,13 +83,19 @@ class LeakWatch:
 
     :param mode: whether to warn, or to fail the test in its teardown.
     :param own_descriptors: returns those of this plugin.
+    :param list_descriptors: returns all with what the kernel calls them; ``None`` to look here.
     """
 
-    def __init__(self, mode: Mode, own_descriptors: Callable[[], Collection[int]]) -> None:
+    def __init__(
+        self,
+        mode: Mode,
+        own_descriptors: Callable[[], Collection[int]],
+        list_descriptors: Callable[[], dict[int, str]] | None = None,
+    ) -> None:
         self._mode = mode
         self._own_descriptors = own_descriptors
         self._follower = Follower()
-        self._opened = descriptors.OpenDescriptors()
+        self._list_descriptors = list_descriptors or OpenDescriptors().look
         self._known = _Known()
         self._late = _Late()
         self._failed = False
@@ -159,7 +166,7 @@ class LeakWatch:
         return result
 
     def _look(self) -> _Census:
-        return _look(self._follower, self._opened, self._own_descriptors())
+        return _look(self._follower, self._list_descriptors, self._own_descriptors())
 
     def _accept(self) -> None:
         with Shield():
@@ -246,13 +253,15 @@ class _Census:
 
 
 def _look(
-    follower: Follower, opened: descriptors.OpenDescriptors, own_descriptors: Collection[int]
+    follower: Follower,
+    list_descriptors: Callable[[], dict[int, str]],
+    own_descriptors: Collection[int],
 ) -> _Census:
     heap = follower.walk()
     with collector_paused():
         look = Look(heap)
         has_hubs = bool(heap.hubs)
-        files = opened.look()
+        files = list_descriptors()
         # The standard ones are pytest's, which moves them as it captures.
         for number in {0, 1, 2, *own_descriptors}:
             files.pop(number, None)

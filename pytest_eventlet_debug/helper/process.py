@@ -34,6 +34,7 @@ from pytest_eventlet_debug.helper.profiles import Profiles
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import NO_ANSWER
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system.open_descriptors import OpenDescriptors
 
 #: Seconds between looks at the test process where ``pidfd_open`` is missing.
 _LOOK_SECONDS = 1.0
@@ -65,6 +66,7 @@ class HelperProcess:
         self._profiles = Profiles()
         self._finishing = Finishing(self._loop, libraries, self._capture, self._profiles)
         self._attachment = Attachment(self._loop, tracee, self._finishing.complain)
+        self._descriptors = OpenDescriptors(f"/proc/{tracee}/fd")
         self._completing = False
         self._parent = _parent(tracee)
         self._commands: dict[str, Callable[..., None]] = {
@@ -84,6 +86,7 @@ class HelperProcess:
             "pcap-resume": self._capture.resume,
             "pcap-stop": self._capture.stop,
             "profile": self._profiles.add,
+            "descriptors": self._list_descriptors,
             "discard": self._discard,
             "finish-prepare": self._finishing.prepare,
             "finish": self._finishing.order,
@@ -174,6 +177,19 @@ class HelperProcess:
 
     def _hello(self, answer: Answer) -> None:
         answer(pid=os.getpid())
+
+    def _list_descriptors(self, answer: Reply) -> None:
+        """Answer with the test process's descriptors and what the kernel calls them.
+
+        It takes a system call for each, and those of the test process may be traced.
+        """
+        found = self._descriptors.look()
+        if not found:
+            answer("the descriptors of the test process cannot be seen")
+        elif len(json.dumps(found)) > MESSAGE_BYTES // 2:
+            answer("the test process has too many descriptors")
+        else:
+            answer(found=found)
 
     def _discard(self, answer: Reply, *, directory: str) -> None:
         self._profiles.forget(directory)

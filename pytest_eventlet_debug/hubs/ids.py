@@ -9,6 +9,7 @@ parameters move the items that have none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 import functools
@@ -85,13 +86,17 @@ def rename(item: pytest.Item, hub: str) -> None:
 
 def _show_name(item: pytest.Item, name: str, methods: Iterable[str]) -> None:
     """Let these methods of an item find another name in it than all others do."""
-
-    def shown(method: Any, *args: Any, **kwargs: Any) -> Any:
-        before, item.name = item.name, name
-        try:
-            return method(*args, **kwargs)
-        finally:
-            item.name = before
-
     for method in methods:
-        setattr(item, method, functools.partial(shown, getattr(item, method)))
+        # No closure: there are as many as items, and all are looked at by each full collection.
+        found = functools.partial(_call_showing, item, name, getattr(item, method))
+        setattr(item, method, found)
+
+
+def _call_showing(
+    item: pytest.Item, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    before, item.name = item.name, name
+    try:
+        return method(*args, **kwargs)
+    finally:
+        item.name = before

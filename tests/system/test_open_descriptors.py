@@ -9,13 +9,16 @@ import sys
 
 import pytest
 
-from pytest_eventlet_debug.alive.descriptors import OpenDescriptors
+from pytest_eventlet_debug.system.open_descriptors import DIRECTORY
+from pytest_eventlet_debug.system.open_descriptors import OpenDescriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def test_a_number_that_is_used_again_has_a_new_name(tmp_path: Path) -> None:
-    opened = OpenDescriptors()
+@pytest.mark.parametrize("process", ["self", "another"])
+def test_a_number_that_is_used_again_has_a_new_name(tmp_path: Path, process: str) -> None:
+    directory = DIRECTORY if process == "self" else f"/proc/{os.getpid()}/fd"
+    opened = OpenDescriptors(directory)
     names = ["a", "b"]
     for name in names:
         (tmp_path / name).touch()
