@@ -172,7 +172,7 @@ def cpu_of_children() -> float:
 def run(way: Way, workload: Workload, scratch: Path) -> Measured:
     """Run *workload* once; artifacts are left in no place but a directory of this run."""
     # It stays until all is measured: where many files were deleted within the last minutes, ext4
-    # takes ten times as long to create one, and the next run would pay for that.
+    # without a journal takes ten times as long to create one, and the next run would pay for that.
     artifacts = Path(tempfile.mkdtemp(dir=scratch), "artifacts")
     stamp = scratch / "last-test"
     python_path = os.pathsep.join([str(scratch / PLUGINS), str(way.root)])
