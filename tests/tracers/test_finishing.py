@@ -16,6 +16,7 @@ import pytest
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.helper import finisher_process
 from pytest_eventlet_debug.helper import finishing as finishing_module
 from pytest_eventlet_debug.helper import profiles as profiles_module
 from pytest_eventlet_debug.helper.capture import Capture
@@ -87,6 +88,13 @@ def test_one_that_does_nothing_is_ended_and_where_all_do_nothing_the_rest_is_giv
 ) -> None:
     monkeypatch.setattr(finishing_module, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cpus)
+
+    def stop(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(1)
+
+    # In the new process, before it can have completed anything.
+    monkeypatch.setattr(finisher_process, "_become_finisher", stop)
     loop, answers = Loop(), Answers()
     finishing = Finishing(loop, _library_directories(), Capture(loop), Profiles())
     for name in ("one", "two", "three"):
@@ -98,9 +106,7 @@ def test_one_that_does_nothing_is_ended_and_where_all_do_nothing_the_rest_is_giv
         told = len(answers)
         finishing.wait(answers)
         while len(answers) == told:
-            for pid in {each.pid for each in finishing._finishers} - stopped:
-                os.kill(pid, signal.SIGSTOP)
-                stopped.add(pid)
+            stopped |= {each.pid for each in finishing._finishers}
             loop.step()
     lost = 0
     for line in [line for answer in answers for line in answer["problems"]]:
