@@ -118,7 +118,11 @@ class Activation:
         """This process's helper, which is not started by this."""
         from pytest_eventlet_debug.tracers.shared_helper import SharedHelper
 
-        return SharedHelper(self._config.add_cleanup, self.settings.redact.pattern)
+        return SharedHelper(
+            self._config.add_cleanup,
+            self.settings.redact.pattern,
+            is_awaited=self._assignment is not None,
+        )
 
     def _warm_up(self, *, trial: bool) -> None:
         """Begin what takes its time in the helper, while pytest starts here.

@@ -14,6 +14,9 @@ DEFAULT_ARTIFACTS: Final = "eventlet-debug"
 #: In the run's directory.
 RUN_FILE: Final = "run.json"
 LOCK_FILE: Final = ".lock"
+#: The byte of it that a helper holds until it has completed all, as ``lockf()`` takes it: a length
+#: and where it begins.
+COMPLETION_LOCK: Final = (1, 1)
 IGNORE_FILE: Final = ".gitignore"
 
 #: In the directory of each test; the recordings in those of its blocks, too.

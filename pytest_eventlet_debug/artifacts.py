@@ -31,6 +31,7 @@ from typing import TypeVar
 import msgspec
 
 from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug.artifact_names import COMPLETION_LOCK
 from pytest_eventlet_debug.artifact_names import IGNORE_FILE
 from pytest_eventlet_debug.artifact_names import LOCK_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
@@ -53,6 +54,9 @@ _IGNORE = b"# Created by pytest-eventlet-debug.\n*\n"
 # 80 bytes of slug and the hash stay clear of the 255 bytes that file systems allow.
 _SLUG_BYTES = 80
 _TAIL_BYTES = 20
+
+#: Seconds to wait for helpers, which give up after 10.
+_AWAITED_SECONDS = 12.0
 
 
 class ArtifactsError(Exception):
@@ -345,13 +349,26 @@ def _take(directory: Path, record: RunRecord) -> bool:
         if opened is None:
             _refuse_others(directory)
         ours = opened is not None and opened.run == record.run
-        if not run_lock.hold(directory / LOCK_FILE, shared=ours):
+        if not run_lock.hold(lock_path(directory), shared=ours):
             return False
         if not ours:
             _clear(directory)
             files.replace(_within(directory, IGNORE_FILE), _IGNORE)
             json_files.write(_within(directory, RUN_FILE), record)
     return True
+
+
+def lock_path(directory: Path) -> Path:
+    """Return the file on which the processes of a run hold their locks."""
+    return directory / LOCK_FILE
+
+
+def await_completion(directory: Path, run: str) -> None:
+    """Wait until all is completed that processes of a run have recorded which are dead now.
+
+    :param directory: the one that was asked for.
+    """
+    run_lock.await_others(lock_path(place_of(directory, run)), COMPLETION_LOCK, _AWAITED_SECONDS)
 
 
 def _within(directory: Path, name: str) -> Path:

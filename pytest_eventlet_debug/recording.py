@@ -147,6 +147,7 @@ class Recording:
         return self._session or self._register_session([])
 
     def _register_session(self, tracers: list[Tracer]) -> TracerSession:
+        self.helper.know_lock(artifacts.lock_path(self._settings.artifacts))
         completion = Completion(lambda: self.helper.started, shared=not self._settings.isolate)
         self._session = TracerSession(tracers, self._settings, self._hub, completion)
         self._config.pluginmanager.register(self._session, "eventlet-debug-session")

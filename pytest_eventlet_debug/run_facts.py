@@ -67,6 +67,7 @@ class RunEnd:
             from pytest_eventlet_debug import artifacts
 
             # A child or worker may have opened it, where a test asked for a recording itself.
+            artifacts.await_completion(self._settings.artifacts, self._run)
             directory = artifacts.place_of(self._settings.artifacts, self._run)
             artifacts.close_run(
                 directory, self._run, ended_ns=ended_ns, exit_status=int(exitstatus)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
@@ -164,6 +165,8 @@ class Controller:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._settings.tracers:
+            artifacts.await_completion(self._settings.artifacts, self._run)
         counts = {run.name: run.stepwise_count for run in self.runs}
         Stepwise(self._config).save({hub: n for hub, n in counts.items() if n is not None})
         if self.replay.internal_error:

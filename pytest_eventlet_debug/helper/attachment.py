@@ -163,7 +163,7 @@ class Attachment:
 
     @property
     def directories(self) -> list[str]:
-        """Where the trace is being written, if one is."""
+        """Of the test whose trace is being written, or was when strace ended by itself."""
         return [] if self._strace is None else self._strace.directories
 
     def when_ended(self, callback: Callable[[], None]) -> None:

@@ -17,12 +17,14 @@ import _socket
 from collections.abc import Callable
 from collections.abc import Sequence
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import struct
 import sys
 
+from pytest_eventlet_debug.artifact_names import COMPLETION_LOCK
 from pytest_eventlet_debug.helper.attachment import Attachment
 from pytest_eventlet_debug.helper.capture import Capture
 from pytest_eventlet_debug.helper.finishing import Finishing
@@ -68,9 +70,12 @@ class HelperProcess:
         self._attachment = Attachment(self._loop, tracee, self._finishing.complain)
         self._descriptors = OpenDescriptors(f"/proc/{tracee}/fd")
         self._completing = False
+        self._letting_go: int | None = None
+        self._lock: int | None = None
         self._parent = _parent(tracee)
         self._commands: dict[str, Callable[..., None]] = {
             "hello": self._hello,
+            "be-awaited": self._be_awaited,
             "redact": self._finishing.redact,
             "goodbye": self._goodbye,
             "strace-version": self._attachment.ask_version,
@@ -126,6 +131,7 @@ class HelperProcess:
         To interrupt it in the middle of that leaves it waiting, and the dead process with it.
         """
         self._loop.unwatch(self._pidfd)
+        self._loop.cancel(self._letting_go)
         self._attachment.when_ended(self._complete)
         self._loop.call_later(_LAST_WORDS_SECONDS, self._complete)
 
@@ -156,7 +162,7 @@ class HelperProcess:
             if not message:
                 # The process has let go, or is just dying: that is heard of in a moment.
                 self._loop.unwatch(self._control.fileno())
-                self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
+                self._letting_go = self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
                 return
             self._serve(message, rights)
 
@@ -177,6 +183,13 @@ class HelperProcess:
 
     def _hello(self, answer: Answer) -> None:
         answer(pid=os.getpid())
+
+    def _be_awaited(self, answer: Reply, *, path: str) -> None:
+        """Let whoever started the test process wait until all is completed, by a lock on a file."""
+        if self._lock is None:
+            with contextlib.suppress(OSError):  # nobody waits where there are no locks
+                self._lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fcntl.lockf(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB, *COMPLETION_LOCK)
 
     def _list_descriptors(self, answer: Reply) -> None:
         """Answer with the test process's descriptors and what the kernel calls them.
@@ -209,6 +222,9 @@ class HelperProcess:
         self._attachment.close()
         self._finishing.close()
         self._profiles.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def _descriptor(rights: list[tuple[int, int, bytes]]) -> int:

@@ -18,6 +18,7 @@ import re
 import signal
 import time
 
+from pytest_eventlet_debug.artifact_names import test_of
 from pytest_eventlet_debug.helper import trace_piece
 from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Loop
@@ -88,6 +89,7 @@ class StraceProcess:
         self._tracee = tracee
         self._source = None if directory is None else trace_piece.create_source(directory)
         self._piece: TracePiece | None = None
+        self._path: str | None = None
         self._began = time.monotonic()
         self._has_written = False
         self._cut: str | None = None
@@ -109,8 +111,8 @@ class StraceProcess:
 
     @property
     def directories(self) -> list[str]:
-        """Where the trace is being written, if one is."""
-        return [] if self._piece is None else [self._piece.directory]
+        """Of the test whose trace is being written, or was when strace ended by itself."""
+        return [] if self._path is None else [test_of(os.path.dirname(self._path))]
 
     def begin(self, path: str, append: bool, limit: int | None, *, waits: bool = True) -> None:
         """Write into a file what strace says from now on; see :class:`TracePiece`.
@@ -125,6 +127,7 @@ class StraceProcess:
         elif self._marks is not None:
             self._marks.drop()
         self._piece = TracePiece(self._source, path, append, limit, request, self._marks)
+        self._path = path
         self._has_written = True
         self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
 
@@ -186,6 +189,7 @@ class StraceProcess:
         self._rested_at = end
         answer(rests=True)
         self._end_piece(end, marks_end)
+        self._path = None
         self._give_cpus_back(self._threads)
         return True
 

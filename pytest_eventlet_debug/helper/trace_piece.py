@@ -89,7 +89,6 @@ class TracePiece:
         self._limit = TraceLimit(path, limit, begin) if limit is not None else None
         self._failed = False
         self.path = path
-        self.directory = os.path.dirname(path)
 
     def copy(self, until: int | None = None, marks_until: int | None = None) -> None:
         """Copy what is new.

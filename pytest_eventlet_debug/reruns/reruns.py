@@ -8,6 +8,7 @@ import contextlib
 
 import pytest
 
+from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Tracing
@@ -107,6 +108,8 @@ class Reruns:
                 for hub, of_hub in by_hub.items():
                     for nodeid, attempt in self.run(hub, of_hub, tracing).items():
                         self._gathering.again.setdefault(nodeid, []).append(attempt)
+        if tracing != "off":
+            artifacts.await_completion(self._settings.artifacts, self._run)
 
     def run(
         self, hub: str | None, nodeids: Sequence[str], tracing: Tracing = "off"

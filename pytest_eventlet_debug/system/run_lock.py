@@ -1,4 +1,6 @@
-"""Locks that processes hold as long as they live, each on a file of its own.
+"""Locks that processes hold as long as they live, on a file of their run's.
+
+Each of its bytes is a lock of its own: the first is for the processes that run tests.
 
 POSIX's record locks: they end with the process however it ends, and a forked copy of it, which
 may live on, does not have them. They also end when the process closes any descriptor of the
@@ -15,6 +17,12 @@ import posix
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 
+#: The byte for the processes of the run, as ``lockf()`` takes it: a length and where it begins.
+_RUN = (1, 0)
+
+#: Seconds between looks at whether others have ended.
+_LOOK_SECONDS = 0.005
+
 _lockf = fcntl.lockf
 _held: dict[tuple[int, int], int] = {}
 
@@ -29,15 +37,44 @@ def hold(path: Path, *, shared: bool) -> bool:
     fd = _descriptor(path)
     try:
         if not shared:
-            _lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, *_RUN)
         # From now on beside others, which join.
-        _lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, *_RUN)
     except OSError as error:
         # Else the file system has no locks, and all go on as if they were alone.
-        if error.errno in (errno.EACCES, errno.EAGAIN):
+        if _is_held(error):
             _close(fd)
             return False
     return True
+
+
+def await_others(path: Path, place: tuple[int, int], seconds: float) -> None:
+    """Wait until no other process has a lock, or for so long at most.
+
+    :param place: the range of the file that is the lock, as ``lockf()`` takes it.
+    """
+    try:
+        fd = _descriptor(path, create=False)
+        deadline = unpatched.monotonic() + seconds
+        while _others_hold(fd, place) and unpatched.monotonic() < deadline:
+            unpatched.wait_readable([], _LOOK_SECONDS)
+    except OSError:
+        pass  # there is no such file, or the file system has no locks
+
+
+def _others_hold(fd: int, place: tuple[int, int]) -> bool:
+    try:
+        _lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, *place)
+    except OSError as error:
+        if _is_held(error):
+            return True
+        raise
+    _lockf(fd, fcntl.LOCK_UN, *place)
+    return False
+
+
+def _is_held(error: OSError) -> bool:
+    return error.errno in (errno.EACCES, errno.EAGAIN)
 
 
 def descriptors() -> set[int]:
@@ -45,8 +82,9 @@ def descriptors() -> set[int]:
     return set(_held.values())
 
 
-def _descriptor(path: Path) -> int:
-    flags = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
+def _descriptor(path: Path, *, create: bool = True) -> int:
+    flags = posix.O_RDWR | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    flags |= posix.O_CREAT if create else 0
     try:
         status = posix.stat(path)
         known = _held.get((status.st_dev, status.st_ino))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+from pathlib import Path
 
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import TracerError
@@ -14,13 +15,20 @@ class SharedHelper:
 
     :param add_cleanup: takes what is to be called at the end of the run.
     :param redact: a regular expression; what matches is left out of what the helper completes.
+    :param is_awaited: whether another process waits for it where this one dies.
     """
 
     def __init__(
-        self, add_cleanup: Callable[[Callable[[], None]], object], redact: str | None = None
+        self,
+        add_cleanup: Callable[[Callable[[], None]], object],
+        redact: str | None = None,
+        *,
+        is_awaited: bool = False,
     ) -> None:
         self._add_cleanup = add_cleanup
         self._redact = redact
+        self._is_awaited = is_awaited
+        self._lock: Path | None = None
         #: The helper, or ``None`` as long as nothing needed one.
         self.started: Helper | None = None
 
@@ -39,4 +47,18 @@ class SharedHelper:
             self._add_cleanup(self.started.close)
             if self._redact is not None:
                 self.started.post("redact", pattern=self._redact)
+            self._be_awaited()
         return self.started
+
+    def know_lock(self, path: Path) -> None:
+        """Have the helper lock a file while it is awaited, if it is.
+
+        :param path: that of the run's directory.
+        """
+        self._lock = path
+        with contextlib.suppress(TracerError):  # each recording says so
+            self._be_awaited()
+
+    def _be_awaited(self) -> None:
+        if self._is_awaited and self._lock is not None and self.started is not None:
+            self.started.post("be-awaited", path=str(self._lock))

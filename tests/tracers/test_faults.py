@@ -127,6 +127,31 @@ def test_a_helper_that_is_gone_is_one_line_and_the_tests_go_on(
         assert "test_a" in line
 
 
+@pytest.mark.fault("crash-recorded", "helper-stopped")
+@pytest.mark.parametrize("arguments", [["--eventlet-timeout=60"], ["-n1"]])
+def test_what_a_dead_process_recorded_is_awaited(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    program = """
+    def test_ends():
+        late = helper()
+        os.kill(late, signal.SIGSTOP)
+        if not os.fork():
+            os.setsid()
+            os.closerange(0, 100)  # nobody waits for it
+            time.sleep(3)
+            os.kill(late, signal.SIGCONT)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    result = run(pytester, monkeypatch, program, "--eventlet-hub=epolls", *arguments)
+    result.assert_outcomes(failed=1)
+    (directory,) = (pytester.path / "eventlet-debug").glob("*test_ends*")
+    assert (directory / "findings.json").exists()
+    (test,) = json.loads((pytester.path / "eventlet-debug" / "run.json").read_text())["tests"]
+    assert "findings.json" in test["artifacts"]
+
+
 @pytest.mark.fault("tool-stopped", "finisher-killed")
 @pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
 def test_a_finisher_that_is_stopped_goes_on_and_one_that_is_killed_is_replaced(
