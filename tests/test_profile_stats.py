@@ -74,6 +74,38 @@ def test_our_own_functions_are_left_out_with_their_calls() -> None:
     assert merged == {("~", 0, "f"): (1, 1, 1.0, 1.0, {})}
 
 
+def of_ours(name: str) -> Any:
+    """Return code of the plugin's of another name, such as what wraps a function."""
+    return merge.__code__.replace(co_name=name)
+
+
+def code(name: str) -> Any:
+    """Return code of the user's."""
+    return merge.__code__.replace(co_name=name, co_filename="/x.py", co_firstlineno=1)
+
+
+def test_what_a_function_of_ours_stands_in_for_is_called_by_its_callers() -> None:
+    entries = [
+        Call(code("f"), 1, 0, 9.0, 1.0, [Called(of_ours("run"), 2, 0, 8.0, 1.0)]),
+        Call(code("g"), 1, 0, 5.0, 1.0, [Called(of_ours("run"), 1, 0, 4.0, 1.0)]),
+        Call(
+            of_ours("run"),
+            *(3, 0, 12.0, 2.0),
+            [Called(code("run"), 3, 0, 6.0, 3.0), Called("setattr", 3, 0, 4.0, 4.0)],
+        ),
+        Call(code("run"), 3, 0, 6.0, 3.0, [Called("h", 3, 0, 3.0, 3.0)]),
+        Call("setattr", 3, 0, 4.0, 4.0),
+        Call("h", 3, 0, 3.0, 3.0),
+    ]
+    f, g, run = (("/x.py", 1, name) for name in ("f", "g", "run"))
+    assert merge([Part(labelled(entries))]) == {
+        f: (1, 1, 1.0, 9.0, {}),
+        g: (1, 1, 1.0, 5.0, {}),
+        run: (3, 3, 3.0, 6.0, {f: (2, 2, 2.0, 4.0), g: (1, 1, 1.0, 2.0)}),
+        ("~", 0, "h"): (3, 3, 3.0, 3.0, {run: (3, 3, 3.0, 3.0)}),
+    }
+
+
 class Worker:
     def run(self) -> None: ...
 

@@ -26,6 +26,7 @@ from pytest_eventlet_debug.alive.watch import AsyncioWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system.code_places import stand_in
 
 _DUMPED = "_eventlet_debug_dumped"
 # Stacks in the file, where there is more room than in a report.
@@ -113,7 +114,6 @@ class AliveDump:
                 setattr(kind, name, self._failing(original))
 
     def _failing(self, original: Any) -> Any:
-        @functools.wraps(original)
         def call(*args: Any) -> Any:
             __tracebackhide__ = True
             try:
@@ -124,7 +124,7 @@ class AliveDump:
                         self._as_it_failed = (id(error), self._take(error))
                 raise
 
-        return call
+        return functools.wraps(original)(stand_in(call, original.__name__))
 
     def _take(self, error: BaseException | None) -> Alive:
         return self._timeouts.of(error) or take(

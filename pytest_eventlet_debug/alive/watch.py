@@ -167,14 +167,14 @@ class AsyncioWatch:
         return run_until_complete
 
     def _aborting(self, original: Any) -> Any:
-        def abort(group: Any, *args: Any, **kwargs: Any) -> Any:
+        def _abort(group: Any, *args: Any, **kwargs: Any) -> Any:
             errors = getattr(group, "_errors", None)
             error = errors[-1] if errors else sys.exc_info()[1]
             members = copy_of(getattr(group, "_tasks", ()))
             self._keep(getattr(group, "_loop", None), members, error, "aborted a TaskGroup")
             return original(group, *args, **kwargs)
 
-        return abort
+        return _abort
 
     def _cancelling_scope(self, original: Any) -> Any:
         def cancel(scope: Any, *args: Any, **kwargs: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pytest_eventlet_debug import pytest_internals
+from pytest_eventlet_debug.system.code_places import stand_in
 
 _renamed_key = pytest.StashKey[bool]()
 
@@ -88,8 +89,14 @@ def _show_name(item: pytest.Item, name: str, methods: Iterable[str]) -> None:
     """Let these methods of an item find another name in it than all others do."""
     for method in methods:
         # No closure: there are as many as items, and all are looked at by each full collection.
-        found = functools.partial(_call_showing, item, name, getattr(item, method))
+        found = functools.partial(_showing(method), item, name, getattr(item, method))
         setattr(item, method, found)
+
+
+@functools.cache
+def _showing(method: str) -> Callable[..., Any]:
+    """Return what stands in for a method of an item, bound to it and to the name."""
+    return stand_in(_call_showing, method)
 
 
 def _call_showing(

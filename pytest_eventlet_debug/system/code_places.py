@@ -8,8 +8,11 @@ is left out than to find the user's own line.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import os
 import sys
+import types
+from typing import Any
 from typing import Final
 
 OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -27,3 +30,15 @@ def of_eventlet() -> str:
             folder = os.path.dirname(path)
             return (folder if name == "eventlet" else os.path.dirname(folder)) + os.sep
     return ""
+
+
+def stand_in(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a function of ours under the name of the one that it calls, and stands in for.
+
+    So it is known that what that one does is not our work.
+    """
+    assert isinstance(function, types.FunctionType)
+    code = function.__code__.replace(co_name=name)
+    return types.FunctionType(
+        code, function.__globals__, name, function.__defaults__, function.__closure__
+    )

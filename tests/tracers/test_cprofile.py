@@ -239,6 +239,60 @@ def test_no_greenlet_of_ours_is_in_the_first_recording(pytester: pytest.Pytester
     assert names == {("1", "test"), ("2", "hub"), ("3", "sleep")}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
+def test_what_else_watches_a_test_is_not_in_its_profile(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import asyncio, unittest
+        import eventlet
+
+        def work():
+            pass
+
+        async def task():
+            work()
+
+        async def start():
+            await asyncio.create_task(task())
+
+        class TestX(unittest.TestCase):
+            def setUp(self):
+                work()
+
+            def test_method(self):
+                work()
+                eventlet.spawn(work).wait()
+
+        def test_loop():
+            asyncio.run(start())
+            eventlet.kill(eventlet.spawn(work))
+        """
+    )
+    pytester.maketxtfile(test_doc=">>> import test_x; test_x.work()")
+    options = ("--cprofile", "--doctest-glob=*.txt", "-p", "no:cacheprovider")
+    watches = ("--eventlet-hub=epolls", "--dump-asyncio-tasks", "--eventlet-leaks=warn")
+    for place, more in (("alone", ()), ("watched", watches)):
+        done = pytester.runpytest(*options, *more, f"--eventlet-artifacts={place}")
+        done.assert_outcomes(passed=3)
+    alone, watched = (
+        {path.name.rsplit("-", 1)[0]: callers(path) for path in pytester.path.glob(f"{place}/*-*")}
+        for place in ("alone", "watched")
+    )
+    assert len(alone) == 3
+    assert {f"{name}-epolls": each for name, each in alone.items()} == watched
+
+
+def callers(directory: Path) -> set[tuple[str, int, str, int]]:
+    """Return who called the functions of a test's module and of a few others, and how often."""
+    stats = pstats.Stats(str(directory / "profile.cprof")).stats  # type: ignore[attr-defined]
+    return {
+        (name, line, caller[2], edge[0])
+        for (file, line, name), entry in stats.items()
+        if file.endswith(("test_x.py", "unittest/case.py", "asyncio/runners.py"))
+        for caller, edge in entry[4].items()
+    }
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no helper")
 def test_what_can_be_done_later_is_not_done_in_the_test_process(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
