@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_eventlet_debug.profiling import choice
+from pytest_eventlet_debug.recordings import captures
 from pytest_eventlet_debug.recordings import finisher
 from pytest_eventlet_debug.recordings import packets
 from pytest_eventlet_debug.recordings import pcapng
@@ -254,7 +255,7 @@ def test_a_trace_is_parsed_and_a_packet_dissected_once(
 
     monkeypatch.setattr(timeline, "parse", count("parse", parse))
     monkeypatch.setattr(packets, "dissect", count("dissect", packets.dissect))
-    monkeypatch.setattr(finisher, "dissect", packets.dissect)
+    monkeypatch.setattr(captures, "dissect", packets.dissect)
     finish(tmp_path, shared=True, ports=[100])
     assert sorted(seen) == ["dissect", "dissect", "parse"]
 
