@@ -366,9 +366,13 @@ def lock_path(directory: Path) -> Path:
 def await_completion(directory: Path, run: str) -> None:
     """Wait until all is completed that processes of a run have recorded which are dead now.
 
+    Ctrl-C ends the waiting.
+
     :param directory: the one that was asked for.
     """
-    run_lock.await_others(lock_path(place_of(directory, run)), COMPLETION_LOCK, _AWAITED_SECONDS)
+    lock = lock_path(place_of(directory, run))
+    with contextlib.suppress(KeyboardInterrupt):
+        run_lock.await_others(lock, COMPLETION_LOCK, _AWAITED_SECONDS)
 
 
 def _within(directory: Path, name: str) -> Path:
