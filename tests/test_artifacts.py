@@ -20,11 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
+from pytest_eventlet_debug.artifact_names import COMPLETION_LOCK
 from pytest_eventlet_debug.artifacts import FORMAT
 from pytest_eventlet_debug.artifacts import ArtifactsError
 from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.artifacts import await_completion
 from pytest_eventlet_debug.artifacts import close_run
 from pytest_eventlet_debug.artifacts import directory_name
+from pytest_eventlet_debug.artifacts import lock_path
 from pytest_eventlet_debug.artifacts import newest_attempt
 from pytest_eventlet_debug.artifacts import note_end
 from pytest_eventlet_debug.artifacts import open_run
@@ -402,3 +405,24 @@ def test_a_fork_that_outlives_the_run_does_not_hold_its_directory(
         pytester.makepyfile(test_second="def test_x(): pass")
         pytester.runpytest("--cprofile", "test_second.py").assert_outcomes(passed=1)
     assert not Path("eventlet-debug-2").exists()
+
+
+@pytest.mark.fault("ctrl-c-finishing")
+def test_ctrl_c_ends_the_waiting_for_what_dead_processes_recorded(tmp_path: Path) -> None:
+    open_run(tmp_path, record("1"))
+    program = (
+        "import fcntl, os, signal, sys, time\n"
+        "fd = os.open(sys.argv[1], os.O_RDWR)\n"
+        "fcntl.lockf(fd, fcntl.LOCK_SH, *map(int, sys.argv[2:4]))\n"
+        "print(flush=True); time.sleep(0.3)\n"
+        "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(lock_path(tmp_path)), *map(str, COMPLETION_LOCK)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as helper:
+        assert helper.stdout is not None
+        helper.stdout.readline()
+        await_completion(tmp_path, "1")
+        assert helper.poll() is None
+        helper.kill()
+        helper.wait()
+        await_completion(tmp_path, "1")
