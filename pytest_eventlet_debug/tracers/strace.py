@@ -275,8 +275,9 @@ class Strace:
 
 def prepare(settings: Settings) -> None:
     """Know the functions that lines are marked for, before a test can patch them."""
-    with contextlib.suppress(ImportError):
-        import ctypes  # noqa: F401 - the first test needs it, and here nobody waits yet
+    if _ptrace_scope():
+        with contextlib.suppress(ImportError):
+            import ctypes  # noqa: F401 - the first test needs it, and here nobody waits yet
     if settings.value(STRACE_LINES) == "on":
         lines.prepare()
 
@@ -482,6 +483,8 @@ def _prctl(option: int, argument: int) -> tuple[int, int]:
 
 def _allow(helper: Helper) -> None:
     """Let the helper and its children trace this process, as Yama's scope 1 demands."""
+    if not _ptrace_scope():
+        return
     result, reason = _prctl(_PR_SET_PTRACER, helper.pid)
     if result and reason != errno.EINVAL:  # EINVAL: no Yama, no restriction
         raise TracerError(f"prctl(PR_SET_PTRACER, {helper.pid}): {os.strerror(reason)}")
