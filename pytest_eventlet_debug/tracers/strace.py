@@ -198,6 +198,8 @@ class Strace:
     def close(self) -> None:
         """Detach, if strace is still attached, and make no more marks."""
         self._stop_marking()
+        if self._lines is not None:
+            self._lines.end()
         if self._attached:
             with contextlib.suppress(TracerError):
                 self._detach()
@@ -226,7 +228,7 @@ class Strace:
     def _stop_marking(self) -> None:
         switches.unsubscribe(self._switched)
         if self._lines is not None:
-            self._lines.end()
+            self._lines.rest()
 
     def _detach(self, *, stay: bool = False) -> bool:
         """Trace no more; say whether strace stays attached."""
@@ -234,6 +236,8 @@ class Strace:
         self._tracing = self._attached = self._helper.strace_rests = False
         self._attached = "rests" in self._helper.request("strace-stop", stay=stay)
         self._helper.strace_rests = self._attached
+        if self._lines is not None and not self._attached:
+            self._lines.end()
         return self._attached
 
     def _executable(self) -> str:
