@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import shutil
 
 import pytest
 
@@ -115,3 +116,16 @@ def test_one_hub_named_imports_neither_tracers_nor_what_runs_several_hubs(
     assert not {"children.controller", "children.process", "psutil", "ctypes"} & loaded
     # Nor what is for tests that fail, and for files that nobody writes.
     assert not {"outcomes.cause", "outcomes.texts", "artifacts", "assignment"} & loaded
+
+
+def test_what_looks_at_tests_and_traces_them_leaves_ctypes_alone(
+    pytester: pytest.Pytester,
+) -> None:
+    pytest.importorskip("pytest_eventlet_debug.alive._heap", reason="nothing was compiled")
+    arguments = ["--dump-asyncio-tasks", "--eventlet-leaks=warn"]
+    if shutil.which("strace") and not Path("/proc/sys/kernel/yama").exists():
+        arguments.append("--strace")
+    shown = pytester.runpytest("-s", "--eventlet-hub=asyncio", *arguments).stdout
+    (line,) = (line for line in shown.lines if line.startswith("loaded: "))
+    assert "pytest_eventlet_debug.alive.leaks" in line
+    assert " ctypes" not in line

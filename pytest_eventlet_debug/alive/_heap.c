@@ -1,6 +1,7 @@
-/* Picks objects by their types, in a list of all that the garbage collector knows.
+/* What is done to many objects, or what Python itself does not let one do.
 
-   No object is asked anything: to hash or compare a type can run its metaclass. */
+   of_types() picks objects by their types, in a list of all that the garbage collector knows. No
+   object is asked anything: to hash or compare a type can run its metaclass. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -58,15 +59,31 @@ of_types(PyObject *Py_UNUSED(module), PyObject *arguments)
     return found;
 }
 
+PyDoc_STRVAR(type_modified_doc,
+             "type_modified(type, /)\n--\n\n"
+             "Have Python look up anew what it has cached of a class, see PyType_Modified().");
+
+static PyObject *
+type_modified(PyObject *Py_UNUSED(module), PyObject *type)
+{
+    if (!PyType_Check(type)) {
+        PyErr_SetString(PyExc_TypeError, "type_modified() takes a class");
+        return NULL;
+    }
+    PyType_Modified((PyTypeObject *)type);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"of_types", of_types, METH_VARARGS, of_types_doc},
+    {"type_modified", type_modified, METH_O, type_modified_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_heap",
-    .m_doc = "Picks objects by their types.",
+    .m_doc = "Picks objects by their types, and has classes looked up anew.",
     .m_methods = methods,
 };
 

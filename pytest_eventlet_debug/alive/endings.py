@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-import ctypes
 import functools
 import gc
 import os
@@ -17,6 +16,16 @@ from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import OURS
+
+try:
+    from pytest_eventlet_debug.alive._heap import type_modified as _type_modified
+except ImportError:  # there was no compiler
+
+    def _type_modified(kind: type, /) -> None:
+        import ctypes  # with the 600 objects that each full collection looks at then
+
+        ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
+
 
 ENDED = "_eventlet_debug_ended"
 """An attribute of tasks and greenlets: the code and line that cancelled or killed them."""
@@ -204,5 +213,5 @@ def _set_method(kind: type, name: str, method: Any) -> bool:
     if type(methods) is not dict or methods.get(name) is not kind.__dict__.get(name):
         return False
     methods[name] = method
-    ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
+    _type_modified(kind)
     return kind.__dict__.get(name) is method

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 import functools
+import types
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ import pytest
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.system.code_places import stand_in
 
-_renamed_key = pytest.StashKey[bool]()
+#: The name that an item had before.
+_name_key = pytest.StashKey[str]()
 
 
 def add_hub(nodeid: str, hub: str) -> str:
@@ -69,41 +71,43 @@ class HubItems:
 def rename(item: pytest.Item, hub: str) -> None:
     """Put the hub at the end of an item's name and node id, once."""
     # An item that the command line names is in its collector's report and in the session's.
-    if item.stash.get(_renamed_key, False):
+    if _name_key in item.stash:
         return
-    item.stash[_renamed_key] = True
+    item.stash[_name_key] = item.name
     nodeid = add_hub(item.nodeid, hub)
-    original = item.name
-    item.name = add_hub(original, hub)
+    item.name = add_hub(item.name, hub)
     item.keywords[item.name] = True
     pytest_internals.set_nodeid(item, nodeid)
     if pytest_internals.is_unittest(item):
         # Both look the test method up by the item's name.
-        _show_name(item, original, ("_getinstance", "runtest"))
+        item.__class__ = _showing_name(type(item), ("_getinstance", "runtest"))
     elif not isinstance(item, pytest.Function):
         # To an item of somebody else's the name may be what it is about.
-        _show_name(item, original, ("setup", "runtest", "teardown", "repr_failure"))
-
-
-def _show_name(item: pytest.Item, name: str, methods: Iterable[str]) -> None:
-    """Let these methods of an item find another name in it than all others do."""
-    for method in methods:
-        # No closure: there are as many as items, and all are looked at by each full collection.
-        found = functools.partial(_showing(method), item, name, getattr(item, method))
-        setattr(item, method, found)
+        methods = ("setup", "runtest", "teardown", "repr_failure")
+        item.__class__ = _showing_name(type(item), methods)
 
 
 @functools.cache
-def _showing(method: str) -> Callable[..., Any]:
-    """Return what stands in for a method of an item, bound to it and to the name."""
-    return stand_in(_call_showing, method)
+def _showing_name(kind: type[pytest.Item], methods: tuple[str, ...]) -> type[pytest.Item]:
+    """Return a class of items that differs from another in what name some methods find.
+
+    It is the one that the item had before. No item has methods of its own for that: there may be
+    thousands, and each full collection looks at all that they have.
+    """
+
+    def fill(namespace: dict[str, Any]) -> None:
+        namespace.update(__slots__=(), __module__=kind.__module__, __qualname__=kind.__qualname__)
+        namespace.update({name: _finding_name(getattr(kind, name), name) for name in methods})
+
+    return types.new_class(kind.__name__, (kind,), exec_body=fill)
 
 
-def _call_showing(
-    item: pytest.Item, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any
-) -> Any:
-    before, item.name = item.name, name
-    try:
-        return method(*args, **kwargs)
-    finally:
-        item.name = before
+def _finding_name(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def find(item: pytest.Item, *args: Any, **kwargs: Any) -> Any:
+        before, item.name = item.name, item.stash.get(_name_key, item.name)
+        try:
+            return method(item, *args, **kwargs)
+        finally:
+            item.name = before
+
+    return stand_in(find, name)

@@ -377,7 +377,7 @@ is_done_with(Lines *self, PyCodeObject *code, PyObject *callable)
 static PyObject *
 called(Lines *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs < 4 || !self->active || !PyCode_Check(args[0])) {
+    if (nargs < 4 || !PyCode_Check(args[0])) {
         Py_RETURN_NONE;
     }
     const void *key = key_of(args[2]);
@@ -388,7 +388,7 @@ called(Lines *self, PyObject *const *args, Py_ssize_t nargs)
         PyErr_Clear();
         Py_RETURN_NONE;
     }
-    PyFrameObject *frame = PyEval_GetFrame();
+    PyFrameObject *frame = self->active ? PyEval_GetFrame() : NULL;
     Function *function = frame == NULL ? NULL : function_of(self, args[2], args[3]);
     if (function != NULL) {
         look(self, function, frame);

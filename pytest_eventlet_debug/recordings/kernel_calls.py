@@ -224,9 +224,10 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
     },
 }
 
-#: By full name, such as ``_socket.socket.send``: the system calls that a function makes.
-CALLS: Final[dict[str, frozenset[str]]] = {
-    f"{owner}.{name}": frozenset((name, *calls.split()))
+#: By full name, such as ``_socket.socket.send``: the system calls that a function makes. As tuples,
+#: which the garbage collector stops to look at.
+CALLS: Final[dict[str, tuple[str, ...]]] = {
+    f"{owner}.{name}": (name, *calls.split())
     for owner, functions in _FUNCTIONS.items()
     for name, calls in functions.items()
-} | {IMPORT: frozenset(f"{_LIST} {_READ} readlink readlinkat access faccessat getcwd".split())}
+} | {IMPORT: tuple(f"{_LIST} {_READ} readlink readlinkat access faccessat getcwd".split())}

@@ -194,7 +194,6 @@ _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 _Place: TypeAlias = tuple[frozenset[str], str]
 #: Behind the line that imports, in what is said of a call of the import system.
 IMPORTING = " (import)"
-_NO_CALLS: frozenset[str] = frozenset()
 #: How many greenthreads are remembered with their lines.
 _MOST_PLACES = 65536
 
@@ -554,7 +553,7 @@ def _marked(call: Syscall, threads: _Threads) -> Iterator[Event]:
 
 @functools.lru_cache(maxsize=1024)
 def _place(function: str, text: str) -> _Place:
-    calls = kernel_calls.CALLS.get(function, _NO_CALLS)
+    calls = frozenset(kernel_calls.CALLS.get(function, ()))
     if function == kernel_calls.IMPORT:
         place, of, own = text.partition(", from ")
         text = f"{place}{IMPORTING}{of}{own}"

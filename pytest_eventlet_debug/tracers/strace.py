@@ -198,6 +198,8 @@ class Strace:
     def close(self) -> None:
         """Detach, if strace is still attached, and make no more marks."""
         self._stop_marking()
+        if self._lines is not None:
+            self._lines.end()
         if self._attached:
             with contextlib.suppress(TracerError):
                 self._detach()
@@ -226,7 +228,7 @@ class Strace:
     def _stop_marking(self) -> None:
         switches.unsubscribe(self._switched)
         if self._lines is not None:
-            self._lines.end()
+            self._lines.rest()
 
     def _detach(self, *, stay: bool = False) -> bool:
         """Trace no more; say whether strace stays attached."""
@@ -234,6 +236,8 @@ class Strace:
         self._tracing = self._attached = self._helper.strace_rests = False
         self._attached = "rests" in self._helper.request("strace-stop", stay=stay)
         self._helper.strace_rests = self._attached
+        if self._lines is not None and not self._attached:
+            self._lines.end()
         return self._attached
 
     def _executable(self) -> str:
@@ -275,8 +279,9 @@ class Strace:
 
 def prepare(settings: Settings) -> None:
     """Know the functions that lines are marked for, before a test can patch them."""
-    with contextlib.suppress(ImportError):
-        import ctypes  # noqa: F401 - the first test needs it, and here nobody waits yet
+    if _ptrace_scope():
+        with contextlib.suppress(ImportError):
+            import ctypes  # noqa: F401 - the first test needs it, and here nobody waits yet
     if settings.value(STRACE_LINES) == "on":
         lines.prepare()
 
@@ -482,6 +487,8 @@ def _prctl(option: int, argument: int) -> tuple[int, int]:
 
 def _allow(helper: Helper) -> None:
     """Let the helper and its children trace this process, as Yama's scope 1 demands."""
+    if not _ptrace_scope():
+        return
     result, reason = _prctl(_PR_SET_PTRACER, helper.pid)
     if result and reason != errno.EINVAL:  # EINVAL: no Yama, no restriction
         raise TracerError(f"prctl(PR_SET_PTRACER, {helper.pid}): {os.strerror(reason)}")

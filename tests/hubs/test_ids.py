@@ -43,3 +43,45 @@ def test_a_hub_goes_to_the_end_of_the_parameters_and_can_be_taken_out(
 )
 def test_what_only_looks_like_a_hub_stays(nodeid: str) -> None:
     assert split_hub(nodeid, HUBS) == (nodeid, None)
+
+
+def test_items_find_their_old_name_and_keep_nothing_of_their_own_for_that(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        import functools
+        import gc
+        import types
+
+        def pytest_runtestloop(session):
+            gc.collect()
+            for item in session.items:
+                found = set(map(type, gc.get_referrers(item)))
+                assert not found & {functools.partial, types.MethodType}, item
+        """
+    )
+    pytester.makepyfile(
+        """
+        import unittest
+
+        class TestX(unittest.TestCase):
+            def test_x(self):
+                assert self.id().endswith(".test_x")
+
+            def test_y(self):
+                with self.subTest(n=1): pass
+
+        def f():
+            '''
+            >>> 1
+            1
+            '''
+
+        def test_z(request):
+            assert request.node.name == "test_z[poll]"
+        """
+    )
+    result = pytester.runpytest("--eventlet-hub=poll", "--doctest-modules", "-v")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*TestX::test_x[[]poll[]] PASSED*"])

@@ -208,3 +208,50 @@ def test_nothing_is_marked_where_it_is_not_wanted_or_would_be_in_the_way(
     trace = next(Path(pytester.path, "art").glob("*/strace.txt")).read_text()
     assert "/etc/passwd" in trace
     assert "/.eventlet-debug/line/" not in trace
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no sys.monitoring")
+def test_between_two_tests_python_goes_on_telling_of_calls_and_after_the_last_no_more(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        import sys
+
+        def tell(when):
+            tools = [sys.monitoring.get_tool(number) for number in range(6)]
+            print(when, "lines" in str(tools))
+
+        def pytest_runtest_logfinish(nodeid):
+            tell(nodeid.partition("::")[2])
+
+        def pytest_sessionfinish():
+            tell("end")
+        """
+    )
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_a(): os.listdir("/usr")
+
+        def test_b(): os.listdir("/usr")
+
+        def test_c(): os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "0.3")  # strace is ended with it
+
+        def test_d(): os.listdir("/usr")
+        """
+    )
+    result = pytester.runpytest("--strace", "--eventlet-artifacts=art", "-s")
+    result.assert_outcomes(passed=4)
+    told = [each for each in result.outlines if each.endswith((" True", " False"))]
+    assert [each.rpartition(".")[2] for each in told] == [
+        "test_a True",
+        "test_b True",
+        "test_c False",
+        "test_d True",
+        "end False",
+    ]
+    for test in ("test_a", "test_b", "test_d"):
+        places = {each.at for each in calls(pytester, test) if each.name == "openat"}
+        assert any(place is not None and place.endswith(f" in {test}") for place in places)
