@@ -91,7 +91,7 @@ def rename(item: pytest.Item, hub: str) -> None:
 def _showing_name(kind: type[pytest.Item], methods: tuple[str, ...]) -> type[pytest.Item]:
     """Return a class of items that differs from another in what name some methods find.
 
-    It is the one that the item had before. No item has methods of its own for that: there may be
+    That is the one it had before. No item has methods of its own for that: there may be
     thousands, and each full collection looks at all that they have.
     """
 
