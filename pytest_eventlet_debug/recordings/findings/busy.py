@@ -91,8 +91,8 @@ class Busy:
                 continue
             yield Finding(
                 self.kind,
-                f"greenthread {gap.greenthread} ran for {gap.seconds:.2f} s without a system call"
-                f"{used}, so that the hub and all others stood still",
+                f"greenthread {gap.greenthread} made no system call for {gap.seconds:.2f} s{used}, "
+                "so that no other could run",
                 (Evidence("the last call or switch before", STRACE_FILE, gap.line),),
                 certainty,
                 {"seconds": gap.seconds, BEGAN: gap.begun_ns / 1e9},
