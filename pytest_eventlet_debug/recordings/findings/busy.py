@@ -30,7 +30,7 @@ from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 MIN_NS = 1_000_000_000
 """What holds the hub for less may be the machine's load."""
-MIN_CPU_SHARE = 0.1
+MIN_CPU_SHARE = 0.25
 """How much of the gaps the CPU time must explain; on a loaded machine others want the CPU, too."""
 CERTAIN_SHARE = 0.25
 """How much of them it must explain where all else was computing as well."""
