@@ -25,6 +25,7 @@
 typedef struct {
     PyObject *name; /* as in recordings/kernel_calls.py */
     char by_file;   /* enters the kernel only where a file of the system is below */
+    char ends;      /* its mark is over when it returns: see heard() */
 } Function;
 
 /* What a mark says. Code objects are compared and never looked into; in the place of the user's
@@ -55,6 +56,7 @@ typedef struct {
     unsigned long thread;
     unsigned long generation;
     char active;
+    char ending; /* a function whose mark is over when it returns may be running */
 } Lines;
 
 /* Threads beside the one with the greenlets. */
@@ -398,14 +400,43 @@ called(Lines *self, PyObject *const *args, Py_ssize_t nargs)
 
 #else
 
+/* Mark that no line is known any more. */
+static void
+mark_end(Lines *self)
+{
+    int before = errno;
+    PyObject *path = PyBytes_FromFormat("%sreturned/", PyBytes_AS_STRING(self->prefix));
+    Mark *last = last_mark(self);
+    if (path != NULL && last != NULL) {
+        marks_make(self->trace, PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path));
+        memset(last, 0, sizeof(Mark));
+    }
+    PyErr_Clear();
+    Py_XDECREF(path);
+    errno = before;
+}
+
+/* A profiler is not told of the constructors of types, such as that of sockets. So the mark of a
+   function that makes sockets of its own ends with it, or it would claim the next one. */
 static void
 heard(PyObject *object, PyFrameObject *frame, int what, PyObject *arg)
 {
     Lines *self = (Lines *)object;
-    if (what == PyTrace_C_CALL && self->active) {
+    if (!self->active) {
+        return;
+    }
+    if (what == PyTrace_C_CALL) {
         Function *function = function_of(self, arg, NULL);
         if (function != NULL) {
+            self->ending = function->ends;
             look(self, function, frame);
+        }
+    }
+    else if (self->ending && (what == PyTrace_C_RETURN || what == PyTrace_C_EXCEPTION)) {
+        Function *function = function_of(self, arg, NULL);
+        if (function != NULL && function->ends) {
+            self->ending = 0;
+            mark_end(self);
         }
     }
 }
@@ -475,8 +506,8 @@ static PyObject *
 add(Lines *self, PyObject *args)
 {
     PyObject *callable, *name;
-    int by_file;
-    if (!PyArg_ParseTuple(args, "OUp:add", &callable, &name, &by_file)) {
+    int by_file, ends;
+    if (!PyArg_ParseTuple(args, "OUpp:add", &callable, &name, &by_file, &ends)) {
         return NULL;
     }
     const void *key = key_of(callable);
@@ -492,7 +523,7 @@ add(Lines *self, PyObject *args)
         PyMem_Free(function);
         return PyErr_NoMemory();
     }
-    *function = (Function){Py_NewRef(name), (char)by_file};
+    *function = (Function){Py_NewRef(name), (char)by_file, (char)ends};
     Py_RETURN_NONE;
 }
 
@@ -567,8 +598,9 @@ dealloc(Lines *self)
 
 static PyMethodDef methods[] = {
     {"add", (PyCFunction)add, METH_VARARGS,
-     "add(callable, name, by_file)\n--\n\nHave calls of a function of C's marked, under a name;\n"
-     "with by_file only where the file object that it is a method of is one of the system's."},
+     "add(callable, name, by_file, ends)\n--\n\nHave calls of a function of C's marked, under a name;\n"
+     "with by_file only where the file object that it is a method of is one of the system's.\n"
+     "With ends a mark is over when the function returns, where constructors are not told of."},
     {"begin", (PyCFunction)begin, METH_O,
      "begin(trace)\n--\n\nMark from now on; False where another profiler has this thread. trace are\n"
      "the Marks that marks are made in, or None: each is a system call then."},

@@ -124,7 +124,7 @@ def finish(
                 profile = profiles.complete(place.directory, test.nodeid, place.counts)
         except Exception as error:  # a test may lay anything in its place
             unread = error
-        wire = Wire(trace.calls)
+        wire = Wire(trace.calls, _died_ns(test, trace))
         _finish_recordings(place, trace, test, shared, ports, wire, profile)
         # Packets keep what matches.
         told = (_redacted(finding, redaction) for finding in wire.findings())
@@ -187,6 +187,20 @@ def _about(test: TestRecord | None) -> About:
     if test is None:
         return About()
     return About(test.nodeid, test.hub, test.pid, test.phases, cpu=test.cpu, left=tuple(test.left))
+
+
+def _died_ns(test: TestRecord | None, trace: Trace) -> int | None:
+    """Return a time after which a test's process did nothing more, if it died in the test.
+
+    A process that hung is killed after the end of its last phase. When one crashed is known
+    only from its trace, by the last call that began.
+    """
+    ends = test.outcomes.values() if test is not None else ()
+    if test is not None and "hung" in ends:
+        return max((end for _, end in test.phases.values()), default=None)
+    if "crashed" in ends:
+        return max((row.time_ns for row in trace.rows() if row.kind == "syscall"), default=None)
+    return None
 
 
 def _redact(path: Path, redaction: Redaction) -> None:

@@ -27,6 +27,7 @@ _RESOLVE = (
     f"socket connect bind sendto sendmsg sendmmsg recvfrom recvmsg close getsockname setsockopt "
     f"{_OPEN} {_READ} {_STAT} {_POLL} access faccessat uname write"
 )
+_RESOLVERS = ("getaddrinfo", "getnameinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")
 
 #: The same where an address may be a name, without what others may do meanwhile.
 _LOOK_UP = "openat open fstat fstat64 newfstatat stat stat64 statx lseek read"
@@ -40,10 +41,7 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         "socketpair": "socketpair",
         "sethostname": "",
         "gethostname": "uname",
-        **dict.fromkeys(
-            ("getaddrinfo", "getnameinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr"),
-            _RESOLVE,
-        ),
+        **dict.fromkeys(_RESOLVERS, _RESOLVE),
         **dict.fromkeys(("getservbyname", "getservbyport", "getprotobyname"), _OPEN + " read"),
     },
     "_socket.socket": {
@@ -231,3 +229,6 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     for owner, functions in _FUNCTIONS.items()
     for name, calls in functions.items()
 } | {IMPORT: tuple(f"{_LIST} {_READ} readlink readlinkat access faccessat getcwd".split())}
+
+#: Functions that open sockets of their own, and close them before they return.
+RESOLVERS: Final = frozenset(f"_socket.{name}" for name in _RESOLVERS)

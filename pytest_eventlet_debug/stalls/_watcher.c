@@ -54,6 +54,7 @@ typedef struct {
     PyObject *bottom;
     Py_ssize_t timers;
     Py_ssize_t listeners;
+    PyObject *starts; /* the name of a function that a timer which was due starts, or NULL */
 } Stall;
 
 typedef struct {
@@ -206,10 +207,34 @@ has(PyObject *set, PyObject *object)
     return found;
 }
 
+/* The name of the function that a timer starts in a new greenthread, as spawn() makes them; NULL
+   where it does something else. */
+static PyObject *
+started_by(PyObject *timer)
+{
+    PyObject *call = attribute(timer, "tpl"), *name = NULL; /* (switch, arguments, keywords) */
+    PyObject *args = call != NULL && PyTuple_Check(call) && PyTuple_GET_SIZE(call) == 3
+                         ? PyTuple_GET_ITEM(call, 1) : NULL;
+    if (args != NULL && PyCFunction_Check(PyTuple_GET_ITEM(call, 0)) && PyTuple_Check(args)
+        && PyTuple_GET_SIZE(args) == 3 && PyTuple_Check(PyTuple_GET_ITEM(args, 1))
+        && PyDict_Check(PyTuple_GET_ITEM(args, 2))) {
+        PyObject *function = PyTuple_GET_ITEM(args, 0);
+        if (PyMethod_Check(function)) {
+            function = PyMethod_GET_FUNCTION(function);
+        }
+        if (PyFunction_Check(function)) {
+            name = Py_NewRef(((PyFunctionObject *)function)->func_qualname);
+        }
+    }
+    Py_XDECREF(call);
+    return name;
+}
+
 /* Count what is due of a list of (seconds, timer), and find when the next one is.
-   left_out: a set of ids, or NULL. */
+   left_out: a set of ids, or NULL. starts: set to what one of them starts, unless it is set. */
 static Py_ssize_t
-due_timers(PyObject *hub, const char *name, PyObject *left_out, double clock, double *next)
+due_timers(PyObject *hub, const char *name, PyObject *left_out, double clock, double *next,
+           PyObject **starts)
 {
     Py_ssize_t due = 0;
     PyObject *list = attribute(hub, name);
@@ -226,6 +251,7 @@ due_timers(PyObject *hub, const char *name, PyObject *left_out, double clock, do
                 && !is_true(timer, "called") && !is_of_dead(timer)) {
                 if (when <= clock) {
                     due++;
+                    *starts = *starts != NULL ? *starts : started_by(timer);
                 }
                 else {
                     *next = when;
@@ -331,8 +357,9 @@ find_waiting(Watcher *self, Stall *stall, Nanoseconds *until)
     int used = version_of(self->watched) != self->first_version;
     PyObject *left_out = used ? NULL : self->left_over;
     if (clock >= 0.0) {
-        stall->timers = due_timers(hub, "timers", left_out, clock, &next)
-                        + due_timers(hub, "next_timers", left_out, clock, &next);
+        PyObject **starts = &stall->starts;
+        stall->timers = due_timers(hub, "timers", left_out, clock, &next, starts)
+                        + due_timers(hub, "next_timers", left_out, clock, &next, starts);
         PyObject *loop = used ? attribute(hub, "loop") : NULL;
         if (loop != NULL) {
             stall->timers += due_calls(loop, (double)now(CLOCK_MONOTONIC) / 1e9, &next);
@@ -450,6 +477,7 @@ judge(Watcher *self, uint64_t generation)
     else {
         Py_XDECREF(found.frames);
         Py_XDECREF(found.bottom);
+        Py_XDECREF(found.starts);
         Nanoseconds held = now(CLOCK_MONOTONIC) - self->since;
         /* A listener may become ready at any time; what waits for a timer is known. */
         Nanoseconds again = held + held / 2;
@@ -713,8 +741,9 @@ watcher_disarm(PyObject *object, PyObject *unused)
         Stall *each = &self->stalls[i];
         if (list != NULL && each->seconds >= self->threshold) {
             PyObject *described = Py_BuildValue(
-                "(dLOOnn)", (double)each->seconds / 1e9, (long long)each->began, each->frames,
-                each->bottom, each->timers, each->listeners);
+                "(dLOOnnO)", (double)each->seconds / 1e9, (long long)each->began, each->frames,
+                each->bottom, each->timers, each->listeners,
+                each->starts == NULL ? Py_None : each->starts);
             if (described == NULL || PyList_Append(list, described) < 0) {
                 Py_CLEAR(list);
             }
@@ -722,6 +751,7 @@ watcher_disarm(PyObject *object, PyObject *unused)
         }
         Py_CLEAR(each->frames);
         Py_CLEAR(each->bottom);
+        Py_CLEAR(each->starts);
     }
     self->count = 0;
     return list;

@@ -15,6 +15,14 @@ class Watcher:
     def disarm(
         self,
     ) -> list[
-        tuple[float, int, list[tuple[str, int, str]], list[tuple[str, int, str]], int, int]
+        tuple[
+            float,
+            int,
+            list[tuple[str, int, str]],
+            list[tuple[str, int, str]],
+            int,
+            int,
+            str | None,
+        ]
     ]: ...
     def stop(self) -> None: ...

@@ -84,7 +84,9 @@ class SwitchWatch:
         ready = _ready(hub, origin) if self._has_switched else 0
         if due or ready:
             began_ns = unpatched.time_ns() - int(held * 1e9)
-            self._found.append(Stall(held, began_ns, _frames(frame), due, ready, is_over=True))
+            starts = next(filter(None, map(_started_by, due)), None)
+            stall = Stall(held, began_ns, _frames(frame), len(due), ready, starts, is_over=True)
+            self._found.append(stall)
 
 
 def _run_delay() -> float:
@@ -102,17 +104,26 @@ def timers_of(hubs: dict[str, Any] | None) -> set[int]:
     return {id(timer) for each in lists for _, timer in each}
 
 
-def _due(hub: Any, origin: Any, left_out: set[int]) -> int:
-    """Count the timers that others than *origin* have and that are due, but for some ids."""
+def _due(hub: Any, origin: Any, left_out: set[int]) -> list[Any]:
+    """Return the timers that others than *origin* have and that are due, but for some ids."""
     now = hub.clock()
-    return sum(
-        1
+    return [
+        timer
         for when, timer in [*hub.timers, *hub.next_timers]
         if when <= now
         and id(timer) not in left_out
         and not timer.called
         and _is_of_other(timer, origin)
-    )
+    ]
+
+
+def _started_by(timer: Any) -> str | None:
+    """Return the function that a timer starts in a new greenthread, as ``spawn()`` makes them."""
+    match getattr(timer, "tpl", None):
+        case (types.BuiltinMethodType(), (function, tuple(), dict()), _):
+            name = getattr(function, "__qualname__", None)
+            return name if isinstance(name, str) else None
+    return None
 
 
 def _ready(hub: Any, origin: Any) -> int:

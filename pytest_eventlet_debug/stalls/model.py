@@ -24,6 +24,7 @@ class Stall:
     :param frames: where it was, innermost first. Nothing of a test that ended without a switch.
     :param due: how many timers were due meanwhile.
     :param ready: for how many listeners an event was there.
+    :param starts: the function that one of these timers starts in a new greenthread, if one does.
     :param is_over: whether the frames are of the switch that ended it, and not of the stall.
     """
 
@@ -32,4 +33,5 @@ class Stall:
     frames: tuple[Frame, ...]
     due: int
     ready: int
+    starts: str | None = None
     is_over: bool = False

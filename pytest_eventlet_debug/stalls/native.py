@@ -74,8 +74,10 @@ class NativeWatch:
         """Watch no more; return what was seen since."""
         self._armed = None
         found = [
-            Stall(seconds, began_ns, tuple(map(Frame._make, [*frames, *bottom])), due, ready)
-            for seconds, began_ns, frames, bottom, due, ready in self._watcher.disarm()
+            Stall(
+                seconds, began_ns, tuple(map(Frame._make, [*frames, *bottom])), due, ready, starts
+            )
+            for seconds, began_ns, frames, bottom, due, ready, starts in self._watcher.disarm()
         ]
         return found + self._after_forks.disarm()
 

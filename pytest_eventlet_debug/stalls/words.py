@@ -122,8 +122,12 @@ def _who(frames: tuple[Frame, ...]) -> str:
 
 def _waiting(stall: Stall) -> str:
     parts = []
-    if stall.due:
-        parts.append(f"{phrasing.counted(stall.due, 'timer')} {_were(stall.due)} due")
+    due, noun = stall.due, "timer"
+    if stall.starts is not None:
+        parts.append(f"{stall.starts} was to start")
+        due, noun = due - 1, "more timer"
+    if due:
+        parts.append(f"{phrasing.counted(due, noun)} {_were(due)} due")
     if stall.ready:
         parts.append(f"{phrasing.counted(stall.ready, 'listener')} {_were(stall.ready)} ready")
     return " and ".join(parts)

@@ -18,6 +18,9 @@ Callback = Callable[[str, tuple[Any, Any]], object]
 #: The name of a greenlet whose function is not known.
 UNNAMED = "greenlet"
 
+#: Stands behind the name of a greenthread that ran before any switch was heard of.
+OLDER = " (older)"
+
 
 class _Dispatcher:
     """Passes events to one that comes first, to the subscribers, to the former callback."""
@@ -127,7 +130,9 @@ class Labels:
     ``hub`` is eventlet's main loop, ``test`` the greenlet that runs pytest; a greenthread
     has the name of the function it was spawned with; any other is a ``greenlet``. A
     function that cannot be known at the first switch is looked for once more at the
-    second, so a number's label may become better, and the later one counts.
+    second, so a number's label may become better, and the later one counts. A greenthread that
+    is in its function at the first switch already was left by an earlier test, or is of a fixture
+    of wider scope, and is called ``older``.
     """
 
     def __init__(self, test: object) -> None:
@@ -163,7 +168,10 @@ class Labels:
             return "hub"
         if target is self._test:
             return "test"
-        return _spawned_name(target, origin)
+        name = _spawned_name(target, origin)
+        if name is None and (name := _spawned_at_bottom(_bottom(sys._getframe()))) is not None:
+            name += OLDER
+        return name
 
 
 def _hub_greenlet() -> object:
@@ -203,13 +211,23 @@ def spawned_function(target: Any, origin: Any) -> Any:
 
 def function_at_bottom(frame: types.FrameType) -> str | None:
     """Name the function that a greenlet was made for which one of its frames is *frame*."""
+    bottom = _bottom(frame)
+    return _spawned_at_bottom(bottom) or bottom.f_code.co_name
+
+
+def _bottom(frame: types.FrameType) -> types.FrameType:
     while frame.f_back is not None:
         frame = frame.f_back
+    return frame
+
+
+def _spawned_at_bottom(bottom: types.FrameType) -> str | None:
+    """Name the function of a greenthread by its outermost frame, once that is its trampoline."""
     # GreenThread.main(self, function, args, kwargs); GreenPool._spawn_n_impl(self, func, ...)
     for name, variable in (("main", "function"), ("_spawn_n_impl", "func")):
-        if frame.f_code.co_name == name and variable in frame.f_locals:
-            return _name(frame.f_locals[variable])
-    return frame.f_code.co_name
+        if bottom.f_code.co_name == name and variable in bottom.f_locals:
+            return _name(bottom.f_locals[variable])
+    return None
 
 
 def _name(function: Any) -> str | None:

@@ -59,7 +59,7 @@ class LineMarks:
         prepare()
         for name in _functions.keys() - self._added:
             by_file = name.rpartition(".")[0] in _FILE_OBJECTS
-            self._lines.add(_functions[name], name, by_file)
+            self._lines.add(_functions[name], name, by_file, name in kernel_calls.RESOLVERS)
             self._added.add(name)
         if self._lines.begin(memory) and self._unsubscribe is _nothing:
             self._unsubscribe = _subscribe(self._lines)

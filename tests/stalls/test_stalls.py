@@ -141,7 +141,9 @@ STALLS = """
 
     @pytest.mark.alone
     def test_greenthread_that_is_to_begin():
-        greenthread = eventlet.spawn(time.sleep, 0)
+        def begin():
+            pass
+        greenthread = eventlet.spawn(begin)
         time.sleep(SECONDS)  # HERE
         greenthread.wait()
 
@@ -272,7 +274,8 @@ def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pyt
             assert 0.05 < float(re.search(r"for ([\d.]+) s", title)[1]) < most  # type: ignore[index]
             # Up to Python 3.10 code does not know which function it is nested in.
             assert title.startswith(who.get(test, "greenthread "))
-            assert (" ready" if test == "test_ready_listener" else " due") in title
+            waits = {"test_ready_listener": " ready", the_test[2]: ".begin was to start"}
+            assert waits.get(test, " due") in title
 
 
 def test_who_may_block_or_harms_nobody_is_not_told(pytester: pytest.Pytester) -> None:
@@ -299,7 +302,11 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
                 eventlet.sleep(0)
             eventlet.spawn(fetch).wait()
 
+        def begun():
+            pass
+
         def test_failure():
+            eventlet.spawn(begun)
             time.sleep(0.15)
             assert not "failed"
 
@@ -321,6 +328,7 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
         result.stdout.fnmatch_lines(
             ["*held the hub for * before it switched at eventlet/*, called from test_x.py:9 in *"]
         )
+    result.stdout.fnmatch_lines(["*the test held the hub for *, while begun was to start*"])
     assert not result.stdout.no_fnmatch_line("*test_healthy*held*")
 
 

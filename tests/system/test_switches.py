@@ -180,6 +180,24 @@ def test_spawn_n_is_named_from_the_second_switch_on() -> None:
     assert "3 greenlet" not in lines[2:]
 
 
+def test_greenthreads_that_ran_before_are_called_older() -> None:
+    lines = labels_of(
+        "def left(): [eventlet.sleep(0) for _ in range(9)]\n"
+        "def spawned(): pass\n"
+        "switches.unsubscribe(switched)\n"
+        "thread = eventlet.spawn(left)\n"
+        "pool = eventlet.GreenPool()\n"
+        "pool.spawn_n(left)\n"
+        "eventlet.sleep(0)\n"
+        "switches.subscribe(switched)\n"
+        "eventlet.spawn(spawned)\n"
+        "thread.wait()\n"
+    )
+    names = {line.partition(" ")[2] for line in lines}
+    assert names == {"test", "hub", "left (older)", "spawned"}
+    assert sum(name.endswith(" left (older)") for name in set(lines)) == 2
+
+
 def test_numbers_are_not_given_twice_when_greenlets_die() -> None:
     labels = switches.Labels(greenlet.getcurrent())
     numbers = []

@@ -64,6 +64,8 @@ def test_places():
         duck(file)
     for _ in range(50):
         os.stat("/")
+    socket.getaddrinfo("127.0.0.1", 80)  # the resolver's sockets are this line's, others are not
+    socket.socket().close()
     import wave  # nobody has it yet
     kept = bytearray(1 << 22)  # the allocator's call is no line's
     del kept
@@ -147,6 +149,8 @@ def test_each_call_says_which_line_made_it_and_no_test_notices(pytester: pytest.
     ]
     stats = Counter(call.at for call in places if '"/"' in call.args)
     assert stats == {f"test_lines.py:{line('os.stat(')} in test_places": 50}
+    (made,) = (call for call in places if call.name == "socket" and "SOCK_STREAM" in call.args)
+    assert made.at is None or made.at.endswith(f":{line('socket.socket()')} in test_places")
     importing = {call.at for call in places if call.name == "openat" and "/wave" in call.args}
     assert importing == {f"test_lines.py:{line('import wave')} in test_places (import)"}
     assert all(call.at is None for call in places if call.name in ("mmap", "munmap", "brk"))

@@ -30,7 +30,7 @@ from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 MIN_NS = 1_000_000_000
 """What holds the hub for less may be the machine's load."""
-MIN_CPU_SHARE = 0.1
+MIN_CPU_SHARE = 0.25
 """How much of the gaps the CPU time must explain; on a loaded machine others want the CPU, too."""
 CERTAIN_SHARE = 0.25
 """How much of them it must explain where all else was computing as well."""
@@ -91,8 +91,8 @@ class Busy:
                 continue
             yield Finding(
                 self.kind,
-                f"greenthread {gap.greenthread} ran for {gap.seconds:.2f} s without a system call"
-                f"{used}, so that the hub and all others stood still",
+                f"greenthread {gap.greenthread} made no system call for {gap.seconds:.2f} s{used}, "
+                "so that no other could run",
                 (Evidence("the last call or switch before", STRACE_FILE, gap.line),),
                 certainty,
                 {"seconds": gap.seconds, BEGAN: gap.begun_ns / 1e9},

@@ -85,6 +85,7 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
     :param slept: seconds of these that the hub slept until a timer was due.
     :param line: of the longest such sleep in the trace; ``None`` without any.
     :param cpu: seconds of CPU that its thread used; ``None`` where that is not known.
+    :param long_sleeps: how many such sleeps took 0.1 s or more.
     """
 
     calls: dict[str, int] = {}
@@ -93,3 +94,4 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
     slept: float = 0.0
     line: int | None = None
     cpu: float | None = None
+    long_sleeps: int = 0

@@ -59,11 +59,13 @@ class _Request:
 class _Connection:
     """Both sides of a TCP connection, and the request that waits for an answer."""
 
-    __slots__ = ("asked", "left", "request", "reset", "right")
+    __slots__ = ("asked", "client", "left", "request", "reset", "right")
 
     def __init__(self) -> None:
         self.left = _Side()
         self.right = _Side()
+        #: Who spoke first. What looks like a request of the other's may have been answered before.
+        self.client: Endpoint | None = None
         self.request: tuple[Endpoint, _Request] | None = None
         #: The requests whose answers are not whole yet: their methods.
         self.asked: list[str] = []
@@ -74,12 +76,15 @@ class Wire:
     """Looks at the packets of a test, in time order.
 
     :param calls: the socket calls of the same test; empty without a trace.
+    :param died_ns: when the test's process died, if it did: the kernel closes and resets its
+        connections then, which is nobody's doing.
     """
 
     kind: ClassVar[Kind] = "wire"
 
-    def __init__(self, calls: Attribution) -> None:
+    def __init__(self, calls: Attribution, died_ns: int | None = None) -> None:
         self._calls = calls
+        self._died_ns = died_ns
         self._connections: dict[tuple[Endpoint, Endpoint], _Connection] = {}
         self._found: list[Finding] = []
         self._refused: set[Endpoint] = set()
@@ -92,6 +97,8 @@ class Wire:
         :param segment: what :func:`~pytest_eventlet_debug.recordings.packets.dissect` made of it.
         """
         if segment is None or segment.protocol != "tcp" or segment.quoted:
+            return
+        if self._died_ns is not None and packet.time_ns > self._died_ns:
             return
         ends = min(segment.source, segment.target), max(segment.source, segment.target)
         if segment.flags & SYN and not segment.flags & ACK:
@@ -169,10 +176,12 @@ class Wire:
                 what = f"{segment.source} sent {min(behind, segment.payload)} bytes once more"
                 self._tell(f"{what} to {segment.target}", packet, what)
                 return
+        if connection.client is None:
+            connection.client = segment.source
         self._see_http(connection, packet, segment, side)
         self._answered(connection, packet, segment)
         match = _REQUEST.match(packet.data, segment.at)
-        if match is not None:
+        if match is not None and connection.client == segment.source:
             text = match[1].decode("ascii", "replace")
             call = self._calls.sender(segment, packet.time_ns)
             connection.request = segment.source, _Request(text, packet, call)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import os
 from pathlib import Path
 import re
 import shutil
 
 import pytest
 
+from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.blocked import Blocked
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -143,12 +145,17 @@ def test_a_call_in_which_a_hung_test_is_killed_is_told(record: Record) -> None:
 import os
 
 def test_hung():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    client = eventlet.connect(listener.getsockname())
+    client.sendall(b"x")  # nobody reads it, so that the end of the process is a reset
     reader, writer = os.pipe()
     def fetch():
         os.read(reader, 1)
     eventlet.spawn(fetch).wait()
 """
-    (directory,) = record("import eventlet\n" + program, "epolls", "--eventlet-timeout=4")
+    capture = ["--pcap"] if os.geteuid() == 0 else []
+    options = ["--eventlet-timeout=4", *capture]
+    (directory,) = record("import eventlet\n" + program, "epolls", *options)
     with open_log(directory / "strace.txt") as log:
         detection = Detection(About(), [Blocked])
         for _ in detection.watch(parse(log)):
@@ -156,3 +163,6 @@ def test_hung():
     (found,) = detection.findings()
     assert ":fetch was still in read(" in found.title
     assert found.title.endswith(" when the recording ended, so that no other could run")
+    finished = findings_file.read(directory)
+    assert finished is not None
+    assert [each.kind for each in finished.findings] == ["blocked"]

@@ -127,5 +127,13 @@ def test_a_sleep_that_does_not_make_the_test_longer_is_not_told() -> None:
     assert compare({"a": long, "b": short}) == []
 
 
+@pytest.mark.parametrize(("sleeps", "told"), [(3, 1), (2, 0), (0, 1)])
+def test_as_many_sleeps_that_are_longer_by_chance_are_not_told(sleeps: int, told: int) -> None:
+    # oslo.concurrency's test_multiattempt_with_log_errors_final sleeps for 0.2 to 2 s at random.
+    long = Tally(seconds=2.31, slept=2.1, line=1136, long_sleeps=sleeps)
+    short = Tally(seconds=1.21, slept=1.0, line=1080, long_sleeps=2)
+    assert len(compare({"asyncio": long, "epolls": short})) == told
+
+
 def test_one_hub_alone_costs_nothing_more() -> None:
     assert compare({"a": Tally({"connect": 1000}, 9.0, 9.0, 1)}) == []

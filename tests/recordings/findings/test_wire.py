@@ -10,6 +10,7 @@ import shutil
 
 import pytest
 
+from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.wire import find
 from pytest_eventlet_debug.recordings.packets import dissected
@@ -110,7 +111,13 @@ def test_refused():
 
 def test_a_request_that_is_answered_is_no_finding(wire: Callable[[str], list[Finding]]) -> None:
     answer = "connection.recv(100); connection.sendall(b'HTTP/1.1 200 OK')"
-    assert wire(SERVER.replace("SERVE", answer)) == []
+    # As the servers in swift's tests do, which know the request that will come.
+    ahead = """connection.sendall(b'HTTP/1.1 204 OK\\r\\nContent-Length: 0\\r\\n\\r\\n')
+        connection.recv(100)
+        connection.close()
+        connection, _ = listener.accept()"""
+    program = SERVER.replace("SERVE", f"{ahead}; {answer}")
+    assert wire(program.replace("eventlet.spawn(fetch)", "fetch(); eventlet.spawn(fetch)")) == []
 
 
 ANSWER = """connection.recv(100)
@@ -165,3 +172,25 @@ def test_full():
         r"more to send: nobody read, and its window was zero",
         found.title,
     )
+
+
+def test_what_the_kernel_resets_as_the_process_dies_is_not_told(record: Record) -> None:
+    program = """
+import os, eventlet
+
+def test_dies():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    def request(path):
+        client = eventlet.connect(listener.getsockname())
+        client.sendall(b"GET /" + path + b" HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        return client, listener.accept()[0]
+    closed = request(b"closed")
+    closed[1].close()
+    kept = request(b"kept")
+    os._exit(3)
+"""
+    (directory,) = record(program, "epolls", "--pcap", "--eventlet-timeout=60")
+    found = findings_file.read(directory)
+    assert found is not None
+    (told,) = (each.title for each in found.findings if each.kind == "wire")
+    assert ", GET /closed unanswered: close(" in told
