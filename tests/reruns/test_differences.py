@@ -155,6 +155,7 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
 ) -> None:
     pytester.makepyfile(
         test_x="""
+        import os
         from pathlib import Path
 
         def is_traced():
@@ -164,10 +165,13 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
         def test_fails(eventlet_hub):
             assert eventlet_hub == "poll", is_traced()
         def test_only_when_watched(): assert is_traced()
+        def test_crashes(): os.abort()
         """
     )
-    result = run(pytester, f"--eventlet-hub={hubs}", "--strace", "--eventlet-retrace")
-    names = [f"{name}-{hub}" for name in ("fails", "only_when_watched") for hub in hubs.split(",")]
+    timeout = "--eventlet-timeout=60"
+    result = run(pytester, f"--eventlet-hub={hubs}", "--strace", "--eventlet-retrace", timeout)
+    tests = ("fails", "only_when_watched", "crashes")
+    names = [f"{name}-{hub}" for name in tests for hub in hubs.split(",")]
     traces = Path("eventlet-debug").glob("*/strace.txt*")
     recorded = [path.parent.name.rpartition("-")[0] for path in traces]
     assert sorted(recorded) == sorted(f"test_x.py-test_{name}" for name in names)
@@ -176,6 +180,9 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
         "passed alone under the tracers"
         for hub in hubs.split(",")
     ]
+    result.stdout.fnmatch_lines([f"artifacts of {len(names)} tests: *"])
+    for path in Path("eventlet-debug").glob("*crashes*/test.json"):
+        assert '"call": "crashed"' in path.read_text()
 
 
 def test_the_earlier_test_that_makes_one_fail_is_found(pytester: pytest.Pytester) -> None:
