@@ -228,8 +228,11 @@ def open_test(run: Path, nodeid: str, hub: str | None, pid: int | None = None) -
         try:
             files.write_new(directory / TEST_FILE, test.record())
         except OSError:
+            # Without a descriptor: that there is none may be the error.
             with contextlib.suppress(OSError):
-                test.discard()
+                posix.unlink(directory / TEST_FILE)
+            with contextlib.suppress(OSError):
+                posix.rmdir(directory)
             raise
         return test
     raise AssertionError("unreachable")
