@@ -32,10 +32,19 @@ _TICK_SECONDS = 0.2
 
 
 class Rerun:
-    """What one child reports of the tests that it runs again."""
+    """What one child reports of the tests that it runs again.
 
-    def __init__(self, config: pytest.Config, hub: str | None, hub_in_ids: bool) -> None:
+    The last of them is torn down with all fixtures that it shares with tests that do not run
+    here. What goes wrong there is not its own if its teardown went well in the run.
+
+    :param in_run: knows how the tests ended in the run.
+    """
+
+    def __init__(
+        self, config: pytest.Config, hub: str | None, hub_in_ids: bool, in_run: Gathering
+    ) -> None:
         self._config = config
+        self._in_run = in_run
         self._gathering = Gathering(config, lambda: [hub or "default"], hub_in_ids)
         self._running: dict[str, RunningTest] = {}
 
@@ -50,11 +59,16 @@ class Rerun:
                 report = self._config.hook.pytest_report_from_serializable(
                     config=self._config, data=data
                 )
+                if report.when == "teardown" and self._was_torn_down(report.nodeid):
+                    report.outcome, report.longrepr = "passed", None
                 self._gathering.pytest_runtest_logreport(report)
                 if report.when == DEAD_WORKER:
                     self._running.pop(report.nodeid, None)
                 elif report.nodeid in self._running:
                     self._running[report.nodeid].note(report)
+
+    def _was_torn_down(self, nodeid: str) -> bool:
+        return self._in_run.outcome(nodeid) not in ("error", "crashed", "hung")
 
     def note_end(self, end: End, directory: Path) -> None:
         """Note in its recordings how the test that the child is in has ended.
@@ -69,12 +83,14 @@ class Rerun:
 
         :param end: what became of the test that the child was in when it ended.
         """
-        ended = {nodeid: self._gathering.attempt(nodeid) for nodeid in self._gathering.nodeids}
-        dead = {
-            nodeid: Attempt(nodeid, end, directory=str(test.directory or ""))
-            for nodeid, test in self._running.items()
-        }
-        return {**ended, **dead}
+        attempts = {nodeid: self._gathering.attempt(nodeid) for nodeid in self._gathering.nodeids}
+        for nodeid, test in self._running.items():
+            directory = str(test.directory or "")
+            if "call" in test.phases and self._was_torn_down(nodeid):
+                attempts[nodeid] = attempts[nodeid]._replace(directory=directory)
+            else:
+                attempts[nodeid] = Attempt(nodeid, end, directory=directory)
+        return attempts
 
 
 class Reruns:
@@ -161,7 +177,7 @@ class Reruns:
                 tracing=tracing,
             )
             process = start_child(self._config, assignment, directory, "rerun", nodeids)
-            rerun = Rerun(self._config, hub, self._settings.hub_in_ids)
+            rerun = Rerun(self._config, hub, self._settings.hub_in_ids, self._gathering)
             try:
                 end = self._listen(process, rerun)
                 if tracing != "off":  # while the helper still waits to complete it

@@ -127,6 +127,35 @@ def test_a_skip_that_names_a_hub_is_by_design(pytester: pytest.Pytester) -> None
     ]
 
 
+def test_what_goes_wrong_with_shared_fixtures_in_a_rerun_is_not_the_tests(
+    pytester: pytest.Pytester,
+) -> None:
+    """Of the tests that run again, another one is the last, which tears them down."""
+    shared = """
+        import os
+        import pytest
+
+        @pytest.fixture(scope="module", autouse=True)
+        def shared():
+            yield
+            {deed}
+
+        def test_differs(eventlet_hub): assert eventlet_hub == "poll"
+        def test_last(): pass
+        """
+    pytester.makepyfile(
+        test_x=shared.format(deed="os._exit(3)"), test_y=shared.format(deed="assert False")
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=1")
+    assert section(result, "hub differences") == [
+        "2 tests differ between poll, selects",
+        "test_x.py::test_differs poll failed 0 of 2 selects failed 2 of 2",
+        "selects: AssertionError: assert 'selects' == 'poll'",
+        "test_y.py::test_differs poll failed 0 of 2 selects failed 2 of 2",
+        "selects: AssertionError: assert 'selects' == 'poll'",
+    ]
+
+
 def test_the_rest_still_runs_again_when_one_of_them_ends_its_process(
     pytester: pytest.Pytester,
 ) -> None:
