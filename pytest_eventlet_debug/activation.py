@@ -401,6 +401,7 @@ class Activation:
     def _tell_workers(self) -> None:
         from pytest_eventlet_debug.assignment import Assignment
         from pytest_eventlet_debug.assignment import encode
+        from pytest_eventlet_debug.children.dead_workers import DeadWorkers
 
         told = Assignment(
             hub=self.hub.name if self.settings.hubs else None,
@@ -411,6 +412,7 @@ class Activation:
             is_asked=self._child is not None and not self._child.interactive,
         )
         _set_for_the_run(self._config, roles.WORKER_VARIABLE, encode(told))
+        self._config.pluginmanager.register(DeadWorkers(self.settings, self._run))
 
     def _configure_runner(self) -> None:
         register = self._config.pluginmanager.register

@@ -228,8 +228,11 @@ def open_test(run: Path, nodeid: str, hub: str | None, pid: int | None = None) -
         try:
             files.write_new(directory / TEST_FILE, test.record())
         except OSError:
+            # Without a descriptor: that there is none may be the error.
             with contextlib.suppress(OSError):
-                test.discard()
+                posix.unlink(directory / TEST_FILE)
+            with contextlib.suppress(OSError):
+                posix.rmdir(directory)
             raise
         return test
     raise AssertionError("unreachable")
@@ -311,18 +314,28 @@ def open_run(directory: Path, record: RunRecord) -> Path:
     return place
 
 
+def opened_by(directory: Path, run: str) -> Path | None:
+    """Return the directory that :func:`open_run` gave to a run, or ``None`` where it has none.
+
+    What the directory that was asked for holds, is an earlier run's then.
+
+    :param directory: the one that was asked for.
+    """
+    for place in _places(directory):
+        opened = read_run(place)
+        if opened is None:
+            return None
+        if opened.run == run:
+            return place
+    raise AssertionError("unreachable")
+
+
 def place_of(directory: Path, run: str) -> Path:
     """Return the directory that :func:`open_run` gave to a run.
 
     :param directory: the one that was asked for; returned where the run has none.
     """
-    for place in _places(directory):
-        opened = read_run(place)
-        if opened is None:
-            return directory
-        if opened.run == run:
-            return place
-    return directory
+    return opened_by(directory, run) or directory
 
 
 def _places(directory: Path) -> Iterator[Path]:

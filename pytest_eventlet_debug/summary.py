@@ -50,7 +50,8 @@ class Summary:
         self._other_hubs: dict[str, list[str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "teardown" and not hasattr(report, "eventlet_end"):
+        # All is in the last report, which is none on teardown where a process or a worker has died.
+        if report.when in ("setup", "call") and not hasattr(report, "eventlet_end"):
             return
         for name, value in report.user_properties:
             if name == DIRECTORY_PROPERTY:

@@ -197,6 +197,18 @@ def test_how_a_test_ended_is_noted_for_the_process_that_could_not(tmp_path: Path
     assert last.nodeid == "test_x.py::test_x"
 
 
+@pytest.mark.fault("no-descriptors")
+def test_no_directory_is_left_of_a_test_that_no_file_can_be_opened_for(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            open_test(tmp_path, "test_x.py::test_x", "poll")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_of_a_test_that_nobody_completed_the_disk_tells_what_there_is(tmp_path: Path) -> None:
     test = open_test(tmp_path, "test_x.py::test_x", "poll")
     (test.directory / "strace.txt").touch()

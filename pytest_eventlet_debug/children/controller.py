@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import os
+from pathlib import Path
 import posix
 import signal
 from typing import Any
@@ -107,7 +108,7 @@ class Controller:
             # The children's are within it, and do not make it.
             pytest_internals.make_basetemp(self._config)
         self._has_terminal = self._is_on_terminal()
-        self.replay = Replay(session, self.runs, self._settings.artifacts, self._whole_tests)
+        self.replay = Replay(session, self.runs, self._find_artifacts, self._whole_tests)
 
     def pytest_report_header(self) -> str | None:
         """Say where the children are not started as this process was."""
@@ -194,6 +195,13 @@ class Controller:
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
         end = getattr(report, "eventlet_end", None)
         return ("failed", "F", (end.upper(), {"red": True})) if end else None
+
+    def _find_artifacts(self) -> Path | None:
+        """Return the directory that this run records into, if any of its processes has opened it.
+
+        What another run has recorded of the same tests tells nothing of this one.
+        """
+        return artifacts.opened_by(self._settings.artifacts, self._run)
 
     @property
     def _stopping(self) -> bool:
@@ -382,7 +390,7 @@ class Controller:
         sections = evidence.gather(
             process,
             self._directory / "sample.strace",
-            self._settings.artifacts,
+            self._find_artifacts(),
             run.running,
             self._settings.redact,
             has_workers=run.has_workers,

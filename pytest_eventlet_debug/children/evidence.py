@@ -99,7 +99,7 @@ class Interruption(TerminalRepr):
 def gather(
     process: ChildProcess,
     scratch: Path,
-    artifacts: Path,
+    artifacts: Path | None,
     nodeids: Iterable[str],
     redact: Redaction,
     *,
@@ -108,14 +108,18 @@ def gather(
     """Look at a silent child from outside, before it is killed.
 
     :param scratch: where a second of strace may go.
-    :param artifacts: where its tests may be recorded already; two straces cannot attach.
+    :param artifacts: where its tests may be recorded already, if this run records; two straces
+        cannot attach.
     :param nodeids: the tests it is in.
     :param redact: takes out of a text what is not to be in it.
     :param has_workers: whether pytest-xdist runs its tests.
     :return: titles and texts, or ``None`` as soon as the child says something after all.
     """
     running = (process.workers() if has_workers else []) or [process.runner]
-    traces = _traces(artifacts, nodeids) if any(map(proc.tracer, running)) else {}
+    recorded = {}
+    if artifacts is not None:
+        recorded = {nodeid: newest_attempt(artifacts, nodeid) for nodeid in nodeids}
+    traces = _traces(recorded) if any(map(proc.tracer, running)) else {}
     threads = [thread for pid in running for thread in proc.threads(pid, _OWN_THREAD)]
     own = [number for thread in threads for number in proc.ids(thread)]
     doing = activity(process, traces.values(), own)
@@ -131,7 +135,7 @@ def gather(
     # What it says from here on does not count: these signals end calls that block in C.
     seen = [_inside(process, pid, scratch.with_name("py-spy.txt")) for pid in running]
     inside = [(title, redact(text)) for sections in seen for title, text in sections]
-    _keep([newest_attempt(artifacts, nodeid) for nodeid in nodeids], inside)
+    _keep(recorded.values(), inside)
     shows = redact(_of_each(traces, _findings))
     return [
         ("What it does", doing),
@@ -219,9 +223,12 @@ def _without_runner(text: str) -> str:
     return "\n".join(lines)
 
 
-def _traces(artifacts: Path, nodeids: Iterable[str]) -> dict[str, Path]:
-    """Return the traces that are being written of these tests, where there are any."""
-    paths = {nodeid: newest_attempt(artifacts, nodeid) / STRACE_FILE for nodeid in nodeids}
+def _traces(recorded: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the traces that are being written of tests, where there are any.
+
+    :param recorded: the tests' directories.
+    """
+    paths = {nodeid: directory / STRACE_FILE for nodeid, directory in recorded.items()}
     return {nodeid: path for nodeid, path in paths.items() if path.exists()}
 
 

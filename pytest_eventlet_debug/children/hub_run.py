@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.hubs.names import Hub
@@ -17,6 +18,9 @@ from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 
 End = Literal["crashed", "hung"]
+
+#: The phase that pytest-xdist gives its report on a test whose worker has died.
+DEAD_WORKER: str = "???"
 
 #: Seconds of silence that are worth a line, and that nobody minds in a passing run.
 NOTICE_SECONDS = 60.0
@@ -46,6 +50,11 @@ class RunningTest:
             self.phases, self.failed = {}, False
         self.phases[str(report.when)] = (int(report.start * 1e9), int(report.stop * 1e9))
         self.failed |= not report.passed
+
+    def note_end(self, artifacts_directory: Path, nodeid: str, end: End) -> None:
+        """Note in its recordings, where there are any, that it has crashed or hung now."""
+        phases = self.phases_until(unpatched.time_ns())
+        self.directory = artifacts.note_end(artifacts_directory, nodeid, end, phases)
 
     def phases_until(self, now_ns: int) -> dict[str, tuple[int, int]]:
         """Return the phases that it has reported, and the one that it is in until now."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.evidence import Evidence
 from pytest_eventlet_debug.children.evidence import Interruption
+from pytest_eventlet_debug.children.hub_run import DEAD_WORKER
 from pytest_eventlet_debug.children.hub_run import End
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.hub_run import RunningTest
@@ -60,7 +61,8 @@ class Replay:
     """Turns a child's messages into hook calls, so that every reporter works as ever.
 
     :param runs: the runs whose messages will come.
-    :param artifacts_directory: where tests that crash or hang may have left recordings.
+    :param find_artifacts: returns where tests that crash or hang may have left recordings, if
+        this run records.
     :param whole_tests: hold a test's messages until it is over, for several children at
         once would otherwise mix their lines.
     """
@@ -69,11 +71,11 @@ class Replay:
         self,
         session: pytest.Session,
         runs: Sequence[HubRun],
-        artifacts_directory: Path,
+        find_artifacts: Callable[[], Path | None],
         whole_tests: bool,
     ) -> None:
         self._session = session
-        self._artifacts = artifacts_directory
+        self._find_artifacts = find_artifacts
         self._config = session.config
         self._runs = runs
         self._whole_tests = whole_tests
@@ -122,7 +124,7 @@ class Replay:
             self._replay(run, message)
             return
         test.held.append(message)
-        if isinstance(message, messages.LogFinish):
+        if isinstance(message, messages.LogFinish) or _is_of_dead_worker(message):
             self._replay_held(run, test)
 
     def _replay_held(self, run: HubRun, test: RunningTest) -> None:
@@ -180,6 +182,11 @@ class Replay:
         if report.nodeid in run.running:
             run.running[report.nodeid].note(report)
         self._log(run, report)
+        if report.when == DEAD_WORKER:
+            # No other report follows: it is not in this test that a child crashes or hangs now.
+            run.running.pop(report.nodeid, None)
+            if report.failed:  # and not given to another worker, by pytest-rerunfailures
+                run.done.append(report.nodeid)
 
     def _log(self, run: HubRun, report: pytest.TestReport) -> None:
         _set_hub(report, run)
@@ -283,20 +290,19 @@ class Replay:
             session.shouldstop, session.shouldfail = shouldstop or False, shouldfail or False
 
     def _release(self, run: HubRun) -> None:
-        """Replay what is held of tests that do not finish, as where a worker of xdist died."""
+        """Replay what is held of tests that do not finish."""
         for nodeid, test in list(run.running.items()):
             self._replay_held(run, test)
-            # "???" is the phase that xdist gives the report on a worker's death.
-            if test.phases.keys() & {"teardown", "???"}:
+            if "teardown" in test.phases:
                 run.running.pop(nodeid)
                 run.done.append(nodeid)
 
     def note_end(self, run: HubRun, end: End) -> None:
         """Note in their recordings how the tests that a child is in have ended, and when."""
-        now_ns = unpatched.time_ns()
-        for nodeid, test in run.running.items():
-            phases = test.phases_until(now_ns)
-            test.directory = artifacts.note_end(self._artifacts, nodeid, end, phases)
+        directory = self._find_artifacts()
+        if directory is not None:
+            for nodeid, test in run.running.items():
+                test.note_end(directory, nodeid, end)
 
     def report_end(
         self, run: HubRun, end: End, verdict: str, sections: list[tuple[str, str]]
@@ -351,6 +357,10 @@ def _test_of(run: HubRun, message: messages.Message) -> str:
             (nodeid,) = run.running
             return nodeid
     return ""
+
+
+def _is_of_dead_worker(message: messages.Message) -> bool:
+    return isinstance(message, messages.LogReport) and message.data.get("when") == DEAD_WORKER
 
 
 def _set_hub(report: Any, run: HubRun) -> None:

@@ -173,12 +173,13 @@ class HubDifferences:
 
     def _endings(self, of_hubs: Mapping[str, str]) -> dict[str, list[Ending]]:
         return {
-            hub: [_ending(each) for each in self._gathering.attempts(nodeid)]
+            hub: [ending_of(each) for each in self._gathering.attempts(nodeid)]
             for hub, nodeid in of_hubs.items()
         }
 
 
-def _ending(attempt: Attempt) -> Ending:
+def ending_of(attempt: Attempt) -> Ending:
+    """Return what counts of how an attempt ended when it is compared with others."""
     ending = Ending(attempt.outcome)
     if not ending.bad or attempt.cause is None or attempt.outcome in ("hung", "crashed"):
         return ending

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +14,14 @@ from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Tracing
 from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children.hub_run import DEAD_WORKER
+from pytest_eventlet_debug.children.hub_run import End
+from pytest_eventlet_debug.children.hub_run import RunningTest
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
-from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.stress import stress
 from pytest_eventlet_debug.settings import Settings
@@ -29,33 +32,65 @@ _TICK_SECONDS = 0.2
 
 
 class Rerun:
-    """What one child reports of the tests that it runs again."""
+    """What one child reports of the tests that it runs again.
 
-    def __init__(self, config: pytest.Config, hub: str | None, hub_in_ids: bool) -> None:
+    The last of them is torn down with all fixtures that it shares with tests that do not run
+    here. What goes wrong there is not its own if its teardown went well in the run.
+
+    :param in_run: knows how the tests ended in the run.
+    """
+
+    def __init__(
+        self, config: pytest.Config, hub: str | None, hub_in_ids: bool, in_run: Gathering
+    ) -> None:
         self._config = config
+        self._in_run = in_run
         self._gathering = Gathering(config, lambda: [hub or "default"], hub_in_ids)
-        self._running: dict[str, None] = {}
+        self._running: dict[str, RunningTest] = {}
 
     def receive(self, message: messages.Message) -> None:
         """Take in what the child reports of its tests."""
         match message:
-            case messages.LogStart(nodeid):
-                self._running[nodeid] = None
+            case messages.LogStart(nodeid, location):
+                self._running[nodeid] = RunningTest(location)
             case messages.LogFinish(nodeid):
                 self._running.pop(nodeid, None)
             case messages.LogReport(_, data):
                 report = self._config.hook.pytest_report_from_serializable(
                     config=self._config, data=data
                 )
+                if report.when == "teardown" and self._was_torn_down(report.nodeid):
+                    report.outcome, report.longrepr = "passed", None
                 self._gathering.pytest_runtest_logreport(report)
+                if report.when == DEAD_WORKER:
+                    self._running.pop(report.nodeid, None)
+                elif report.nodeid in self._running:
+                    self._running[report.nodeid].note(report)
 
-    def attempts(self, end: Outcome) -> dict[str, Attempt]:
+    def _was_torn_down(self, nodeid: str) -> bool:
+        return self._in_run.outcome(nodeid) not in ("error", "crashed", "hung")
+
+    def note_end(self, end: End, directory: Path) -> None:
+        """Note in its recordings how the test that the child is in has ended.
+
+        :param directory: the run's.
+        """
+        for nodeid, test in self._running.items():
+            test.note_end(directory, nodeid, end)
+
+    def attempts(self, end: End) -> dict[str, Attempt]:
         """Return how each test ended.
 
         :param end: what became of the test that the child was in when it ended.
         """
-        ended = {nodeid: self._gathering.attempt(nodeid) for nodeid in self._gathering.nodeids}
-        return {**ended, **{nodeid: Attempt(nodeid, end) for nodeid in self._running}}
+        attempts = {nodeid: self._gathering.attempt(nodeid) for nodeid in self._gathering.nodeids}
+        for nodeid, test in self._running.items():
+            directory = str(test.directory or "")
+            if "call" in test.phases and self._was_torn_down(nodeid):
+                attempts[nodeid] = attempts[nodeid]._replace(directory=directory)
+            else:
+                attempts[nodeid] = Attempt(nodeid, end, directory=directory)
+        return attempts
 
 
 class Reruns:
@@ -142,15 +177,17 @@ class Reruns:
                 tracing=tracing,
             )
             process = start_child(self._config, assignment, directory, "rerun", nodeids)
-            rerun = Rerun(self._config, hub, self._settings.hub_in_ids)
+            rerun = Rerun(self._config, hub, self._settings.hub_in_ids, self._gathering)
             try:
                 end = self._listen(process, rerun)
+                if tracing != "off":  # while the helper still waits to complete it
+                    rerun.note_end(end, self._settings.artifacts)
             finally:
                 process.kill()
                 process.close()
         return rerun.attempts(end)
 
-    def _listen(self, process: ChildProcess, rerun: Rerun) -> Outcome:
+    def _listen(self, process: ChildProcess, rerun: Rerun) -> End:
         """Hear a child out; return what became of a test that it has not ended."""
         last_heard = unpatched.monotonic()
         while True:

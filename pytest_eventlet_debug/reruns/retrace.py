@@ -9,6 +9,7 @@ from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.reruns.differences import MOST
 from pytest_eventlet_debug.reruns.differences import HubDifferences
+from pytest_eventlet_debug.reruns.differences import ending_of
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.settings import Settings
 
@@ -70,11 +71,13 @@ class Retrace:
             if before.outcome in BAD:
                 return f"{words}; --eventlet-culprit looks for an earlier test that makes it fail"
             return words
-        first = before.cause.kind if before.cause is not None else ""
-        second = traced.cause.kind if traced.cause is not None else ""
+        first, second = _reason(before), _reason(traced)
         if before.outcome in BAD and first != second:
-            return (
-                f"{first or before.outcome} in the run, "
-                f"{second or traced.outcome} alone under the tracers"
-            )
+            return f"{first} in the run, {second} alone under the tracers"
         return None
+
+
+def _reason(attempt: Attempt) -> str:
+    """Return the type of a test's error, or how it ended if there was none."""
+    ending = ending_of(attempt)
+    return ending.error or ending.outcome

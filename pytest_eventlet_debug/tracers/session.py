@@ -258,8 +258,9 @@ class TracerSession:
                 run = self._settings.artifacts
                 self._test = open_test(run, self._item.nodeid, self._hub, self._pid)
             except OSError as error:
-                self._refused = error
-                raise
+                # The summary has one line for all tests that say the same.
+                self._refused = OSError(error.errno, error.strerror, str(run))
+                raise self._refused from error
         return self._test
 
     def directory(self, item: pytest.Item) -> Path:

@@ -297,15 +297,67 @@ def test_a_crash_counts_as_a_failure_for_x(pytester: pytest.Pytester) -> None:
     assert ended(lf) == ["test_a[epolls] CRASHED"]
 
 
-@pytest.mark.fault("worker-crashed")
+@pytest.mark.fault("worker-crashed", "crash-recorded")
 def test_a_worker_of_xdist_that_crashes_is_its_own_matter(pytester: pytest.Pytester) -> None:
     make(pytester, "os._exit(3)")
-    result = run(pytester, BOTH, "-n2")
+    result = run(pytester, BOTH, "-n2", "--cprofile")
     result.assert_outcomes(passed=5, failed=1)
-    result.stdout.fnmatch_lines(["*worker 'gw*' crashed while running *test_b?asyncio?'*"])
+    result.stdout.fnmatch_lines(
+        [
+            "*worker 'gw*' crashed while running *test_b?asyncio?'*",
+            "artifacts: */test_x.py-test_b-asyncio-*",
+            "artifacts of 6 tests: *",
+        ]
+    )
     assert sorted(notes(pytester)) == sorted(
         f"{name} {hub}" for hub in ("epolls", "asyncio") for name in "abc"
     )
+    (recorded,) = Path("eventlet-debug").glob("*test_b-asyncio-*/test.json")
+    facts = json.loads(recorded.read_text())
+    assert (facts["outcomes"], list(facts["phases"])) == ({"call": "crashed"}, ["setup", "call"])
+
+
+@pytest.mark.fault("worker-crashed", "group-killed")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_test_whose_worker_has_died_is_over(pytester: pytest.Pytester, jobs: str) -> None:
+    """What its process does later, it does in other tests."""
+    pytester.makepyfile(
+        test_x="""
+        import os, signal
+
+        def test_a(): os._exit(3)
+        def test_b(): os.kill(os.getppid(), signal.SIGKILL)
+        """
+    )
+    result = run(pytester, "--eventlet-hub=poll,epolls", "-n1", f"--eventlet-jobs={jobs}")
+    # Whether test_b has begun is not known yet, where xdist dies at once.
+    told = [line.partition(" - ")[0] for line in result.outlines if "test_a[" in line]
+    assert sorted(line for line in told if line.startswith(("FAILED", "CRASHED"))) == [
+        "FAILED test_x.py::test_a[epolls]",
+        "FAILED test_x.py::test_a[poll]",
+    ]
+
+
+@pytest.mark.fault("crash-recorded")
+def test_a_crash_leaves_the_recordings_of_an_earlier_run_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_a():
+            if "DIES" in os.environ: os.abort()
+        """
+    )
+    run(pytester, "--eventlet-hub=poll", "--cprofile")
+    (recorded,) = Path("eventlet-debug").glob("test_x*/test.json")
+    before = recorded.read_bytes()
+    monkeypatch.setenv("DIES", "1")
+    result = run(pytester, "--eventlet-hub=poll", TIMEOUT)
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*eventlet-debug/*")
+    assert recorded.read_bytes() == before
 
 
 # -- hangs

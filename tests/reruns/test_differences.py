@@ -127,6 +127,35 @@ def test_a_skip_that_names_a_hub_is_by_design(pytester: pytest.Pytester) -> None
     ]
 
 
+def test_what_goes_wrong_with_shared_fixtures_in_a_rerun_is_not_the_tests(
+    pytester: pytest.Pytester,
+) -> None:
+    """Of the tests that run again, another one is the last, which tears them down."""
+    shared = """
+        import os
+        import pytest
+
+        @pytest.fixture(scope="module", autouse=True)
+        def shared():
+            yield
+            {deed}
+
+        def test_differs(eventlet_hub): assert eventlet_hub == "poll"
+        def test_last(): pass
+        """
+    pytester.makepyfile(
+        test_x=shared.format(deed="os._exit(3)"), test_y=shared.format(deed="assert False")
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=1")
+    assert section(result, "hub differences") == [
+        "2 tests differ between poll, selects",
+        "test_x.py::test_differs poll failed 0 of 2 selects failed 2 of 2",
+        "selects: AssertionError: assert 'selects' == 'poll'",
+        "test_y.py::test_differs poll failed 0 of 2 selects failed 2 of 2",
+        "selects: AssertionError: assert 'selects' == 'poll'",
+    ]
+
+
 def test_the_rest_still_runs_again_when_one_of_them_ends_its_process(
     pytester: pytest.Pytester,
 ) -> None:
@@ -155,6 +184,7 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
 ) -> None:
     pytester.makepyfile(
         test_x="""
+        import os
         from pathlib import Path
 
         def is_traced():
@@ -164,10 +194,13 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
         def test_fails(eventlet_hub):
             assert eventlet_hub == "poll", is_traced()
         def test_only_when_watched(): assert is_traced()
+        def test_crashes(): os.abort()
         """
     )
-    result = run(pytester, f"--eventlet-hub={hubs}", "--strace", "--eventlet-retrace")
-    names = [f"{name}-{hub}" for name in ("fails", "only_when_watched") for hub in hubs.split(",")]
+    timeout = "--eventlet-timeout=60"
+    result = run(pytester, f"--eventlet-hub={hubs}", "--strace", "--eventlet-retrace", timeout)
+    tests = ("fails", "only_when_watched", "crashes")
+    names = [f"{name}-{hub}" for name in tests for hub in hubs.split(",")]
     traces = Path("eventlet-debug").glob("*/strace.txt*")
     recorded = [path.parent.name.rpartition("-")[0] for path in traces]
     assert sorted(recorded) == sorted(f"test_x.py-test_{name}" for name in names)
@@ -176,6 +209,9 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
         "passed alone under the tracers"
         for hub in hubs.split(",")
     ]
+    result.stdout.fnmatch_lines([f"artifacts of {len(names)} tests: *"])
+    for path in Path("eventlet-debug").glob("*crashes*/test.json"):
+        assert '"call": "crashed"' in path.read_text()
 
 
 def test_the_earlier_test_that_makes_one_fail_is_found(pytester: pytest.Pytester) -> None:

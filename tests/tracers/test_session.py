@@ -350,7 +350,10 @@ def test_a_place_that_is_ruined_in_a_test_fails_no_test(pytester: pytest.Pyteste
     result = pytester.runpytest("--cprofile", "--pcap", "--eventlet-hub=poll")
     result.assert_outcomes(passed=3)
     told = [line for line in result.stdout.lines if "Not a directory" in line]
-    assert any(line.startswith("cprofile: ") for line in told)
+    place = Path("eventlet-debug").absolute()
+    for tracer in ("pcap", "cprofile"):
+        line = f"{tracer}: [Errno 20] Not a directory: '{place}' ("
+        assert [each for each in told if each.startswith(line) and " and 1 more)" in each]
     assert any("test_ruins" in line and "EventletDebugWarning" in line for line in told)
     assert Path("eventlet-debug").read_text() == "in the way"
 

@@ -55,7 +55,12 @@ _HUB = ":hub"
 #: It waits for the others as a rule: their ends and their events wake it.
 _TEST = "1:test"
 _NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")
-_INTERRUPTED = "ERESTARTSYS"
+#: Begins what the kernel answers for a call that a signal has interrupted and that goes on after
+#: it: ``ERESTARTSYS`` for a read, ``ERESTARTNOHAND`` for a sleep, ``ERESTART_RESTARTBLOCK`` for a
+#: wait with a timeout.
+_INTERRUPTED = "ERESTART"
+#: What a hung test writes first when it is told to show what is alive.
+_SHOWS_ALIVE = "-- what is alive --"
 _NUMBER = re.compile(r"(\d+)")
 _OBJECT = re.compile(r"\d+(?!x)(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
 
@@ -82,6 +87,7 @@ class Blocked:
         self._readied: list[str] = []
         self._next: str | None = None
         self._interrupted: Syscall | None = None
+        self._shows_alive = False
         self._unfinished: Syscall | None = None
         self._in_phase = False
         self._found: list[_Block] = []
@@ -102,7 +108,7 @@ class Blocked:
             return
         if duration_ns is None:
             if _is_standstill(call):
-                self._unfinished = self._interrupted
+                self._unfinished = self._interrupted if self._shows_alive else None
             elif call.value is None and self._counts(call):
                 self._unfinished = call
         elif self._unfinished is not None and call.pid == self._main:
@@ -112,12 +118,21 @@ class Blocked:
             self._pending, self._readied, self._next = call, [], None
 
     def _note_interruption(self, call: Syscall) -> None:
-        """Remember the call that a signal ended, until it is made again."""
+        """Remember the call that a signal ended, if it is the one to show what is alive.
+
+        That is written at once, before any other call. The calls after it are the dump's own.
+        """
         if call.pid != self._main:
             return
-        if call.errno == _INTERRUPTED and self._counts(call):
-            self._interrupted = call
-        elif self._interrupted is not None and shown(call) == shown(self._interrupted):
+        is_interrupted = (call.errno or "").startswith(_INTERRUPTED)
+        if _SHOWS_ALIVE in call.args:
+            self._shows_alive = True
+        elif _is_standstill(call):
+            if call.duration_ns is not None:  # the test goes on
+                self._interrupted, self._shows_alive = None, False
+        elif is_interrupted and self._counts(call):
+            self._interrupted, self._shows_alive = call, False
+        elif not self._shows_alive:
             self._interrupted = None
 
     def _counts(self, call: Syscall) -> bool:

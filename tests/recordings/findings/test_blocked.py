@@ -140,6 +140,67 @@ def test_our_own_last_call_is_no_finding_where_descriptors_are_few(tmp_path: Pat
     assert list(detection.findings()) == []
 
 
+PHASE = """\
+7 1.000000 access("/.eventlet-debug/phase/1/call/test_x.py::test_x", F_OK) = -1 ENOENT (No such file or directory) <0.000001>
+7 1.000001 access("/.eventlet-debug/greenlet/1/test", F_OK) = -1 ENOENT (No such file or directory) <0.000001>
+"""  # noqa: E501
+ASKED = """\
+7 5.600002 --- SIGRT_28 {si_signo=SIGRT_28, si_code=SI_USER, si_pid=5, si_uid=0} ---
+7 5.600003 rt_sigreturn({mask=[]}) = -1 EINTR (Interrupted system call) <0.000011>
+7 5.600004 write(501</tmp/1.err>, "-- what is alive --\\n", 20) = 20 <0.000023>
+7 5.600005 read(13</tmp/test_x.py>, "import time", 65536) = 11 <0.000009>
+"""
+GOES_ON = """\
+7 5.600006 poll([], 0, -1) = ? ERESTART_RESTARTBLOCK (Interrupted by signal) <0.284569>
+"""
+KILLED = """\
+7 5.700006 poll([], 0, -1 <unfinished ...>) = ?
+7 5.700007 +++ killed by SIGKILL +++
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (
+            "clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, {tv_sec=61780, tv_nsec=3}, NULL)",
+            "ERESTARTNOHAND (To be restarted if no handler)",
+        ),
+        (
+            "poll([{fd=14<UNIX-STREAM:[1->2]>, events=POLLIN}], 1, 500000)",
+            "ERESTART_RESTARTBLOCK (Interrupted by signal)",
+        ),
+        (
+            "accept4(13<TCP:[127.0.0.1:42115]>, 0x7ffc, [16], SOCK_CLOEXEC)",
+            "ERESTARTSYS (To be restarted if SA_RESTART is set)",
+        ),
+    ],
+)
+def test_the_call_that_was_interrupted_to_show_what_is_alive_is_told(
+    tmp_path: Path, call: str, answer: str
+) -> None:
+    began = f"7 1.000002 {call} = ? {answer} <4.600000>\n"
+    other = '7 5.600001 write(14</tmp/x>, "y", 1) = 1 <0.000023>\n'
+    traces = {
+        "hung": PHASE + began + ASKED + KILLED,
+        # A signal of its own ended the call, and it went on to something that makes none.
+        "elsewhere": PHASE + began + other + ASKED + KILLED,
+        "went on": PHASE + began + ASKED + GOES_ON + ASKED + KILLED,
+    }
+    told = {name: len(list(find_in(tmp_path, text))) for name, text in traces.items()}
+    assert told == {"hung": 1, "elsewhere": 0, "went on": 0}
+
+
+def find_in(directory: Path, trace: str) -> list[Finding]:
+    path = directory / "strace.txt"
+    path.write_text(trace)
+    with open_log(path) as log:
+        detection = Detection(About(), [Blocked])
+        for _ in detection.watch(parse(log)):
+            pass
+    return list(detection.findings())
+
+
 def test_a_call_in_which_a_hung_test_is_killed_is_told(record: Record) -> None:
     program = """
 import os
