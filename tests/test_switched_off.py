@@ -114,8 +114,8 @@ def test_one_hub_named_imports_neither_tracers_nor_what_runs_several_hubs(
     for part in parts:
         assert not {name for name in loaded if name.split(".")[0] == part}
     assert not {"children.controller", "children.process", "psutil", "ctypes"} & loaded
-    # Nor what is for tests that fail, and for files that nobody writes.
-    assert not {"outcomes.cause", "outcomes.texts", "artifacts", "assignment"} & loaded
+    # Nor what is for files that nobody writes.
+    assert not {"artifacts", "assignment"} & loaded
 
 
 def test_what_looks_at_tests_and_traces_them_leaves_ctypes_alone(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import dataclasses
 import re
+from typing import NamedTuple
 
 import pytest
 
@@ -22,8 +22,7 @@ _VAGUE = frozenset(
 _TYPE = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
 
 
-@dataclasses.dataclass(frozen=True)
-class Cause:
+class Cause(NamedTuple):
     """What the report on a test that did not pass says of the reason.
 
     :param error: the error in one line as pytest shows it, or why the test was skipped or is

@@ -1,27 +1,22 @@
-"""How every test of a run ends, noted from the reports as they come by.
-
-What only tests that fail need is imported with the first that does.
-"""
+"""How every test of a run ends, noted from the reports as they come by."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 from typing import NamedTuple
 
 import pytest
 
 from pytest_eventlet_debug.hubs.ids import split_hub
 from pytest_eventlet_debug.outcomes.categories import category_of
+from pytest_eventlet_debug.outcomes.cause import Cause
+from pytest_eventlet_debug.outcomes.cause import cause_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
+from pytest_eventlet_debug.outcomes.texts import Texts
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
-
-if TYPE_CHECKING:
-    from pytest_eventlet_debug.outcomes.cause import Cause
-    from pytest_eventlet_debug.outcomes.texts import Texts
 
 Key = tuple[str, str]
 
@@ -109,9 +104,6 @@ class Gathering:
         )
 
     def _take_failure(self, nodeid: str, report: pytest.TestReport) -> None:
-        from pytest_eventlet_debug.outcomes.cause import cause_of
-        from pytest_eventlet_debug.outcomes.texts import Texts
-
         self._causes.setdefault(nodeid, cause_of(report))
         self._texts.setdefault(nodeid, Texts()).take(report)
 
@@ -119,9 +111,6 @@ class Gathering:
         """Note a module without tests."""
         if report.passed:
             return
-        from pytest_eventlet_debug.outcomes.cause import cause_of
-        from pytest_eventlet_debug.outcomes.texts import Texts
-
         texts = Texts()
         texts.take(report)
         outcome: Outcome = "error" if report.failed else "skipped"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
-import dataclasses
 import re
+from typing import NamedTuple
 
 #: Characters of an exception's line that are kept.
 MESSAGE_CHARACTERS = 300
@@ -28,8 +28,7 @@ _CHAINED = (
 _LIBRARIES = re.compile(r"/(?:site|dist)-packages/|/lib(?:64)?/python3(?:\.\d+)?/|^<frozen ")
 
 
-@dataclasses.dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A line of a traceback."""
 
     file: str
@@ -40,8 +39,7 @@ class Frame:
         return f"{self.file}:{self.line} in {self.function}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Traceback:
+class Traceback(NamedTuple):
     """One exception as it was printed.
 
     :param error: its type and message, in one line; where there is no message, the line of code
