@@ -9,6 +9,7 @@ import re
 import shutil
 
 import pytest
+from speed import depends_on_speed
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.blocked import Blocked
@@ -67,6 +68,7 @@ def test_a_read_that_blocks_while_another_was_to_run_held_the_hub(find: Find, hu
     assert read.place.startswith("strace.txt line ")
 
 
+@depends_on_speed
 def test_a_sleep_that_keeps_a_greenthread_from_its_data_names_the_data(
     find: Find,
 ) -> None:

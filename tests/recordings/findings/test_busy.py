@@ -8,6 +8,7 @@ import re
 import shutil
 
 import pytest
+from speed import depends_on_speed
 
 from pytest_eventlet_debug.recordings.findings import file
 from pytest_eventlet_debug.recordings.findings import tally
@@ -51,6 +52,7 @@ def test_d_holds_up_another():
 """
 
 
+@depends_on_speed
 def test_a_greenthread_that_computes_is_told_and_one_that_sleeps_is_not(
     record: Callable[..., list[Path]],
 ) -> None:
