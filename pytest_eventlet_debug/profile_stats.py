@@ -167,11 +167,11 @@ def _stats_of(part: Part) -> Stats:
         for function, count, again, below, self_time in called:
             edge = (count, count - again, self_time, below)
             if not is_ours:
-                _add_edge(stats[function], caller, edge)
+                _add_edge(stats[function][4], caller, edge)
             elif _passes_on(caller, function):
                 for other, share in _shared(edge, caller, part):
                     if other not in ours:
-                        _add_edge(stats[function], other, share)
+                        _add_edge(stats[function][4], other, share)
             elif function in stats:
                 # Such as the calls that mark a trace where greenlets switch.
                 stats[function] = _less(stats[function], edge)
@@ -195,8 +195,7 @@ def _shared(edge: Edge, ours: Function, part: Part) -> Iterator[tuple[Function, 
     for caller, _, _, _, _, called in part.entries:
         for function, count, again, below, own in called:
             if function == ours:
-                more = (count, count - again, own, below)
-                callers[caller] = _sum_edges(callers[caller], more) if caller in callers else more
+                _add_edge(callers, caller, (count, count - again, own, below))
     whole = sum(total for _, _, _, total in callers.values())
     for caller, (calls, primitive, _, total) in callers.items():
         share = total / whole if whole else 1 / len(callers)
@@ -217,8 +216,7 @@ def _called(stats: Stats) -> Stats:
     return stats
 
 
-def _add_edge(entry: Entry, caller: Function, edge: Edge) -> None:
-    callers = entry[4]
+def _add_edge(callers: dict[Function, Edge], caller: Function, edge: Edge) -> None:
     callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
 
 
@@ -246,7 +244,7 @@ def _less(entry: Entry, edge: Edge) -> Entry:
 def _sum(one: Entry, other: Entry) -> Entry:
     callers = dict(one[4])
     for caller, edge in other[4].items():
-        callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
+        _add_edge(callers, caller, edge)
     return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3], callers
 
 
