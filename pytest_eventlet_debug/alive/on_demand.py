@@ -9,14 +9,14 @@ import sys
 import types
 
 from pytest_eventlet_debug.alive import processes
-from pytest_eventlet_debug.alive.dump_limits import BEGIN
-from pytest_eventlet_debug.alive.dump_limits import END
-from pytest_eventlet_debug.alive.dump_limits import MAX_SECONDS
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
+from pytest_eventlet_debug.dump_limits import BEGIN
+from pytest_eventlet_debug.dump_limits import END
+from pytest_eventlet_debug.dump_limits import MAX_SECONDS
 from pytest_eventlet_debug.system import unpatched
 
 _writing = False

@@ -10,8 +10,8 @@ import posix
 import signal
 import types
 
-from pytest_eventlet_debug.alive.dump_limits import BEGIN
-from pytest_eventlet_debug.alive.dump_limits import END
+from pytest_eventlet_debug.dump_limits import BEGIN
+from pytest_eventlet_debug.dump_limits import END
 from pytest_eventlet_debug.system import unpatched
 
 # Not a signal that tests use: real-time signals have no meaning of their own.

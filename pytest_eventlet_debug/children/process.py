@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_eventlet_debug.alive import dump_limits
+from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.assignment import CHILD_VARIABLE
 from pytest_eventlet_debug.assignment import LENGTH_BYTES
 from pytest_eventlet_debug.assignment import ChildAssignment

@@ -17,6 +17,7 @@ import re
 from typing import ClassVar
 from typing import NamedTuple
 
+from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
@@ -60,7 +61,7 @@ _NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")
 #: wait with a timeout.
 _INTERRUPTED = "ERESTART"
 #: What a hung test writes first when it is told to show what is alive.
-_SHOWS_ALIVE = "-- what is alive --"
+_SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _NUMBER = re.compile(r"(\d+)")
 _OBJECT = re.compile(r"\d+(?!x)(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
 

@@ -1,4 +1,4 @@
-"""Where a dump on demand begins and ends, for who writes it and who waits for it."""
+"""Where a dump on demand begins and ends, for who writes, awaits and reads it."""
 
 from __future__ import annotations
 
