@@ -124,7 +124,7 @@ class AliveDump:
                         self._as_it_failed = (id(error), self._take(error))
                 raise
 
-        return functools.wraps(original)(stand_in(call, original.__name__))
+        return stand_in(call, original)
 
     def _take(self, error: BaseException | None) -> Alive:
         return self._timeouts.of(error) or take(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-import functools
 import gc
 import os
 import sys
@@ -16,6 +15,7 @@ from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import stand_in
 
 try:
     from pytest_eventlet_debug.alive._heap import type_modified as _type_modified
@@ -122,7 +122,6 @@ class EndingWatch:
         return True
 
     def _cancelling(self, original: Any) -> Any:
-        @functools.wraps(original)
         def cancel(task: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             asked = original(task, *args, **kwargs)
@@ -130,16 +129,15 @@ class EndingWatch:
                 self._note(task, "cancelled")
             return asked
 
-        return cancel
+        return stand_in(cancel, original)
 
     def _killing(self, original: Any) -> Any:
-        @functools.wraps(original)
         def kill(g: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             self._note(g, "killed")  # before it: the call switches to the greenthread
             return original(g, *args, **kwargs)
 
-        return kill
+        return stand_in(kill, original)
 
     def _note(self, thing: Any, verb: str) -> None:
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import types
 from typing import Any
+
+from pytest_eventlet_debug.system.code_places import stand_in
 
 SITE = "_eventlet_debug_spawned"
 """An attribute of greenlets: the code and line that spawned them, where that was watched."""
@@ -39,7 +40,7 @@ class SpawnWatch:
         # Dumps and leaks may both be asked for; one of them is enough.
         if type(original) is types.FunctionType and original.__code__.co_filename != __file__:
             self._wrapped.append((owner, name, original))
-            setattr(owner, name, functools.wraps(original)(wrap(original)))
+            setattr(owner, name, stand_in(wrap(original), original))
 
     def stop(self) -> None:
         """Leave eventlet as it was."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
-import functools
 from importlib.machinery import ModuleSpec
 from importlib.machinery import PathFinder
 import os
@@ -24,6 +23,7 @@ from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import copy_of
 from pytest_eventlet_debug.alive.tasks import describe_tasks
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.collector import collector_paused
 
 MAX_SNAPSHOTS = 5
@@ -98,7 +98,7 @@ class AsyncioWatch:
         original = getattr(kind, name, None)
         if callable(original):
             self._wrapped.append((kind, name, own))
-            setattr(kind, name, functools.wraps(original)(wrap(original)))
+            setattr(kind, name, stand_in(wrap(original), original))
 
     def stop(self) -> None:
         """Leave asyncio as it was."""
@@ -167,14 +167,14 @@ class AsyncioWatch:
         return run_until_complete
 
     def _aborting(self, original: Any) -> Any:
-        def _abort(group: Any, *args: Any, **kwargs: Any) -> Any:
+        def abort(group: Any, *args: Any, **kwargs: Any) -> Any:
             errors = getattr(group, "_errors", None)
             error = errors[-1] if errors else sys.exc_info()[1]
             members = copy_of(getattr(group, "_tasks", ()))
             self._keep(getattr(group, "_loop", None), members, error, "aborted a TaskGroup")
             return original(group, *args, **kwargs)
 
-        return _abort
+        return abort
 
     def _cancelling_scope(self, original: Any) -> Any:
         def cancel(scope: Any, *args: Any, **kwargs: Any) -> Any:

@@ -97,12 +97,12 @@ def _showing_name(kind: type[pytest.Item], methods: tuple[str, ...]) -> type[pyt
 
     def fill(namespace: dict[str, Any]) -> None:
         namespace.update(__slots__=(), __module__=kind.__module__, __qualname__=kind.__qualname__)
-        namespace.update({name: _finding_name(getattr(kind, name), name) for name in methods})
+        namespace.update({name: _finding_name(getattr(kind, name)) for name in methods})
 
     return types.new_class(kind.__name__, (kind,), exec_body=fill)
 
 
-def _finding_name(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _finding_name(method: Callable[..., Any]) -> Callable[..., Any]:
     def find(item: pytest.Item, *args: Any, **kwargs: Any) -> Any:
         before, item.name = item.name, item.stash.get(_name_key, item.name)
         try:
@@ -110,4 +110,4 @@ def _finding_name(method: Callable[..., Any], name: str) -> Callable[..., Any]:
         finally:
             item.name = before
 
-    return stand_in(find, name)
+    return stand_in(find, method)

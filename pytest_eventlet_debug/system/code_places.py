@@ -9,6 +9,7 @@ is left out than to find the user's own line.
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import os
 import sys
 import types
@@ -32,13 +33,16 @@ def of_eventlet() -> str:
     return ""
 
 
-def stand_in(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Return a function of ours under the name of the one that it calls, and stands in for.
+def stand_in(function: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of ours as one that stands in for another one, which it calls.
 
-    So it is known that what that one does is not our work.
+    Its code has the name of that one, too. So it is known that what that one does is not our work.
     """
     assert isinstance(function, types.FunctionType)
-    code = function.__code__.replace(co_name=name)
-    return types.FunctionType(
-        code, function.__globals__, name, function.__defaults__, function.__closure__
+    code = getattr(original, "__code__", None)
+    name = code.co_name if isinstance(code, types.CodeType) else original.__name__
+    named = types.FunctionType(
+        function.__code__.replace(co_name=name),
+        *(function.__globals__, name, function.__defaults__, function.__closure__),
     )
+    return functools.wraps(original)(named)
