@@ -51,6 +51,9 @@ _PR_SET_DUMPABLE = 4
 # Sent to a whole process group by whoever sits at the terminal, and meant for the tests.
 _KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
 
+#: Seconds for a process to end after SIGKILL, at most: an answer from a disk may take longer.
+_DYING_SECONDS = 1.0
+
 #: What init tells the wrapper, once: an error number of what went wrong, else 0; the runner's
 #: wait status; whether init has somebody to wait for when the runner has ended.
 _WORD = struct.Struct("=3i")
@@ -172,7 +175,7 @@ def _say(writing: int, refused: int, status: int = 0, stays: bool = False) -> No
 
 
 def _end_others(awaited: bytes) -> bool:
-    """Kill all but the sessions of those that are awaited; say whether there are any.
+    """End all but the sessions of those that are awaited; say whether there are any.
 
     Where there are none, that is the kernel's work, in a moment.
     """
@@ -180,13 +183,34 @@ def _end_others(awaited: bytes) -> bool:
     kept = {_session(pid) for pid in pids if awaited and awaited in _command(pid)}
     kept -= {_NOBODYS, _session(_INIT)}
     if kept:
-        for pid in pids:
-            if pid != _INIT:
-                # Who completes its work must not stand still, whoever has stopped it.
-                number = signal.SIGCONT if _session(pid) in kept else signal.SIGKILL
-                with contextlib.suppress(ProcessLookupError):
-                    posix.kill(pid, number)
+        others = [pid for pid in pids if pid != _INIT and _session(pid) not in kept]
+        for pid in set(pids) - {_INIT, *others}:
+            # Who completes its work must not stand still, whoever has stopped it.
+            _send(pid, signal.SIGCONT)
+        _kill(others)
     return bool(kept)
+
+
+def _kill(pids: Iterable[int]) -> None:
+    """Kill processes, and wait until they have let go of all that they had open."""
+    dying = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # a kernel before Linux 5.3
+            dying.add(posix.pidfd_open(pid))
+        _send(pid, signal.SIGKILL)
+    deadline = unpatched.monotonic() + _DYING_SECONDS
+    while dying and (seconds := deadline - unpatched.monotonic()) > 0:
+        dead = set(unpatched.wait_readable(dying, seconds))
+        for fd in dead:
+            posix.close(fd)
+        dying -= dead
+    for fd in dying:
+        posix.close(fd)
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        posix.kill(pid, number)
 
 
 def _session(pid: int) -> int:
