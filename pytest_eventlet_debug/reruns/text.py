@@ -9,6 +9,7 @@ import itertools
 
 from pytest_eventlet_debug.outcomes.comparison import ModuleDifference
 from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.recordings.findings.text import shortened
@@ -62,7 +63,13 @@ def _group(kind: VerdictKind, groups: dict[VerdictKind, list[Verdict]]) -> Itera
 
 
 def _rows(found: Sequence[Verdict]) -> Iterator[str]:
-    rows = [[verdict.test, *map(" ".join, verdict.hubs)] for verdict in found]
+    """Yield a row for each test, with its reasons, and what has the same reasons below it."""
+    alike: dict[object, list[Verdict]] = {}
+    for verdict in found:
+        told = verdict.hubs, verdict.reasons, verdict.parting
+        # Nothing in common without a reason.
+        alike.setdefault(told if verdict.reasons else verdict.test, []).append(verdict)
+    rows = [[group[0].test, *map(" ".join, group[0].hubs)] for group in alike.values()]
     # A test that one of the hubs does not have makes a shorter row.
     widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
     yield from first(
@@ -71,10 +78,17 @@ def _rows(found: Sequence[Verdict]) -> Iterator[str]:
                 f"  {'   '.join(map(str.ljust, row, widths)).rstrip()}",
                 *(f"    {shortened(line)}" for line in verdict.reasons),
                 *(f"    {line}" for line in verdict.parting),
+                *_others(others),
             ]
         )
-        for row, verdict in zip(rows, found, strict=True)
+        for row, (verdict, *others) in zip(rows, alike.values(), strict=True)
     )
+
+
+def _others(alike: Sequence[Verdict]) -> Iterator[str]:
+    if alike:
+        yield f"    word for word the same of {counted(len(alike), 'other test')}:"
+        yield from (f"    {line}" for line in first(f"  {verdict.test}" for verdict in alike))
 
 
 def _costs(found: Sequence[Verdict]) -> Iterator[str]:

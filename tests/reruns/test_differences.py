@@ -39,6 +39,35 @@ def test_a_difference_is_counted_over_all_attempts(pytester: pytest.Pytester) ->
     ]
 
 
+def test_a_reason_of_several_tests_is_told_once(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import pytest
+
+        LEFT = []
+
+        def test_leaves(eventlet_hub):
+            if eventlet_hub == "poll":
+                LEFT.append(eventlet_hub)
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_after(number): assert not LEFT, "something is left"
+        def test_another(eventlet_hub): assert eventlet_hub == "poll"
+        """
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=0")
+    assert section(result, "hub differences") == [
+        "4 tests differ between poll, selects",
+        "test_x.py::test_after[0] poll failed selects passed",
+        "poll: AssertionError: something is left",
+        "word for word the same of 2 other tests:",
+        "test_x.py::test_after[1]",
+        "test_x.py::test_after[2]",
+        "test_x.py::test_another poll passed selects failed",
+        "selects: AssertionError: assert 'selects' == 'poll'",
+    ]
+
+
 def test_a_test_that_fails_now_and_then_is_flaky_and_no_difference(
     pytester: pytest.Pytester,
 ) -> None:
@@ -151,8 +180,8 @@ def test_what_goes_wrong_with_shared_fixtures_in_a_rerun_is_not_the_tests(
         "2 tests differ between poll, selects",
         "test_x.py::test_differs poll failed 0 of 2 selects failed 2 of 2",
         "selects: AssertionError: assert 'selects' == 'poll'",
-        "test_y.py::test_differs poll failed 0 of 2 selects failed 2 of 2",
-        "selects: AssertionError: assert 'selects' == 'poll'",
+        "word for word the same of 1 other test:",
+        "test_y.py::test_differs",
     ]
 
 
