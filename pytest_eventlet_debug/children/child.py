@@ -27,6 +27,7 @@ from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
 
@@ -131,6 +132,7 @@ class Reporter:
         self._session: pytest.Session | None = None
         self._collected_by_workers = False
         self._stopped = False
+        self._began, self._delay_ns = unpatched.monotonic(), 0
         self._loan = tty.Loan()
 
     def _send(self, message: messages.Message) -> None:
@@ -243,6 +245,7 @@ class Reporter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
+        self._began, self._delay_ns = unpatched.monotonic(), self._run_delay()
         on_demand.ignore_present_threads()
         self._send(messages.SessionStart(pytest_internals.captured_files(self._config)))
 
@@ -293,7 +296,16 @@ class Reporter:
         if session is not None:
             shouldstop, shouldfail = str(session.shouldstop or ""), str(session.shouldfail or "")
             exitstatus = int(session.exitstatus)  # plugins may have changed it
-        self._send(messages.SessionFinish(int(exitstatus), shouldstop, shouldfail))
+        lasted = unpatched.monotonic() - self._began
+        lacked = (self._run_delay() - self._delay_ns) / 1e9
+        self._send(messages.SessionFinish(int(exitstatus), shouldstop, shouldfail, lasted, lacked))
+
+    def _run_delay(self) -> int:
+        """Return for how long the main thread was ready to run and had no CPU, in ns."""
+        try:
+            return starvation.run_delay(self._pid, self._pid)
+        except (OSError, ValueError, IndexError):
+            return 0  # this kernel does not tell
 
     def pytest_unconfigure(self) -> None:
         roles.end_run()

@@ -80,6 +80,8 @@ class HubRun:
         without a hub, and the reasons where the module skips itself.
     :param run_delays: since when threads of the child lack a CPU, if it has been silent for a
         while: see :meth:`~.process.ChildProcess.run_delays`.
+    :param seconds: how long the sessions of its children took that ended them.
+    :param seconds_without_cpu: for how much of that they were ready to run and had none.
     :param trouble: why not all tests ran, in words, where it is known.
     """
 
@@ -96,6 +98,8 @@ class HubRun:
     wanted: bool = True
     has_workers: bool = False
     absent: dict[str, str] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    seconds_without_cpu: float = 0.0
     trouble: str = ""
     debugging: bool = False
     heard: float = 0.0

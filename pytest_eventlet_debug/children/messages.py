@@ -150,11 +150,17 @@ class Interrupted(_Message, frozen=True):
 
 
 class SessionFinish(_Message, frozen=True):
-    """The session is over. The texts are empty where nobody stopped it."""
+    """The session is over. The texts are empty where nobody stopped it.
+
+    :param seconds: how long it took.
+    :param seconds_without_cpu: for how much of that its main thread was ready to run and had none.
+    """
 
     exit_status: int
     shouldstop: str = ""
     shouldfail: str = ""
+    seconds: float = 0.0
+    seconds_without_cpu: float = 0.0
 
 
 Message = (

@@ -166,7 +166,9 @@ class Replay:
                 self.exit = (reason, status)
             case messages.Interrupted(place, text):
                 self.interrupted = Interruption(place, text)
-            case messages.SessionFinish(exit_status, shouldstop, shouldfail):
+            case messages.SessionFinish(exit_status, shouldstop, shouldfail, lasted, lacked):
+                run.seconds += lasted
+                run.seconds_without_cpu += lacked
                 self._session_finish(run, exit_status, shouldstop, shouldfail)
 
     def _session_start(self, run: HubRun, captured: list[int] | None) -> None:

@@ -29,6 +29,11 @@ from pytest_eventlet_debug.settings import Settings
 #: Tests that run again at most. Where more differ, it is not the machine's mood.
 MOST = 50
 
+#: For how long, and in which share of their time, tests must have been without a CPU for that to
+#: be mentioned. One hub after the other, on a machine that does nothing else, it is a hundredth.
+_LONG_WITHOUT_CPU = 2.0
+_MUCH_WITHOUT_CPU = 1 / 3
+
 _ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 
 
@@ -61,6 +66,8 @@ class HubDifferences:
         self._nodeids: dict[str, dict[str, str]] = {}
         #: Why hubs are not compared: they did not run to their end.
         self.unfinished: dict[str, str] = {}
+        #: Which hubs' tests had to wait for a CPU for much of their time, and in which share of it.
+        self.without_cpu: dict[str, float] = {}
 
     @classmethod
     def of(cls, config: pytest.Config) -> HubDifferences | None:
@@ -124,6 +131,11 @@ class HubDifferences:
         if len(runs) < 2:
             return None
         self.unfinished = {run.name: run.trouble for run in runs if run.trouble or not run.complete}
+        self.without_cpu = {
+            run.name: run.seconds_without_cpu / run.seconds
+            for run in runs
+            if run.seconds_without_cpu >= max(_LONG_WITHOUT_CPU, run.seconds * _MUCH_WITHOUT_CPU)
+        }
         deselected = {without_hub(each, run.name) for run in runs for each in run.deselected}
         outcomes = {
             run.name: {

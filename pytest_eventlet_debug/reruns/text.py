@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import itertools
 
@@ -17,6 +18,8 @@ from pytest_eventlet_debug.reruns.differences import HubDifferences
 from pytest_eventlet_debug.reruns.verdicts import Verdict
 from pytest_eventlet_debug.reruns.verdicts import VerdictKind
 from pytest_eventlet_debug.reruns.verdicts import without_prefix
+
+_BY_OUTCOME: set[VerdictKind] = {"differs", "fails differently", "flaky"}
 
 
 def difference_lines(differences: HubDifferences, gathering: Gathering) -> Iterator[str]:
@@ -32,12 +35,24 @@ def difference_lines(differences: HubDifferences, gathering: Gathering) -> Itera
         yield from _rows(groups.get("differs", []))
     yield from _group("fails differently", groups)
     yield from _group("flaky", groups)
+    if groups.keys() & _BY_OUTCOME:
+        yield from _without_cpu(differences.without_cpu)
     yield from _costs(groups.get("costs more", []))
     yield from _modules(comparison.modules, gathering)
     yield from _by_design(groups.get("by design", []))
     for hub, trouble in differences.unfinished.items():
         why = f" ({trouble})" if trouble else ""
         yield f"the run under {hub} is incomplete{why} and not compared"
+
+
+def _without_cpu(shares: Mapping[str, float]) -> Iterator[str]:
+    """Say of which hubs the tests had to wait for a CPU for much of their time."""
+    if shares:
+        told = ", ".join(f"{share:.0%} of {hub}" for hub, share in shares.items())
+        yield (
+            f"others had the CPUs for much of the time: {told}; "
+            "tests in which time matters may fail for that alone"
+        )
 
 
 def _headline(differing: int, hubs: Sequence[str], modules: Sequence[ModuleDifference]) -> str:

@@ -20,9 +20,17 @@ def run_delays(pids: Iterable[int]) -> dict[int, int]:
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
             for thread in posix.listdir(f"/proc/{pid}/task"):
-                words = unpatched.read_file(f"/proc/{pid}/task/{thread}/schedstat").split()
-                delays[int(thread)] = int(words[1])
+                delays[int(thread)] = run_delay(pid, int(thread))
     return delays
+
+
+def run_delay(pid: int, thread: int) -> int:
+    """Return how long a thread has been without a CPU since it started, in ns.
+
+    :raises OSError: it has ended, or the kernel does not tell.
+    """
+    words = unpatched.read_file(f"/proc/{pid}/task/{thread}/schedstat").split()
+    return int(words[1])
 
 
 def lacked(before: Mapping[int, int], now: Mapping[int, int]) -> float:

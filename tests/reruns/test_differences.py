@@ -68,6 +68,30 @@ def test_a_reason_of_several_tests_is_told_once(pytester: pytest.Pytester) -> No
     ]
 
 
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not tell")
+def test_who_lacked_a_cpu_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os, subprocess, sys, time
+
+        def test_differs(eventlet_hub):
+            if eventlet_hub == "selects":
+                os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+                others = [subprocess.Popen([sys.executable, "-c", "while 1: pass"]) for _ in "123"]
+                end = time.thread_time() + 0.7
+                while time.thread_time() < end:
+                    pass
+                for other in others:
+                    other.kill()
+                    other.wait()
+                assert False
+        """
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=0")
+    (told,) = (line for line in section(result, "hub differences") if "CPUs" in line)
+    assert told.endswith("% of selects; tests in which time matters may fail for that alone")
+
+
 def test_a_test_that_fails_now_and_then_is_flaky_and_no_difference(
     pytester: pytest.Pytester,
 ) -> None:
