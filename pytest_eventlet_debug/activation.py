@@ -32,6 +32,7 @@ from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
+    from pytest_eventlet_debug.children.child import Reporter
     from pytest_eventlet_debug.children.start import Spare
     from pytest_eventlet_debug.isolation import Isolation
     from pytest_eventlet_debug.outcomes.gathering import Gathering
@@ -58,6 +59,7 @@ class Activation:
         self._recording: Recording | None = None
         self._isolation: Isolation | None = None
         self._stalls: StallWatch | None = None
+        self._reporter: Reporter | None = None
         self._scratch: ScratchDirectory | None = None
         self._spare: Spare | None = None
         self._distributes = False
@@ -376,7 +378,8 @@ class Activation:
         if self._child is not None:
             from pytest_eventlet_debug.children import child
 
-            self._config.pluginmanager.register(child.Reporter(self._config, self._child))
+            self._reporter = child.Reporter(self._config, self._child)
+            self._config.pluginmanager.register(self._reporter)
         if self._assignment is not None:
             from pytest_eventlet_debug.children import selection
 
@@ -409,6 +412,7 @@ class Activation:
             run=self._run,
             remaining=self._assignment.remaining if self._assignment else None,
             tracing=self._assignment.tracing if self._assignment else "as asked",
+            is_rerun=self._assignment is not None and self._assignment.is_rerun,
             is_asked=self._child is not None and not self._child.interactive,
         )
         _set_for_the_run(self._config, roles.WORKER_VARIABLE, encode(told))
@@ -422,6 +426,8 @@ class Activation:
             on_demand.ignore_present_threads()  # execnet's
         if self._isolates_late:
             self._need_isolation().enter(for_workers=False)
+        if self._assignment is not None or self._needs_gathering:
+            self._register_teardown()
         if self.settings.hubs:
             from pytest_eventlet_debug.hubs.witness import HubWitness
 
@@ -449,6 +455,17 @@ class Activation:
             register(
                 LeakWatch(self.settings.leaks, self._own_descriptors, self._list_descriptors())
             )
+
+    def _register_teardown(self) -> None:
+        """Have told what each test tears down: a rerun of it may tear down more."""
+        from pytest_eventlet_debug.children.teardown import StagedTeardown
+        from pytest_eventlet_debug.children.teardown import TeardownReach
+
+        if self._assignment is not None and self._assignment.is_rerun:
+            tell = self._reporter.send_torn_down if self._reporter is not None else None
+            self._config.pluginmanager.register(StagedTeardown(tell))
+        else:
+            self._config.pluginmanager.register(TeardownReach())
 
     def _register_stalls(self, seconds: float) -> None:
         from pytest_eventlet_debug.stalls.watch import StallWatch

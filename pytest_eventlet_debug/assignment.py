@@ -44,6 +44,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     :param remaining: a JSON file with the node ids to run, in order, or ``None`` for all that
         are found.
     :param tracing: whether the tests are recorded.
+    :param is_rerun: whether its tests have run before.
     :param is_asked: whether a controller asks it what it does when no more is heard of it.
     """
 
@@ -52,6 +53,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     remaining: str | None = None
     tracing: Tracing = "as asked"
+    is_rerun: bool = False
     is_asked: bool = False
 
 

@@ -86,6 +86,36 @@ def _why_skipped(session: pytest.Session, path: str) -> str:
     return ""
 
 
+def tear_down_in_stages(session: pytest.Session, note: Callable[[int, bool], None]) -> None:
+    """Have a session's collectors torn down one after the other.
+
+    :param note: called after each, the innermost first, with the number of those that are still
+        set up, and whether it has failed. No longer called for a test after the first that fails.
+    """
+    state: Any = getattr(session, "_setupstate", None)
+    tear_down: Callable[[Any], None] | None = getattr(state, "teardown_exact", None)
+    if tear_down is None:
+        return
+
+    def in_stages(nextitem: pytest.Item | None) -> None:
+        following = nextitem.listchain() if nextitem is not None else []
+        failure: BaseException | None = None
+        while (stack := list(state.stack)) and stack != following[: len(stack)]:
+            left = len(stack) - 1
+            try:
+                tear_down(stack[left - 1] if left else None)
+            except BaseException as error:
+                failure = error
+            note(left, failure is not None)
+            if failure is not None:
+                try:
+                    tear_down(nextitem)  # all the others
+                finally:
+                    raise failure
+
+    state.teardown_exact = in_stages
+
+
 # -- reports
 
 

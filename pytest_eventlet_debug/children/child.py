@@ -229,6 +229,10 @@ class Reporter:
         data.pop("node", None)  # xdist's handle on its worker
         return data
 
+    def send_torn_down(self, message: messages.TornDown) -> None:
+        """Tell how far the teardown of a test has got."""
+        self._send(message)
+
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         self._send(messages.LogFinish(nodeid, _location(location)))

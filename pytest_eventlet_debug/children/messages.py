@@ -86,6 +86,20 @@ class LogReport(_Message, frozen=True):
     data: dict[str, Any]
 
 
+class TornDown(_Message, frozen=True):
+    """One of a test's collectors has been torn down, in a rerun.
+
+    :param left: how many are still set up.
+    :param kept: how many will be when the teardown is over.
+    :param failed: whether its teardown failed. Of those after it nothing more is said.
+    """
+
+    nodeid: str
+    left: int
+    kept: int
+    failed: bool
+
+
 class LogFinish(_Message, frozen=True):
     nodeid: str
     location: Location
@@ -169,6 +183,7 @@ Message = (
     | Deselected
     | LogStart
     | LogReport
+    | TornDown
     | LogFinish
     | CollectReport
     | WarningRecorded

@@ -212,6 +212,7 @@ def _imports(settings: Settings) -> list[str]:
     """Return what a child imports before the user's code, beside pytest."""
     names = [
         *("activation", "children.child", "children.coverage", "children.selection"),
+        "children.teardown",
         "hubs.witness",
     ]
     if settings.records:

@@ -65,6 +65,7 @@ class Gathering:
         self._find_hubs = hubs
         self._hub_in_ids = hub_in_ids
         self._outcomes = Outcomes()
+        self._kept: dict[str, int] = {}
         self._reported_hubs: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._causes: dict[str, Cause] = {}
@@ -86,6 +87,9 @@ class Gathering:
         hub = getattr(report, "eventlet_hub", None)
         if hub is not None:
             self._reported_hubs[nodeid] = hub
+        kept = getattr(report, "eventlet_kept", None)
+        if kept is not None:
+            self._kept[nodeid] = kept
         category = category_of(self._config, report)
         if report.when == "setup":
             self._seconds.pop(nodeid, None)  # of an attempt before
@@ -138,6 +142,10 @@ class Gathering:
     def outcome(self, nodeid: str) -> Outcome | None:
         """Return how the test ended, or ``None`` if no report has said so."""
         return self._outcomes.latest.get(nodeid)
+
+    def kept(self, nodeid: str) -> int | None:
+        """Return how many of a test's collectors its teardown left set up, if that is known."""
+        return self._kept.get(nodeid)
 
     def seconds(self, nodeid: str) -> float:
         """Return how long the attempt that counts took."""

@@ -35,7 +35,7 @@ class Rerun:
     """What one child reports of the tests that it runs again.
 
     The last of them is torn down with all fixtures that it shares with tests that do not run
-    here. What goes wrong there is not its own if its teardown went well in the run.
+    here. What goes wrong there is not its own unless it tore them down in the run, too.
 
     :param in_run: knows how the tests ended in the run.
     """
@@ -47,6 +47,7 @@ class Rerun:
         self._in_run = in_run
         self._gathering = Gathering(config, lambda: [hub or "default"], hub_in_ids)
         self._running: dict[str, RunningTest] = {}
+        self._torn_down: dict[str, messages.TornDown] = {}
 
     def receive(self, message: messages.Message) -> None:
         """Take in what the child reports of its tests."""
@@ -55,20 +56,41 @@ class Rerun:
                 self._running[nodeid] = RunningTest(location)
             case messages.LogFinish(nodeid):
                 self._running.pop(nodeid, None)
+            case messages.TornDown(nodeid):
+                self._torn_down[nodeid] = message
             case messages.LogReport(_, data):
                 report = self._config.hook.pytest_report_from_serializable(
                     config=self._config, data=data
                 )
-                if report.when == "teardown" and self._was_torn_down(report.nodeid):
+                if report.when == "teardown" and report.failed and not self._is_own(report):
                     report.outcome, report.longrepr = "passed", None
+                if report.when == "setup":
+                    self._torn_down.pop(report.nodeid, None)  # of an attempt before
                 self._gathering.pytest_runtest_logreport(report)
                 if report.when == DEAD_WORKER:
                     self._running.pop(report.nodeid, None)
                 elif report.nodeid in self._running:
                     self._running[report.nodeid].note(report)
 
-    def _was_torn_down(self, nodeid: str) -> bool:
-        return self._in_run.outcome(nodeid) not in ("error", "crashed", "hung")
+    def _is_own(self, report: pytest.TestReport) -> bool:
+        """Say whether what failed in a teardown was torn down with the test in the run, too."""
+        kept = self._in_run.kept(report.nodeid)
+        if kept is None:  # it crashed or hung
+            return True
+        failed: int | None = report.eventlet_teardown_failed
+        if failed is not None:
+            return failed >= kept
+        # A hook failed, which may have looked at all that was torn down.
+        return report.eventlet_kept == kept or self._in_run.outcome(report.nodeid) == "error"
+
+    def _ended_in_own(self, nodeid: str) -> bool:
+        """Say the same of a teardown in which the process has ended."""
+        kept, last = self._in_run.kept(nodeid), self._torn_down.get(nodeid)
+        if kept is None or last is None:
+            return True
+        if last.failed:
+            return last.left >= kept
+        return last.left > kept or last.left == last.kept == kept
 
     def note_end(self, end: End, directory: Path) -> None:
         """Note in its recordings how the test that the child is in has ended.
@@ -86,7 +108,8 @@ class Rerun:
         attempts = {nodeid: self._gathering.attempt(nodeid) for nodeid in self._gathering.nodeids}
         for nodeid, test in self._running.items():
             directory = str(test.directory or "")
-            if "call" in test.phases and self._was_torn_down(nodeid):
+            in_teardown = "call" in test.phases or test.failed
+            if in_teardown and not self._ended_in_own(nodeid):
                 attempts[nodeid] = attempts[nodeid]._replace(directory=directory)
             else:
                 attempts[nodeid] = Attempt(nodeid, end, directory=directory)
@@ -175,6 +198,7 @@ class Reruns:
                 run=self._run,
                 own_pids=self._own_pids,
                 tracing=tracing,
+                is_rerun=True,
             )
             process = start_child(self._config, assignment, directory, "rerun", nodeids)
             rerun = Rerun(self._config, hub, self._settings.hub_in_ids, self._gathering)
