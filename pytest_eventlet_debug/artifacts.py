@@ -69,7 +69,8 @@ class TestRecord(msgspec.Struct, kw_only=True):
     :param nodeid: the test, with its hub.
     :param hub: the hub's name.
     :param pid: the test process; ``None`` in files of older releases.
-    :param outcomes: of each phase, and ``crashed`` or ``hung`` of the call.
+    :param outcomes: of each phase, and ``crashed`` or ``hung`` of the one that the test was in, or
+        of the call if that is not known.
     :param phases: start and end of each phase that ran, in nanoseconds since the epoch.
     :param cpu: seconds of CPU that the thread of the test used in each phase.
     :param artifacts: the files below the directory, relative to it.
@@ -259,10 +260,28 @@ def note_end(
     with contextlib.suppress(OSError), _locked(directory):
         record = read_test(directory)  # the finisher may be at it
         if record is not None:
-            record.outcomes = {"call": end}
-            record.phases = phases or record.phases
-            _save_files(directory, record, _files(directory))
+            _save_end(directory, record, end, phases or record.phases)
     return directory
+
+
+def note_death(directory: Path, phases: dict[str, tuple[int, int]]) -> None:
+    """Note in its ``test.json`` that a test has crashed, unless that says how it ended.
+
+    :param phases: as for :func:`note_end`, as far as they are known.
+    :raises OSError: it cannot be written.
+    """
+    with _locked(directory):
+        record = read_test(directory)
+        if record is not None and not record.outcomes:
+            _save_end(directory, record, "crashed", phases)
+
+
+def _save_end(
+    directory: Path, record: TestRecord, end: str, phases: dict[str, tuple[int, int]]
+) -> None:
+    record.outcomes = {max(phases, key=phases.__getitem__, default="call"): end}
+    record.phases = phases
+    _save_files(directory, record, _files(directory))
 
 
 def note_artifacts(directory: Path) -> None:

@@ -36,12 +36,25 @@ class Order:
 
     :param shared: whether other programs use the same network.
     :param ports: those that the test process used, if they are known.
+    :param died_ns: when that was seen to have died, if it did before the test ended; nanoseconds
+        since the epoch.
+    :param alone: whether no other process notes that.
     """
 
-    def __init__(self, directory: str, *, shared: bool, ports: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        *,
+        shared: bool,
+        ports: list[int] | None = None,
+        died_ns: int | None = None,
+        alone: bool = False,
+    ) -> None:
         self.directory = directory
         self.shared = shared
         self.ports = ports
+        self.died_ns = died_ns
+        self.alone = alone
         #: What is in no file; ``None`` before it was asked for.
         self.unwritten: list[Unwritten] | None = None
         #: Whether a finisher has died of it.
@@ -108,6 +121,8 @@ class FinisherProcess:
                 "directory": order.directory,
                 "shared": order.shared,
                 "ports": order.ports,
+                "died_ns": order.died_ns,
+                "alone": order.alone,
                 "redact": pattern,
                 "memory": places,
             }

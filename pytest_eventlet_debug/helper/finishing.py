@@ -102,9 +102,13 @@ class Finishing:
         """Tell what could not be done when the test process waits for the end."""
         self._problems.append(problem)
 
-    def add(self, directory: str) -> None:
-        """Have the directory of a test completed whose process has died."""
-        self._add(Order(directory, shared=True))
+    def add(self, directory: str, died_ns: int, *, alone: bool) -> None:
+        """Have the directory of a test completed whose process has died.
+
+        :param died_ns: when that was seen, nanoseconds since the epoch.
+        :param alone: whether no other process notes it.
+        """
+        self._add(Order(directory, shared=True, died_ns=died_ns, alone=alone))
 
     def _add(self, order: Order) -> None:
         self._capture.keep(order.directory)

@@ -23,6 +23,7 @@ import os
 import signal
 import struct
 import sys
+import time
 
 from pytest_eventlet_debug.artifact_names import COMPLETION_LOCK
 from pytest_eventlet_debug.helper.attachment import Attachment
@@ -70,6 +71,8 @@ class HelperProcess:
         self._attachment = Attachment(self._loop, tracee, self._finishing.complain)
         self._descriptors = OpenDescriptors(f"/proc/{tracee}/fd")
         self._completing = False
+        self._is_awaited = False
+        self._died_ns = 0
         self._letting_go: int | None = None
         self._lock: int | None = None
         self._parent = _parent(tracee)
@@ -130,6 +133,7 @@ class HelperProcess:
 
         To interrupt it in the middle of that leaves it waiting, and the dead process with it.
         """
+        self._died_ns = time.time_ns()
         self._loop.unwatch(self._pidfd)
         self._loop.cancel(self._letting_go)
         self._attachment.when_ended(self._complete)
@@ -142,7 +146,7 @@ class HelperProcess:
         self._completing = True
         recorded = (*self._capture.abandon(), *self._profiles.abandon())
         for directory in {*recorded, *self._attachment.directories}:
-            self._finishing.add(directory)
+            self._finishing.add(directory, self._died_ns, alone=not self._is_awaited)
         self._finishing.when_done(self._loop.stop)
         wanted = _lives(self._parent)
         seconds = _COMPLETION_SECONDS if wanted else _ABANDONED_SECONDS
@@ -186,6 +190,7 @@ class HelperProcess:
 
     def _be_awaited(self, answer: Reply, *, path: str) -> None:
         """Let whoever started the test process wait until all is completed, by a lock on a file."""
+        self._is_awaited = True
         if self._lock is None:
             with contextlib.suppress(OSError):  # nobody waits where there are no locks
                 self._lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

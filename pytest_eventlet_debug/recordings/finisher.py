@@ -41,9 +41,11 @@ from pytest_eventlet_debug.artifact_names import STALLS_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import note_artifacts
+from pytest_eventlet_debug.artifacts import note_death
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.profile_stats import Stats
 from pytest_eventlet_debug.recordings import captures
+from pytest_eventlet_debug.recordings import death
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import profiles
 from pytest_eventlet_debug.recordings import report_part
@@ -81,6 +83,10 @@ _DRAFTS = tuple(f".{name}." for name in _WRITTEN)
 #: these have most of what is on the disk.
 _LONG_BYTES = 1 << 20
 
+#: The kernel closes a process's connections before it can be seen to have died, by less than this
+#: even where others have the CPUs.
+_DYING_NS = 1_000_000_000
+
 _NOTHING: Mapping[Path, bytes] = {}
 
 
@@ -89,6 +95,8 @@ def finish(
     *,
     shared: bool = False,
     ports: Collection[int] | None = None,
+    died_ns: int | None = None,
+    alone: bool = False,
     redact: str | None = None,
     unwritten: Mapping[Path, bytes] = _NOTHING,
 ) -> None:
@@ -98,6 +106,9 @@ def finish(
         be left out where it is known which ones these are.
     :param ports: the ports that the test's process used, those in its trace aside; ``None``
         if they are not known.
+    :param died_ns: when the test's process was seen to have died, if it did before the test ended;
+        nanoseconds since the epoch.
+    :param alone: whether no other process notes that.
     :param redact: a regular expression; what matches is taken out of the traces first, and so
         out of everything that is made of them.
     :param unwritten: captures, and what was counted, that are in no file yet, by their paths.
@@ -109,6 +120,8 @@ def finish(
     if redact is not None:
         for place in places:
             _redact(place.directory / STRACE_FILE, redaction)
+    if died_ns is not None and alone:
+        note_death(directory, death.phases(directory))
     test = read_test(directory)
     findings: list[Finding] = []
     problems: list[str] = []
@@ -124,7 +137,7 @@ def finish(
                 profile = profiles.complete(place.directory, test.nodeid, place.counts)
         except Exception as error:  # a test may lay anything in its place
             unread = error
-        wire = Wire(trace.calls, _died_ns(test, trace))
+        wire = Wire(trace.calls, *_death(test, trace, died_ns))
         _finish_recordings(place, trace, test, shared, ports, wire, profile)
         # Packets keep what matches.
         told = (_redacted(finding, redaction) for finding in wire.findings())
@@ -189,18 +202,25 @@ def _about(test: TestRecord | None) -> About:
     return About(test.nodeid, test.hub, test.pid, test.phases, cpu=test.cpu, left=tuple(test.left))
 
 
-def _died_ns(test: TestRecord | None, trace: Trace) -> int | None:
-    """Return a time after which a test's process did nothing more, if it died in the test.
+def _death(
+    test: TestRecord | None, trace: Trace, seen_ns: int | None
+) -> tuple[int | None, int | None]:
+    """Return when a test's process died, if it did in the test, as :class:`Wire` wants to know it.
 
-    A process that hung is killed after the end of its last phase. When one crashed is known
-    only from its trace, by the last call that began.
+    A process that hung is killed after the end of its last phase. When one crashed is known from
+    its trace, by the last call that began, or else roughly from when it was seen dead.
+
+    :return: a time after which it did nothing more, and one after which that is not certain.
     """
     ends = test.outcomes.values() if test is not None else ()
     if test is not None and "hung" in ends:
-        return max((end for _, end in test.phases.values()), default=None)
-    if "crashed" in ends:
-        return max((row.time_ns for row in trace.rows() if row.kind == "syscall"), default=None)
-    return None
+        return max((end for _, end in test.phases.values()), default=None), None
+    if seen_ns is None and "crashed" not in ends:
+        return None, None
+    called_ns = max((row.time_ns for row in trace.rows() if row.kind == "syscall"), default=None)
+    if called_ns is None and seen_ns is not None:
+        return seen_ns, seen_ns - _DYING_NS
+    return called_ns, None
 
 
 def _redact(path: Path, redaction: Redaction) -> None:

@@ -24,6 +24,7 @@ from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.results import RESULTS_FILE
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.reruns.verdicts import Verdict
+from pytest_eventlet_debug.system import run_lock
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.upgrade.saved_run import SavedRun
@@ -101,7 +102,10 @@ def read_run(directory: Path, *, just_ended: bool = False) -> Run:
     for result in recorded.tests if recorded else ():
         cells.setdefault(result.test, {})[result.hub] = Cell(result)
     listed = record.tests if just_ended else msgspec.UNSET
-    for test in artifacts.tests(directory) if listed is msgspec.UNSET else listed:
+    tests = artifacts.tests(directory) if listed is msgspec.UNSET else listed
+    if not just_ended and not all(test.outcomes for test in tests) and _goes_on(directory):
+        tests = [test for test in tests if test.outcomes]
+    for test in tests:
         _add(cells, test, tuple(hubs))
     hubs.update(dict.fromkeys(hub for row in cells.values() for hub in row))
     for row in cells.values():
@@ -168,13 +172,28 @@ def _add(cells: dict[str, dict[str, Cell]], facts: ListedTest, hubs: tuple[str, 
     hub = named or facts.hub or (hubs[0] if hubs else "")
     row = cells.setdefault(test, {})
     if hub not in row:
-        row[hub] = Cell(Result(test, hub, facts.nodeid, _outcome(facts), _seconds(facts)))
+        outcome, reason = _ending(facts)
+        result = Result(test, hub, facts.nodeid, outcome, _seconds(facts), reason=reason)
+        row[hub] = Cell(result)
     row[hub].attempts.append(facts)
 
 
-def _outcome(facts: ListedTest) -> Outcome:
+def _goes_on(directory: Path) -> bool:
+    return run_lock.is_held(artifacts.lock_path(directory))
+
+
+def _ending(facts: ListedTest) -> tuple[Outcome, str]:
+    """Return how a test ended that no report told of, and the reason if it did not pass."""
+    for phase, outcome in facts.outcomes.items():
+        if outcome == "crashed":
+            where = f"its {phase}" if phase in facts.phases else "the test"
+            return "crashed", f"the process ended in {where}"
+        if outcome == "interrupted":
+            return "error", f"the run was interrupted in its {phase}"
+    if not facts.outcomes:
+        return "crashed", "the test did not end"
     known = [outcome for outcome in OUTCOMES if outcome in facts.outcomes.values()]
-    return max(known, key=OUTCOMES.index, default="passed")
+    return max(known, key=OUTCOMES.index, default="passed"), ""
 
 
 def _seconds(facts: ListedTest) -> float:

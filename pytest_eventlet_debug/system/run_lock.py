@@ -48,6 +48,23 @@ def hold(path: Path, *, shared: bool) -> bool:
     return True
 
 
+def is_held(path: Path) -> bool:
+    """Say whether another process that runs tests holds a lock on a file.
+
+    :param path: not one that this process holds a lock on: it would lose that.
+    """
+    try:
+        fd = posix.open(path, posix.O_RDWR | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _others_hold(fd, _RUN)
+    except OSError:
+        return False  # the file system has no locks
+    finally:
+        posix.close(fd)
+
+
 def await_others(path: Path, place: tuple[int, int], seconds: float) -> None:
     """Wait until no other process has a lock, or for so long at most.
 

@@ -78,15 +78,21 @@ class Wire:
     :param calls: the socket calls of the same test; empty without a trace.
     :param died_ns: when the test's process died, if it did: the kernel closes and resets its
         connections then, which is nobody's doing.
+    :param dying_ns: since when it may have died, where that is not known: of what happens from
+        then on, only what data or a new connection follows is told.
     """
 
     kind: ClassVar[Kind] = "wire"
 
-    def __init__(self, calls: Attribution, died_ns: int | None = None) -> None:
+    def __init__(
+        self, calls: Attribution, died_ns: int | None = None, dying_ns: int | None = None
+    ) -> None:
         self._calls = calls
         self._died_ns = died_ns
+        self._dying_ns = dying_ns
+        self._lived_ns = 0
         self._connections: dict[tuple[Endpoint, Endpoint], _Connection] = {}
-        self._found: list[Finding] = []
+        self._found: list[tuple[int, Finding]] = []
         self._refused: set[Endpoint] = set()
         self._full: dict[Endpoint, tuple[Packet, Segment]] = {}
         self._last_ns = 0
@@ -109,6 +115,8 @@ class Wire:
         if connection is None:
             return  # older than the capture: what is missing of it looks like trouble
         self._last_ns = packet.time_ns
+        if segment.payload or segment.flags & SYN:
+            self._lived_ns = packet.time_ns
         self._see_window(packet, segment)
         if segment.flags & RST:
             self._on_reset(connection, packet, segment)
@@ -253,14 +261,17 @@ class Wire:
     def _tell(self, title: str, packet: Packet, text: str) -> None:
         if len(self._found) < _MOST:
             evidence = (Evidence(text, CAPTURE_FILE, packet.number),)
-            self._found.append(Finding(self.kind, title, evidence))
+            self._found.append((packet.time_ns, Finding(self.kind, title, evidence)))
 
     def findings(self) -> list[Finding]:
         """Return what was found, in time order."""
         for full in self._full.values():
             self._was_full(*full, self._last_ns)
         self._full.clear()
-        return self._found
+        if self._dying_ns is None:
+            return [finding for _, finding in self._found]
+        until_ns = max(self._dying_ns, self._lived_ns)
+        return [finding for time_ns, finding in self._found if time_ns <= until_ns]
 
 
 def find(packets: Iterable[Packet], calls: Attribution) -> list[Finding]:

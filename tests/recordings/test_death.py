@@ -1,0 +1,97 @@
+"""A test that ends pytest itself: the helper is the only one left to tell of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+import shutil
+import sys
+
+from programs import wait_until_gone
+import psutil
+import pytest
+
+from pytest_eventlet_debug.artifacts import TestRecord
+from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.report.data import read_run
+
+pytestmark = [
+    pytest.mark.fault("crash-alone"),
+    pytest.mark.skipif(
+        sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("strace"),
+        reason="recording needs Linux, root and strace",
+    ),
+]
+
+DIES = """
+    import os, subprocess, sys
+    import eventlet, pytest
+
+    @pytest.fixture
+    def dies():
+        yield
+        os._exit(3)
+
+    def test_passes():
+        {passes}
+
+    def test_ends(dies):
+        listener = eventlet.listen(("127.0.0.1", 0))
+        def request(path):
+            client = eventlet.connect(listener.getsockname())
+            client.sendall(b"GET /" + path + b" HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            return client, listener.accept()[0]
+        closed = request(b"closed")
+        closed[1].close()
+        eventlet.sleep(0.2)
+        global kept
+        kept = listener, closed, request(b"kept")
+"""
+
+
+def die(pytester: pytest.Pytester, option: str, passes: str = "pass") -> tuple[Path, TestRecord]:
+    """Run the tests; return the directory of the one that ends pytest, and what it says."""
+    pytester.makepyfile(test_x=DIES.format(passes=passes))
+    pytester.runpytest_subprocess("--eventlet-hub=poll", option)
+    (directory,) = Path("eventlet-debug").glob("*test_ends*")
+    record = read_test(directory)
+    assert record is not None
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if str(record.pid) in process.cmdline():
+                wait_until_gone(process.pid)
+    record = read_test(directory)
+    assert record is not None
+    return directory, record
+
+
+def test_its_trace_tells_in_which_phase_it_ended(pytester: pytest.Pytester) -> None:
+    _, record = die(pytester, "--strace")
+    assert record.outcomes == {"teardown": "crashed"}
+    assert list(record.phases) == ["setup", "call", "teardown"]
+    begins, ends = zip(*record.phases.values(), strict=True)
+    assert list(begins[1:]) == list(ends[:-1])
+    assert ends[1] - begins[1] > 200_000_000
+    cell = read_run(Path("eventlet-debug")).cells["test_x.py::test_ends"]["poll"]
+    assert cell.result.outcome == "crashed"
+    assert cell.result.reason == "the process ended in its teardown"
+
+
+def test_without_a_trace_it_has_ended_and_the_kernels_resets_are_not_told(
+    pytester: pytest.Pytester,
+) -> None:
+    # Nor has a test ended, while the run goes on, that still runs.
+    list_runs = """
+        command = [sys.executable, "-m", "pytest_eventlet_debug", "list"]
+        listed = subprocess.run(command, capture_output=True, text=True).stdout
+        assert "  poll  no tests  " in listed"""
+    directory, record = die(pytester, "--pcap", list_runs)
+    assert (record.outcomes, record.phases) == ({"call": "crashed"}, {})
+    (before,) = Path("eventlet-debug").glob("*test_passes*/test.json")
+    assert '"call": "passed"' in before.read_text()
+    found = findings_file.read(directory)
+    assert found is not None
+    (told,) = (each.title for each in found.findings)
+    assert told.endswith("GET /closed unanswered")
