@@ -38,9 +38,7 @@ class TeardownReach:
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, call: pytest.CallInfo[None]
-    ) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
         report = yield
         if call.when == "teardown":
             report.eventlet_kept = self._kept
@@ -79,9 +77,7 @@ class StagedTeardown(TeardownReach):
         return (yield from super().pytest_runtest_teardown(item, nextitem))
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, call: pytest.CallInfo[None]
-    ) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
         report = yield from super().pytest_runtest_makereport(call)
         if call.when == "teardown":
             report.eventlet_teardown_failed = self._failed

@@ -56,10 +56,10 @@ _HUB = ":hub"
 #: It waits for the others as a rule: their ends and their events wake it.
 _TEST = "1:test"
 _NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")
-#: Begins what the kernel answers for a call that a signal has interrupted and that goes on after
-#: it: ``ERESTARTSYS`` for a read, ``ERESTARTNOHAND`` for a sleep, ``ERESTART_RESTARTBLOCK`` for a
-#: wait with a timeout.
-_INTERRUPTED = "ERESTART"
+#: Begins what the kernel answers for a call that a signal has interrupted: ``ERESTARTSYS`` for a
+#: read, ``ERESTARTNOHAND`` for a sleep, ``ERESTART_RESTARTBLOCK`` for a wait with a timeout, all of
+#: which go on after it, and ``EINTR`` for an epoll set, which is asked again. See signal(7).
+_INTERRUPTED = ("ERESTART", "EINTR")
 #: What a hung test writes first when it is told to show what is alive.
 _SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _NUMBER = re.compile(r"(\d+)")

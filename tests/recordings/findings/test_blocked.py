@@ -166,22 +166,26 @@ KILLED = """\
     [
         (
             "clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, {tv_sec=61780, tv_nsec=3}, NULL)",
-            "ERESTARTNOHAND (To be restarted if no handler)",
+            "? ERESTARTNOHAND (To be restarted if no handler)",
         ),
         (
             "poll([{fd=14<UNIX-STREAM:[1->2]>, events=POLLIN}], 1, 500000)",
-            "ERESTART_RESTARTBLOCK (Interrupted by signal)",
+            "? ERESTART_RESTARTBLOCK (Interrupted by signal)",
         ),
         (
             "accept4(13<TCP:[127.0.0.1:42115]>, 0x7ffc, [16], SOCK_CLOEXEC)",
-            "ERESTARTSYS (To be restarted if SA_RESTART is set)",
+            "? ERESTARTSYS (To be restarted if SA_RESTART is set)",
+        ),
+        (
+            "epoll_wait(17<anon_inode:[eventpoll]>, 0x565000c3cfa0, 1023, -1)",
+            "-1 EINTR (Interrupted system call)",
         ),
     ],
 )
 def test_the_call_that_was_interrupted_to_show_what_is_alive_is_told(
     tmp_path: Path, call: str, answer: str
 ) -> None:
-    began = f"7 1.000002 {call} = ? {answer} <4.600000>\n"
+    began = f"7 1.000002 {call} = {answer} <4.600000>\n"
     other = '7 5.600001 write(14</tmp/x>, "y", 1) = 1 <0.000023>\n'
     traces = {
         "hung": PHASE + began + ASKED + KILLED,
