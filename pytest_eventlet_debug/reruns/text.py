@@ -109,7 +109,7 @@ def _others(alike: Sequence[Verdict]) -> Iterator[str]:
 def _costs(found: Sequence[Verdict]) -> Iterator[str]:
     """Yield the tests that end alike on all hubs, and cost more on one of them."""
     if found:
-        yield f"{tests(len(found))} {'costs' if len(found) == 1 else 'cost'} more on one hub:"
+        yield f"{tests(len(found))} cost more on one hub in this run:"
         yield from first(
             "\n".join([f"  {verdict.test}", *(f"    {line}" for line in verdict.reasons)])
             for verdict in found

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from runs import run
+
+from pytest_eventlet_debug.outcomes.comparison import Comparison
+from pytest_eventlet_debug.reruns.text import difference_lines
+from pytest_eventlet_debug.reruns.verdicts import Verdict
 
 HUBS = "--eventlet-hub=poll,selects"
 
@@ -154,6 +160,19 @@ def test_what_a_program_of_the_test_printed_is_its_reason(pytester: pytest.Pytes
     assert lines[2:] == [
         f"selects: printed: KeyError: 'missing' ({program}:2 in load)",
         "selects: AssertionError: the program failed",
+    ]
+
+
+def test_a_cost_that_was_seen_once_is_said_of_this_run() -> None:
+    cost = Verdict("test_x.py::test_x", "costs more", reasons=("slept 0.5 s on poll",))
+    found: Any = SimpleNamespace(
+        comparison=Comparison(("poll", "selects"), (), ()), verdicts=(cost,), unfinished={}
+    )
+    gathering: Any = SimpleNamespace(uncollected={})
+    assert "\n".join(difference_lines(found, gathering)).splitlines() == [
+        "1 test cost more on one hub in this run:",
+        "  test_x.py::test_x",
+        "    slept 0.5 s on poll",
     ]
 
 

@@ -17,7 +17,7 @@ eventletReport.matrix = (() => {
     ["failed", "Failed", "failed, crashed or hung on a hub"],
     ["flaky", "Flaky", "ended differently on one hub when it ran again, or failed in runs between others"],
     ["broke", "New failures", "failed in the last run and not in the one before"],
-    ["costs", "Costs more", "ends alike on all hubs and costs more on one"],
+    ["costs", "Cost more", "ended alike on all hubs and cost more on one, seen once"],
     ["slow", "Slow", `took ${SLOW_SECONDS} s or longer, or much longer on one hub`],
     ["findings", "Has findings", "its recordings tell something"],
   ];
@@ -186,7 +186,7 @@ eventletReport.matrix = (() => {
 
   function nameElement(row) {
     const notes = [];
-    if (row.costs) notes.push(element("span", { class: "tag" }, "costs more"));
+    if (row.costs) notes.push(element("span", { class: "tag" }, "cost more"));
     if (row.flaky) notes.push(element("span", { class: "tag flaky", title: row.rate }, "flaky"));
     return element("span", { class: "name-cell" },
       element("a", { href: address(row.id), title: row.id }, testName(row.id)), notes);

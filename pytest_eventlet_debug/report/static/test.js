@@ -101,7 +101,7 @@ eventletReport.test = (() => {
   const SAID = {
     "differs": "It depends on the hub",
     "fails differently": "It fails on every hub, in different ways",
-    "costs more": "It costs more on one hub",
+    "costs more": "It cost more on one hub in that run",
     "by design": "By design, it is skipped on a hub",
   };
 
