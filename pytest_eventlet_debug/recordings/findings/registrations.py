@@ -14,6 +14,10 @@ _CONTROL = re.compile(
 )
 _EPOLL_EVENT = re.compile(r"\{events=([A-Z|]+), data=\{u32=(\d+)", re.ASCII)
 _POLL_EVENT = re.compile(r"\{fd=(\d+)[^{}]*?, revents=([A-Z|]+)\}", re.ASCII)
+_ANNOTATION = re.compile(r"<(?:->|[^<>]|<[^<>]*>)*>")
+_POLLED = re.compile(r"\{fd=(\d+)", re.ASCII)
+_SETS = re.compile(r"\[([\d ]*)\]", re.ASCII)
+_HUB = ":hub"
 _SELECTED = re.compile(r"(in|out|except) \[([\d ]+)\]", re.ASCII)
 
 
@@ -60,6 +64,78 @@ class Registrations:
             number = call.args.partition("<")[0]
             if number.isdigit():
                 self._known.pop((call.pid, int(number)), None)
+
+
+class Addition(NamedTuple):
+    """When a hub began to poll for a descriptor."""
+
+    line: int
+    """Of the first wait with it."""
+    greenthreads: tuple[str, ...]
+    """Those that ran since the wait before; one of them had the hub do so, as a rule."""
+
+
+class Additions:
+    """Learns who asked for a descriptor where the kernel is told of all of them at each wait."""
+
+    def __init__(self) -> None:
+        self._polled: dict[int, _Polled] = {}
+
+    def ran(self, pid: int, greenthread: str) -> None:
+        """Take note of a greenthread that runs now in the thread *pid*."""
+        if not greenthread.endswith(_HUB):
+            self._of(pid).ran[greenthread] = None
+
+    def waited(self, call: Syscall) -> None:
+        """Take note of a wait."""
+        if call.name.startswith("epoll") or not (call.greenthread or "").endswith(_HUB):
+            return
+        polled = self._of(call.pid)
+        polled.look(call)
+        polled.ran = {}
+
+    def find(self, pid: int, fd: int) -> Addition | None:
+        """Return when the hub of the thread *pid* began to poll for a descriptor, if it did."""
+        return self._of(pid).added.get(fd)
+
+    def _of(self, pid: int) -> _Polled:
+        return self._polled.setdefault(pid, _Polled())
+
+
+class _Polled:
+    """What a hub polls for.
+
+    :ivar ran: the greenthreads that have run since its last wait, in order.
+    """
+
+    def __init__(self) -> None:
+        self.ran: dict[str, None] = {}
+        self.added: dict[int, Addition] = {}
+        self._text = ""
+        self._fds: frozenset[int] | None = None
+
+    def look(self, call: Syscall) -> None:
+        text = call.args.rpartition("]")[0]
+        if text == self._text:
+            return
+        self._text = text
+        fds = _polled_for(text)
+        if fds is None or self._fds is None:
+            self.added = {}
+        else:
+            kept = {fd: each for fd, each in self.added.items() if fd in fds}
+            new = Addition(call.line, tuple(self.ran))
+            self.added = {**kept, **dict.fromkeys(fds - self._fds, new)}
+        self._fds = fds
+
+
+def _polled_for(text: str) -> frozenset[int] | None:
+    """Return the descriptors of a wait, ``None`` where strace does not show all of them."""
+    if "..." in text:
+        return None
+    bare = _ANNOTATION.sub("", text)
+    numbers = _POLLED.findall(bare) or " ".join(_SETS.findall(f"{bare}]")).split()
+    return frozenset(map(int, numbers))
 
 
 def events_of(call: Syscall) -> list[tuple[str, int]]:

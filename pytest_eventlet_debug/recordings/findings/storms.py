@@ -33,6 +33,8 @@ from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.registrations import Addition
+from pytest_eventlet_debug.recordings.findings.registrations import Additions
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
@@ -63,6 +65,9 @@ MIN_SECONDS = 0.1
 MIN_SPIN_TURNS = 10_000
 """A test may well call ``sleep(0)`` one or two thousand times."""
 _MOST_PATTERNS = 256
+
+#: Greenthreads that are named where it is not known which of them it was.
+_MOST_NAMED = 3
 
 _HUB = ":hub"
 
@@ -168,6 +173,7 @@ class _Caught(NamedTuple):
     events: str
     fd: int
     registration: Registration | None
+    addition: Addition | None
     served: bool
     """Whether a call of the storm acts on the descriptor."""
     shown: str
@@ -179,11 +185,19 @@ class _Caught(NamedTuple):
         known = self.registration
         parts = [f"{self.events} on {known.shown if known else self.shown}"]
         if known is None:
-            parts.append(f"since line {self.since}")
+            parts.append(self._since())
         else:
             whose = f"greenthread {known.greenthread}, " if known.greenthread else ""
             parts.append(f"registered by {whose}line {known.line}{known.at}")
         return ", ".join([*parts, "nobody acts on it"])
+
+    def _since(self) -> str:
+        """Return since when it comes and, if they are few, who may have had the hub poll for it."""
+        added = self.addition
+        if added is None or not 0 < len(added.greenthreads) <= _MOST_NAMED:
+            return f"since line {self.since}"
+        names = " and ".join(added.greenthreads)
+        return f"polled for since line {added.line}, after greenthread {names} had run"
 
 
 class Storm(msgspec.Struct):
@@ -251,6 +265,7 @@ class Storms:
     def __init__(self, about: About) -> None:
         self._processes = Processes(about.pid)
         self._registrations = Registrations()
+        self._additions = Additions()
         self._threads: dict[int, _Thread] = {}
         self._found: dict[object, Storm] = {}
 
@@ -267,6 +282,8 @@ class Storms:
         role = _ROLES.get(name)
         if role == "ignored":
             return
+        if role == "wait" and name in POLLS:
+            self._additions.waited(call)
         thread = self._threads.get(call.pid)
         if thread is None:
             thread = self._thread(call.pid)
@@ -338,6 +355,7 @@ class Storms:
         if type(event) is Switch:
             thread = self._threads.get(event.pid) or self._thread(event.pid)
             thread.ran[event.greenthread] = thread.ran.get(event.greenthread, 0) + 1
+            self._additions.ran(event.pid, event.greenthread)
         elif type(event) is Exit and event.pid in self._threads:
             self._end(event.pid, self._threads.pop(event.pid))
 
@@ -406,7 +424,8 @@ class Storms:
                     known = self._registrations.find(pid, fd)
                     since = min(call.line, found[fd].since if fd in found else call.line)
                     shown = _shown_in(call, fd)
-                    found[fd] = _Caught(events, fd, known, str(fd) in used, shown, since)
+                    added = self._additions.find(pid, fd)
+                    found[fd] = _Caught(events, fd, known, added, str(fd) in used, shown, since)
         return tuple(found[fd] for fd in sorted(found))
 
     def storms(self) -> list[Storm]:
