@@ -173,7 +173,8 @@ def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Findin
 def find(directory: Path, most: int | None = None) -> findings_file.Findings:
     """Return what a test's trace shows, where it is not completed: it hangs, or has just died.
 
-    :param most: bytes of the trace that are read, of its beginning and its end; ``None`` for all.
+    :param most: bytes of the trace that are read, of its beginning and its end, while it is written;
+        ``None`` for all.
     """
     detection = Detection(_about(read_test(directory)))
     if most is None:
@@ -186,12 +187,13 @@ def find(directory: Path, most: int | None = None) -> findings_file.Findings:
                 pass
         except StraceLogError as error:
             problems.append(f"{STRACE_FILE}: {error}")
-    # A gap that was made for this look is no limit's.
+    # A gap that was made for this look is no limit's. Nor is a trace cut that is being written.
+    is_whole = most is not None or not is_cut(directory)
     shown = (each for each in detection.findings() if most is None or each.kind != LongTrace.kind)
     found = list(findings_file.in_place(shown, directory))
     return findings_file.Findings(
         format=findings_file.FORMAT,
-        findings=tuple(_of_cut(found) if is_cut(directory) else found),
+        findings=tuple(found if is_whole else _of_cut(found)),
         problems=tuple(problems),
     )
 
