@@ -173,8 +173,8 @@ def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Findin
 def find(directory: Path, most: int | None = None) -> findings_file.Findings:
     """Return what a test's trace shows, where it is not completed: it hangs, or has just died.
 
-    :param most: bytes of the trace that are read, of its beginning and its end, while it is written;
-        ``None`` for all.
+    :param most: bytes of the trace that are read, of its beginning and its end, while it is being
+        written; ``None`` for all.
     """
     detection = Detection(_about(read_test(directory)))
     if most is None:

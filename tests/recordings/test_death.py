@@ -38,16 +38,15 @@ DIES = """
         {passes}
 
     def test_ends(dies):
-        listener = eventlet.listen(("127.0.0.1", 0))
-        def request(path):
-            client = eventlet.connect(listener.getsockname())
-            client.sendall(b"GET /" + path + b" HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-            return client, listener.accept()[0]
-        closed = request(b"closed")
-        closed[1].close()
-        eventlet.sleep(0.2)
         global kept
-        kept = listener, closed, request(b"kept")
+        kept = [eventlet.listen(("127.0.0.1", 0))]
+        for path in (b"closed", b"kept"):
+            client = eventlet.connect(kept[0].getsockname())
+            client.sendall(b"GET /" + path + b" HTTP/1.0\\r\\n\\r\\n")
+            server, _ = kept[0].accept()
+            kept += client, server
+            if path == b"closed":
+                server.close()
 """
 
 
@@ -73,7 +72,7 @@ def test_its_trace_tells_in_which_phase_it_ended(pytester: pytest.Pytester) -> N
     assert list(record.phases) == ["setup", "call", "teardown"]
     begins, ends = zip(*record.phases.values(), strict=True)
     assert list(begins[1:]) == list(ends[:-1])
-    assert ends[1] - begins[1] > 200_000_000
+    assert all(end > begin for begin, end in record.phases.values())
     cell = read_run(Path("eventlet-debug")).cells["test_x.py::test_ends"]["poll"]
     assert cell.result.outcome == "crashed"
     assert cell.result.reason == "the process ended in its teardown"
