@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
@@ -66,6 +67,8 @@ class HubDifferences:
         self._nodeids: dict[str, dict[str, str]] = {}
         #: Why hubs are not compared: they did not run to their end.
         self.unfinished: dict[str, str] = {}
+        #: The tests that differ and were not rerun, as too many others do.
+        self.not_rerun: frozenset[str] = frozenset()
         #: Which hubs' tests had to wait for a CPU for much of their time, and in which share of it.
         self.without_cpu: dict[str, float] = {}
 
@@ -88,12 +91,26 @@ class HubDifferences:
             pytest.ExitCode.OK,
             pytest.ExitCode.TESTS_FAILED,
         ):
-            chosen = [each for test in doubtful[:MOST] for each in nodeids[test].values()]
+            tests = self._telling_first(doubtful)
+            chosen = [each for test in tests[:MOST] for each in nodeids[test].values()]
             self._reruns.repeat(chosen, self._settings.reruns)
+            if self._settings.reruns:
+                self.not_rerun = frozenset(tests[MOST:])
         differing = {each.test for each in self.comparison.differences}
         for test, of_hubs in nodeids.items():
             if test in differing or test in doubtful:
                 self.judgements[test] = judge(self._endings(of_hubs))
+
+    def _telling_first(self, tests: Sequence[str]) -> list[str]:
+        """Put tests first that fail as none before them does: not all may be rerun."""
+        seen: Counter[tuple[str, ...]] = Counter()
+        ranks = {}
+        for test in tests:
+            causes = (self._gathering.attempt(each).cause for each in self._nodeids[test].values())
+            errors = tuple(cause.message if cause is not None else "" for cause in causes)
+            ranks[test] = seen[errors]
+            seen[errors] += 1
+        return sorted(tests, key=ranks.__getitem__)
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:

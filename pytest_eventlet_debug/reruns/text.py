@@ -14,6 +14,7 @@ from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.recordings.findings.text import shortened
+from pytest_eventlet_debug.reruns.differences import MOST
 from pytest_eventlet_debug.reruns.differences import HubDifferences
 from pytest_eventlet_debug.reruns.verdicts import Verdict
 from pytest_eventlet_debug.reruns.verdicts import VerdictKind
@@ -31,8 +32,12 @@ def difference_lines(differences: HubDifferences, gathering: Gathering) -> Itera
     for verdict in differences.verdicts:
         groups.setdefault(verdict.kind, []).append(verdict)
     if comparison.common or comparison.modules:
-        yield _headline(len(groups.get("differs", ())), comparison.hubs, comparison.modules)
-        yield from _rows(groups.get("differs", []))
+        differing = groups.get("differs", [])
+        yield _headline(len(differing), comparison.hubs, comparison.modules)
+        once = sum(verdict.test in differences.not_rerun for verdict in differing)
+        if once:
+            yield f"{once} of them seen once: at most {MOST} are rerun"
+        yield from _rows(differing)
     yield from _group("fails differently", groups)
     yield from _group("flaky", groups)
     if groups.keys() & _BY_OUTCOME:

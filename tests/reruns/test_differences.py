@@ -45,6 +45,27 @@ def test_a_difference_is_counted_over_all_attempts(pytester: pytest.Pytester) ->
     ]
 
 
+def test_where_many_differ_those_with_other_reasons_are_rerun_first(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(52))
+        def test_alike(eventlet_hub, number): assert eventlet_hub == "poll", "alike"
+        def test_otherwise(eventlet_hub): assert eventlet_hub == "poll", "otherwise"
+        """
+    )
+    result = run(pytester, HUBS, "--eventlet-reruns=1")
+    told = section(result, "hub differences")
+    assert told[:2] == [
+        "53 tests differ between poll, selects",
+        "3 of them seen once: at most 50 are rerun",
+    ]
+    assert "test_x.py::test_otherwise poll failed 0 of 2 selects failed 2 of 2" in told
+
+
 def test_a_reason_of_several_tests_is_told_once(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
