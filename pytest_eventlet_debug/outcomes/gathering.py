@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -142,6 +145,20 @@ class Gathering:
     def outcome(self, nodeid: str) -> Outcome | None:
         """Return how the test ended, or ``None`` if no report has said so."""
         return self._outcomes.latest.get(nodeid)
+
+    def unlike_first(self, by_test: Mapping[str, Iterable[str]]) -> list[str]:
+        """Order tests so that those come first that fail as none before them does.
+
+        :param by_test: the node ids of each.
+        """
+        seen: Counter[tuple[str, ...]] = Counter()
+        ranks = {}
+        for test, nodeids in by_test.items():
+            causes = map(self._causes.get, nodeids)
+            errors = tuple(cause.message if cause is not None else "" for cause in causes)
+            ranks[test] = seen[errors]
+            seen[errors] += 1
+        return sorted(by_test, key=ranks.__getitem__)
 
     def kept(self, nodeid: str) -> int | None:
         """Return how many of a test's collectors its teardown left set up, if that is known."""

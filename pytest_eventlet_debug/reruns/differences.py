@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
@@ -91,7 +90,9 @@ class HubDifferences:
             pytest.ExitCode.OK,
             pytest.ExitCode.TESTS_FAILED,
         ):
-            tests = self._telling_first(doubtful)
+            tests = self._gathering.unlike_first(
+                {test: nodeids[test].values() for test in doubtful}
+            )
             chosen = [each for test in tests[:MOST] for each in nodeids[test].values()]
             self._reruns.repeat(chosen, self._settings.reruns)
             if self._settings.reruns:
@@ -100,17 +101,6 @@ class HubDifferences:
         for test, of_hubs in nodeids.items():
             if test in differing or test in doubtful:
                 self.judgements[test] = judge(self._endings(of_hubs))
-
-    def _telling_first(self, tests: Sequence[str]) -> list[str]:
-        """Put tests first that fail as none before them does: not all may be rerun."""
-        seen: Counter[tuple[str, ...]] = Counter()
-        ranks = {}
-        for test in tests:
-            causes = (self._gathering.attempt(each).cause for each in self._nodeids[test].values())
-            errors = tuple(cause.message if cause is not None else "" for cause in causes)
-            ranks[test] = seen[errors]
-            seen[errors] += 1
-        return sorted(tests, key=ranks.__getitem__)
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:

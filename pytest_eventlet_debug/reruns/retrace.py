@@ -55,10 +55,13 @@ class Retrace:
         }
         differences = HubDifferences.of(self._config)
         differing = set(differences.judgements) if differences is not None else set()
+        by_test: dict[str, list[str]] = {}
+        for nodeid in self._gathering.nodeids:
+            test, _ = self._gathering.key(nodeid)
+            if nodeid in failed or test in differing:
+                by_test.setdefault(test, []).append(nodeid)
         return [
-            nodeid
-            for nodeid in self._gathering.nodeids
-            if nodeid in failed or self._gathering.key(nodeid)[0] in differing
+            nodeid for test in self._gathering.unlike_first(by_test) for nodeid in by_test[test]
         ]
 
     def describe(self, nodeid: str) -> str | None:
