@@ -28,6 +28,17 @@ eventlet.spawn(tick)
 eventlet.sleep(0.01)
 """
 
+#: What makes a process die slowly: the kernel takes apart what it has in memory, and only then
+#: closes what it has open.
+TAKES_MEMORY = """
+import mmap
+memory = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+def take_memory():
+    for start in range(0, len(memory), mmap.PAGESIZE):
+        memory[start] = 1
+"""
+
 
 def wait_until_gone(pid: int) -> None:
     """Wait for the end of a process that need not be a child of this one."""

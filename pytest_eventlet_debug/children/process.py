@@ -29,6 +29,7 @@ from pytest_eventlet_debug.children import answering
 from pytest_eventlet_debug.children import boot
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children import proc
+from pytest_eventlet_debug.system import killing
 from pytest_eventlet_debug.system import pids
 from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
@@ -340,23 +341,24 @@ class ChildProcess:
         return alive.partition(dump_limits.END)[0]
 
     def kill(self) -> None:
-        """End the process, its group and its descendants by SIGKILL, and reap it.
+        """End the process, its group and its descendants by SIGKILL, reap it and await those.
 
         A dead process cannot be reaped before its tracer lets it go: a strace that does not
         is ended, too.
         """
+        dying: set[int] = set()
         if not self.ended():
             runner = self.runner
             processes = (*proc.descendants(runner), runner)
-            for pid in processes:
-                _kill(pid)
+            dying |= killing.kill(processes)
             self._kill_group(runner)
             if not self._ends_within(_LETTING_GO_SECONDS):
-                for tracer in {*map(proc.tracer, processes)} - {0, proc.tracer(posix.getpid())}:
-                    _kill(tracer)
+                tracers = {*map(proc.tracer, processes)} - {0, proc.tracer(posix.getpid())}
+                dying |= killing.kill(tracers)
             proc.continue_helpers(runner)
         if not self._ends_within(_END_SECONDS):
             self._status = signal.SIGKILL  # it is dead, and some debugger has it
+        killing.wait_until_dead(dying)
 
     def _ends_within(self, seconds: float) -> bool:
         deadline = unpatched.monotonic() + seconds
@@ -372,7 +374,7 @@ class ChildProcess:
     def discard(self) -> None:
         """End a process that waits still, and so has started nothing."""
         if not self.ended():
-            _kill(self._pid)
+            killing.wait_until_dead(killing.kill([self._pid]))
             self._ends_within(_END_SECONDS)
         self.close()
 
@@ -393,8 +395,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        posix.kill(pid, signal.SIGKILL)

@@ -25,6 +25,7 @@ import struct
 from typing import NoReturn
 
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system import killing
 from pytest_eventlet_debug.system import network as isolation
 from pytest_eventlet_debug.system import unpatched
 
@@ -50,9 +51,6 @@ _PR_SET_DUMPABLE = 4
 
 # Sent to a whole process group by whoever sits at the terminal, and meant for the tests.
 _KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
-
-#: Seconds for a process to end after SIGKILL, at most: an answer from a disk may take longer.
-_DYING_SECONDS = 1.0
 
 #: What init tells the wrapper, once: an error number of what went wrong, else 0; the runner's
 #: wait status; whether init has somebody to wait for when the runner has ended.
@@ -186,31 +184,10 @@ def _end_others(awaited: bytes) -> bool:
         others = [pid for pid in pids if pid != _INIT and _session(pid) not in kept]
         for pid in set(pids) - {_INIT, *others}:
             # Who completes its work must not stand still, whoever has stopped it.
-            _send(pid, signal.SIGCONT)
-        _kill(others)
+            with contextlib.suppress(ProcessLookupError):
+                posix.kill(pid, signal.SIGCONT)
+        killing.wait_until_dead(killing.kill(others))
     return bool(kept)
-
-
-def _kill(pids: Iterable[int]) -> None:
-    """Kill processes, and wait until they have let go of all that they had open."""
-    dying = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):  # a kernel before Linux 5.3
-            dying.add(posix.pidfd_open(pid))
-        _send(pid, signal.SIGKILL)
-    deadline = unpatched.monotonic() + _DYING_SECONDS
-    while dying and (seconds := deadline - unpatched.monotonic()) > 0:
-        dead = set(unpatched.wait_readable(dying, seconds))
-        for fd in dead:
-            posix.close(fd)
-        dying -= dead
-    for fd in dying:
-        posix.close(fd)
-
-
-def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        posix.kill(pid, number)
 
 
 def _session(pid: int) -> int:

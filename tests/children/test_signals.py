@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 
+from programs import TAKES_MEMORY
 import pytest
 from runs import BOTH
 from runs import assert_no_traceback_of_ours
@@ -125,13 +126,34 @@ def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytes
     assert "! KeyboardInterrupt !" in text
 
 
+DIES_SLOWLY = (
+    TAKES_MEMORY
+    + """
+import signal
+alive = open("alive", "w")
+take_memory()
+print(flush=True)
+signal.pause()
+"""
+)
+
+
 @pytest.mark.fault("run-told-to-end")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_no_process_is_left_when_the_run_is_told_to_end(
     pytester: pytest.Pytester, number: signal.Signals
 ) -> None:
-    waiting = Waiting(pytester, BOTH)
+    pytester.makepyfile(dies_slowly=DIES_SLOWLY)
+    os.mkfifo(pytester.path / "alive")
+    alive = os.open(pytester.path / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    slow = "slow = subprocess.Popen([sys.executable, 'dies_slowly.py'], stdout=-1)"
+    waiting = Waiting(pytester, BOTH, before=f"{slow}; slow.stdout.readline()")
     waiting.process.send_signal(number)
+    waiting.process.wait()  # with a timeout, it would look only now and then
+    ended, _, _ = select.select([alive], [], [], 0)
+    assert ended
+    assert os.read(alive, 1) == b""
+    os.close(alive)
     waiting.end()
     assert waiting.process.returncode == -number
 

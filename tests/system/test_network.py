@@ -18,6 +18,7 @@ import tempfile
 import textwrap
 import time
 
+from programs import TAKES_MEMORY
 from programs import WITHOUT_PLUGINS
 import pytest
 
@@ -553,31 +554,30 @@ def test_nothing_that_a_test_started_outlives_a_run_that_is_ended(
         left.close()
 
 
-#: A process that dies slowly: the kernel takes apart what it has in memory, and only then closes
-#: what it has open. Another one is awaited.
-DIES_SLOWLY = """
-    import mmap, os, signal, subprocess, sys
-    from pytest_eventlet_debug.system import pids
+#: A process that dies slowly, while another one is awaited.
+DIES_SLOWLY = (
+    TAKES_MEMORY
+    + """
+import os, signal, subprocess, sys
+from pytest_eventlet_debug.system import pids
 
-    pids.enter(os.getppid(), awaited="sleep")
-    subprocess.Popen(["sleep", "20"], start_new_session=True)
-    begun, alive = os.pipe()
-    if os.fork() == 0:
-        memory = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE)
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-        for start in range(0, len(memory), mmap.PAGESIZE):
-            memory[start] = 1
-        os.write(alive, b"x")
-        signal.pause()
-    os.read(begun, 1)
-    os._exit(7)
+pids.enter(os.getppid(), awaited="sleep")
+subprocess.Popen(["sleep", "20"], start_new_session=True)
+begun, alive = os.pipe()
+if os.fork() == 0:
+    take_memory()
+    os.write(alive, b"x")
+    signal.pause()
+os.read(begun, 1)
+os._exit(7)
 """
+)
 
 
 @pytest.mark.fault("left-running")
 def test_what_dies_slowly_is_dead_when_the_wrapper_ends() -> None:
     reading, writing = os.pipe()
-    program = [sys.executable, "-c", textwrap.dedent(DIES_SLOWLY)]
+    program = [sys.executable, "-c", DIES_SLOWLY]
     with subprocess.Popen(program, cwd=ROOT, pass_fds=[writing]) as wrapper:
         os.close(writing)
         assert wrapper.wait() == 7  # with a timeout, it would look only now and then
