@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import psutil
@@ -125,16 +126,26 @@ def test_one_that_does_nothing_is_ended_and_where_all_do_nothing_the_rest_is_giv
 
 
 @pytest.mark.fault("finisher-killed")
-def test_one_that_dies_twice_over_a_directory_gives_up_that_one_alone(tmp_path: Path) -> None:
+def test_one_that_dies_twice_over_a_directory_gives_up_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop, answers, profiles = Loop(), Answers(), Profiles()
     finishing = Finishing(loop, _library_directories(), Capture(loop), profiles)
-    for name in ("one", "two"):
-        add_profiled(finishing, profiles, tmp_path / name)
-    (first,) = finishing._finishers
-    os.kill(first.pid, signal.SIGKILL)
-    while first in finishing._finishers:
-        loop.step()
-    (second,) = finishing._finishers
+
+    def wait_for_death(*arguments: object, **options: object) -> None:
+        time.sleep(20)
+        os._exit(1)
+
+    with monkeypatch.context() as patching:
+        # Neither completes anything before it is killed.
+        patching.setattr(finisher_process, "_become_finisher", wait_for_death)
+        for name in ("one", "two"):
+            add_profiled(finishing, profiles, tmp_path / name)
+        (first,) = finishing._finishers
+        os.kill(first.pid, signal.SIGKILL)
+        while first in finishing._finishers:
+            loop.step()
+        (second,) = finishing._finishers
     os.kill(second.pid, signal.SIGKILL)
     wait(finishing, loop, answers)
     problems = [line for answer in answers for line in answer["problems"]]
