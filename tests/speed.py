@@ -1,4 +1,4 @@
-"""Tests that a busy machine may fail: the one reason for which a test of this project runs again."""
+"""Tests that a busy machine may fail: the one reason for which a test runs again."""
 
 from __future__ import annotations
 

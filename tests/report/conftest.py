@@ -13,6 +13,7 @@ from hostile_run import line_of
 from hostile_run import report
 from playwright.sync_api import Browser
 from playwright.sync_api import Page
+from playwright.sync_api import expect
 from playwright.sync_api import sync_playwright
 import pytest
 
@@ -30,6 +31,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+#: What is awaited comes at once, unless others have the CPUs.
+PATIENCE_MILLISECONDS = 60_000
+expect.set_options(PATIENCE_MILLISECONDS)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +78,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A new page. It may say nothing on its console, and ask for nothing that is not a file."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE_MILLISECONDS)
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
