@@ -63,7 +63,7 @@ def test_the_task_of_the_asyncio_hub_is_listed_as_running_when_a_test_is_cancell
     assert "running  Hub.run.<locals>.async_run()\n" in printed
     assert "test_cancelled.<locals>.go()" in printed
     assert "await asyncio.sleep(30)\n" in printed
-    assert "waits on sleep, 29." in printed
+    assert re.search(r"waits on sleep, 2\d\.", printed)
     # What eventlet runs it in.
     assert "spawn_for_awaitable.<locals>._run  suspended  (greenlet " in printed
     assert "hub asyncio, running: " in printed
@@ -298,7 +298,7 @@ def test_a_breakpoint_in_a_coroutine_on_the_asyncio_hub_under_monkey_patch(
     assert "running  test_stops.<locals>.go()\n" in printed
     assert "waiting  Hub.run.<locals>.async_run()\n" in printed
     assert "  sleeper  suspended  (greenlet " in printed
-    assert "waits on sleep, 59." in printed
+    assert re.search(r"waits on sleep, 5\d\.", printed)
     # The test waits, too, and is no part of pytest.
     assert re.search(r"  the test  suspended  \(greenlet \d+\)\n    test_a_breakpoint", printed)
 

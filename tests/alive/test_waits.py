@@ -225,7 +225,7 @@ def test_a_lost_timer_and_a_late_one_are_told(tmp_path: Path, hub: str) -> None:
         hub,
     )
     assert "waits on sleep, whose timer is in no hub's heap\n" in text
-    assert re.search(r"^    waits on sleep, overdue by 0\.\d s$", text, re.MULTILINE), text
+    assert re.search(r"^    waits on sleep, overdue by \d+\.\d s$", text, re.MULTILINE), text
 
 
 def test_greenthreads_have_their_names_where_a_test_mocks_eventlet(tmp_path: Path) -> None:

@@ -374,15 +374,20 @@ IGNORES_AND_FORKS = """
 
 @pytest.mark.fault("silent-test", "signals-ignored")
 @pytest.mark.parametrize(
-    ("deed", "does"),
+    ("deed", "does", "seconds"),
     [
-        ("while True: signal.pause()", "its process waits, *"),
-        ("while True: pass", "its process burns CPU, *"),
-        (IGNORES_AND_FORKS, "2 processes wait, *"),
+        ("while True: signal.pause()", "its process waits, *", "6"),
+        # Where others leave it a fifth of a CPU or less, it is killed sooner.
+        ("while True: pass", "its process burns CPU, *", "[1-6]"),
+        (IGNORES_AND_FORKS, "2 processes wait, *", "6"),
     ],
 )
 def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, deed: str, does: str
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    deed: str,
+    does: str,
+    seconds: str,
 ) -> None:
     marker = f"marker-{os.getpid()}-{pytester.path.name}"
     monkeypatch.setenv("MARKER", marker)
@@ -391,7 +396,7 @@ def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
     assert_rest_ran_once(pytester, result, "hung")
     result.stdout.fnmatch_lines(
         [
-            "silent for 6 s, killed",
+            f"silent for {seconds} s, killed",
             "What it does:",
             f"  {does}",
             "What is alive:",
@@ -405,7 +410,7 @@ def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
     assert processes_with(marker) == []
     root = ElementTree.parse(pytester.path / "out.xml").getroot()
     (failure,) = root.iter("failure")
-    assert failure.get("message") == "silent for 6 s, killed"
+    assert re.fullmatch(f"silent for {seconds} s, killed", str(failure.get("message")))
 
 
 @pytest.mark.fault("silent-starved")
@@ -419,9 +424,9 @@ def test_a_test_that_others_keep_from_the_cpu_does_not_hang(pytester: pytest.Pyt
         def test_works_without_a_word():
             os.sched_setaffinity(0, {{{cpu}}})
             began, used = time.monotonic(), time.thread_time()
-            while time.thread_time() - used < 0.8:
+            while time.monotonic() - began < 3:
                 pass
-            assert time.monotonic() - began > 2
+            assert time.thread_time() - used < 1.5  # it lacked the CPU
         """
     )
     with others_on(cpu):
