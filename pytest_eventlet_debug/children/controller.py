@@ -335,6 +335,8 @@ class Controller:
         if process.exit_status == usage_error and refused:
             self.usage_error = process.usage_error
         elif run.exit_status is None or process.died:
+            if process.ended_by_interrupt and not run.running:
+                return  # it was still starting, or ending, where pytest does not catch that
             self.replay.note_end(run, "crashed")
             self.replay.report_end(run, "crashed", process.end, last_words)
             self._go_on(run)

@@ -78,6 +78,7 @@ class ChildProcess:
         self._status: int | None = None
         self._garbled = ""
         self._line_ended = False
+        self._was_interrupted = False
         self._captured: list[tuple[str, int]] = []
         near, far = (side.detach() for side in _socket.socketpair())
         self.descriptor = unpatched.move_up(near)
@@ -211,6 +212,7 @@ class ChildProcess:
     def interrupt(self) -> None:
         """Give the child and what it started the Ctrl-C that only this process's group got."""
         if not self._interactive and not self.ended():
+            self._was_interrupted = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 posix.killpg(self.runner, signal.SIGINT)
 
@@ -232,6 +234,13 @@ class ChildProcess:
     def died(self) -> bool:
         """Whether a signal ended the process."""
         return self._status is not None and os.WIFSIGNALED(self._status)
+
+    @property
+    def ended_by_interrupt(self) -> bool:
+        """Whether the Ctrl-C that :meth:`interrupt` has passed on ended the process."""
+        return (
+            self._was_interrupted and self.died and os.WTERMSIG(self._status or 0) == signal.SIGINT
+        )
 
     @property
     def end(self) -> str:

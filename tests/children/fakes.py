@@ -38,6 +38,7 @@ class FakeChild:
         self.died = exit_status is None
         self.end = "killed by SIGSEGV" if self.died else f"ended with exit status {exit_status}"
         self.last_words: list[tuple[str, str]] = []
+        self.ended_by_interrupt = False
         self.asked_to_stop = False
         self.closed = False
         self.captured_files: list[int] = []

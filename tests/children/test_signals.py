@@ -17,12 +17,14 @@ import pytest
 from runs import BOTH
 from runs import assert_no_traceback_of_ours
 
+#: The session under asyncio is over, but not its process.
 OTHER_HUB_ENDS = """
-    import os
+    import os, signal
 
     def pytest_unconfigure():
         if os.environ.get("EVENTLET_HUB") == "asyncio":
-            open("other-hub-ended", "w").close()
+            open("other-hub-ends", "w").close()
+            signal.pause()
 """
 
 INTERRUPTED = """
@@ -96,9 +98,8 @@ def test_ctrl_c_tears_the_running_test_down_and_reports(
 ) -> None:
     before = "pass"
     if "--eventlet-jobs=2" in arguments:
-        # Else the other hub may still start, be interrupted wherever it is, and be heard first.
         pytester.makeconftest(OTHER_HUB_ENDS)
-        before = "while not os.path.exists('other-hub-ended'): time.sleep(0.01)"
+        before = "while not os.path.exists('other-hub-ends'): time.sleep(0.01)"
     waiting = Waiting(pytester, *arguments, before=before)
     os.killpg(waiting.process.pid, signal.SIGINT)
     text = waiting.end()
@@ -107,6 +108,7 @@ def test_ctrl_c_tears_the_running_test_down_and_reports(
     assert "! KeyboardInterrupt !" in text
     assert re.search(r"test_x.py:\d+: KeyboardInterrupt", text)
     assert "1 passed" in text
+    assert "error" not in text
     if arguments == [BOTH]:
         assert "the run under epolls is incomplete" in text
 
