@@ -454,6 +454,7 @@ def test_the_commands_are_there_after_trace(pytester: pytest.Pytester) -> None:
     assert "no asyncio tasks\n" in printed[1]
 
 
+@pytest.mark.usefixtures("unmeasured")  # it has the greenlets numbered from another one on
 def test_greenlet_moves_into_a_greenthread_and_back(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
