@@ -46,7 +46,7 @@ def wait_until_gone(pid: int) -> None:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    ended, _, _ = select.select([fd], [], [], 10)
+    ended, _, _ = select.select([fd], [], [], 60)
     os.close(fd)
     assert ended, f"process {pid} is still there"
 

@@ -12,6 +12,7 @@ import re
 import resource
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from unittest import mock
@@ -35,6 +36,7 @@ from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.artifacts import read_run
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.artifacts import tests as described
+from pytest_eventlet_debug.system import unpatched
 
 NODEIDS = [
     "tests/wsgi_test.py::TestHttpd::test_001_server[asyncio]",
@@ -420,20 +422,27 @@ def test_a_fork_that_outlives_the_run_does_not_hold_its_directory(
 
 
 @pytest.mark.fault("ctrl-c-finishing")
-def test_ctrl_c_ends_the_waiting_for_what_dead_processes_recorded(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_waiting_for_what_dead_processes_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_run(tmp_path, record("1"))
     program = (
-        "import fcntl, os, signal, sys, time\n"
+        "import fcntl, os, sys, time\n"
         "fd = os.open(sys.argv[1], os.O_RDWR)\n"
         "fcntl.lockf(fd, fcntl.LOCK_SH, *map(int, sys.argv[2:4]))\n"
-        "print(flush=True); time.sleep(0.3)\n"
-        "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+        "print(flush=True); time.sleep(60)"
     )
+
+    def press_ctrl_c(*waiting: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
     command = [sys.executable, "-c", program, str(lock_path(tmp_path)), *map(str, COMPLETION_LOCK)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as helper:
         assert helper.stdout is not None
         helper.stdout.readline()
-        await_completion(tmp_path, "1")
+        with monkeypatch.context() as patching:
+            patching.setattr(unpatched, "wait_readable", press_ctrl_c)
+            await_completion(tmp_path, "1")
         assert helper.poll() is None
         helper.kill()
         helper.wait()

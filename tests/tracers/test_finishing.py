@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-import psutil
+from programs import wait_until_gone
 import pytest
 
 from pytest_eventlet_debug.artifacts import TestArtifacts
@@ -217,7 +217,7 @@ def test_what_was_counted_of_a_test_whose_process_died_is_completed(tmp_path: Pa
     )
     command = [sys.executable, "-c", program, tmp_path / "counts", test.directory]
     done = subprocess.run(command, capture_output=True, cwd=ROOT)
-    psutil.wait_procs([psutil.Process(int(done.stdout))], timeout=20)
+    wait_until_gone(int(done.stdout))
     assert files_of(test.directory) == COMPLETE
 
 
