@@ -9,7 +9,7 @@ import signal
 from pytest_eventlet_debug.system import unpatched
 
 #: Seconds for a process to end after SIGKILL, at most: an answer from a disk may take longer.
-_DYING_SECONDS = 1.0
+_DYING_SECONDS = 5.0
 
 
 def kill(pids: Iterable[int]) -> set[int]:

@@ -242,7 +242,7 @@ def test_an_answer_that_an_exception_left_behind_is_not_taken_for_the_next(
 
     former = signal.signal(signal.SIGALRM, ring)
     os.kill(helper.pid, signal.SIGSTOP)
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
     with pytest.raises(Alarm):
         helper.request("strace-stop", stay=False)
     signal.signal(signal.SIGALRM, former)
