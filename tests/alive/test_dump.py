@@ -131,13 +131,17 @@ async def wait():
     await asyncio.sleep(60)
 
 
-def blocks(started):
+def blocks(started, stop):
     started.set()
-    time.sleep(0.2)
+    stop.wait(20)
 
 
 async def waits_for_work(started):
-    await asyncio.get_running_loop().run_in_executor(None, blocks, started)
+    stop = threading.Event()
+    try:
+        await asyncio.get_running_loop().run_in_executor(None, blocks, started, stop)
+    finally:
+        stop.set()
 
 
 def test_snapshot():

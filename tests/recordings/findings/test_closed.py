@@ -119,12 +119,13 @@ def test_a_number_that_was_given_out_again_names_to_whom(find: Find) -> None:
     program = """
 import os
 import eventlet
+from eventlet.event import Event
 
 def test_listener_whose_number_another_has():
-    listener = eventlet.listen(("127.0.0.1", 0))
+    listener, given = eventlet.listen(("127.0.0.1", 0)), Event()
     def serve():
         connection, _ = listener.accept()
-        eventlet.sleep(0.05)
+        given.wait()
         try:
             listener.accept()
         except OSError:
@@ -133,19 +134,21 @@ def test_listener_whose_number_another_has():
     client = eventlet.connect(listener.getsockname())
     eventlet.spawn(listener.close).wait()
     other = os.open("/etc/hosts", os.O_RDONLY)
+    given.send()
     server.wait()
     os.close(other)
 
 def test_pipe_whose_end_is_closed_twice():
-    numbers = []
+    given = Event()
     def janitor():
-        numbers.append(os.open("/etc/hosts", os.O_RDONLY))
-        os.close(numbers[0])
-        eventlet.sleep(0.05)
-        os.close(numbers[0])
+        number = os.open("/etc/hosts", os.O_RDONLY)
+        os.close(number)
+        given.wait()
+        os.close(number)
     def owner():
         number = os.open("/etc/hostname", os.O_RDONLY)
-        eventlet.sleep(0.1)
+        given.send()
+        twice.wait()
         try:
             os.read(number, 1)
         except OSError:

@@ -19,6 +19,7 @@ PROGRAM = """
 import os
 import socket
 import eventlet
+from eventlet.event import Event
 from eventlet.green import socket as green
 
 def test_waits_on_a_socket_that_another_closes():
@@ -44,23 +45,24 @@ def owner():
     return receiver.detach(), sender
 
 def test_reads_what_belongs_to_another():
-    numbers = []
-    holding = eventlet.spawn(holder, numbers)
+    numbers, given = [], Event()
+    holding = eventlet.spawn(holder, numbers, given)
     eventlet.sleep(0)
     eventlet.spawn(janitor, numbers[0]).wait()
-    owning = eventlet.spawn(other_owner)
+    owning = eventlet.spawn(other_owner, given, holding)
     holding.wait()
     owning.wait()
 
-def holder(numbers):
+def holder(numbers, given):
     numbers.append(os.open("/etc/hostname", os.O_RDONLY))
-    eventlet.sleep(0.1)
+    given.wait()
     os.read(numbers[0], 10)
 
-def other_owner():
+def other_owner(given, holding):
     number = os.open("/etc/hosts", os.O_RDONLY)
     os.read(number, 1)
-    eventlet.sleep(0.2)
+    given.send()
+    holding.wait()
     os.read(number, 1)
     os.close(number)
 

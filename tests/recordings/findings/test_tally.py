@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+import re
 import shutil
 
 import pytest
@@ -37,7 +38,7 @@ def test_costs():
 def test_calls_and_sleeps_of_one_hub_alone_are_told_with_the_line(record: Record) -> None:
     tallies = {hub: read(record(DIFFERENT, hub)[1]) for hub in ("epolls", "asyncio")}
     slept, calls = compare(tallies)
-    assert slept.title == "slept 0.5 s on epolls, 0.0 s on asyncio"
+    assert re.fullmatch(r"slept 0\.[5-9] s on epolls, 0\.[0-2] s on asyncio", slept.title)
     assert slept.place == f"strace.txt line {tallies['epolls'].line}"
     assert calls.title == "getsockname on listener 1: 40 on asyncio, 0 on epolls"
     assert (calls.hub, calls.counts) == ("asyncio", {"calls": 40})
