@@ -7,18 +7,20 @@ Usage: python benchmarks/cost.py [--suite=DIR] [--runs=N] [--quick] [--only=WAY]
 There are three workloads: one empty test (start-up), 301 tests that only yield to the hub
 (tests), and a suite, such as eventlet's unpacked source distribution, with PYTEST ARGS to choose
 its tests. Every way of running has its turn in each round, so that a busy machine is busy for
-all of them, and the fastest round counts. CPU time is that of all processes: helpers,
-strace and the finisher included. What is printed are ratios to the plain run, or milliseconds
-above it where the plain run does next to nothing. Two hubs stand beside two plain runs. With
---beside each way also runs with the plugin of another checkout of this repository, in the same
-rounds.
+all of them, and the fastest round counts. Memory is at the same addresses in all of them. CPU
+time is that of all processes: helpers, strace and the finisher included. What is printed are
+ratios to the plain run, or milliseconds above it where the plain run does next to nothing. Two
+hubs stand beside two plain runs. With --beside each way also runs with the plugin of another
+checkout of this repository, in the same rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import ctypes
 import dataclasses
 import importlib.metadata
@@ -41,6 +43,8 @@ SUITE_TESTS = tuple(
 )
 
 _PR_SET_CHILD_SUBREAPER = 36
+_ADDR_NO_RANDOMIZE = 0x0040000
+_ASK = 0xFFFFFFFF
 
 BLOCKED = ("-p", "no:eventlet-debug")
 ALL_FIVE = ("--strace", "--cprofile", "--pcap", "--eventlet-leaks=warn", "--dump-asyncio-tasks")
@@ -155,6 +159,28 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def settle_addresses() -> None:
+    """Give all runs their memory at the same addresses, as far as this system lets us.
+
+    With those that the kernel draws, a full collection of the same objects takes up to half as
+    long again in one run as in another; see personality(2).
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    library.personality(library.personality(_ASK) | _ADDR_NO_RANDOMIZE)
+
+
+@contextlib.contextmanager
+def prepared() -> Iterator[Path]:
+    """Make this process ready for :func:`run`; the directory for that goes away again."""
+    adopt_orphans()
+    settle_addresses()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        (scratch / PLUGINS).mkdir()
+        (scratch / PLUGINS / "cost_last_test.py").write_text(LAST_TEST)
+        yield scratch
+
+
 def reap_all() -> None:
     """Wait for every process that a run has left behind."""
     try:
@@ -177,7 +203,7 @@ def run(way: Way, workload: Workload, scratch: Path) -> Measured:
     stamp = scratch / "last-test"
     python_path = os.pathsep.join([str(scratch / PLUGINS), str(way.root)])
     environment = {**os.environ, "COST_LAST_TEST": str(stamp), "PYTHONPATH": python_path}
-    environment["EVENTLET_HUB"] = way.hub
+    environment |= {"EVENTLET_HUB": way.hub, "PYTHONHASHSEED": "0"}
     for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
         environment.pop(name, None)  # few users have them
     options = ["-q", "-p", "no:cacheprovider", "-p", "cost_last_test"]
@@ -332,7 +358,6 @@ def main() -> None:
     if options.compare:
         print("\n".join(compare(*options.compare)))
         return
-    adopt_orphans()
     wanted = set(options.only or (way.name for way in WAYS))
     wanted |= {BASE}.union(*(way.against for way in WAYS if way.name in wanted))
     ways = [way for way in available(WAYS) if way.name in wanted]
@@ -340,10 +365,7 @@ def main() -> None:
         ways = doubled(ways, options.beside.resolve())
     rounds = 1 if options.quick else options.runs
     results = {}
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        (scratch / PLUGINS).mkdir()
-        (scratch / PLUGINS / "cost_last_test.py").write_text(LAST_TEST)
+    with prepared() as scratch:
         workloads = {
             "start-up": empty(scratch),
             "tests": yielding(scratch, 50 if options.quick else 301),

@@ -14,7 +14,6 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 import shutil
-import tempfile
 import time
 
 import analysis
@@ -101,10 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     quick = options.quick
     rounds = 1 if quick else options.runs
-    cost.adopt_orphans()
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        (scratch / "cost_last_test.py").write_text(cost.LAST_TEST)
+    with cost.prepared() as scratch:
         tests = (10, 100) if quick else (100, 1000, 10_000)
         print_rows((cost.yielding(scratch, number) for number in tests), rounds, scratch)
         print_hubs(cost.yielding(scratch, 20 if quick else 300), rounds, scratch)
