@@ -77,11 +77,13 @@ class Rerun:
         kept = self._in_run.kept(report.nodeid)
         if kept is None:  # it crashed or hung
             return True
-        failed: int | None = report.eventlet_teardown_failed
+        # Another plugin may have made the report, and says neither.
+        failed: int | None = getattr(report, "eventlet_teardown_failed", None)
         if failed is not None:
             return failed >= kept
         # A hook failed, which may have looked at all that was torn down.
-        return report.eventlet_kept == kept or self._in_run.outcome(report.nodeid) == "error"
+        again: int | None = getattr(report, "eventlet_kept", None)
+        return again == kept or self._in_run.outcome(report.nodeid) == "error"
 
     def _ended_in_own(self, nodeid: str) -> bool:
         """Say the same of a teardown in which the process has ended."""
