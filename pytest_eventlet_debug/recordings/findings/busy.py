@@ -29,7 +29,7 @@ from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 MIN_NS = 1_000_000_000
-"""What holds the hub for less may be the machine's load."""
+"""How long a gap must be, and how long the phase must have computed, whatever others do."""
 MIN_CPU_SHARE = 0.25
 """How much of the gaps the CPU time must explain; on a loaded machine others want the CPU, too."""
 CERTAIN_SHARE = 0.25
@@ -104,8 +104,8 @@ class Busy:
         if cpu is None or times is None:
             return "likely", ""  # it did not come to its end
         gaps = sum(each.seconds for each in self._found if each.phase == phase)
-        if cpu < MIN_CPU_SHARE * gaps:
-            return None, ""  # it was stopped, or the machine was
+        if cpu < max(MIN_NS / 1e9, MIN_CPU_SHARE * gaps):
+            return None, ""  # it was stopped, or others had the CPU
         proven = cpu - ((times[1] - times[0]) / 1e9 - gaps)
         used = f" ({cpu:.2f} s of CPU in the {phase})"
         return ("certain" if proven >= CERTAIN_SHARE * gaps else "likely"), used
