@@ -470,6 +470,8 @@ def test_a_storm_is_found_in_the_trace_of_a_test_that_hangs_in_it(
                     os.read(-1, 1)
                 except OSError:
                     pass
+                for _ in range(3000):  # so that all of its trace is read
+                    pass
         """
     )
     result = run(pytester, "--strace", "--eventlet-timeout=2")
