@@ -382,9 +382,8 @@ class ChildProcess:
 
     def discard(self) -> None:
         """End a process that waits still, and so has started nothing."""
-        if not self.ended():
-            killing.wait_until_dead(killing.kill([self._pid]))
-            self._ends_within(_END_SECONDS)
+        self._signal(self._pid, signal.SIGKILL)
+        self._ends_within(_END_SECONDS)
         self.close()
 
     def close(self) -> None:
