@@ -38,6 +38,7 @@ from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import run_lock
+from pytest_eventlet_debug.system import unpatched
 
 Format = Literal["pytest-eventlet-debug"]
 FORMAT: Format = "pytest-eventlet-debug"
@@ -59,6 +60,10 @@ _TAIL_BYTES = 20
 _AWAITED_SECONDS = 12.0
 
 
+#: Seconds to wait for a helper to announce a test that has just begun.
+_ANNOUNCED_SECONDS = 1.0
+
+
 class ArtifactsError(Exception):
     """The directory cannot be used. One line: which one, why, and what would do."""
 
@@ -72,7 +77,8 @@ class TestRecord(msgspec.Struct, kw_only=True):
     :param outcomes: of each phase, and ``crashed`` or ``hung`` of the one that the test was in, or
         of the call if that is not known.
     :param phases: start and end of each phase that ran, in nanoseconds since the epoch.
-    :param cpu: seconds of CPU that the thread of the test used in each phase.
+    :param cpu: seconds of CPU that the thread of the test used in each phase, to within 10 ms; of a
+        phase that was shorter, how long it took.
     :param artifacts: the files below the directory, relative to it.
     :param errors: what a tracer could not do, a line each.
     :param left: the descriptors that the test left open, where leaks were looked for.
@@ -152,7 +158,8 @@ class TestArtifacts(msgspec.Struct):
     """The directory of one attempt of one test and what stands in its ``test.json``.
 
     :param phases: start and end of each phase that ran, in nanoseconds since the epoch.
-    :param cpu: seconds of CPU that the thread of the test used in each phase.
+    :param cpu: seconds of CPU that the thread of the test used in each phase, to within 10 ms; of a
+        phase that was shorter, how long it took.
     :param errors: what a tracer could not do, a line each.
     :param pid: this process, which runs the test.
     :param left: the descriptors that the test left open.
@@ -196,6 +203,21 @@ class TestArtifacts(msgspec.Struct):
         )
         return json_files.encode(record) + b"\n"
 
+    def announce(self) -> None:
+        """Write a first ``test.json``. So the directory is known as ours if the test crashes.
+
+        :raises OSError: it cannot be written; the directory is gone then.
+        """
+        try:
+            files.write_new(self.directory / TEST_FILE, self.record())
+        except OSError:
+            # Without a descriptor: that there is none may be the error.
+            with contextlib.suppress(OSError):
+                posix.unlink(self.directory / TEST_FILE)
+            with contextlib.suppress(OSError):
+                posix.rmdir(self.directory)
+            raise
+
     def save(self) -> None:
         """Write ``test.json``.
 
@@ -212,12 +234,10 @@ class TestArtifacts(msgspec.Struct):
 
 
 def open_test(run: Path, nodeid: str, hub: str | None, pid: int | None = None) -> TestArtifacts:
-    """Make the directory of the next attempt of a test, with a ``test.json`` that names it.
-
-    So a directory is known as ours if the test crashes.
+    """Make the directory of the next attempt of a test, which has yet to be announced.
 
     :param pid: this process, if that is known: under strace it is dear to ask.
-    :raises OSError: the directory or the file cannot be made.
+    :raises OSError: it cannot be made.
     """
     for attempt in itertools.count(1):
         directory = run / directory_name(nodeid, attempt)
@@ -225,17 +245,7 @@ def open_test(run: Path, nodeid: str, hub: str | None, pid: int | None = None) -
             files.make_directory(directory)
         except FileExistsError:
             continue
-        test = TestArtifacts(nodeid, hub, attempt, directory, pid=pid or posix.getpid())
-        try:
-            files.write_new(directory / TEST_FILE, test.record())
-        except OSError:
-            # Without a descriptor: that there is none may be the error.
-            with contextlib.suppress(OSError):
-                posix.unlink(directory / TEST_FILE)
-            with contextlib.suppress(OSError):
-                posix.rmdir(directory)
-            raise
-        return test
+        return TestArtifacts(nodeid, hub, attempt, directory, pid=pid or posix.getpid())
     raise AssertionError("unreachable")
 
 
@@ -255,13 +265,23 @@ def note_end(
     :param phases: when each phase that it came to began and ended, in nanoseconds.
     """
     directory = newest_attempt(run, nodeid)
-    if read_test(directory) is None:
+    if not _is_announced(directory):
         return None
     with contextlib.suppress(OSError), _locked(directory):
         record = read_test(directory)  # the finisher may be at it
         if record is not None:
             _save_end(directory, record, end, phases or record.phases)
     return directory
+
+
+def _is_announced(directory: Path) -> bool:
+    """Say whether a directory is a test's; the helper of a dead process may be about to tell."""
+    deadline = unpatched.monotonic() + _ANNOUNCED_SECONDS
+    while read_test(directory) is None:
+        if not files.is_there(directory) or unpatched.monotonic() > deadline:
+            return False
+        unpatched.wait_readable([], 0.01)
+    return True
 
 
 def note_death(directory: Path, phases: dict[str, tuple[int, int]]) -> None:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from unittest import mock
 
 from hypothesis import given
@@ -205,7 +206,7 @@ def test_no_directory_is_left_of_a_test_that_no_file_can_be_opened_for(tmp_path:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         with pytest.raises(OSError, match="Too many open files"):
-            open_test(tmp_path, "test_x.py::test_x", "poll")
+            open_test(tmp_path, "test_x.py::test_x", "poll").announce()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
@@ -213,6 +214,7 @@ def test_no_directory_is_left_of_a_test_that_no_file_can_be_opened_for(tmp_path:
 
 def test_of_a_test_that_nobody_completed_the_disk_tells_what_there_is(tmp_path: Path) -> None:
     test = open_test(tmp_path, "test_x.py::test_x", "poll")
+    test.announce()
     (test.directory / "strace.txt").touch()
     (tmp_path / "index.html").touch()
     (listed,) = described(tmp_path)
@@ -246,6 +248,19 @@ def test_a_patched_json_module_does_no_harm(tmp_path: Path) -> None:
     with mock.patch.multiple(json, dumps=None, loads=None, dump=None, load=None):
         test.save()
         assert note_end(tmp_path, test.nodeid, "hung") == test.directory
+
+
+def test_how_a_test_ended_is_noted_although_its_helper_has_yet_to_announce_it(
+    tmp_path: Path,
+) -> None:
+    open_run(tmp_path, record("1"))
+    test = open_test(tmp_path, "test_x.py::test_x", "poll")
+    helper = threading.Timer(0.1, test.announce)
+    helper.start()
+    assert note_end(tmp_path, test.nodeid, "crashed") == test.directory
+    helper.join()
+    (found,) = described(tmp_path)
+    assert found.outcomes == {"call": "crashed"}
 
 
 def test_nothing_is_noted_for_a_test_that_has_no_directory(tmp_path: Path) -> None:

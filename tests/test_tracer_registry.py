@@ -58,6 +58,9 @@ TOY = """
         def resume(self):
             self.note("resume")
 
+        def begin_stop(self):
+            self.note("begin to stop")
+
         def stop(self):
             self.note("stop")
             return (self.path,)
@@ -99,7 +102,7 @@ def test_a_tracer_that_is_registered_records_each_test(pytester: pytest.Pytester
     result.stdout.fnmatch_lines(["prepared", "*toy 1.0*"])
     (test,) = (path.parent for path in Path("eventlet-debug").glob("*/test.json"))
     block = (test / "block-1" / "toy.txt").read_text().splitlines()
-    assert block == ["start all is well", "mark block-1", "stop"]
+    assert block == ["start all is well", "mark block-1", "begin to stop", "stop"]
     assert (test / "toy.txt").read_text().splitlines() == [
         "start all is well",
         "mark setup",
@@ -107,6 +110,7 @@ def test_a_tracer_that_is_registered_records_each_test(pytester: pytest.Pytester
         "pause",
         "resume",
         "mark teardown",
+        "begin to stop",
         "stop",
     ]
     assert "toy.txt" in json.loads((test / "test.json").read_text())["artifacts"]
@@ -118,7 +122,10 @@ def test_a_tracer_that_nests_goes_on_while_a_block_is_recorded(pytester: pytest.
     pytester.runpytest("-p", "toy", "--toy").assert_outcomes(passed=1)
     (test,) = (path.parent for path in Path("eventlet-debug").glob("*/test.json"))
     text = (test / "toy.txt").read_text()
-    assert text.splitlines()[1:] == ["mark setup", "mark call", "mark teardown", "stop"]
+    assert text.splitlines()[1:] == [
+        *("mark setup", "mark call", "mark teardown"),
+        *("begin to stop", "stop"),
+    ]
 
 
 @pytest.mark.usefixtures("toy")

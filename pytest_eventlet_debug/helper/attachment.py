@@ -145,8 +145,8 @@ class Attachment:
     def stop(self, answer: Reply, *, stay: bool) -> None:
         """Answer once what strace has written is sure to be in the file.
 
-        :param stay: leave strace attached, for the next test. The file may be written later, before
-            anything else is done that the test process asks for.
+        :param stay: leave strace attached, for the next test. The file may be written by
+            :meth:`settle`, which is to be called before the next message is served.
         """
         refusal, self._refusal = self._refusal, ""
         if refusal or self._strace is None:
@@ -156,6 +156,11 @@ class Attachment:
             return
         strace, self._strace = self._strace, None
         strace.detach(answer)
+
+    def settle(self) -> None:
+        """Do what a test process that has its answers need not wait for."""
+        if self._strace is not None:
+            self._strace.settle()
 
     def _give_up(self, error: str) -> None:
         """Attach no more: each further test would have to wait as long as this one did."""

@@ -28,6 +28,7 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import test_of
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.packet_buffer import PacketBuffer
 from pytest_eventlet_debug.helper.unwritten import WAITING_BYTES
 from pytest_eventlet_debug.helper.unwritten import Unwritten
@@ -132,7 +133,7 @@ class Capture:
 
     def start(
         self,
-        answer: Answer,
+        answer: Reply,
         *,
         number: int,
         directory: str,

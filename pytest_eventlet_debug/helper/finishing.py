@@ -96,6 +96,11 @@ class Finishing:
             files.extend(f"{directory}/{TEST_FILE}", data)
         except OSError as error:
             answer(f"{directory}/{TEST_FILE} cannot be written: {error.strerror}")
+            if not files.is_there(f"{directory}/{TEST_FILE}"):  # nobody would know what it is
+                self._profiles.forget(directory)
+                with contextlib.suppress(OSError):
+                    files.remove(directory)
+                return
         self._add(Order(directory, shared=shared, ports=ports))
 
     def complain(self, problem: str) -> None:

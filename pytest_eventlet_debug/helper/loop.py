@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import _socket
 from collections.abc import Callable
-import json
+from collections.abc import Iterator
+import contextlib
 import select
 import time
 from typing import Protocol
+
+from pytest_eventlet_debug.helper.protocol import answer_message
 
 
 class Loop:
@@ -66,11 +69,42 @@ class Loop:
                 handler()
 
 
+class Outbox:
+    """Sends answers: those that are given while a message is served, in one message."""
+
+    def __init__(self, control: _socket.socket) -> None:
+        self._control = control
+        self._answers: list[tuple[int, str | None, dict[str, object]]] = []
+        self._is_held = False
+
+    def put(self, sequence: int, error: str | None, values: dict[str, object]) -> None:
+        """Send an answer, or have it sent soon."""
+        self._answers.append((sequence, error, values))
+        if not self._is_held:
+            self._send()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Send what is put there meanwhile at the end."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self._send()
+
+    def _send(self) -> None:
+        answers, self._answers = self._answers, []
+        if answers:
+            with contextlib.suppress(OSError):  # the test process has gone; the loop hears of it
+                self._control.send(answer_message(answers))
+
+
 class Answer:
     """The answer that is due to one request; only the first one given is sent."""
 
-    def __init__(self, control: _socket.socket, sequence: int) -> None:
-        self._control = control
+    def __init__(self, outbox: Outbox, sequence: int) -> None:
+        self._outbox = outbox
         self._sequence = sequence
         self._given = False
 
@@ -81,10 +115,7 @@ class Answer:
         self._given = True
         if error is not None:
             error = " ".join(error.split())[:4000]
-        try:
-            self._control.send(json.dumps([self._sequence, error, values]).encode("ascii"))
-        except OSError:
-            pass  # the test process has gone; the loop hears of it
+        self._outbox.put(self._sequence, error, values)
 
 
 class Reply(Protocol):

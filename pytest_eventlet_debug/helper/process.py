@@ -6,9 +6,7 @@ strace says and how it ends, for packets, and for the death of the test process.
 that, or when the other end of its control socket is closed, it stops what it started
 and exits.
 
-Requests are JSON packets ``[sequence, command, arguments]``, answers
-``[sequence, error or null, values]``. Data may follow a request behind a zero byte, or, if it
-is long, in a descriptor that is passed with it.
+:mod:`~pytest_eventlet_debug.helper.protocol` says how requests and answers are sent.
 """
 
 from __future__ import annotations
@@ -24,18 +22,22 @@ import signal
 import struct
 import sys
 import time
+from typing import Any
 
 from pytest_eventlet_debug.artifact_names import COMPLETION_LOCK
+from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.helper.attachment import Attachment
 from pytest_eventlet_debug.helper.capture import Capture
 from pytest_eventlet_debug.helper.finishing import Finishing
 from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Complaint
 from pytest_eventlet_debug.helper.loop import Loop
+from pytest_eventlet_debug.helper.loop import Outbox
 from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.profiles import Profiles
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import NO_ANSWER
+from pytest_eventlet_debug.helper.protocol import requests
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system.open_descriptors import OpenDescriptors
 
@@ -63,6 +65,7 @@ class HelperProcess:
         :param libraries: the directories of what the finisher imports.
         """
         self._control = control
+        self._outbox = Outbox(control)
         self._tracee = tracee
         self._loop = Loop()
         self._capture = Capture(self._loop)
@@ -93,6 +96,7 @@ class HelperProcess:
             "pcap-pause": self._capture.pause,
             "pcap-resume": self._capture.resume,
             "pcap-stop": self._capture.stop,
+            "announce": self._announce,
             "profile": self._profiles.add,
             "descriptors": self._list_descriptors,
             "discard": self._discard,
@@ -168,12 +172,20 @@ class HelperProcess:
                 self._loop.unwatch(self._control.fileno())
                 self._letting_go = self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
                 return
-            self._serve(message, rights)
+            with self._outbox.held():
+                for sequence, command, arguments, data in requests(message):
+                    self._serve(sequence, command, arguments, data, rights)
+            self._attachment.settle()
 
-    def _serve(self, message: bytes, rights: list[tuple[int, int, bytes]]) -> None:
-        header, _, data = message.partition(b"\0")
-        sequence, command, arguments = json.loads(header)
-        answer: Reply = Answer(self._control, sequence)
+    def _serve(
+        self,
+        sequence: int,
+        command: str,
+        arguments: dict[str, Any],
+        data: bytes,
+        rights: list[tuple[int, int, bytes]],
+    ) -> None:
+        answer: Reply = Answer(self._outbox, sequence)
         if sequence == NO_ANSWER:
             answer = Complaint(self._finishing.complain)
         if "descriptor" in arguments:
@@ -208,6 +220,17 @@ class HelperProcess:
             answer("the test process has too many descriptors")
         else:
             answer(found=found)
+
+    def _announce(self, answer: Reply, *, directory: str, data: bytes = b"") -> None:
+        """Write a first ``test.json``, unless the test has ended already."""
+        try:
+            files.write_new(f"{directory}/{TEST_FILE}", data)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{directory}/{TEST_FILE}")
+            answer(f"{directory}/{TEST_FILE} cannot be written: {error.strerror}")
 
     def _discard(self, answer: Reply, *, directory: str) -> None:
         self._profiles.forget(directory)

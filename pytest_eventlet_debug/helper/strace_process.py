@@ -86,6 +86,7 @@ class StraceProcess:
         self._complain = complain
         self._marks = marks
         self._rested_at: int | None = None
+        self._unsettled: tuple[int, int | None] | None = None
         self._tracee = tracee
         self._source = None if directory is None else trace_piece.create_source(directory)
         self._piece: TracePiece | None = None
@@ -171,7 +172,7 @@ class StraceProcess:
         self._alarm = self._loop.call_later(ATTACH_SECONDS, self._late)
 
     def rest(self, answer: Reply) -> bool:
-        """End a piece, answer, and stay attached.
+        """Answer, stay attached, and leave it to :meth:`settle` to end the piece.
 
         :return: ``False`` where :meth:`detach` has to be called; nothing is done then.
         """
@@ -187,11 +188,17 @@ class StraceProcess:
             return False
         marks_end = None if self._marks is None else self._marks.end
         self._rested_at = end
+        self._unsettled = end, marks_end
         answer(rests=True)
-        self._end_piece(end, marks_end)
-        self._path = None
-        self._give_cpus_back(self._threads)
         return True
+
+    def settle(self) -> None:
+        """Write the rest of a piece that has ended, if there is one."""
+        if self._unsettled is not None:
+            ends, self._unsettled = self._unsettled, None
+            self._end_piece(*ends)
+            self._path = None
+            self._give_cpus_back(self._threads)
 
     def rests(self) -> bool:
         """Say whether strace is attached and writes no piece."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+import contextlib
 import os
 
 from pytest_eventlet_debug.artifacts import TestArtifacts
@@ -28,6 +29,23 @@ class Completion:
         self._shared = shared
         self._asked = False
         self._handed_over: deque[TestArtifacts] = deque(maxlen=_LATEST)
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Have what tracers ask of the helper meanwhile sent in one message."""
+        helper = self._helper()
+        return contextlib.nullcontext() if helper is None else helper.together()
+
+    def announce(self, test: TestArtifacts) -> None:
+        """Have a test's directory known for what it is, should the test end this process.
+
+        :raises OSError: what is known of the test cannot be written.
+        """
+        helper = self._helper()
+        if helper is not None:
+            with contextlib.suppress(TracerError):
+                helper.post("announce", test.record(), directory=os.path.abspath(test.directory))
+                return
+        test.announce()
 
     def begin(self, test: TestArtifacts) -> None:
         """Have a test's directory completed, now that nothing more is recorded there.

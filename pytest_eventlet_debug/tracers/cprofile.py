@@ -111,18 +111,17 @@ class CProfile:
         if self._recording is not None and self._engine is not None and not self._running:
             self._start(self._engine)
 
-    def stop(self) -> tuple[Path, ...]:
-        """End the profile and have it written, as pstats and as callgrind.
+    def begin_stop(self) -> None:
+        """Profile no more, and have what was counted written, as pstats and as callgrind.
 
         :raises TracerError: the files cannot be written, or the profile is incomplete;
             what was seen until then is in the files.
         """
-        recording, self._recording = self._recording, None
-        engine, self._engine = self._engine, None
+        recording, engine = self._recording, self._engine
         if recording is None or engine is None:
-            return ()
-        self._running = False
-        engine.stop()
+            return
+        self.pause()
+        self._engine = None
         profile = engine.profile()
         try:
             self._write(engine.name, recording, profile)
@@ -130,6 +129,18 @@ class CProfile:
             raise TracerError(f"the profile cannot be written: {error}") from error
         if profile.trouble:
             raise TracerError(f"the profile is incomplete: {profile.trouble}")
+
+    def stop(self) -> tuple[Path, ...]:
+        """End the profile.
+
+        :raises TracerError: as :meth:`begin_stop` does, unless that was called.
+        """
+        try:
+            self.begin_stop()
+        finally:
+            recording, self._recording = self._recording, None
+        if recording is None:
+            return ()
         directory = Path(os.path.abspath(recording.directory))
         return tuple(directory / name for name in ARTIFACTS)
 
@@ -140,6 +151,8 @@ class CProfile:
         self._recording = None
 
     def _start(self, engine: Engine) -> None:
+        if self._helper is not None:
+            self._helper.flush()  # to send it later would be in the profile
         try:
             engine.start()
         except ProfilingError as error:

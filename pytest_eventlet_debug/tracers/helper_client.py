@@ -12,16 +12,17 @@ import _socket
 from collections.abc import Iterator
 import contextlib
 import importlib.util
-import json
 import os
 import posix
 import signal
 import struct
 import sys
 
+from pytest_eventlet_debug.helper import protocol
 from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
 from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.protocol import NO_ANSWER
+from pytest_eventlet_debug.helper.protocol import Request
 from pytest_eventlet_debug.helper.protocol import helper_command
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
@@ -34,6 +35,9 @@ ANSWER_SECONDS = 8
 
 #: Seconds for what a helper started to end by itself where that helper is given up.
 _END_SECONDS = 1.0
+
+#: How long a look at the connection serves.
+_FRESH_NS = 1_000_000
 
 #: What the finisher imports.
 _LIBRARIES = ("msgspec", "pyprof2calltree")
@@ -49,15 +53,13 @@ class HelperGoneError(TracerError):
 
 
 # Taken here, before a test can patch them.
-_encode = json.JSONEncoder().encode
-_decode = json.JSONDecoder().decode
 _pack = struct.pack
 
 
 class Helper:
     """A connection to the helper process: one request and its answer at a time.
 
-    A request is one ``sendto`` and one blocking ``recvfrom`` on a raw descriptor, so it
+    A message is one ``sendto`` or one blocking ``recvfrom`` on a raw descriptor, so it
     never switches greenthreads. A helper that has died is a :class:`TracerError`, never
     a SIGPIPE and never a hang. A fork of the test process cannot use the helper: the
     answers belong to the process that started it.
@@ -74,6 +76,9 @@ class Helper:
         self._inode = posix.fstat(connection.fileno()).st_ino
         self._sequence = 0
         self._begun: set[int] = set()
+        self._unsent: list[Request] = []
+        self._is_gathering = False
+        self._seen_ns = 0
         self._answers: dict[int, tuple[str | None, object]] = {}
         self._hello = 0
         self._goodbye: int | None = None
@@ -126,6 +131,7 @@ class Helper:
 
     def _forked(self) -> None:
         self._is_fork = True
+        self._unsent = []
 
     @property
     def pid(self) -> int:
@@ -155,8 +161,7 @@ class Helper:
             and is ended; every further request is refused with the same words.
         :raises TracerError: it says no; also in a fork of the process that started it.
         """
-        sequence = self._send(command, arguments)
-        return self._receive(sequence, looked=True)
+        return self._receive(self._ask(command, arguments))
 
     def begin(self, command: str, **arguments: object) -> int:
         """Ask the helper for one thing without waiting for it.
@@ -164,7 +169,7 @@ class Helper:
         :return: what :meth:`end` takes.
         :raises TracerError: as :meth:`request` does.
         """
-        sequence = self._send(command, arguments)
+        sequence = self._ask(command, arguments)
         self._begun.add(sequence)
         return sequence
 
@@ -178,22 +183,49 @@ class Helper:
         finally:
             self._begun.discard(sequence)
 
-    def _send(self, command: str, arguments: dict[str, object]) -> int:
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Send what is asked for meanwhile in one message, at the end or when an answer is awaited.
+
+        A message takes some system calls, which may be traced, and wakes the helper.
+        """
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            with contextlib.suppress(HelperGoneError):  # whoever needs it next says so
+                self.flush()
+
+    def _ask(self, command: str, arguments: dict[str, object]) -> int:
         self._be_usable(command)
         self._sequence += 1
-        message = _message(self._sequence, command, arguments)
-        with self._losing():
-            self._connection.send(message, _socket.MSG_NOSIGNAL)
+        self._put(_request(self._sequence, command, arguments))
         return self._sequence
 
-    def _receive(self, sequence: int, *, looked: bool = False) -> dict[str, object]:
-        """Return the answer to a request.
+    def _put(self, request: Request) -> None:
+        """Send a request, or have it sent with others."""
+        if sum(each.size for each in self._unsent) + request.size > MESSAGE_BYTES:
+            self.flush()
+        self._unsent.append(request)
+        if not self._is_gathering:
+            self.flush()
 
-        :param looked: the connection was there a moment ago, and no code of the user's ran since.
+    def flush(self) -> None:
+        """Send what was asked for; see :meth:`together`.
+
+        :raises HelperGoneError: it cannot be sent.
         """
+        unsent, self._unsent = self._unsent, []
+        if unsent:
+            with self._losing():
+                self._connection.send(protocol.message(unsent), _socket.MSG_NOSIGNAL)
+
+    def _receive(self, sequence: int) -> dict[str, object]:
+        """Return the answer to a request."""
         if sequence not in self._answers:
-            if not looked:
-                self._be_usable()
+            self._be_usable()
+            self.flush()
             with self._losing():
                 self._wait_for(sequence)
         error, values = self._answers.pop(sequence)
@@ -211,16 +243,15 @@ class Helper:
         :raises TracerError: as :meth:`request` does.
         :raises OSError: there is no memory or no descriptor for long data.
         """
-        message = _message(NO_ANSWER, command, arguments)
         self._be_usable(command)
-        if len(message) + 1 + len(data) <= MESSAGE_BYTES:
-            with self._losing():
-                self._connection.send(message + b"\0" + data, _socket.MSG_NOSIGNAL)
+        short = protocol.request(NO_ANSWER, command, arguments, data)
+        if short.size <= MESSAGE_BYTES:
+            self._put(short)
             return
         fd = files.memory_file("eventlet-debug")
         try:
             unpatched.write_all(fd, data)
-            self._send_with(message, fd)
+            self._send_with(_request(NO_ANSWER, command, arguments), fd)
         finally:
             posix.close(fd)
 
@@ -232,12 +263,13 @@ class Helper:
         """
         self._be_usable(command)
         # Its number is known where it arrives.
-        self._send_with(_message(NO_ANSWER, command, {"descriptor": None}), fd)
+        self._send_with(_request(NO_ANSWER, command, {"descriptor": None}), fd)
 
-    def _send_with(self, message: bytes, fd: int) -> None:
+    def _send_with(self, request: Request, fd: int) -> None:
+        self.flush()
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _pack("i", fd))]
         with self._losing():
-            self._connection.sendmsg([message], rights, _socket.MSG_NOSIGNAL)
+            self._connection.sendmsg([protocol.message([request])], rights, _socket.MSG_NOSIGNAL)
 
     def _be_usable(self, command: str | None = None) -> None:
         """See to it that the helper can be talked to, as far as that is known.
@@ -266,26 +298,40 @@ class Helper:
             self._end_group()
             raise self._give_up(f"has not answered for {ANSWER_SECONDS} s and was ended") from None
         except (OSError, ValueError) as failure:
+            if not self._is_there():
+                raise self._lose_connection() from failure
             self._end_group()  # strace may still be there
             raise self._give_up("was killed or has crashed") from failure
 
     def _wait_for(self, sequence: int) -> None:
         """Receive answers until that to a request has come."""
         while True:
-            answer = self._connection.recv(MESSAGE_BYTES)
-            if not answer:
+            received = self._connection.recv(MESSAGE_BYTES)
+            if not received:
                 raise ConnectionResetError("end of file")
-            answered, error, values = _decode(answer.decode("ascii"))
-            # Any other belongs to a request that a signal handler's exception ended.
-            if answered == sequence or answered in self._begun:
-                self._answers[answered] = (error, values)
-            if answered == self._hello:
-                self._pid = values["pid"]
-                self._group = posix.getpgid(self._pid)
-            if answered == sequence:
+            for answered, error, values in protocol.answers(received):
+                # Any other belongs to a request that a signal handler's exception ended.
+                if answered == sequence or answered in self._begun:
+                    self._answers[answered] = (error, values)
+                if answered == self._hello:
+                    self._pid = values["pid"]
+                    self._group = posix.getpgid(self._pid)
+            if sequence in self._answers:
                 return
 
     def _is_connected(self) -> bool:
+        """Say whether the descriptor is still ours, or was a moment ago.
+
+        To look is a system call, which may be traced.
+        """
+        now = unpatched.time_ns()
+        if not 0 <= now - self._seen_ns < _FRESH_NS:
+            if not self._is_there():
+                return False
+            self._seen_ns = now
+        return True
+
+    def _is_there(self) -> bool:
         """Say whether the descriptor is still ours, which a test may close or reuse."""
         try:
             return posix.fstat(self._connection.fileno()).st_ino == self._inode
@@ -345,11 +391,11 @@ class Helper:
         self._connection.close()
 
 
-def _message(sequence: int, command: str, arguments: dict[str, object]) -> bytes:
-    message = _encode([sequence, command, arguments]).encode("ascii")
-    if len(message) > MESSAGE_BYTES:
-        raise TracerError(f"{command} with {len(message)} bytes is too long for the helper")
-    return message
+def _request(sequence: int, command: str, arguments: dict[str, object]) -> Request:
+    made = protocol.request(sequence, command, arguments)
+    if made.size > MESSAGE_BYTES:
+        raise TracerError(f"{command} with {made.size} bytes is too long for the helper")
+    return made
 
 
 def _tracer_group() -> int:

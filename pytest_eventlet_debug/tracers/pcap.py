@@ -70,7 +70,7 @@ class Pcap:
         self._recording: Recording | None = None
         self._number = 0
         self._has_ring = False
-        self._started: int | None = None
+        self._stopping: int | None = None
         self._keys = 0
         self._claimed: int | None = None
         self._opened: int | None = None
@@ -123,7 +123,9 @@ class Pcap:
                 f"{sys.version.partition(' ')[0]}, as it was built here, is not known"
             )
         ports.begin()
-        started = self._helper.begin(
+        # Once the ring is there, a test need not wait: its packets are known by their times.
+        start = self._helper.post if self._has_ring else self._helper.request
+        start(
             "pcap-start",
             number=number,
             directory=os.path.abspath(recording.directory),
@@ -133,12 +135,7 @@ class Pcap:
             expression=self._expression,
             limit=self._limit,
         )
-        # Once the ring is there, a test need not wait: its packets are known by their times.
-        if self._has_ring:
-            self._started = started
-        else:
-            self._helper.end(started)
-            self._has_ring = True
+        self._has_ring = True
         self._number = number
         self._recording = recording
         self._keys = tls_keys.begin()
@@ -156,6 +153,12 @@ class Pcap:
         if self._recording is not None:
             self._helper.request("pcap-resume", number=self._number, since_ns=unpatched.time_ns())
 
+    def begin_stop(self) -> None:
+        """Leave out the packets from now on."""
+        if self._recording is not None and self._stopping is None:
+            until_ns = unpatched.time_ns()
+            self._stopping = self._helper.begin("pcap-stop", number=self._number, until_ns=until_ns)
+
     def stop(self) -> tuple[Path, ...]:
         """End the recording; all that was sent before will be in it.
 
@@ -164,23 +167,26 @@ class Pcap:
         :raises TracerError: packets are missing. What could be captured is in the file
             all the same, and the number of packets dropped in ``capture.pcapng``.
         """
-        recording, self._recording = self._recording, None
-        if recording is None:
+        if self._recording is None:
             return ()
-        until_ns = unpatched.time_ns()
-        directory = Path(os.path.abspath(recording.directory))
+        directory = Path(os.path.abspath(self._recording.directory))
         keys = tls_keys.end(self._keys)
         try:
             if keys:
                 _write(directory / KEYS_FILE, keys)
         finally:
-            started, self._started = self._started, None
-            if started is not None:
-                self._helper.end(started)
-            self._helper.request("pcap-stop", number=self._number, until_ns=until_ns)
+            self._end()
         # The keys, in the format of SSLKEYLOGFILE, are there if the test made a TLS connection.
         names = (CAPTURE_FILE, KEYS_FILE) if keys else (CAPTURE_FILE,)
         return tuple(directory / name for name in names)
+
+    def _end(self) -> None:
+        try:
+            self.begin_stop()
+        finally:
+            stopping, self._recording, self._stopping = self._stopping, None, None
+        assert stopping is not None
+        self._helper.end(stopping)
 
     def close(self) -> None:
         """Do nothing: the socket is the helper's."""

@@ -98,6 +98,9 @@ class Tracer(Protocol):
 
     def resume(self) -> None: ...
 
+    def begin_stop(self) -> None:
+        """Record nothing more; :meth:`stop`, which does that else, waits for what it takes."""
+
     def stop(self) -> tuple[Path, ...]:
         """End the recording; return the artifacts' absolute paths."""
 

@@ -37,8 +37,9 @@ from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.warning_types import EventletDebugWarning
 
-#: How long a reading of the CPU time serves.
-_FRESH_NS = 1_000_000
+#: How long a reading of the CPU time serves. To ask the kernel is a system call, which is traced,
+#: and nothing that is said of a phase is finer.
+_FRESH_NS = 10_000_000
 
 #: Their messages are written for the user.
 _TOLD = (TracerError, OSError)
@@ -153,26 +154,31 @@ class TracerSession:
         self._phase = phase
         self._begin(phase)
         started = unpatched.time_ns()
-        used = self._used(started)
+        used = self._cpu_time(started)
         try:
             return (yield)
         finally:
             if self._test is not None:
-                self._cpu = (ended, now) = unpatched.time_ns(), unpatched.thread_time()
-                self._test.cpu[phase] = round(now - used, 6)
+                ended = unpatched.time_ns()
+                took = (ended - started) / 1e9
+                is_short = 0 <= ended - started < _FRESH_NS
+                spent = took if is_short else self._cpu_time(ended) - used
+                self._test.cpu[phase] = round(spent, 6)
                 self._test.phases[phase] = (started, ended)
             self._end(phase)
 
-    def _used(self, now_ns: int) -> float:
-        """Return the CPU time of this thread, in seconds.
-
-        To ask the kernel is a system call, which is traced. What was known less than a millisecond
-        ago does: nothing that is said of a phase is finer.
-        """
-        known_ns, seconds = self._cpu
-        return seconds if 0 <= now_ns - known_ns < _FRESH_NS else unpatched.thread_time()
+    def _cpu_time(self, now_ns: int) -> float:
+        """Return the CPU time of this thread, in seconds."""
+        known_ns, _ = self._cpu
+        if not 0 <= now_ns - known_ns < _FRESH_NS:
+            self._cpu = now_ns, unpatched.thread_time()
+        return self._cpu[1]
 
     def _begin(self, phase: Phase) -> None:
+        with self._completion.together():
+            self._record(phase)
+
+    def _record(self, phase: Phase) -> None:
         for running in self._running:
             if phase not in running.phases:
                 self._pause(running)
@@ -185,10 +191,11 @@ class TracerSession:
 
     def _end(self, phase: Phase) -> None:
         later = PHASES[PHASES.index(phase) + 1 :]
+        if not later:
+            self._stop(self._running)
+            return
         for running in reversed(self._running):
-            if not later:
-                self._stop(running)
-            elif not running.phases.intersection(later):
+            if not running.phases.intersection(later):
                 # What stopping costs is left until nothing else records it.
                 self._pause(running)
 
@@ -214,9 +221,15 @@ class TracerSession:
                 running.tracer.resume()
                 running.paused = False
 
-    def _stop(self, running: _Running) -> None:
-        if running.started:
-            running.started = False
+    def _stop(self, ending: Sequence[_Running]) -> None:
+        """Stop tracers, the last one first, and tell the helper of all of them at once."""
+        started = [running for running in reversed(ending) if running.started]
+        with self._completion.together():
+            for running in started:
+                running.started = False
+                with self._noting(running):
+                    running.tracer.begin_stop()
+        for running in started:
             with self._noting(running):
                 running.tracer.stop()
 
@@ -256,11 +269,13 @@ class TracerSession:
             assert self._item is not None
             try:
                 run = self._settings.artifacts
-                self._test = open_test(run, self._item.nodeid, self._hub, self._pid)
+                test = open_test(run, self._item.nodeid, self._hub, self._pid)
+                self._completion.announce(test)
             except OSError as error:
                 # The summary has one line for all tests that say the same.
                 self._refused = OSError(error.errno, error.strerror, str(run))
                 raise self._refused from error
+            self._test = test
         return self._test
 
     def directory(self, item: pytest.Item) -> Path:
@@ -331,8 +346,7 @@ class TracerSession:
 
     def _end_all(self) -> None:
         """End what Ctrl-C or ``pytest.exit`` in a test left open, and release the tracers."""
-        for running in reversed(self._running):
-            self._stop(running)
+        self._stop(self._running)
         if self._test is not None and self._phase is not None:
             self._test.outcomes.setdefault(self._phase, "interrupted")
         self._finish()
@@ -376,8 +390,7 @@ class TracerSession:
                         running.tracer.mark(directory.name)
             yield directory
         finally:
-            for running in reversed(block):
-                self._stop(running)
+            self._stop(block)
             self._running = [each for each in self._running if each not in block]
             for running in paused:
                 self._resume(running)

@@ -99,6 +99,7 @@ class Strace:
         self._recording: Recording | None = None
         self._started_ns = 0
         self._tracing = False
+        self._stopping: int | None = None
         self._allowed = False
         self._labels: switches.Labels | None = None
         self._paths: dict[tuple[int, str], bytes] = {}
@@ -179,16 +180,24 @@ class Strace:
             self._attach(self._recording, append=True)
             self._label()
 
+    def begin_stop(self) -> None:
+        """Begin to detach."""
+        if self._recording is not None and self._tracing:
+            self._begin_detach(stay=self._stay and not self._recording.is_block)
+
     def stop(self) -> tuple[Path, ...]:
         """Detach; the file is complete then.
 
         :raises TracerError: strace had ended before, or had to be killed. What it wrote
             until then is in the file.
         """
-        recording, self._recording = self._recording, None
+        try:
+            self.begin_stop()
+        finally:
+            recording, self._recording = self._recording, None
         if recording is None:
             return ()
-        rests = self._tracing and self._detach(stay=self._stay and not recording.is_block)
+        rests = self._stopping is not None and self._end_detach()
         if not rests and cuts.is_cut(recording.directory):
             # strace itself does not say that it cannot write.
             since = cuts.last_ns(recording.directory) or self._started_ns
@@ -210,6 +219,7 @@ class Strace:
             # There is nothing to wait for: the recording begins behind this request.
             self._helper.strace_rests = False
             self._helper.post("strace-next", path=path, limit=self._limit)
+            self._helper.flush()
         else:
             self._helper.strace_rests = False
             self._helper.request(
@@ -230,11 +240,24 @@ class Strace:
         if self._lines is not None:
             self._lines.rest()
 
-    def _detach(self, *, stay: bool = False) -> bool:
-        """Trace no more; say whether strace stays attached."""
+    def _detach(self) -> None:
+        self._begin_detach()
+        self._end_detach()
+
+    def _begin_detach(self, *, stay: bool = False) -> None:
+        """Begin to trace no more.
+
+        :param stay: whether strace may stay attached.
+        """
         self._stop_marking()
         self._tracing = self._attached = self._helper.strace_rests = False
-        self._attached = "rests" in self._helper.request("strace-stop", stay=stay)
+        self._stopping = self._helper.begin("strace-stop", stay=stay)
+
+    def _end_detach(self) -> bool:
+        """Trace no more; say whether strace stays attached."""
+        assert self._stopping is not None
+        stopping, self._stopping = self._stopping, None
+        self._attached = "rests" in self._helper.end(stopping)
         self._helper.strace_rests = self._attached
         if self._lines is not None and not self._attached:
             self._lines.end()

@@ -208,6 +208,7 @@ def test_what_was_counted_waits_in_memory_up_to_a_bound(
 @pytest.mark.fault("crash-recorded")
 def test_what_was_counted_of_a_test_whose_process_died_is_completed(tmp_path: Path) -> None:
     test = open_test(tmp_path, "test_x.py::test_x", None)
+    test.announce()
     (tmp_path / "counts").write_bytes(COUNTS.encode())
     program = (
         "import os, sys; from pytest_eventlet_debug.tracers.helper_client import Helper\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 from collections.abc import Iterator
 import os
 from pathlib import Path
@@ -16,7 +17,10 @@ from programs import wait_until_gone
 import psutil
 import pytest
 
+from pytest_eventlet_debug.helper import protocol
 from pytest_eventlet_debug.helper.protocol import FINISHER_NAME
+from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
+from pytest_eventlet_debug.helper.protocol import NO_ANSWER
 from pytest_eventlet_debug.tracers import helper_client
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
@@ -94,6 +98,60 @@ def test_requests_that_were_begun_are_answered_whatever_is_asked_meanwhile(helpe
     with pytest.raises(TracerError, match="no-such-command"):
         helper.end(second)
     assert helper.end(first) == {"pid": helper.pid}
+
+
+def test_what_is_asked_together_is_sent_in_one_message_what_it_asks_for_first(
+    request: pytest.FixtureRequest,
+) -> None:
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    request.addfinalizer(theirs.close)
+    request.addfinalizer(ours.close)
+    helper = Helper(ours)
+    with helper.together():
+        first = helper.begin("strace-stop", stay=True)
+        helper.post("profile", b"\0counts", directory="/tmp/x")
+        helper.post("finish", b"{}", directory="/tmp/x")
+        with pytest.raises(BlockingIOError):
+            theirs.recv(MESSAGE_BYTES, _socket.MSG_DONTWAIT)
+    message = theirs.recv(MESSAGE_BYTES)
+    assert message.startswith(b'[[[%d, "strace-stop", 0],[0, "profile", 7],' % first)
+    assert list(protocol.requests(message)) == [
+        (first, "strace-stop", {"stay": True}, b""),
+        (NO_ANSWER, "profile", {"directory": "/tmp/x"}, b"\0counts"),
+        (NO_ANSWER, "finish", {"directory": "/tmp/x"}, b"{}"),
+    ]
+    helper.post("discard", directory="/tmp/x")
+    assert [each[1] for each in protocol.requests(theirs.recv(MESSAGE_BYTES))] == ["discard"]
+
+
+def test_what_is_asked_together_is_answered_in_one_message(helper: Helper) -> None:
+    with helper.together():
+        first, second = helper.begin("hello"), helper.begin("no-such-command")
+    helper.end(first)
+    with pytest.raises(BlockingIOError):
+        helper._connection.recv(MESSAGE_BYTES, _socket.MSG_DONTWAIT)
+    with pytest.raises(TracerError, match="no-such-command"):
+        helper.end(second)
+
+
+def test_an_answer_can_be_awaited_of_what_is_asked_together(helper: Helper) -> None:
+    with helper.together():
+        first = helper.begin("hello")
+        assert helper.end(first) == helper.request("hello")
+        third = helper.begin("hello")
+    assert helper.end(third) == {"pid": helper.pid}
+
+
+def test_what_is_too_much_for_one_message_is_sent_in_several(
+    helper: Helper, tmp_path: Path
+) -> None:
+    sizes = dict.fromkeys("abcde", MESSAGE_BYTES // 3) | {"long": MESSAGE_BYTES * 3}
+    with helper.together():
+        for name, size in sizes.items():
+            (tmp_path / name).mkdir()
+            helper.post("profile", bytes(size), directory=str(tmp_path / name))
+    helper.close()  # nobody has completed them
+    assert sizes == {name: (tmp_path / name / "profile.counts").stat().st_size for name in sizes}
 
 
 def test_a_finisher_can_be_there_before_the_first_order(helper: Helper) -> None:

@@ -128,11 +128,10 @@ def test_a_test_that_has_every_descriptor_open_passes_and_so_do_those_after_it(
     )
     result = pytester.runpytest("--strace", "--cprofile")
     result.assert_outcomes(passed=4)
-    (line,) = [each for each in result.outlines if "Too many open files" in each]
-    assert line.startswith("recordings of ")
-    assert "::test_next)" in line
-    (last,) = Path().glob("eventlet-debug/*test_after*/test.json")
-    assert json.loads(last.read_text())["errors"] == []
+    # The helper has descriptors, and strace stays from test to test.
+    records = [json.loads(path.read_text()) for path in Path().glob("eventlet-debug/*/test.json")]
+    assert [record["errors"] for record in records] == [[]] * 4
+    assert all("profile.cprof" in record["artifacts"] for record in records)
 
 
 @pytest.mark.fault("disk-full", "disk-full-no-directory")
@@ -157,7 +156,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(
     recordings, _, records = result.stdout.partition(" recordings ==")[2].partition("3 passed")
     cut, report = cut_lines(recordings)
     assert cut.startswith("recordings of ")
-    assert "No space left on device" in cut
+    assert "No space left on device" in cut or "(no room)" in cut
     assert report.startswith("the report is not written: ")
     # Whoever is first to have no room says so: strace, or who copies what it writes.
     room = "(there was no room for all of it|No space left on device)"

@@ -310,17 +310,17 @@ def test_a_mock_that_fails_the_test_when_called_does_not_when_we_call_it(
 
         @pytest.fixture(scope="module", autouse=True)
         def patched():
-            before = posix.open
-            posix.open = lambda *args, **kwargs: pytest.fail("nothing is to be opened")
+            before = posix.mkdir
+            posix.mkdir = lambda *args, **kwargs: pytest.fail("nothing is to be made")
             yield
-            posix.open = before
+            posix.mkdir = before
 
         def test_it():
             pass
     """)
     result = pytester.runpytest("--cprofile")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["cprofile: Failed: nothing is to be opened (*"])
+    result.stdout.fnmatch_lines(["cprofile: Failed: nothing is to be made (*"])
 
 
 @pytest.mark.fault("leaks-unjudged")
