@@ -10,7 +10,7 @@ import select
 import time
 from typing import Protocol
 
-from pytest_eventlet_debug.helper.protocol import answer_message
+from pytest_eventlet_debug.helper.messages import answer_message
 
 
 class Loop:

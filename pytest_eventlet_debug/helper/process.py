@@ -6,7 +6,7 @@ strace says and how it ends, for packets, and for the death of the test process.
 that, or when the other end of its control socket is closed, it stops what it started
 and exits.
 
-:mod:`~pytest_eventlet_debug.helper.protocol` says how requests and answers are sent.
+:mod:`~pytest_eventlet_debug.helper.messages` says how requests and answers are sent.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from pytest_eventlet_debug.helper.loop import Complaint
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Outbox
 from pytest_eventlet_debug.helper.loop import Reply
+from pytest_eventlet_debug.helper.messages import MESSAGE_BYTES
+from pytest_eventlet_debug.helper.messages import NO_ANSWER
+from pytest_eventlet_debug.helper.messages import requests
 from pytest_eventlet_debug.helper.profiles import Profiles
-from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
-from pytest_eventlet_debug.helper.protocol import NO_ANSWER
-from pytest_eventlet_debug.helper.protocol import requests
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system.open_descriptors import OpenDescriptors
 

@@ -1,29 +1,12 @@
-"""What the helper and those who start it agree on: the command line, and what messages look like.
-
-A message to the helper holds requests, the answer to them what became of those that were served at
-once. Requests are two JSON lists: of what each asks for, ``[sequence, command, bytes of data]``,
-and of its arguments. Their data follows behind a zero byte, or, if that of a single request is
-long, in a descriptor that is passed with the message. Answers are a list of ``[sequence, error or
-null, values]``.
-"""
+"""What the helper and those who start it agree on: its command line and the ring of marks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence
-import json
 import os
 import sys
-from typing import Any
-from typing import NamedTuple
 
 import pytest_eventlet_debug
-
-#: Bytes of the longest message in either direction.
-MESSAGE_BYTES = 1 << 16
-
-#: The sequence number of a request that nobody waits for.
-NO_ANSWER = 0
 
 #: Bytes of the ring of marks in memory, see :mod:`.helper.marks_in_memory`. If it is full, marks
 #: are system calls until the helper has read it.
@@ -31,10 +14,6 @@ MARKS_ROOM = 1 << 20
 
 #: Bytes of the memory that holds it, with its header.
 MARKS_BYTES = MARKS_ROOM + 16
-
-# Taken here, before a test can patch them.
-_encode = json.JSONEncoder().encode
-_decode = json.JSONDecoder().decode
 
 # Without site-packages nothing starts coverage.py: this project's tests name a file that does.
 _MEASURING = os.environ.get("PYTEST_EVENTLET_DEBUG_PRELUDE", "")
@@ -69,59 +48,3 @@ def helper_command(control: int, tracee: int, libraries: Sequence[str]) -> list[
     root = os.path.dirname(package)
     arguments = [root, str(control), str(tracee), *libraries]
     return [sys.executable, "-I", "-S", "-c", HELPER_PROGRAM, *arguments]
-
-
-class Request(NamedTuple):
-    """One thing that the helper is asked for, as it is sent.
-
-    :param head: its sequence number, its command and the bytes of its data.
-    """
-
-    head: str
-    arguments: str
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in a message, at most."""
-        return len(self.head) + len(self.arguments) + len(self.data) + len("[[],[]]\0")
-
-
-def request(
-    sequence: int, command: str, arguments: dict[str, object], data: bytes = b""
-) -> Request:
-    """Return a request that can be sent.
-
-    :param sequence: names it in the answer, or :data:`NO_ANSWER`.
-    :param arguments: what JSON can hold.
-    """
-    return Request(_encode([sequence, command, len(data)]), _encode(arguments), data)
-
-
-def message(requests: Sequence[Request]) -> bytes:
-    """Return the message that holds requests.
-
-    What each asks for comes first of all, for strace shows no more than the beginning.
-    """
-    heads = ",".join(each.head for each in requests)
-    arguments = ",".join(each.arguments for each in requests)
-    text = f"[[{heads}],[{arguments}]]\0".encode("ascii")
-    return b"".join([text, *(each.data for each in requests)])
-
-
-def requests(message: bytes) -> Iterator[tuple[int, str, dict[str, Any], bytes]]:
-    """Yield sequence number, command, arguments and data of the requests in a message."""
-    head, _, data = message.partition(b"\0")
-    for (sequence, command, size), arguments in zip(*_decode(head.decode("ascii")), strict=True):
-        yield sequence, command, arguments, data[:size]
-        data = data[size:]
-
-
-def answer_message(answers: Sequence[tuple[int, str | None, dict[str, object]]]) -> bytes:
-    """Return the message that holds answers: of each the sequence number, error and values."""
-    return _encode(answers).encode("ascii")
-
-
-def answers(message: bytes) -> Iterator[tuple[int, str | None, dict[str, Any]]]:
-    """Yield sequence number, error and values of the answers in a message."""
-    yield from _decode(message.decode("ascii"))

@@ -18,11 +18,11 @@ import signal
 import struct
 import sys
 
-from pytest_eventlet_debug.helper import protocol
+from pytest_eventlet_debug.helper import messages
+from pytest_eventlet_debug.helper.messages import MESSAGE_BYTES
+from pytest_eventlet_debug.helper.messages import NO_ANSWER
+from pytest_eventlet_debug.helper.messages import Request
 from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
-from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
-from pytest_eventlet_debug.helper.protocol import NO_ANSWER
-from pytest_eventlet_debug.helper.protocol import Request
 from pytest_eventlet_debug.helper.protocol import helper_command
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
@@ -219,7 +219,7 @@ class Helper:
         unsent, self._unsent = self._unsent, []
         if unsent:
             with self._losing():
-                self._connection.send(protocol.message(unsent), _socket.MSG_NOSIGNAL)
+                self._connection.send(messages.message(unsent), _socket.MSG_NOSIGNAL)
 
     def _receive(self, sequence: int) -> dict[str, object]:
         """Return the answer to a request."""
@@ -244,7 +244,7 @@ class Helper:
         :raises OSError: there is no memory or no descriptor for long data.
         """
         self._be_usable(command)
-        short = protocol.request(NO_ANSWER, command, arguments, data)
+        short = messages.request(NO_ANSWER, command, arguments, data)
         if short.size <= MESSAGE_BYTES:
             self._put(short)
             return
@@ -269,7 +269,7 @@ class Helper:
         self.flush()
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _pack("i", fd))]
         with self._losing():
-            self._connection.sendmsg([protocol.message([request])], rights, _socket.MSG_NOSIGNAL)
+            self._connection.sendmsg([messages.message([request])], rights, _socket.MSG_NOSIGNAL)
 
     def _be_usable(self, command: str | None = None) -> None:
         """See to it that the helper can be talked to, as far as that is known.
@@ -309,7 +309,7 @@ class Helper:
             received = self._connection.recv(MESSAGE_BYTES)
             if not received:
                 raise ConnectionResetError("end of file")
-            for answered, error, values in protocol.answers(received):
+            for answered, error, values in messages.answers(received):
                 # Any other belongs to a request that a signal handler's exception ended.
                 if answered == sequence or answered in self._begun:
                     self._answers[answered] = (error, values)
@@ -392,7 +392,7 @@ class Helper:
 
 
 def _request(sequence: int, command: str, arguments: dict[str, object]) -> Request:
-    made = protocol.request(sequence, command, arguments)
+    made = messages.request(sequence, command, arguments)
     if made.size > MESSAGE_BYTES:
         raise TracerError(f"{command} with {made.size} bytes is too long for the helper")
     return made

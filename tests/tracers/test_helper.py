@@ -17,10 +17,10 @@ from programs import wait_until_gone
 import psutil
 import pytest
 
-from pytest_eventlet_debug.helper import protocol
+from pytest_eventlet_debug.helper import messages
+from pytest_eventlet_debug.helper.messages import MESSAGE_BYTES
+from pytest_eventlet_debug.helper.messages import NO_ANSWER
 from pytest_eventlet_debug.helper.protocol import FINISHER_NAME
-from pytest_eventlet_debug.helper.protocol import MESSAGE_BYTES
-from pytest_eventlet_debug.helper.protocol import NO_ANSWER
 from pytest_eventlet_debug.tracers import helper_client
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
@@ -115,13 +115,13 @@ def test_what_is_asked_together_is_sent_in_one_message_what_it_asks_for_first(
             theirs.recv(MESSAGE_BYTES, _socket.MSG_DONTWAIT)
     message = theirs.recv(MESSAGE_BYTES)
     assert message.startswith(b'[[[%d, "strace-stop", 0],[0, "profile", 7],' % first)
-    assert list(protocol.requests(message)) == [
+    assert list(messages.requests(message)) == [
         (first, "strace-stop", {"stay": True}, b""),
         (NO_ANSWER, "profile", {"directory": "/tmp/x"}, b"\0counts"),
         (NO_ANSWER, "finish", {"directory": "/tmp/x"}, b"{}"),
     ]
     helper.post("discard", directory="/tmp/x")
-    assert [each[1] for each in protocol.requests(theirs.recv(MESSAGE_BYTES))] == ["discard"]
+    assert [each[1] for each in messages.requests(theirs.recv(MESSAGE_BYTES))] == ["discard"]
 
 
 def test_what_is_asked_together_is_answered_in_one_message(helper: Helper) -> None:
