@@ -126,14 +126,18 @@ class Activation:
             is_awaited=self._assignment is not None,
         )
 
-    def _warm_up(self, *, trial: bool) -> None:
+    def _warm_up(self, *, trial: bool, records: bool = False) -> None:
         """Begin what takes its time in the helper, while pytest starts here.
 
         :param trial: whether the tracers will be checked in this process.
+        :param records: whether tests will be recorded in it.
         """
         if any(kind.needs_helper for kind in self.settings.tracers):
             # After user code it would start just as well, but under its eyes.
             self._helper.warm_up()
+        # What is asked of strace is waited for before collection, so it comes first.
+        if records and not self.settings.asks_for("strace"):
+            self._helper.prepare_finisher(profiles=self.settings.asks_for("cprofile"))
         self._need_recording().warm_up(trial=trial)
 
     def _need_recording(self) -> Recording:
@@ -186,7 +190,7 @@ class Activation:
             self._need_isolation().enter(for_workers=distributes)
         records = self.settings.records and not distributes
         if tries or records:
-            self._warm_up(trial=tries)
+            self._warm_up(trial=tries, records=records)
         if records:
             self._need_recording().prepare()
 
@@ -504,9 +508,7 @@ class Activation:
 
     def _list_descriptors(self) -> Callable[[], dict[int, str]] | None:
         """Return what lists this process's descriptors without many calls for strace to trace."""
-        if self._recording is None or not any(
-            kind.name == "strace" for kind in self.settings.tracers
-        ):
+        if self._recording is None or not self.settings.asks_for("strace"):
             return None
         from pytest_eventlet_debug.tracers.descriptors import DescriptorsByHelper
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import contextlib
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -65,10 +64,8 @@ class Recording:
     def prepare(self) -> None:
         """Set the tracers' stage before the user's code runs."""
         self._maker.prepare()
-        with contextlib.suppress(TracerError):
-            if self._settings.tracers and self.helper.started is not None:
-                profiles = any(kind.name == "cprofile" for kind in self._settings.tracers)
-                self.helper.started.begin("finish-prepare", profiles=profiles)
+        if self._settings.tracers:
+            self.helper.prepare_finisher(profiles=self._settings.asks_for("cprofile"))
 
     def check(self) -> None:
         """Try each tracer once, so that what is missing is known before the first test.

@@ -206,8 +206,7 @@ def _write(path: Path, data: bytes) -> None:
 def prepare(settings: Settings) -> None:
     """Gather TLS keys, and the ports used where nothing else tells whose a packet is."""
     tls_keys.install()
-    traced = any(kind.name == "strace" for kind in settings.tracers)
-    if not (traced or settings.isolate):
+    if not (settings.asks_for("strace") or settings.isolate):
         ports.install()
 
 

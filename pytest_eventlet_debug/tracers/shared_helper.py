@@ -29,6 +29,7 @@ class SharedHelper:
         self._redact = redact
         self._is_awaited = is_awaited
         self._lock: Path | None = None
+        self._has_finisher = False
         #: The helper, or ``None`` as long as nothing needed one.
         self.started: Helper | None = None
 
@@ -49,6 +50,16 @@ class SharedHelper:
                 self.started.post("redact", pattern=self._redact)
             self._be_awaited()
         return self.started
+
+    def prepare_finisher(self, *, profiles: bool) -> None:
+        """Have the finisher get ready, which takes longer than a short test; once is enough.
+
+        :param profiles: whether there will be profiles to complete.
+        """
+        if self.started is not None and not self._has_finisher:
+            self._has_finisher = True
+            with contextlib.suppress(TracerError):  # each recording says so
+                self.started.begin("finish-prepare", profiles=profiles)
 
     def know_lock(self, path: Path) -> None:
         """Have the helper lock a file while it is awaited, if it is.
