@@ -27,8 +27,8 @@ from pytest_eventlet_debug.artifacts import RunRecord
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.recordings import report_part
-from pytest_eventlet_debug.recordings.timeline import Row
-from pytest_eventlet_debug.recordings.timeline import Timeline
+from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.rows import Timeline
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.data import read_run
 from pytest_eventlet_debug.report.page import DATA_FOLDER

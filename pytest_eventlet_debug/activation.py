@@ -136,8 +136,8 @@ class Activation:
             # After user code it would start just as well, but under its eyes.
             self._helper.warm_up()
         # What is asked of strace is waited for before collection, so it comes first.
-        if records and not self.settings.asks_for("strace"):
-            self._helper.prepare_finisher(profiles=self.settings.asks_for("cprofile"))
+        if records and "strace" not in self.settings.tracer_names:
+            self._helper.prepare_finisher(self.settings.tracer_names)
         self._need_recording().warm_up(trial=trial)
 
     def _need_recording(self) -> Recording:
@@ -508,7 +508,7 @@ class Activation:
 
     def _list_descriptors(self) -> Callable[[], dict[int, str]] | None:
         """Return what lists this process's descriptors without many calls for strace to trace."""
-        if self._recording is None or not self.settings.asks_for("strace"):
+        if self._recording is None or "strace" not in self.settings.tracer_names:
             return None
         from pytest_eventlet_debug.tracers.descriptors import DescriptorsByHelper
 

@@ -65,7 +65,7 @@ class Recording:
         """Set the tracers' stage before the user's code runs."""
         self._maker.prepare()
         if self._settings.tracers:
-            self.helper.prepare_finisher(profiles=self._settings.asks_for("cprofile"))
+            self.helper.prepare_finisher(self._settings.tracer_names)
 
     def check(self) -> None:
         """Try each tracer once, so that what is missing is known before the first test.

@@ -70,9 +70,10 @@ class Settings(Options):
         """The tracers asked for, in the order in which they start."""
         return tuple(kind for kind in registry.kinds() if kind.is_asked_for(self))
 
-    def asks_for(self, tracer: str) -> bool:
-        """Say whether the tracer of that name is asked for."""
-        return any(kind.name == tracer for kind in self.tracers)
+    @property
+    def tracer_names(self) -> list[str]:
+        """The names of the tracers asked for."""
+        return [kind.name for kind in self.tracers]
 
     @property
     def records(self) -> bool:

@@ -156,10 +156,10 @@ def _of_each(traces: Mapping[str, Path], tell: Callable[[Path], str]) -> str:
 
 def _findings(trace: Path) -> str:
     """Return what is found in a trace as far as it goes, a line each."""
-    from pytest_eventlet_debug.recordings import finisher
+    from pytest_eventlet_debug.recordings import recorded
     from pytest_eventlet_debug.recordings.findings import text
 
-    found = finisher.find(trace.parent, _TRACE_BYTES).findings
+    found = recorded.find(trace.parent, _TRACE_BYTES).findings
     return "\n".join(text.line(finding) for finding in found)
 
 

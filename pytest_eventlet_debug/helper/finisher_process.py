@@ -75,11 +75,11 @@ class Order:
 class FinisherProcess:
     """A finisher, and the order that it is at."""
 
-    def __init__(self, libraries: Sequence[str], *, profiles: bool, nice: bool) -> None:
+    def __init__(self, libraries: Sequence[str], tracers: Sequence[str], *, nice: bool) -> None:
         """Start it.
 
         :param libraries: the directories of what it imports beside the standard library.
-        :param profiles: whether it is to be ready for profiles before the first one comes.
+        :param tracers: those whose recordings it is to be ready for before the first one comes.
         :param nice: whether tests run beside it.
         :raises OSError: there is no memory, no descriptor or no process for it.
         """
@@ -104,7 +104,7 @@ class FinisherProcess:
         else:
             if not self.pid:
                 descriptors = theirs, their_output, self._memory
-                _become_finisher(descriptors, libraries, profiles=profiles, nice=nice)
+                _become_finisher(descriptors, libraries, tracers, nice=nice)
         finally:
             os.close(theirs)
             os.close(their_output)
@@ -200,7 +200,11 @@ class FinisherProcess:
 
 
 def _become_finisher(
-    descriptors: tuple[int, int, int], libraries: Sequence[str], *, profiles: bool, nice: bool
+    descriptors: tuple[int, int, int],
+    libraries: Sequence[str],
+    tracers: Sequence[str],
+    *,
+    nice: bool,
 ) -> NoReturn:
     """Be the finisher, in a fork of the helper that keeps nothing of the helper's.
 
@@ -225,8 +229,7 @@ def _become_finisher(
         with collector_paused():
             from pytest_eventlet_debug.recordings import finisher
 
-            if profiles:
-                finisher.expect_profiles()
+            finisher.expect(tracers)
         finisher.main()
         status = 0
     except SystemExit:

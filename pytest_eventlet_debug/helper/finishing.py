@@ -49,7 +49,7 @@ class Finishing:
         self._profiles = profiles
         capture.when_complete(self._next)
         self._pattern: str | None = None
-        self._expects_profiles = False
+        self._tracers: Sequence[str] = ()
         self._orders: deque[Order] = deque()
         self._finishers: list[FinisherProcess] = []
         self._problems: list[str] = []
@@ -66,13 +66,13 @@ class Finishing:
         self._pattern = pattern
         answer()
 
-    def prepare(self, answer: Answer, *, profiles: bool = False) -> None:
+    def prepare(self, answer: Answer, *, tracers: Sequence[str] = ()) -> None:
         """Start a finisher ahead of the first order, which it takes its time to be ready for.
 
-        :param profiles: whether there will be profiles to complete.
+        :param tracers: those whose recordings there will be to complete.
         """
         answer()
-        self._expects_profiles = profiles
+        self._tracers = tracers
         if not self._finishers:
             with contextlib.suppress(OSError):  # the first order tries again, and says so
                 self._start()
@@ -254,8 +254,7 @@ class Finishing:
             self._next()
 
     def _start(self, *, nice: bool = True) -> FinisherProcess:
-        profiles = self._expects_profiles
-        finisher = FinisherProcess(self._libraries, profiles=profiles, nice=nice)
+        finisher = FinisherProcess(self._libraries, self._tracers, nice=nice)
         self._finishers.append(finisher)
         self._loop.watch(finisher.output, partial(self._listen, finisher))
         return finisher

@@ -39,13 +39,13 @@ from pytest_eventlet_debug.recordings.pcapng import PcapngError
 from pytest_eventlet_debug.recordings.pcapng import Section
 from pytest_eventlet_debug.recordings.pcapng import Statistics
 from pytest_eventlet_debug.recordings.pcapng import read
+from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.rows import phase_rows
 from pytest_eventlet_debug.recordings.timeline import Ends
-from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import explain
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import packet_row
-from pytest_eventlet_debug.recordings.timeline import phase_rows
 from pytest_eventlet_debug.recordings.timeline import sender
 from pytest_eventlet_debug.system import files
 

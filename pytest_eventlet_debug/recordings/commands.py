@@ -24,8 +24,8 @@ from pytest_eventlet_debug.recordings import timeline_text as text
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings import parted
 from pytest_eventlet_debug.recordings.findings import text as findings_text
+from pytest_eventlet_debug.recordings.rows import Kind
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
-from pytest_eventlet_debug.recordings.timeline import Kind
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.refusal import USAGE_ERROR
 from pytest_eventlet_debug.refusal import refuse

@@ -19,7 +19,7 @@ def findings_of(directory: Path) -> findings_file.Findings | None:
         (directory / name).exists() for name in (STRACE_FILE, PACKED_STRACE_FILE)
     ):
         # All that reads traces: slow to import, and seldom needed.
-        from pytest_eventlet_debug.recordings import finisher
+        from pytest_eventlet_debug.recordings import recorded
 
-        return finisher.find(directory)
+        return recorded.find(directory)
     return read

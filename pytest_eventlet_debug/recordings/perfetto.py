@@ -16,8 +16,8 @@ import re
 from typing import Any
 from typing import TextIO
 
-from pytest_eventlet_debug.recordings.timeline import Row
-from pytest_eventlet_debug.recordings.timeline import Timeline
+from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.rows import Timeline
 
 # No thread has such an id: the kernel's limit is 2 ** 22.
 _GREENTHREADS = 1 << 24

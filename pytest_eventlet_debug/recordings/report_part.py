@@ -25,8 +25,8 @@ from pytest_eventlet_debug.system import files
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.profile_stats import Stats
-    from pytest_eventlet_debug.recordings.timeline import Row
-    from pytest_eventlet_debug.recordings.timeline import Timeline
+    from pytest_eventlet_debug.recordings.rows import Row
+    from pytest_eventlet_debug.recordings.rows import Timeline
 
 PART_FILE = "report.js"
 
@@ -38,6 +38,9 @@ _LEAST_ROWS = 10
 
 #: No part that is written comes near.
 _MOST_BYTES = 256 << 20
+
+#: What else is on a timeline than recordings.
+_UNTRACED = frozenset(("phase", "dump"))
 
 #: Half as long as the best takes, for a file that is a fifth larger.
 _LEVEL = 4
@@ -110,7 +113,9 @@ def _folded(rows: Sequence[Row]) -> dict[str, Any]:
     """Return which rows the timeline leaves out at first, its imports by the place of their first
     call, and what repeats: places, how often, and the calls of a turn.
     """
-    from pytest_eventlet_debug.recordings import story
+    if all(row.kind in _UNTRACED for row in rows):
+        return {"untold": [0] * len(rows), "imports": {}, "repeats": []}
+    from pytest_eventlet_debug.recordings import story  # it needs all that reads traces
 
     told = story.told(rows)
     return {

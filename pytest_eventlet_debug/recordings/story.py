@@ -17,8 +17,8 @@ import msgspec
 
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.rows import Row
 from pytest_eventlet_debug.recordings.strace_log import IMPORTING
-from pytest_eventlet_debug.recordings.timeline import Row
 from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
 
 #: How many rows may make one turn of what repeats.

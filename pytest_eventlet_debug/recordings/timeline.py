@@ -11,15 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-import contextlib
 import heapq
 from pathlib import Path
-from typing import Literal
-from typing import NamedTuple
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.recordings import packing
@@ -36,6 +32,11 @@ from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.packets import dissected
 from pytest_eventlet_debug.recordings.pcapng import PcapngError
 from pytest_eventlet_debug.recordings.pcapng import read
+from pytest_eventlet_debug.recordings.rows import Kind
+from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.rows import Timeline
+from pytest_eventlet_debug.recordings.rows import lay_out
+from pytest_eventlet_debug.recordings.rows import when
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Phase
@@ -47,8 +48,6 @@ from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 
-Kind = Literal["phase", "syscall", "signal", "thread", "switch", "packet", "dump"]
-
 #: Rows of a trace that are kept, half from its beginning and half from its end.
 MAX_ROWS = 200_000
 
@@ -57,51 +56,6 @@ _WINDOW = 64
 
 _THREAD_STARTERS = frozenset(("clone", "clone3", "fork", "vfork"))
 _FLAGS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
-
-
-class Row(NamedTuple):
-    """One thing that happened."""
-
-    time_ns: int
-    """Nanoseconds since the epoch; a call's entry."""
-    kind: Kind
-    text: str
-    """One line for a reader: the call as strace wrote it, a packet's ends and flags."""
-    pid: int | None = None
-    """The thread, as in strace's first column."""
-    process: int | None = None
-    """The process of that thread, as far as the trace tells."""
-    greenthread: str | None = None
-    duration_ns: int | None = None
-    line: int | None = None
-    """Line of ``strace.txt``, or number of the packet in its file."""
-    name: str = ""
-    """The call, signal or phase."""
-    failed: bool = False
-    cause: Call | None = None
-    """The call that sent a packet."""
-    at: str | None = None
-    """The line of Python that made a call, see :class:`~.strace_log.Syscall`."""
-
-
-class Timeline(NamedTuple):
-    """All rows of one test in the order of their times.
-
-    :param nodeid: the test, or ``""`` where there is no ``test.json``.
-    :param problems: what could not be read, a line each.
-    :param left_out: how many rows in the middle of a long trace are missing.
-    """
-
-    nodeid: str
-    rows: list[Row]
-    problems: list[str]
-    left_out: int = 0
-
-    @property
-    def begin_ns(self) -> int:
-        """The time that counts as zero: the first phase's, else the first row's."""
-        phases = (row.time_ns for row in self.rows if row.kind == "phase")
-        return next(phases, self.rows[0].time_ns if self.rows else 0)
 
 
 def read_timeline(directory: Path, limit: int = MAX_ROWS) -> Timeline:
@@ -113,7 +67,7 @@ def read_timeline(directory: Path, limit: int = MAX_ROWS) -> Timeline:
     trace = read_trace(directory, limit)
     packets = Ends(limit)
     problems = _read_packets(directory / CAPTURE_FILE, trace.calls, packets)
-    return lay_out(directory, test, trace, packets.rows(), problems, packets.left_out)
+    return trace.timeline(directory, test, packets, problems)
 
 
 def _read_packets(path: Path, calls: Attribution, rows: Ends) -> list[str]:
@@ -159,27 +113,6 @@ def _read_log(directory: Path, take: Callable[[Iterable[Event]], object]) -> lis
         except StraceLogError as error:
             return [f"{STRACE_FILE}: {error}"]
     return []
-
-
-def lay_out(
-    directory: Path,
-    test: TestRecord | None,
-    trace: Trace,
-    packets: Iterable[Row] = (),
-    problems: Iterable[str] = (),
-    left_out: int = 0,
-) -> Timeline:
-    """Lay a trace, packets and all else that is known of a test on one clock.
-
-    :param directory: the test's or a block's, where the dumps are.
-    :param problems: what could not be read, besides the trace's own.
-    :param left_out: how many packets are not among *packets*.
-    """
-    rows = [*trace.rows(), *phase_rows(test), *_dump_rows(directory), *packets]
-    rows.sort(key=_when)
-    nodeid = test.nodeid if test else ""
-    problems = [*trace.problems, *problems]
-    return Timeline(nodeid, rows, problems, trace.left_out + left_out)
 
 
 class Ends:
@@ -237,7 +170,20 @@ class Trace:
 
     def rows(self) -> list[Row]:
         """Return the rows in the order of their times."""
-        return sorted(self._ends.rows(), key=_when)
+        return sorted(self._ends.rows(), key=when)
+
+    def timeline(
+        self, directory: Path, test: TestRecord | None, packets: Ends, unread: Iterable[str]
+    ) -> Timeline:
+        """Return the timeline of a test or of a block.
+
+        :param directory: where it is recorded.
+        :param packets: the rows of its capture.
+        :param unread: what could not be read of that.
+        """
+        problems = [*self.problems, *unread]
+        left_out = self.left_out + packets.left_out
+        return lay_out(directory, test, self.rows(), packets.rows(), problems, left_out)
 
     def _process(self, thread: int) -> int:
         return self._processes.get(thread, thread)
@@ -300,26 +246,6 @@ def _ended(event: Exit) -> str:
     if event.superseded_by is not None:
         return f"thread {event.pid} is replaced: thread {event.superseded_by} called execve"
     return f"thread {event.pid} exited with {event.status}"
-
-
-def phase_rows(test: TestRecord | None) -> list[Row]:
-    """Return the phases of a test; none where nothing is known of it."""
-    rows = []
-    for phase, (begin_ns, end_ns) in (test.phases if test else {}).items():
-        outcome = test.outcomes.get(phase) if test else None
-        text = f"{phase}: {outcome}" if outcome else phase
-        failed = outcome not in (None, "passed", "skipped")
-        duration = max(end_ns - begin_ns, 0)
-        rows.append(Row(begin_ns, "phase", text, duration_ns=duration, name=phase, failed=failed))
-    return rows
-
-
-def _dump_rows(directory: Path) -> list[Row]:
-    rows = []
-    with contextlib.suppress(OSError):
-        written_ns = (directory / TASKS_FILE).stat().st_mtime_ns
-        rows.append(Row(written_ns, "dump", TASKS_FILE, name=TASKS_FILE))
-    return rows
 
 
 def in_order(source: Iterable[Dissected]) -> Iterator[Dissected]:
@@ -402,7 +328,3 @@ def _told(call: Call) -> str:
     greenthread = f", greenthread {call.greenthread}" if call.greenthread is not None else ""
     at = f", {call.at}" if call.at is not None else ""
     return f"{call.name}(fd {call.fd}){greenthread}{at}, trace line {call.line}"
-
-
-def _when(row: Row) -> int:
-    return row.time_ns

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from collections.abc import Iterator
 
 from pytest_eventlet_debug.recordings import story
-from pytest_eventlet_debug.recordings.timeline import Row
-from pytest_eventlet_debug.recordings.timeline import Timeline
+from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.rows import Timeline
 
 
 def lines(timeline: Timeline, kinds: Collection[str] = (), *, raw: bool = False) -> Iterator[str]:

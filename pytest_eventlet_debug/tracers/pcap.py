@@ -206,7 +206,7 @@ def _write(path: Path, data: bytes) -> None:
 def prepare(settings: Settings) -> None:
     """Gather TLS keys, and the ports used where nothing else tells whose a packet is."""
     tls_keys.install()
-    if not (settings.asks_for("strace") or settings.isolate):
+    if not ("strace" in settings.tracer_names or settings.isolate):
         ports.install()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import contextlib
 from pathlib import Path
 
@@ -51,15 +52,15 @@ class SharedHelper:
             self._be_awaited()
         return self.started
 
-    def prepare_finisher(self, *, profiles: bool) -> None:
+    def prepare_finisher(self, tracers: Sequence[str]) -> None:
         """Have the finisher get ready, which takes longer than a short test; once is enough.
 
-        :param profiles: whether there will be profiles to complete.
+        :param tracers: those whose recordings there will be to complete.
         """
         if self.started is not None and not self._has_finisher:
             self._has_finisher = True
             with contextlib.suppress(TracerError):  # each recording says so
-                self.started.begin("finish-prepare", profiles=profiles)
+                self.started.begin("finish-prepare", tracers=tracers)
 
     def know_lock(self, path: Path) -> None:
         """Have the helper lock a file while it is awaited, if it is.

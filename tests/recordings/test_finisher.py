@@ -17,9 +17,9 @@ import pytest
 
 from pytest_eventlet_debug.profiling import choice
 from pytest_eventlet_debug.recordings import captures
-from pytest_eventlet_debug.recordings import finisher
 from pytest_eventlet_debug.recordings import packets
 from pytest_eventlet_debug.recordings import pcapng
+from pytest_eventlet_debug.recordings import recorded
 from pytest_eventlet_debug.recordings import timeline
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.findings import file as findings_file
@@ -210,7 +210,7 @@ def test_a_long_trace_is_packed_and_can_be_completed_once_more(tmp_path: Path) -
 
 def test_a_trace_that_nobody_completed_shows_what_it_holds_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "strace.txt").write_text(STORM)
-    found = finisher.find(tmp_path)
+    found = recorded.find(tmp_path)
     assert [each.kind for each in found.findings] == ["storm"]
     assert os.listdir(tmp_path) == ["strace.txt"]
 

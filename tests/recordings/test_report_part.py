@@ -11,8 +11,8 @@ import zlib
 
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Call
-from pytest_eventlet_debug.recordings.timeline import Row
-from pytest_eventlet_debug.recordings.timeline import Timeline
+from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.rows import Timeline
 
 
 def unpack(script: str) -> Any:

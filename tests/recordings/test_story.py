@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pytest_eventlet_debug.recordings import story
 from pytest_eventlet_debug.recordings import timeline_text as text
+from pytest_eventlet_debug.recordings.rows import Timeline
 from pytest_eventlet_debug.recordings.strace_log import parse
-from pytest_eventlet_debug.recordings.timeline import Timeline
 from pytest_eventlet_debug.recordings.timeline import Trace
 
 RUNNER = "_pytest/capture.py:5 in suspend, from pytest"

@@ -23,9 +23,9 @@ from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
 from pytest_eventlet_debug.recordings.packets import Dissected
 from pytest_eventlet_debug.recordings.pcapng import Packet
+from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.rows import Timeline
 from pytest_eventlet_debug.recordings.strace_log import parse
-from pytest_eventlet_debug.recordings.timeline import Row
-from pytest_eventlet_debug.recordings.timeline import Timeline
 from pytest_eventlet_debug.recordings.timeline import Trace
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import read_timeline
@@ -268,6 +268,7 @@ def test_a_reader_may_stop_early(directory: Path) -> None:
 def test_reading_a_recording_needs_neither_pytest_nor_eventlet() -> None:
     code = (
         "import sys, pytest_eventlet_debug.cli, pytest_eventlet_debug.recordings.finisher\n"
+        "import pytest_eventlet_debug.recordings.recorded\n"
         "print({'pytest', 'eventlet', 'greenlet', 'psutil'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -222,6 +222,26 @@ def test_what_was_counted_of_a_test_whose_process_died_is_completed(tmp_path: Pa
     assert files_of(test.directory) == COMPLETE
 
 
+@pytest.mark.usefixtures("unmeasured")
+def test_to_complete_a_profile_takes_nothing_that_reads_traces(tmp_path: Path) -> None:
+    test = open_test(tmp_path, "test_x.py::test_x", None)
+    test.announce()
+    (test.directory / "profile.counts").write_bytes(COUNTS.encode())
+    program = (
+        "import pathlib, sys\n"
+        "from pytest_eventlet_debug.recordings import finisher\n"
+        "finisher.expect(['cprofile'])\n"
+        "finisher.finish(pathlib.Path(sys.argv[1]))\n"
+        "print([name for name in sys.modules if 'strace' in name or 'captures' in name])\n"
+        "finisher.expect(['pcap'])\n"
+        "print('pytest_eventlet_debug.recordings.captures' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, test.directory]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("[]\nTrue\n", "")
+    assert files_of(test.directory) == COMPLETE
+
+
 class _Interrupted:
     is_gone = False
 
