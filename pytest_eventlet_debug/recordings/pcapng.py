@@ -167,8 +167,7 @@ class Packet(NamedTuple):
     """One captured packet."""
 
     number: int
-    """Its place among the packets and journal entries of the file, which is the number that Wireshark
-    shows; the first is 1."""
+    """Its place among the packets and journal entries of the file, as in Wireshark, from 1."""
     time_ns: int
     """Nanoseconds since the epoch."""
     data: bytes
