@@ -188,7 +188,8 @@ def test_lanes_of_the_same_name_say_which_thread_each_is(page: Page, recorded: R
             l[row] = data.lanes.length;  // as if a child process had made this call
             timeline.take({ ...data, l, lanes: [...data.lanes, [7, name]] });
             const labels = timeline.lanes.map(({ label }) => label);
-            return [labels.filter((each) => /serve/.test(each)), [`${name} (7)`, `${name} (${pid})`]];
+            const found = labels.filter((each) => /serve/.test(each));
+            return [found, [`${name} (${pid})`, `${name} (7)`]];
         }"""
     )
     assert sorted(found) == sorted(expected)

@@ -73,8 +73,8 @@ class Parting(NamedTuple):
     """The first point where two traces part.
 
     ``role`` is the socket on which they do, or ``child processes``, or empty where each of them had
-    the same steps and only the order differs. ``before`` are the last steps that both have; then come the
-    steps of each, which may be none at the end of its trace.
+    the same steps and only the order differs. ``before`` are the last steps that both have; then
+    come the steps of each, which may be none at the end of its trace.
     """
 
     role: str
