@@ -44,8 +44,8 @@ _DATA = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _BINARY = re.compile(r"\\(?:\d|x)")
 _CHANGING = re.compile(r"/tmp/[\w/.-]+|0x[0-9a-f]+|\w{3}, \d\d \w{3} \d{4}|\d+(?:[.:/-]\d+)*")
 _ENDS = frozenset(("close", "shutdown"))
-#: The role of what a test does with processes.
-_PROCESSES = "child processes"
+#: The role of what a test does with processes, its own included.
+_PROCESSES = "processes"
 #: Characters of data that are kept and shown; of what numbers are taken from, compared.
 _SHOWN = 60
 _COMPARED = 30
@@ -72,7 +72,7 @@ class Step(NamedTuple):
 class Parting(NamedTuple):
     """The first point where two traces part.
 
-    ``role`` is the socket on which they do, or ``child processes``, or empty where each of them had
+    ``role`` is the socket on which they do, or ``processes``, or empty where each of them had
     the same steps and only the order differs. ``before`` are the last steps that both have; then
     come the steps of each, which may be none at the end of its trace.
     """

@@ -68,7 +68,7 @@ def test_two_hubs_on_which_each_socket_does_the_same_part_in_their_order_at_most
     parting = part(read(epolls), read(asyncio))
     assert parting is not None
     lines = list(describe(parting, ("without", "with")))
-    assert lines[0] == "they diverge on child processes:"
+    assert lines[0] == "they diverge on processes:"
     assert re.search(rf"  > \(ends\) +line {at + 2} \[1:test\] kill", lines[-1])
 
 
