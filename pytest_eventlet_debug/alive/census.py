@@ -19,6 +19,7 @@ from typing import Any
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
 from pytest_eventlet_debug.alive.heap import Heap
+from pytest_eventlet_debug.alive.heap import own_hub
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import find_tasks
@@ -142,9 +143,11 @@ def descriptors_of_loop(loop: Any) -> Iterator[int]:
 
 def _descriptors_of_eventlet(heap: Heap) -> Iterator[int]:
     """Yield what hubs and the thread pool have open as long as they live."""
+    own = own_hub()
     for hub in heap.hubs:
-        # With its thread a hub's greenlet ends, but nobody closes what the hub has open.
-        if getattr(getattr(hub, "greenlet", None), "dead", False):
+        # With its thread a hub's greenlet ends, but nobody closes what the hub has open. In the
+        # thread that runs the tests an error may end it, and the hub makes itself a new one.
+        if hub is not own and getattr(getattr(hub, "greenlet", None), "dead", False):
             continue
         with contextlib.suppress(Exception):
             yield hub.poll.fileno()

@@ -143,10 +143,15 @@ def _with_subclasses(bases: tuple[type, ...]) -> dict[int, type]:
     return known
 
 
+def own_hub() -> Any:
+    """Return this thread's hub, ``None`` if it has none."""
+    return getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
+
+
 def _heap(found: dict[str, list[Any]]) -> Heap:
     frozen = gc.get_freeze_count() > _FROZEN_AT_START
-    hub = getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
     if frozen:
+        hub = own_hub()
         # What gc.freeze() hides is known elsewhere, too.
         _add(found, "hubs", hub)
         _add(found, "loops", getattr(hub, "loop", None))

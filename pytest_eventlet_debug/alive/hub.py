@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.greenthreads import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Heap
+from pytest_eventlet_debug.alive.heap import own_hub
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.wakers import Listener
@@ -60,8 +60,7 @@ def find_hubs(heap: Heap | None = None, look: Look | None = None) -> tuple[HubSt
     if not heap.hubs:
         return ()
     look = look or Look(heap)
-    local = getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None)
-    own = getattr(local, "hub", None)
+    own = own_hub()
     found = []
     for hub in heap.hubs:
         try:

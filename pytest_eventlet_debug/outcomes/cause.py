@@ -19,6 +19,8 @@ _VAGUE = frozenset(
         *("SystemExit", "Timeout", "TimeoutError", "TimeoutExpired"),
     )
 )
+#: Begins what ``TestCaseFunction._addexcinfo()`` of pytest fails with.
+_WRAPPED = "Failed: NOTE: Incompatible Exception Representation"
 _TYPE = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
 
 
@@ -84,10 +86,21 @@ def cause_of(report: pytest.TestReport | pytest.CollectReport) -> Cause:
     crash = getattr(report.longrepr, "reprcrash", None)
     error = failure_text.error_line(text)
     if crash is not None:  # there with --tb=no too
-        error, files = str(crash.message), (crash.path, *files)
+        error, files = _unwrapped(str(crash.message)), (crash.path, *files)
     # What a test puts into its message is often a program's output, too.
     printed = tracebacks.first_printed([*captured, _without_marks(text)])
     return Cause(failure_text.one_line(error), printed, files)
+
+
+def _unwrapped(message: str) -> str:
+    """Return a failure's message; of one that pytest wraps the traceback of, the error in that.
+
+    pytest does so with exceptions that it cannot represent, as those of testtools' tests are.
+    """
+    if not message.startswith(_WRAPPED):
+        return message
+    wrapped = tracebacks.first_printed([message])
+    return wrapped.error if wrapped is not None else message
 
 
 def _without_marks(text: str) -> str:

@@ -142,10 +142,15 @@ def complete(
         file.write(_header(kept))
         if keys.exists():
             file.write(pcapng.tls_secrets(files.read(keys, _MAX_KEYS_BYTES)))
-        explained = _explained(packets, trace.calls, rows, wire)
+        timed = ((found.packet.time_ns, 1, found) for found in packets)
+        entries: Iterator[tuple[int, int, bytes | Dissected]]
+        entries = heapq.merge(_journal(trace, test), timed)
         last_ns = 0
-        for time_ns, _, block in heapq.merge(_journal(trace, test), explained):
-            file.write(block)
+        for number, (time_ns, _, entry) in enumerate(entries, 1):
+            if isinstance(entry, bytes):
+                file.write(entry)
+            else:
+                file.write(_explained(_numbered(entry, number), trace.calls, rows, wire))
             last_ns = time_ns
         if kept.statistics is not None:
             received, dropped = kept.statistics
@@ -156,18 +161,19 @@ def complete(
     return kept.problems
 
 
-def _explained(
-    packets: Iterable[Dissected], calls: Attribution, rows: Ends, wire: Wire
-) -> Iterator[tuple[int, int, bytes]]:
-    """Yield packets as blocks with comments, and add their rows to *rows*."""
-    for number, found in enumerate(packets, 1):
-        packet = found.packet
-        wire.see(packet, found.segment)
-        sent = sender(found, calls)
-        rows.add(packet_row(found, number, sent))
-        comment = explain(found, sent, calls)
-        block = pcapng.packet(packet.time_ns, packet.data, packet.length, comment)
-        yield packet.time_ns, 1, block
+def _numbered(found: Dissected, number: int) -> Dissected:
+    """Return a packet with its number in the finished file."""
+    return found._replace(packet=found.packet._replace(number=number))
+
+
+def _explained(found: Dissected, calls: Attribution, rows: Ends, wire: Wire) -> bytes:
+    """Return a packet as a block with a comment, and add its row to *rows*."""
+    packet = found.packet
+    wire.see(packet, found.segment)
+    sent = sender(found, calls)
+    rows.add(packet_row(found, sent))
+    comment = explain(found, sent, calls)
+    return pcapng.packet(packet.time_ns, packet.data, packet.length, comment)
 
 
 def _journal(trace: Trace, test: TestRecord | None) -> list[tuple[int, int, bytes]]:

@@ -167,7 +167,7 @@ class Packet(NamedTuple):
     """One captured packet."""
 
     number: int
-    """Its place among the packets of the file; the first is 1."""
+    """Its place among the packets and journal entries of the file, as in Wireshark, from 1."""
     time_ns: int
     """Nanoseconds since the epoch."""
     data: bytes
@@ -194,6 +194,9 @@ class _Source(Protocol):
 
 #: No writer makes blocks that large; a broken length would read all the file at once.
 _BLOCK_BYTES = 1 << 27
+
+#: What Wireshark shows as a row of its own.
+_NUMBERED = (_PACKET, _JOURNAL)
 
 _BLOCK_HEAD = struct.Struct("<II")
 _PACKET_BODY = struct.Struct("<5I")
@@ -274,6 +277,8 @@ class _Reader:
         self._number = 0
 
     def block(self, kind: int, body: bytes) -> Block | None:
+        if kind in _NUMBERED:
+            self._number += 1
         if kind == _PACKET:
             return self._packet(body)
         if kind == _SECTION:
@@ -292,7 +297,6 @@ class _Reader:
         end = _PACKET_BODY.size + captured
         if end > len(body):
             raise ValueError("holds a packet longer than its block")
-        self._number += 1
         options = _read_options(body, (end + 3) & ~3) if len(body) >= end + 8 else {}
         return Packet(
             self._number,

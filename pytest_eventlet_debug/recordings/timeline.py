@@ -76,7 +76,7 @@ def _read_packets(path: Path, calls: Attribution, rows: Ends) -> list[str]:
         return []
     try:
         for found in in_order(dissected(read(path))):
-            rows.add(packet_row(found, found.packet.number, sender(found, calls)))
+            rows.add(packet_row(found, sender(found, calls)))
     except PcapngError as error:
         return [f"{path.name}: {error}"]
     return []
@@ -268,16 +268,15 @@ def sender(found: Dissected, calls: Attribution) -> Call | None:
     return calls.sender(found.segment, found.packet.time_ns)
 
 
-def packet_row(found: Dissected, number: int, sent: Call | None) -> Row:
+def packet_row(found: Dissected, sent: Call | None) -> Row:
     """Return the row of a packet.
 
-    :param number: its place in its file, from 1.
     :param sent: the call that sent it.
     """
     packet, segment = found
     if segment is None:
         text = f"{packet.length} bytes, not TCP or UDP"
-        return Row(packet.time_ns, "packet", text, line=number)
+        return Row(packet.time_ns, "packet", text, line=packet.number)
     return Row(
         packet.time_ns,
         "packet",
@@ -286,7 +285,7 @@ def packet_row(found: Dissected, number: int, sent: Call | None) -> Row:
         None,
         sent.greenthread if sent is not None else None,
         None,
-        number,
+        packet.number,
         segment.protocol,
         bool(segment.flags & RST),
         sent,

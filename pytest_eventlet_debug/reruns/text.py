@@ -107,7 +107,7 @@ def _rows(found: Sequence[Verdict]) -> Iterator[str]:
 
 def _others(alike: Sequence[Verdict]) -> Iterator[str]:
     if alike:
-        yield f"    word for word the same of {counted(len(alike), 'other test')}:"
+        yield f"    word for word the same for {counted(len(alike), 'other test')}:"
         yield from (f"    {line}" for line in first(f"  {verdict.test}" for verdict in alike))
 
 

@@ -353,10 +353,19 @@ def test_what_the_hub_of_an_ended_thread_has_open_is_told(
     assert re.search(line, said), said
 
 
-def test_the_thread_that_runs_the_tests_is_no_leak(tmp_path: Path) -> None:
-    (tmp_path / "test_first.py").write_text(
-        "def test_imports():\n    import eventlet\n    eventlet.sleep(0)\n"
-    )
+FIRST = """
+def test_imports():
+    import eventlet
+    eventlet.sleep(0)
+    try:
+        eventlet.hubs.get_hub().greenlet.throw(KeyboardInterrupt)
+    except KeyboardInterrupt:
+        pass  # the hub goes on as soon as somebody waits
+"""
+
+
+def test_the_thread_that_runs_the_tests_is_no_leak_nor_is_its_hub(tmp_path: Path) -> None:
+    (tmp_path / "test_first.py").write_text(FIRST)
     result = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_first.py"),

@@ -223,7 +223,7 @@ def test_every_test_of_a_hub_may_crash_in_setup_call_or_teardown(
         [
             "3 tests differ between epolls, asyncio",
             "  test_x.py::test_setup *epolls passed   asyncio crashed",
-            "    word for word the same of 2 other tests:",
+            "    word for word the same for 2 other tests:",
             "      test_x.py::test_teardown",
             "      test_x.py::test_last",
         ]

@@ -45,13 +45,20 @@ HTTP = """
 
     def test_http():
         listener = eventlet.listen(("127.0.0.1", 0))
-        eventlet.spawn(wsgi.server, listener, application)
+        address = listener.getsockname()
+        server = eventlet.spawn(wsgi.server, listener, application)
         for _ in range(5):
-            client = eventlet.connect(listener.getsockname())
+            client = eventlet.connect(address)
             client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
             while client.recv(4096):
                 pass
             client.close()
+        server.kill()
+        listener.close()
+        try:
+            eventlet.connect(address)
+        except ConnectionRefusedError:
+            pass
 """
 
 ECHO = """
@@ -289,13 +296,23 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
     assert len(data) >= 10
     assert len(told) >= 0.95 * len(data)
     assert all(", greenthread " in row[2] and ", trace line " in row[2] for row in told)
-    assert all(row[2] for row in rows if row[3])
+    # By itself the kernel refuses the last connection.
+    unsaid = [row[4] for row in rows if row[3] and not row[2]]
+    assert ["RST" in info for info in unsaid] == [True]
 
     # As the documentation names the filters.
     sent = 'systemd_journal.comm == "1:test" && systemd_journal.message contains "sendto("'
     if choice.native_engine() is not None:
         sent += ' && systemd_journal.code_func == "test_http"'
     assert len(tshark(path, "-Y", sent, "-esystemd_journal.message")) == 5
+
+    numbers = tshark(path, "-Ytcp", "-eframe.number")
+    assert [[str(each.number)] for each in pcapng.packets(pcapng.read(path))] == numbers
+    resets = tshark(path, "-Ytcp.flags.reset==1", "-eframe.number")
+    found = findings_file.read(directory)
+    assert found is not None
+    refused = [each for each in found.findings if "refused a connection" in each.title]
+    assert [each.place for each in refused] == [f"capture.pcapng packet {resets[-1][0]}"]
 
     with open_log(directory / "strace.txt") as log:
         calls = Attribution(event for event in parse(log) if type(event) is Syscall)

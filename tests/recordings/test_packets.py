@@ -69,8 +69,8 @@ def test_what_we_write_is_read_back() -> None:
     assert blocks(raw) == [
         Section("a::b[é]", "us 1"),
         Interface("lo", 1),
-        Packet(1, TIME_NS, b"12345", 9, 1, "sent by fd 5"),
-        Packet(2, TIME_NS + 1, b"1234", 4, 1, None),
+        Packet(2, TIME_NS, b"12345", 9, 1, "sent by fd 5"),
+        Packet(3, TIME_NS + 1, b"1234", 4, 1, None),
         Statistics(10, 3),
     ]
 

@@ -175,6 +175,26 @@ def test_the_timeline_leaves_out_what_is_not_the_tests_until_all_is_asked_for(
     expect(canvas).to_have_attribute("aria-label", re.compile(f"of {told + left_out:,} events"))
 
 
+def test_lanes_of_the_same_name_say_which_thread_each_is(page: Page, recorded: Recorded) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    page.locator("canvas.timeline").first.wait_for()
+    found, expected = page.evaluate(
+        """() => {
+            const { timeline } = document.querySelector("canvas.timeline");
+            const { data } = timeline;
+            const row = timeline.lanes.find(({ label }) => /serve/.test(label)).rows[0];
+            const [pid, name] = data.lanes[data.l[row]];
+            const l = Array.from(data.l);
+            l[row] = data.lanes.length;  // as if a child process had made this call
+            timeline.take({ ...data, l, lanes: [...data.lanes, [7, name]] });
+            const labels = timeline.lanes.map(({ label }) => label);
+            const found = labels.filter((each) => /serve/.test(each));
+            return [found, [`${name} (${pid})`, `${name} (7)`]];
+        }"""
+    )
+    assert sorted(found) == sorted(expected)
+
+
 def test_an_event_of_the_timeline_leads_to_its_line(page: Page, recorded: Recorded) -> None:
     page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
     canvas = page.locator("canvas.timeline").first

@@ -87,7 +87,7 @@ def test_a_reason_of_several_tests_is_told_once(pytester: pytest.Pytester) -> No
         "4 tests differ between poll, selects",
         "test_x.py::test_after[0] poll failed selects passed",
         "poll: AssertionError: something is left",
-        "word for word the same of 2 other tests:",
+        "word for word the same for 2 other tests:",
         "test_x.py::test_after[1]",
         "test_x.py::test_after[2]",
         "test_x.py::test_another poll passed selects failed",

@@ -5,7 +5,7 @@ That alone harms nobody. So others must have had something to do meanwhile: dire
 the call the hub finds events that others had asked for before (``certain``), or it runs a
 greenthread that has been running again and again, without having waited for anything
 (``likely``: the one that blocked may have woken it). A call in which the recording ends
-is told in any case.
+is told as well, unless the process died as soon as it had begun.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
@@ -169,6 +170,10 @@ class Blocked:
         elif type(event) is Switch and event.pid == self._main:
             self._interrupted = None
             self._switched(event)
+        elif type(event) is Exit and event.pid == self._main:
+            call = self._unfinished
+            if call is not None and event.time_ns - call.start_ns < MIN_NS:
+                self._unfinished = None  # it had hardly begun
 
     def _switched(self, event: Switch) -> None:
         name = event.greenthread

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+import re
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -17,12 +18,14 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.openings import Openings
 from pytest_eventlet_debug.recordings.findings.openings import descriptor
+from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 _MOST = 20
+_END = re.compile(r"(\d+)<(?:->|[^<>]|<[^<>]*>)*>")
 
 
 class LeftOpen:
@@ -47,7 +50,7 @@ class LeftOpen:
             if opened is None:
                 continue  # it was there before the trace, or came from another process
             who = self._processes.describe(opened.pid, opened.greenthread)
-            shown = _returned(opened) or str(fd)
+            shown = _returned(opened) or _of_pair(opened, fd)
             yield Finding(
                 self.kind,
                 f"{shown}, which {who} got from {_call(opened)}{opened.where} (line {opened.line})",
@@ -60,7 +63,13 @@ def _returned(call: Syscall) -> str:
     return call.ret or "" if call.value is not None and call.value > 0 else ""
 
 
+def _of_pair(call: Syscall, fd: int) -> str:
+    """Return one of the two descriptors that a call has filled in as strace names it."""
+    ends = (match[0] for match in _END.finditer(call.args) if match[1] == str(fd))
+    return next(ends, str(fd))
+
+
 def _call(call: Syscall) -> str:
     """Return a call with what it acts on, if that is a descriptor, or else its first arguments."""
-    shown = descriptor(call)
+    shown = call.args.partition("[")[0].rstrip(", ") if call.name in PAIRS else descriptor(call)
     return f"{call.name}({shown if len(shown) <= 100 else shown[:97] + '...'})"

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+
 Certainty = Literal["certain", "likely", "seen once", "cut trace"]
 
 #: Each has a page in ``docs/findings/``.
@@ -36,7 +38,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
 
     :param text: the line as it stands there, or what it says in short.
     :param file: the artifact, relative to the test's directory; ``None`` for what no file holds.
-    :param line: the line in it, from 1; of a capture the packet's number.
+    :param line: the line in it, from 1; of a capture the number that Wireshark shows.
     """
 
     text: str
@@ -68,10 +70,11 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def place(self) -> str:
-        """Where to look: ``strace.txt line 17``, or nothing."""
+        """Where to look: ``strace.txt line 17``, ``capture.pcapng packet 9``, or nothing."""
         for each in self.evidence:
             if each.file is not None:
-                return each.file if each.line is None else f"{each.file} line {each.line}"
+                part = "packet" if CAPTURE_FILE in each.file else "line"
+                return each.file if each.line is None else f"{each.file} {part} {each.line}"
         return ""
 
 

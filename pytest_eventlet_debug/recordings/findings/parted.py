@@ -44,6 +44,8 @@ _DATA = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _BINARY = re.compile(r"\\(?:\d|x)")
 _CHANGING = re.compile(r"/tmp/[\w/.-]+|0x[0-9a-f]+|\w{3}, \d\d \w{3} \d{4}|\d+(?:[.:/-]\d+)*")
 _ENDS = frozenset(("close", "shutdown"))
+#: The role of what a test does with processes, its own included.
+_PROCESSES = "processes"
 #: Characters of data that are kept and shown; of what numbers are taken from, compared.
 _SHOWN = 60
 _COMPARED = 30
@@ -70,9 +72,9 @@ class Step(NamedTuple):
 class Parting(NamedTuple):
     """The first point where two traces part.
 
-    ``role`` is the socket on which they do, or empty where each socket had the same steps
-    and only the order differs. ``before`` are the last steps that both have; then come the
-    steps of each, which may be none at the end of its trace.
+    ``role`` is the socket on which they do, or ``processes``, or empty where each of them had
+    the same steps and only the order differs. ``before`` are the last steps that both have; then
+    come the steps of each, which may be none at the end of its trace.
     """
 
     role: str
@@ -163,10 +165,10 @@ class _Reader:
     def _on_start(self, call: Syscall) -> Step | None:
         if "CLONE_THREAD" in call.args or call.errno is not None:
             return None
-        return Step("", "start a child", "", call.line, call.greenthread)
+        return Step(_PROCESSES, "start a child", "", call.line, call.greenthread)
 
     def _on_process(self, call: Syscall) -> Step | None:
-        return Step("", call.name, "", call.line, call.greenthread)
+        return Step(_PROCESSES, call.name, "", call.line, call.greenthread)
 
     def _on_pair(self, call: Syscall) -> Step | None:
         self._parts.follow(call)
@@ -260,5 +262,6 @@ def describe(parting: Parting, names: tuple[str, str]) -> Iterator[str]:
 
 def _shown(step: Step) -> str:
     who = f" [{step.greenthread}]" if step.greenthread else ""
+    what = step.action if step.role == _PROCESSES else f"{step.role} {step.action}"
     data = f' "{step.data}"' if step.data else ""
-    return f"line {step.line}{who} {step.role} {step.action}{data}"
+    return f"line {step.line}{who} {what}{data}"

@@ -92,7 +92,10 @@ eventletReport.timeline = (() => {
       const at = made.findIndex((lane) => lane.label === label);
       if (at >= 0) made.splice(place, 0, ...made.splice(at, 1));
     }
+    // Every child process has a 1:test and a hub of its own.
+    const labels = made.map(({ label }) => label);
     for (const lane of made) {
+      if (labels.indexOf(lane.label) !== labels.lastIndexOf(lane.label)) lane.label += ` (${lane.pid})`;
       lane.rows = Int32Array.from(lane.rows);
       lane.groups = Array.from(lane.rows, group);
       lane.longest = lane.rows.reduce((most, i) => Math.max(most, data.d[i]), 0);

@@ -197,6 +197,15 @@ def test_the_call_that_was_interrupted_to_show_what_is_alive_is_told(
     assert told == {"hung": 1, "elsewhere": 0, "went on": 0}
 
 
+def test_a_call_that_had_hardly_begun_when_the_process_was_killed_is_no_finding(
+    tmp_path: Path,
+) -> None:
+    waits = "7 1.000002 futex(0x5562995bd630, FUTEX_WAIT_PRIVATE, 2, NULL) = ?\n"
+    soon, late = (f"7 {seconds} +++ killed by SIGKILL +++\n" for seconds in ("1.1", "1.3"))
+    told = [len(list(find_in(tmp_path, PHASE + waits + killed))) for killed in (soon, late)]
+    assert told == [0, 1]
+
+
 def find_in(directory: Path, trace: str) -> list[Finding]:
     path = directory / "strace.txt"
     path.write_text(trace)

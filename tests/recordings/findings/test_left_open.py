@@ -44,7 +44,7 @@ def test_what_is_left_open_names_the_call_and_greenthread_that_opened_it(
     titles = sorted(each.title for each in read.findings if each.kind == "left open")
     expected = [
         *(
-            r"\d+, which greenthread 1:test got from pipe2\(\[\d+<pipe:.*\) at \S+:\d+ in \w+ "
+            r"\d+<pipe:\[\d+\]>, which greenthread 1:test got from pipe2\(\) at \S+:\d+ in \w+ "
             r"\(line \d+\)",
         )
         * 2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import itertools
 from pathlib import Path
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,17 @@ def test_two_hubs_on_which_each_socket_does_the_same_part_in_their_order_at_most
     (epolls,), (asyncio,) = record(SAME, "epolls"), record(SAME, "asyncio")
     parting = part(read(epolls), read(asyncio))
     assert parting is None or parting.only_order
+
+    trace = (epolls / "strace.txt").read_text().splitlines(keepends=True)
+    at = next(number for number, line in enumerate(trace) if " listen(" in line)
+    pid, time_ = trace[at].split()[:2]
+    trace.insert(at + 1, f"{pid} {time_} kill({pid}, 0) = 0 <0.000010>\n")
+    (asyncio / "strace.txt").write_text("".join(trace))
+    parting = part(read(epolls), read(asyncio))
+    assert parting is not None
+    lines = list(describe(parting, ("without", "with")))
+    assert lines[0] == "they diverge on processes:"
+    assert re.search(rf"  > \(ends\) +line {at + 2} \[1:test\] kill", lines[-1])
 
 
 def test_the_socket_the_greenthread_and_both_lines_are_named(record: Record) -> None:
