@@ -63,9 +63,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a window."""
+    """Chromium without a window.
+
+    It ends with its module: while it is there, asyncio's running loop is Playwright's.
+    """
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     with sync_playwright() as playwright:
