@@ -59,9 +59,10 @@ class Loop:
         if self._alarms:
             first = min(when for when, _ in self._alarms.values())
             timeout = max(0.0, first - time.monotonic()) * 1000
-        for fd, _ in self._poll.poll(timeout):
-            handler = self._handlers.get(fd)
-            if handler is not None:
+        ready = [(fd, self._handlers[fd]) for fd, _ in self._poll.poll(timeout)]
+        for fd, handler in ready:
+            # One before it may have closed this descriptor, and another one has its number since.
+            if self._handlers.get(fd) is handler:
                 handler()
         now = time.monotonic()
         for number, (when, handler) in sorted(self._alarms.items()):

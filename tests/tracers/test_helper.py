@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from pytest_eventlet_debug.helper import messages
+from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.messages import MESSAGE_BYTES
 from pytest_eventlet_debug.helper.messages import NO_ANSWER
 from pytest_eventlet_debug.helper.protocol import FINISHER_NAME
@@ -390,3 +391,22 @@ def test_long_and_short_data_are_handed_over_without_waiting(
         (path,) = (tmp_path / name).iterdir()
         assert (path.name, path.read_bytes()) == ("profile.counts", data)
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_descriptor_had_to_say_is_not_told_to_the_next_one_of_its_number() -> None:
+    loop = Loop()
+    first, second, new = (os.eventfd(value) for value in (1, 1, 0))
+    told = []
+
+    def begin_anew(fd: int, other: int) -> None:
+        told.append(fd)
+        loop.unwatch(other)
+        os.dup2(new, other)
+        loop.watch(other, lambda: told.append(new))
+
+    loop.watch(first, lambda: begin_anew(first, second))
+    loop.watch(second, lambda: begin_anew(second, first))
+    loop.step()
+    assert told in ([first], [second])
+    for fd in (first, second, new):
+        os.close(fd)
