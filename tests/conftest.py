@@ -21,7 +21,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep coverage.py out of the processes that a test starts.
 
-    It imports greenlet, runs Python while a function is traced, and writes into its directory.
+    It imports greenlet, runs Python while a function is traced, writes into its directory, and
+    swallows a KeyboardInterrupt that is raised while it looks up the current greenlet.
     """
     for name in ("COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG", "PYTEST_EVENTLET_DEBUG_PRELUDE"):
         monkeypatch.delenv(name, raising=False)

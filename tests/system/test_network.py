@@ -663,6 +663,7 @@ WAITS = """
 
 
 @needs_pty
+@pytest.mark.usefixtures("unmeasured")
 def test_the_terminal_is_given_back_by_a_debugger_that_cannot_name_who_had_it(
     pytester: pytest.Pytester,
 ) -> None:
@@ -683,6 +684,7 @@ def test_the_terminal_is_given_back_by_a_debugger_that_cannot_name_who_had_it(
 
 
 @needs_pty
+@pytest.mark.usefixtures("unmeasured")
 def test_with_s_the_terminal_and_its_ctrl_c_are_the_tests(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_x=WAITS)
     arguments = f"{BOTH} --eventlet-isolate -s -p no:cacheprovider"
