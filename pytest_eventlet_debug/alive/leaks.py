@@ -156,7 +156,6 @@ class LeakWatch:
         if found.uncertain:
             # Garbage is not left behind, and what ends by itself neither.
             del census
-            found.forget_census()
             _wait_for(found.still_ending)
             gc.collect()
             census = self._look()
@@ -164,7 +163,6 @@ class LeakWatch:
             found = self._find(census, nodeid)
         self._late = found.late
         self._known.accept(census)
-        found.forget_census()
         return found
 
 

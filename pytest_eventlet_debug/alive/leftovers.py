@@ -113,8 +113,7 @@ class Leftovers:
         self.late = Late()
         self._nodeid = nodeid
         self._lines: dict[str, list[str]] = {}
-        self._census: Census | None = census
-        self._threads: dict[int, Any] = {}
+        self._threads: set[int] = set()
         self._children: set[int] = set()
         #: Whether another look may excuse something: garbage, or what ends by itself.
         self.uncertain = False
@@ -137,14 +136,7 @@ class Leftovers:
 
     def still_ending(self) -> bool:
         """Say whether a thread or process that is new still lives."""
-        return bool(self._children & children()) or any(
-            ident in self._threads for ident in sys._current_frames()
-        )
-
-    def forget_census(self) -> None:
-        """Let go of all objects."""
-        self._census = None
-        self._threads = dict.fromkeys(self._threads)
+        return bool(self._children & children() or self._threads & sys._current_frames().keys())
 
     def _add(self, nodeid: str, line: str) -> None:
         self._lines.setdefault(nodeid, []).append(line)
@@ -228,7 +220,7 @@ class Leftovers:
                 thread is not None and not known.has(thread)
             ):
                 self.uncertain = True
-                self._threads[ident] = thread
+                self._threads.add(ident)
                 kind = "daemon thread" if getattr(thread, "_daemonic", False) else "thread"
                 self._add(self._nodeid, f"{kind} {thread_name(ident) or hex(ident)}")
 

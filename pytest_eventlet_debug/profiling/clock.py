@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 ClockName = Literal["run", "wall", "cpu"]
 
-CLOCKS: tuple[ClockName, ...] = ("run", "wall", "cpu")
-
 # Taken before eventlet can patch the module.
 _perf_counter = time.perf_counter
 _thread_time = time.thread_time

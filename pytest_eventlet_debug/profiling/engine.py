@@ -14,8 +14,6 @@ from pytest_eventlet_debug.profile_stats import add_up
 
 EngineName = Literal["greenlet", "plain"]
 
-ENGINES: tuple[EngineName, ...] = ("greenlet", "plain")
-
 #: Why a profile is incomplete where another profiler came.
 TAKEN = "the test put a profiler of its own in the place of ours"
 

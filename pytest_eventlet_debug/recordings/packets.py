@@ -44,7 +44,6 @@ class Segment(NamedTuple):
     """Where in the packet's bytes the payload begins."""
     sequence: int
     """TCP: number of the first byte; UDP: 0."""
-    acknowledged: int
     flags: int
     quoted: bool
     """Whether an ICMP error tells of it, so that it is not sent here."""
@@ -53,7 +52,7 @@ class Segment(NamedTuple):
 
 
 _PORTS = struct.Struct("!HH")
-_TCP_HEAD = struct.Struct("!HHIIBBH")
+_TCP_HEAD = struct.Struct("!HHI4xBBH")
 _ICMP_ERRORS = {1: frozenset((3, 4, 5, 11, 12)), 58: frozenset((1, 2, 3, 4))}
 _VLANS = (0x8100, 0x88A8)
 
@@ -130,10 +129,10 @@ def _transport(
             if not quoted or len(data) < at + 8:
                 return None
             from_port, to_port = _PORTS.unpack_from(data, at)
-            sequence = acknowledged = offset = flags = window = 0
+            sequence = offset = flags = window = 0
         else:
             head = _TCP_HEAD.unpack_from(data, at)
-            from_port, to_port, sequence, acknowledged, offset, flags, window = head
+            from_port, to_port, sequence, offset, flags, window = head
         header = (offset >> 4) * 4
         if header < 20 and not quoted:
             return None
@@ -144,7 +143,6 @@ def _transport(
             max(size - header, 0),
             at + header,
             sequence,
-            acknowledged,
             flags,
             quoted,
             window,
@@ -159,7 +157,6 @@ def _transport(
             Endpoint(_address(target), to_port),
             max(size - 8, 0),
             at + 8,
-            0,
             0,
             0,
             quoted,

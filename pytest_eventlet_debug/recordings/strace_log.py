@@ -106,8 +106,6 @@ class Phase(NamedTuple):
     pid: int
     time_ns: int
     """The time strace saw, nanoseconds since the epoch."""
-    marked_ns: int
-    """The time the traced process read just before; the difference calibrates clocks."""
     phase: str
     nodeid: str
 
@@ -168,7 +166,7 @@ _TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)(?
 _ACCESS = frozenset(marks.CALLS)
 _MARKER = re.compile(
     rf'(?:AT_FDCWD(?:<[^"]*>)?, )?"{re.escape(marks.PREFIX)}'
-    rf"(?:{marks.PHASE}/(\d{{1,20}})/([^/\"]+)/|{marks.GREENLET}/(\d{{1,20}})/"
+    rf"(?:{marks.PHASE}/\d{{1,20}}/([^/\"]+)/|{marks.GREENLET}/(\d{{1,20}})/"
     rf"|{marks.LINE}/([\w.]+)/)"
     r'((?:[^"\\]|\\.)*)"',
     re.ASCII,
@@ -538,13 +536,11 @@ def _marked(call: Syscall, threads: _Threads) -> Iterator[Event]:
     if match is None:
         yield call
         return
-    marked_ns, phase, greenlet, function, text = match.groups()
+    phase, greenlet, function, text = match.groups()
     if function is not None:
         threads.go(call.pid, _place(function, text))
     elif greenlet is None:
-        yield Phase(
-            call.line, call.pid, call.start_ns, int(marked_ns), unescape(phase), unescape(text)
-        )
+        yield Phase(call.line, call.pid, call.start_ns, unescape(phase), unescape(text))
     else:
         label = f"{greenlet}:{unescape(text)}"
         threads.switch(call.pid, label)

@@ -34,8 +34,6 @@ MOST = 50
 _LONG_WITHOUT_CPU = 2.0
 _MUCH_WITHOUT_CPU = 1 / 3
 
-_ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-
 
 class HubDifferences:
     """Compare the hubs when all of them have run; a plugin object of the controller's process.

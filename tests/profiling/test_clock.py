@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 import types
+from typing import get_args
 
 import pytest
 
-from pytest_eventlet_debug.profiling.clock import CLOCKS
 from pytest_eventlet_debug.profiling.clock import ClockName
 from pytest_eventlet_debug.profiling.clock import make_clock
 
 
-@pytest.mark.parametrize("name", CLOCKS)
+@pytest.mark.parametrize("name", get_args(ClockName))
 def test_no_clock_is_a_python_function(name: ClockName) -> None:
     now = make_clock(name).now
     assert isinstance(now, types.BuiltinFunctionType)

@@ -20,7 +20,6 @@ from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.choice import make_engine
 from pytest_eventlet_debug.profiling.choice import native_engine
 from pytest_eventlet_debug.profiling.clock import make_clock
-from pytest_eventlet_debug.profiling.engine import ENGINES
 from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.profiling.fallback import FallbackEngine
 from pytest_eventlet_debug.profiling.plain import PlainEngine
@@ -484,7 +483,3 @@ def test_ctrl_c_arrives_in_a_busy_test(pytester: pytest.Pytester) -> None:
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["*KeyboardInterrupt*"])
     assert result.duration < 60  # of 120
-
-
-def test_an_engine_is_named_by_one_word() -> None:
-    assert ENGINES == ("greenlet", "plain")

@@ -38,7 +38,7 @@ def at(microseconds: float) -> int:
 
 def tcp(payload: int, sequence: int, flags: int = ACK, *, back: bool = False) -> Segment:
     source, target = (B, A) if back else (A, B)
-    return Segment("tcp", source, target, payload, 54, sequence % 2**32, 0, flags, False)
+    return Segment("tcp", source, target, payload, 54, sequence % 2**32, flags, False)
 
 
 def line(call: Call | None) -> int | None:
@@ -144,7 +144,7 @@ def test_a_call_that_never_returned_sent_the_rest() -> None:
 
 
 def udp(payload: int) -> Segment:
-    return Segment("udp", A, B, payload, 42, 0, 0, 0, False)
+    return Segment("udp", A, B, payload, 42, 0, 0, False)
 
 
 @pytest.mark.parametrize(

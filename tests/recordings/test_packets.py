@@ -117,26 +117,26 @@ HERE, THERE = Endpoint("127.0.0.1", 1), Endpoint("127.0.0.2", 2)
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (ip4(6, tcp(b"abc")), Segment("tcp", HERE, THERE, 3, 54, 3, 4, packets.ACK, False)),
+        (ip4(6, tcp(b"abc")), Segment("tcp", HERE, THERE, 3, 54, 3, packets.ACK, False)),
         (
             ip4(6, tcp(b"", packets.SYN), options=bytes(4)),
-            Segment("tcp", HERE, THERE, 0, 58, 3, 4, packets.SYN, False),
+            Segment("tcp", HERE, THERE, 0, 58, 3, packets.SYN, False),
         ),
         (
             ip6(6, tcp(b"abc")),
-            Segment("tcp", Endpoint("::1", 1), Endpoint("::2", 2), 3, 74, 3, 4, 16, False),
+            Segment("tcp", Endpoint("::1", 1), Endpoint("::2", 2), 3, 74, 3, 16, False),
         ),
         (
             ip6(17, UDP, source=bytes(10) + b"\xff\xff" + V4[:4] + bytes(15) + b"\2"),
-            Segment("udp", Endpoint("127.0.0.1", 53), Endpoint("::2", 5353), 3, 62, 0, 0, 0, False),
+            Segment("udp", Endpoint("127.0.0.1", 53), Endpoint("::2", 5353), 3, 62, 0, 0, False),
         ),
         (
             ip6(0, bytes([17, 0]) + bytes(6) + UDP),
-            Segment("udp", Endpoint("::1", 53), Endpoint("::2", 5353), 3, 70, 0, 0, 0, False),
+            Segment("udp", Endpoint("::1", 53), Endpoint("::2", 5353), 3, 70, 0, 0, False),
         ),
         (
             ip4(1, b"\3\3" + bytes(6) + ip4(17, UDP)[14:]),
-            Segment("udp", HERE._replace(port=53), THERE._replace(port=5353), 3, 70, 0, 0, 0, True),
+            Segment("udp", HERE._replace(port=53), THERE._replace(port=5353), 3, 70, 0, 0, True),
         ),
         (ip4(1, b"\x08" + bytes(40)), None),
         (ip4(6, tcp(b""), fragment=1), None),
