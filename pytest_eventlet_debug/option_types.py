@@ -47,7 +47,6 @@ class Option(Generic[_T]):
         *,
         default: _T,
         activates: bool = False,
-        in_ini: bool = True,
     ) -> None:
         """Declare an option.
 
@@ -56,14 +55,12 @@ class Option(Generic[_T]):
         :param default: the value where none is given.
         :param activates: whether giving it switches the plugin on. The other options only say
             how it works then.
-        :param in_ini: whether it makes sense for every run, and so in the ini file.
         """
         self.flag = flag
         self.metavar = metavar
         self.words = words
         self.default = default
         self.activates = activates
-        self.in_ini = in_ini
         #: Its name in the code of pytest and in the ini file.
         self.dest = "eventlet_" + flag.lstrip("-").removeprefix("eventlet-").replace("-", "_")
 
@@ -88,8 +85,7 @@ class Option(Generic[_T]):
             action=self.action,
             **metavar,
         )
-        if self.in_ini:
-            parser.addini(self.dest, self.words, type=self.ini_type, default=None)
+        parser.addini(self.dest, self.words, type=self.ini_type, default=None)
 
     def is_on_command_line(self, config: pytest.Config) -> bool:
         """Say whether the command line has the option."""
@@ -137,8 +133,6 @@ class Option(Generic[_T]):
         raise NotImplementedError
 
     def _in_ini_file(self, config: pytest.Config) -> Any:
-        if not self.in_ini:
-            return None
         try:
             return config.getini(self.dest)
         except (ValueError, TypeError, pytest.UsageError) as error:
@@ -151,10 +145,8 @@ class Switch(Option[bool]):
     ini_type = "bool"
     action = "store_true"
 
-    def __init__(
-        self, flag: str, words: str, *, activates: bool = False, in_ini: bool = True
-    ) -> None:
-        super().__init__(flag, None, words, default=False, activates=activates, in_ini=in_ini)
+    def __init__(self, flag: str, words: str, *, activates: bool = False) -> None:
+        super().__init__(flag, None, words, default=False, activates=activates)
 
     def is_given(self, config: pytest.Config) -> bool:
         return self.read(config)

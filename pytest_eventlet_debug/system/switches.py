@@ -54,11 +54,6 @@ _dispatcher: _Dispatcher | None = None
 _installed: Callback | None = None
 
 
-def available() -> bool:
-    """Say whether greenlet has been imported, so that there are switches to hear of."""
-    return "greenlet" in sys.modules
-
-
 def subscribe(callback: Callback, *, first: bool = False) -> bool:
     """Call *callback* at every switch in this thread, after the switch.
 

@@ -6,7 +6,6 @@ the call, greenthread and line of the trace that was made at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 import re
 from typing import ClassVar
 
@@ -23,7 +22,6 @@ from pytest_eventlet_debug.recordings.packets import RST
 from pytest_eventlet_debug.recordings.packets import SYN
 from pytest_eventlet_debug.recordings.packets import Endpoint
 from pytest_eventlet_debug.recordings.packets import Segment
-from pytest_eventlet_debug.recordings.packets import dissect
 from pytest_eventlet_debug.recordings.pcapng import Packet
 
 LATE_NS = 1_000_000_000
@@ -272,18 +270,6 @@ class Wire:
             return [finding for _, finding in self._found]
         until_ns = max(self._dying_ns, self._lived_ns)
         return [finding for time_ns, finding in self._found if time_ns <= until_ns]
-
-
-def find(packets: Iterable[Packet], calls: Attribution) -> list[Finding]:
-    """Return what the packets of a test tell.
-
-    :param packets: in time order.
-    :param calls: the socket calls of the same test.
-    """
-    wire = Wire(calls)
-    for packet in packets:
-        wire.see(packet, dissect(packet))
-    return wire.findings()
 
 
 def _side(connection: _Connection, segment: Segment) -> _Side:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Finding
-from pytest_eventlet_debug.recordings.findings.wire import find
+from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.recordings.packets import dissected
 from pytest_eventlet_debug.recordings.pcapng import read
 from pytest_eventlet_debug.recordings.timeline import in_order
@@ -54,8 +54,10 @@ def wire(record: Record) -> Callable[[str], list[Finding]]:
 
     def run(program: str) -> list[Finding]:
         (directory,) = record(program, "epolls", "--pcap")
-        source = in_order(dissected(read(directory / "capture.pcapng")))
-        return find((each.packet for each in source), read_trace(directory).calls)
+        wire = Wire(read_trace(directory).calls)
+        for packet, segment in in_order(dissected(read(directory / "capture.pcapng"))):
+            wire.see(packet, segment)
+        return wire.findings()
 
     return run
 
