@@ -27,10 +27,12 @@ class HttpStream:
     """The messages that one side of a connection sends.
 
     :ivar lost: whether it is not known any more where a message begins.
+    :ivar requests: how many of them are requests.
     """
 
     def __init__(self) -> None:
         self.lost = False
+        self.requests = 0
         self._head = b""
         self._what = ""
         self._left = 0
@@ -114,6 +116,7 @@ class HttpStream:
             if chunked is None and not length:
                 self.lost = True  # it ends with the connection
         else:
+            self.requests += 1
             self._what = f"{verb.decode()} {path[:60].decode('ascii', 'replace')}"
             self.lost = verb == b"CONNECT"
         self._chunked = chunked is not None

@@ -65,8 +65,8 @@ class _Connection:
         #: Who spoke first. What looks like a request of the other's may have been answered before.
         self.client: Endpoint | None = None
         self.request: tuple[Endpoint, _Request] | None = None
-        #: The requests whose answers are not whole yet: their methods.
-        self.asked: list[str] = []
+        #: The method of the last request.
+        self.asked = ""
         self.reset = False
 
 
@@ -195,7 +195,10 @@ class Wire:
     def _see_http(
         self, connection: _Connection, packet: Packet, segment: Segment, side: _Side
     ) -> None:
-        """Follow the messages of one side as long as every byte is there."""
+        """Follow the messages of one side as long as every byte is there.
+
+        And as long as requests come one by one: an answer is read by the method of its request.
+        """
         stream = side.stream
         if stream.lost:
             return
@@ -205,15 +208,17 @@ class Wire:
             return
         other = _other_side(connection, segment).stream
         is_request = stream.is_between and _REQUEST.match(data) is not None
-        if is_request and connection.asked:
-            if not other.is_between:
-                stream.lost = other.lost = True  # several at once
-                return
-            connection.asked.clear()
+        several = connection.asked and (connection.request is not None or not other.is_between)
+        if is_request and several:
+            stream.lost = other.lost = True
+            return
         if is_request:
-            connection.asked.append(data.partition(b" ")[0].decode("ascii"))
-        wrong = stream.feed(data, connection.asked[0] if connection.asked else "")
-        if wrong is not None:
+            connection.asked = data.partition(b" ")[0].decode("ascii")
+        known = stream.requests + is_request
+        wrong = stream.feed(data, connection.asked)
+        if stream.requests > known:
+            stream.lost = other.lost = True
+        elif wrong is not None:
             self._tell(f"{segment.source}: {wrong}{self._cause(segment, packet)}", packet, wrong)
 
     def _answered(self, connection: _Connection, packet: Packet, segment: Segment) -> None:

@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings.http_stream import HttpStream
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.recordings.packets import dissected
@@ -111,6 +112,28 @@ def test_refused():
     assert found.title.endswith(" refused a connection: nobody listened there")
 
 
+AT_ONCE = r"""
+    HEAD, GET = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    bare = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+    for requests, answers in (
+        ((HEAD, GET), bare + bare + b"four"),
+        ((GET + HEAD,), bare + b"four" + bare),
+    ):
+        listener = eventlet.listen(("127.0.0.1", 0))
+        client = eventlet.connect(listener.getsockname())
+        connection, _ = listener.accept()
+        for each in requests:
+            client.sendall(each)
+        asked = b""
+        while asked.count(b"\r\n\r\n") < 2:
+            asked += connection.recv(100)
+        connection.sendall(answers)
+        connection.close()
+        while client.recv(200):
+            pass
+"""
+
+
 def test_a_request_that_is_answered_is_no_finding(wire: Callable[[str], list[Finding]]) -> None:
     answer = "connection.recv(100); connection.sendall(b'HTTP/1.1 200 OK')"
     # As the servers in swift's tests do, which know the request that will come.
@@ -119,7 +142,9 @@ def test_a_request_that_is_answered_is_no_finding(wire: Callable[[str], list[Fin
         connection.close()
         connection, _ = listener.accept()"""
     program = SERVER.replace("SERVE", f"{ahead}; {answer}")
-    assert wire(program.replace("eventlet.spawn(fetch)", "fetch(); eventlet.spawn(fetch)")) == []
+    program = program.replace("eventlet.spawn(fetch)", "fetch(); eventlet.spawn(fetch)")
+    # And two requests at once, one of which is for an answer without a body.
+    assert wire(program + AT_ONCE) == []
 
 
 ANSWER = """connection.recv(100)
@@ -149,6 +174,30 @@ def test_an_answer_that_contradicts_itself_says_how(
         "server: the answer 200 says Content-Length: 4, and 9 bytes more came: sendto",
         r"server: the answer 200 is chunked, and a chunk's size is 'four\r': sendto",
     ]
+
+
+@pytest.mark.parametrize(
+    ("method", "pieces"),
+    [
+        ("GET", [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", b"\x81\5hello"]),
+        ("GET", [b"HTTP/1.1 200 OK\r\n\r\n", b"all until", b"the end"]),
+        ("CONNECT", [b"HTTP/1.1 200 OK\r\n\r\n", b"\x16\3\1"]),
+        ("GET", [b"HTTP/1.1 200 OK\r\nContent-", b"Length: 4\r\n\r", b"\nfo", b"ur"]),
+        (
+            "GET",
+            [
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0",
+                b"4\r\nfo",
+                b"ur\r\n0\r",
+                b"\n\r\n",
+            ],
+        ),
+    ],
+)
+def test_pieces_that_may_be_right_are_no_contradiction(method: str, pieces: list[bytes]) -> None:
+    stream = HttpStream()
+    assert [stream.feed(piece, method) for piece in pieces] == [None] * len(pieces)
+    assert stream.broken_off() is None
 
 
 def test_a_peer_that_reads_nothing_for_long_has_a_window_of_zero(
