@@ -11,6 +11,8 @@ import pytest
 from runs import run
 
 from pytest_eventlet_debug.outcomes.comparison import Comparison
+from pytest_eventlet_debug.outcomes.gathering import Attempt
+from pytest_eventlet_debug.reruns.culprit import Culprit
 from pytest_eventlet_debug.reruns.text import difference_lines
 from pytest_eventlet_debug.reruns.verdicts import Verdict
 
@@ -345,9 +347,48 @@ def test_the_earlier_test_that_makes_one_fail_is_found(pytester: pytest.Pytester
     assert how.endswith("alone it passes)")
 
 
-def test_a_test_that_fails_alone_has_no_culprit(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_x="def test_a(): pass\ndef test_alone(): assert False")
-    result = run(pytester, "--eventlet-culprit=test_x.py::test_alone")
+def test_a_test_that_fails_alone_or_passes_has_no_culprit(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        def test_a(): pass
+        def test_alone(eventlet_hub): assert eventlet_hub == "poll"
+        """
+    )
+    result = run(pytester, HUBS, "--eventlet-culprit=test_x.py::test_alone")
     assert section(result, "culprit") == [
-        "test_x.py::test_alone fails alone, too: no earlier test is to blame"
+        "test_x.py::test_alone[poll] did not fail: there is nothing to explain",
+        "test_x.py::test_alone[selects] fails alone, too: no earlier test is to blame",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "run_again", "said"),
+    [
+        ("test_c", None, "test_c did not run: name it as the report does"),
+        ("test_b", None, "test_b: tests cannot be run again under --pdb or --trace"),
+        ("test_b", {}, "test_b could not be run again: its process ended before it"),
+        (
+            "test_b",
+            {"test_b": Attempt("test_b", "passed")},
+            "test_b passes alone, and passes after the 1 test before it: "
+            "it is flaky, or depends on what ran at the same time",
+        ),
+    ],
+)
+def test_what_a_search_for_the_culprit_cannot_tell_is_said(
+    name: str, run_again: dict[str, Attempt] | None, said: str
+) -> None:
+    gathering: Any = SimpleNamespace(
+        nodeids=["test_a", "test_b"],
+        key=lambda nodeid: (nodeid, "poll"),
+        attempt=lambda nodeid: Attempt(nodeid, "failed"),
+    )
+    reruns: Any = SimpleNamespace(
+        possible=run_again is not None, run=lambda hub, nodeids: run_again
+    )
+    lines: list[str] = []
+    terminal: Any = SimpleNamespace(section=lambda *_: None, line=lines.append)
+    search = Culprit(SimpleNamespace(culprit=name, hubs=()), gathering, reruns)  # type: ignore[arg-type]
+    search.pytest_sessionfinish()
+    search.pytest_terminal_summary(terminal)
+    assert lines == [said]
