@@ -203,6 +203,35 @@ def test_what_is_watched_rightly_is_told_without_complaint(tmp_path: Path, hub: 
     assert re.search(r"^    waits on read on fd \d+, pipe:\[\d+\]$", text, re.MULTILINE), text
 
 
+def test_a_wait_of_the_programs_own_making_is_known_by_what_the_hub_will_do(tmp_path: Path) -> None:
+    text = shown(
+        tmp_path,
+        """
+        hub = eventlet.hubs.get_hub()
+        def timed():
+            hub.schedule_call_global(60, eventlet.getcurrent().switch)
+            hub.switch()
+        def reading():
+            me = eventlet.getcurrent()
+            for fd in (os.pipe()[0], os.pipe()[0]):
+                hub.add("read", fd, me.switch, me.throw, lambda: None)
+            hub.switch()
+        def lost():
+            hub.switch()
+        for function in (timed, reading, lost):
+            eventlet.spawn(function)
+        let_run()
+        show()
+        """,
+    )
+    waits = re.findall(r"^    waits on (.*)$", text, re.MULTILINE)
+    assert sorted(re.sub(r"\d+", "N", each) for each in waits) == [
+        "a timer, N.N s left",
+        "nothing that a hub knows",
+        "read on fd N, pipe:[N]; read on fd N",
+    ]
+
+
 @pytest.mark.parametrize("hub", HUBS)
 def test_a_lost_timer_and_a_late_one_are_told(tmp_path: Path, hub: str) -> None:
     text = shown(

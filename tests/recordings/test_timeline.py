@@ -220,12 +220,15 @@ def test_the_command_prints_a_test_or_a_whole_run(
 
 @pytest.mark.parametrize(("name", "open_file"), [("a.json", open), ("a.json.gz", gzip.open)])
 def test_the_command_writes_one_test_for_perfetto(
-    directory: Path, name: str, open_file: Callable[..., Any]
+    directory: Path, name: str, open_file: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = directory / name
     assert cli.main(["timeline", "--perfetto", str(directory), "-o", str(path)]) == 0
     with open_file(path, "rt") as file:
-        whole = json.load(file)
+        text = file.read()
+    assert cli.main(["timeline", "--perfetto", str(directory)]) == 0
+    assert capsys.readouterr().out == text
+    whole = json.loads(text)
     assert whole["otherData"]["nodeid"] == "a::b"
     assert [event["name"] for event in whole["traceEvents"] if event.get("cat") == "phase"]
 

@@ -109,6 +109,12 @@ def test_several_runs_need_a_folder_for_their_report(recorded: Recorded, tmp_pat
     assert (ran.returncode, "requires -o DIR" in ran.stderr) == (2, True)
     ran = report(tmp_path)
     assert (ran.returncode, "holds no run.json" in ran.stderr) == (2, True)
+    saved = tmp_path / "run.json"
+    saved.touch()
+    ran = report(saved)
+    assert (ran.returncode, "a saved run requires -o DIR" in ran.stderr) == (2, True)
+    ran = report(recorded.directory, "-o", saved)
+    assert (ran.returncode, "choose another directory with -o" in ran.stderr) == (2, True)
 
 
 def test_a_page_of_another_program_is_not_replaced(recorded: Recorded, tmp_path: Path) -> None:

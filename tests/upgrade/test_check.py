@@ -275,9 +275,11 @@ def test_the_verdict_names_the_upgrade_that_broke_a_test(
     )
     save(pytester)
     upgrade(package, "def frob(n): raise OSError(n)\n")
-    result = pytester.runpytest("--eventlet-compare=run.json")
+    result = pytester.runpytest("--eventlet-compare=run.json", "--cprofile")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     lines = verdict(result)
+    results = json.loads(Path("eventlet-debug/results.json").read_bytes())
+    assert results["upgrade"] == lines
     assert lines[0] == "got worse: 1 regression"
     assert lines[1].endswith("3 tests compared, 1 as before, 1 regression, 1 still failing")
     assert lines[2:] == [

@@ -88,6 +88,34 @@ def test_the_socket_the_greenthread_and_both_lines_are_named(record: Record) -> 
     assert any(f"line {left.line} " in line and f"line {right.line} " in line for line in lines)
 
 
+def test_steps_are_what_is_sent_on_a_socket_in_whatever_pieces_and_what_is_done_to_processes(
+    record: Record,
+) -> None:
+    program = """
+import os, signal, socket
+
+def test_sends():
+    left, right = socket.socketpair()
+    for piece in (b"ping", b"pong"):
+        left.send(piece)
+    right.recv(10)
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+    (directory,) = record(program, "poll")
+    assert [(step.action, step.data) for step in read(directory)] == [
+        ("send", "pingpong"),
+        ("receive", "pingpong"),
+        ("start a child", ""),
+        ("kill", ""),
+        ("close", ""),
+        ("close", ""),
+    ]
+
+
 def diff(*directories: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest_eventlet_debug.cli", "diff", *map(str, directories)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
