@@ -76,6 +76,7 @@ class HelperProcess:
         self._completing = False
         self._is_awaited = False
         self._died_ns = 0
+        self._pidfd = -1
         self._letting_go: int | None = None
         self._lock: int | None = None
         self._parent = _parent(tracee)
@@ -114,7 +115,7 @@ class HelperProcess:
         try:
             self._pidfd = os.pidfd_open(self._tracee)
         except ProcessLookupError:
-            return
+            self._loop.call_later(0, self._died)  # first comes what it has said
         except (AttributeError, OSError):
             self._look()
         else:

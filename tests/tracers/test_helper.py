@@ -87,6 +87,28 @@ def test_a_pipeline_ends_with_the_test_process_although_descriptors_were_inherit
     assert int(run_program(text)) > 0  # communicate() returns at the end of the pipe
 
 
+def test_what_a_process_said_that_was_dead_before_the_helper_was_ready_is_done(
+    tmp_path: Path,
+) -> None:
+    prelude = tmp_path / "prelude.py"
+    prelude.write_text(
+        "import os, sys, time\nwhile os.path.exists(f'/proc/{sys.argv[3]}'): time.sleep(0.01)"
+    )
+    text = f"""
+        import os
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        helper = Helper.start()
+        helper.post("announce", b"facts", directory={str(tmp_path)!r})
+        os._exit(0)
+    """
+    run_program(text, PYTEST_EVENTLET_DEBUG_PRELUDE=str(prelude))
+    path = tmp_path / "test.json"
+    deadline = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.read_bytes() == b"facts"
+
+
 def test_its_descriptor_is_high_and_closed_by_exec(helper: Helper) -> None:
     assert helper.fileno() >= 500
     assert not os.get_inheritable(helper.fileno())
