@@ -166,6 +166,8 @@ class HelperProcess:
                 )
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                continue  # it has left answers unread; what it sent comes after this
             except OSError:
                 message, rights = b"", []
             if not message:

@@ -49,6 +49,14 @@ def run_program(text: str, **environment: str) -> str:
     return done.stdout
 
 
+def appears(path: Path) -> bytes:
+    """Wait for a file; return what is in it."""
+    deadline = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return path.read_bytes()
+
+
 @pytest.fixture
 def helper() -> Iterator[Helper]:
     helper = Helper.start()
@@ -102,11 +110,23 @@ def test_what_a_process_said_that_was_dead_before_the_helper_was_ready_is_done(
         os._exit(0)
     """
     run_program(text, PYTEST_EVENTLET_DEBUG_PRELUDE=str(prelude))
-    path = tmp_path / "test.json"
-    deadline = time.monotonic() + 10
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert path.read_bytes() == b"facts"
+    assert appears(tmp_path / "test.json") == b"facts"
+
+
+def test_what_a_process_said_last_is_done_if_it_dies_with_answers_unread(tmp_path: Path) -> None:
+    text = f"""
+        import os, select, signal
+        from pytest_eventlet_debug.tracers.helper_client import Helper
+        helper = Helper.start()
+        print(helper.pid, flush=True)
+        helper.begin("hello")
+        select.select([helper], [], [])
+        os.kill(helper.pid, signal.SIGSTOP)
+        helper.post("announce", b"facts", directory={str(tmp_path)!r})
+        os._exit(0)
+    """
+    os.kill(int(run_program(text)), signal.SIGCONT)
+    assert appears(tmp_path / "test.json") == b"facts"
 
 
 def test_its_descriptor_is_high_and_closed_by_exec(helper: Helper) -> None:
