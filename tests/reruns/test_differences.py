@@ -388,7 +388,8 @@ def test_what_a_search_for_the_culprit_cannot_tell_is_said(
     )
     lines: list[str] = []
     terminal: Any = SimpleNamespace(section=lambda *_: None, line=lines.append)
-    search = Culprit(SimpleNamespace(culprit=name, hubs=()), gathering, reruns)  # type: ignore[arg-type]
+    settings: Any = SimpleNamespace(culprit=name, hubs=())
+    search = Culprit(settings, gathering, reruns)
     search.pytest_sessionfinish()
     search.pytest_terminal_summary(terminal)
     assert lines == [said]
