@@ -299,14 +299,13 @@ def _stat(pid: int) -> list[bytes]:
 
 
 def main(control: str, tracee: str, *libraries: str) -> None:
-    """Become the helper of the process *tracee*.
+    """Become the helper of the process *tracee*, in a session of its own.
 
     :param control: the number of an inherited ``SOCK_SEQPACKET`` socket.
     :param tracee: the test process's id.
     :param libraries: the directories of what the finisher imports.
     """
     control_fd = int(control)
-    os.setsid()
     if os.fork():
         os._exit(0)  # the leader of a session could get a terminal
     os.chdir("/")

@@ -19,10 +19,12 @@ MARKS_BYTES = MARKS_ROOM + 16
 _MEASURING = os.environ.get("PYTEST_EVENTLET_DEBUG_PRELUDE", "")
 _PRELUDE = f"exec(open({_MEASURING!r}).read())\n" if _MEASURING else ""
 
-#: Stands in the command line of the helper and of its fork, the finisher, and in no other. What
-#: is imported stays, so there is nothing for the collector to find.
+#: Stands in the command line of the helper and of its fork, the finisher, and in no other. First of
+#: all it leaves the group of the test process, which may be killed. What is imported stays, so
+#: there is nothing for the collector to find.
 HELPER_PROGRAM = (
-    _PRELUDE
+    "import posix\nposix.setsid()\n"
+    + _PRELUDE
     + """\
 import gc, sys
 gc.disable()

@@ -95,19 +95,27 @@ def test_a_pipeline_ends_with_the_test_process_although_descriptors_were_inherit
     assert int(run_program(text)) > 0  # communicate() returns at the end of the pipe
 
 
-def test_what_a_process_said_that_was_dead_before_the_helper_was_ready_is_done(
+def test_what_a_process_said_is_done_if_its_group_is_killed_before_the_helper_is_ready(
     tmp_path: Path,
 ) -> None:
     prelude = tmp_path / "prelude.py"
     prelude.write_text(
-        "import os, sys, time\nwhile os.path.exists(f'/proc/{sys.argv[3]}'): time.sleep(0.01)"
+        "import os, sys, time\n"
+        f"open({str(tmp_path / 'begun')!r}, 'w').close()\n"
+        "while os.path.exists(f'/proc/{sys.argv[3]}'): time.sleep(0.01)"
     )
     text = f"""
-        import os
+        import os, signal
         from pytest_eventlet_debug.tracers.helper_client import Helper
-        helper = Helper.start()
-        helper.post("announce", b"facts", directory={str(tmp_path)!r})
-        os._exit(0)
+        pid = os.fork()
+        if not pid:
+            os.setpgid(0, 0)
+            helper = Helper.start()
+            helper.post("announce", b"facts", directory={str(tmp_path)!r})
+            while not os.path.exists({str(tmp_path / "begun")!r}):
+                pass
+            os.killpg(0, signal.SIGKILL)
+        os.waitpid(pid, 0)
     """
     run_program(text, PYTEST_EVENTLET_DEBUG_PRELUDE=str(prelude))
     assert appears(tmp_path / "test.json") == b"facts"
