@@ -358,7 +358,7 @@ def test_a_place_that_is_ruined_in_a_test_fails_no_test(pytester: pytest.Pyteste
     assert Path("eventlet-debug").read_text() == "in the way"
 
 
-@pytest.mark.fault("disk-full")
+@pytest.mark.fault("own-file-size")
 def test_a_limit_of_the_tests_own_is_none_for_its_recordings(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
