@@ -114,6 +114,7 @@ def test_ctrl_c_tears_the_running_test_down_and_reports(
 
 
 @pytest.mark.fault("ctrl-c-ignored")
+@pytest.mark.usefixtures("unmeasured")  # coverage.py may lose the first one
 def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytester) -> None:
     ignore = "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]"
     waiting = Waiting(pytester, BOTH, before=ignore)
