@@ -59,7 +59,6 @@ _TAIL_BYTES = 20
 #: Seconds to wait for helpers, which give up after 10.
 _AWAITED_SECONDS = 12.0
 
-
 #: Seconds to wait for a helper to announce a test that has just begun.
 _ANNOUNCED_SECONDS = 1.0
 
@@ -211,9 +210,6 @@ class TestArtifacts(msgspec.Struct):
         try:
             files.write_new(self.directory / TEST_FILE, self.record())
         except OSError:
-            # Without a descriptor: that there is none may be the error.
-            with contextlib.suppress(OSError):
-                posix.unlink(self.directory / TEST_FILE)
             with contextlib.suppress(OSError):
                 posix.rmdir(self.directory)
             raise

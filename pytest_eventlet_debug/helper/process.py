@@ -231,8 +231,6 @@ class HelperProcess:
         except FileExistsError:
             pass
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{directory}/{TEST_FILE}")
             answer(f"{directory}/{TEST_FILE} cannot be written: {error.strerror}")
 
     def _discard(self, answer: Reply, *, directory: str) -> None:

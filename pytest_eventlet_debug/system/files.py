@@ -129,9 +129,17 @@ def write_new(path: str | os.PathLike[str], data: bytes) -> None:
 
     The umask may take rights of our own from it. What replaces it later has them.
 
-    :raises OSError: it cannot be written, or is there already.
+    :raises OSError: it cannot be written, and is not there then; or it is there already.
     """
-    _fill(posix.open(path, _WRITE | posix.O_EXCL, FILE_MODE), data)
+    fd = posix.open(path, _WRITE | posix.O_EXCL, FILE_MODE)
+    try:
+        _fill(fd, data)
+    except BaseException:
+        try:
+            posix.unlink(path)
+        except FileNotFoundError:
+            pass
+        raise
 
 
 def write_first(path: str | os.PathLike[str], data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import resource
 import stat
 
 import pytest
@@ -19,6 +20,21 @@ def test_a_short_file_that_gets_longer_stays_the_same_file(tmp_path: Path) -> No
     assert path.read_bytes() == b"{1: 2}"
     assert path.stat().st_ino == before.st_ino
     assert os.listdir(tmp_path) == ["test.json"]
+
+
+def test_of_a_new_file_that_cannot_be_written_whole_nothing_is_left(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.write_new(tmp_path / "test.json", b"{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == []
+    files.write_new(tmp_path / "test.json", b"{}")
+    with pytest.raises(FileExistsError):
+        files.write_new(tmp_path / "test.json", b"{1: 2}")
+    assert (tmp_path / "test.json").read_bytes() == b"{}"
 
 
 @pytest.mark.parametrize("size", [1, 5000])
