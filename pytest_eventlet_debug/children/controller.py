@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import os
 from pathlib import Path
@@ -24,6 +25,7 @@ from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
 from pytest_eventlet_debug.children import evidence
 from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children.ctrl_c import CtrlC
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.children.program import UnknownProgramError
@@ -97,6 +99,7 @@ class Controller:
         self.usage_error: str | None = None
         self._printed: dict[str, str] = {}
         self._has_terminal = False
+        self._ctrl_c = CtrlC()
         self._at_terminal: int | None = None
         self.replay: Replay
         for name in _CHILDRENS_PLUGINS:
@@ -266,11 +269,12 @@ class Controller:
     def _start(self, run: HubRun) -> None:
         assignment = self._assignment(run, failures=self.replay.failures)
         remaining = run.remaining if run.done else None
-        run.begin(
-            self._start_child(
-                self._config, assignment, self._directory, run.label, remaining, self._spare
+        with self._ctrl_c.put_off():
+            run.begin(
+                self._start_child(
+                    self._config, assignment, self._directory, run.label, remaining, self._spare
+                )
             )
-        )
 
     def _listen(self, active: list[HubRun]) -> None:
         """Wait a moment for what the children say, and see to those that ended or hang."""
@@ -287,9 +291,10 @@ class Controller:
         for run in active:
             assert run.process is not None
             if run.process.ended():
-                while self._hear(run):  # its last words are still in the socket
-                    pass
-                self._ended(run, run.process)
+                with self._ctrl_c.put_off():
+                    while self._hear(run):  # its last words are still in the socket
+                        pass
+                    self._ended(run, run.process)
             else:
                 self._mind_silence(run, run.process)
 
@@ -298,23 +303,29 @@ class Controller:
         assert run.process is not None
         if not unpatched.wait_readable([run.process.descriptor], 0):
             return False
-        heard = run.process.read()
-        if heard is None:
-            # The line ends just before the process does; do not spin until then.
-            unpatched.wait_readable([], 0 if run.process.ended() else 0.005)
-            return False
+        with self._ctrl_c.put_off():
+            heard = run.process.read()
+            if heard is not None:
+                self._take_in(run, run.process, heard)
+                return True
+        # The line ends just before the process does; do not spin until then.
+        unpatched.wait_readable([], 0 if run.process.ended() else 0.005)
+        return False
+
+    def _take_in(
+        self, run: HubRun, process: ChildProcess, heard: Sequence[messages.Message]
+    ) -> None:
         run.hear()
         for message in heard:
             if isinstance(message, messages.Debugger):
                 self._mind_terminal(opens=message.opens)
             self.replay.receive(run, message)
-            if run.debugging and (banner := run.process.take_stdout().strip()):
+            if run.debugging and (banner := process.take_stdout().strip()):
                 self.replay.interrupt_line(banner)
             # Such a child waits, for its tests print to the same terminal as the replay.
             if self._interactive or isinstance(message, messages.AWAITED):
                 self.replay.flush()
-                run.process.go_on()
-        return True
+                process.go_on()
 
     def _mind_terminal(self, *, opens: bool) -> None:
         """Have the same process group at the terminal after a debugger as before."""
@@ -464,7 +475,7 @@ class Controller:
 
         def interrupt(number: int, frame: object) -> None:
             if not any(run.debugging for run in self.runs):
-                raise KeyboardInterrupt
+                self._ctrl_c.come()
 
         handlers: Mapping[int, Any] = {
             signal.SIGTERM: end,

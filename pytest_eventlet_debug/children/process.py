@@ -40,6 +40,9 @@ _LETTING_GO_SECONDS = 1.0
 #: Seconds for a process to end after SIGKILL, at most.
 _END_SECONDS = 5.0
 
+#: What pytest exits with after Ctrl-C.
+_INTERRUPTED = 2
+
 _CAPTURED = ("Captured stdout", "Captured stderr")
 
 
@@ -238,9 +241,9 @@ class ChildProcess:
     @property
     def ended_by_interrupt(self) -> bool:
         """Whether the Ctrl-C that :meth:`interrupt` has passed on ended the process."""
-        return (
-            self._was_interrupted and self.died and os.WTERMSIG(self._status or 0) == signal.SIGINT
-        )
+        by_signal = self.died and os.WTERMSIG(self._status or 0) == signal.SIGINT
+        # Pytest has said nothing more where its session had not quite begun.
+        return self._was_interrupted and (by_signal or self.exit_status == _INTERRUPTED)
 
     @property
     def end(self) -> str:

@@ -113,6 +113,35 @@ def test_ctrl_c_tears_the_running_test_down_and_reports(
         assert "the run under epolls is incomplete" in text
 
 
+INTERRUPTS_AMID_A_TEST = """
+    import os, signal, time
+
+    def pytest_configure():
+        if os.environ.get("EVENTLET_HUB") == "asyncio":
+            open("other-hub-starts", "w").close()
+            signal.pause()
+
+    def pytest_runtest_logreport(report):
+        if report.when == "setup" and "EVENTLET_HUB" not in os.environ:
+            while not os.path.exists("other-hub-starts"):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_while_a_test_is_replayed_and_another_hub_starts_is_no_error_of_either(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(INTERRUPTS_AMID_A_TEST)
+    pytester.makepyfile("def test_x(): pass")
+    # Several at a time: the reports of a test are replayed together, when it is over.
+    result = pytester.runpytest_subprocess(BOTH, "--eventlet-jobs=2")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*! KeyboardInterrupt !*"])
+    assert result.parseoutcomes() == {"passed": 1}
+
+
 @pytest.mark.fault("ctrl-c-ignored")
 @pytest.mark.usefixtures("unmeasured")  # coverage.py may lose the first one
 def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytester) -> None:
