@@ -1,4 +1,4 @@
-"""How numbers of tests and long lists are put, wherever text is printed."""
+"""How numbers, spans of time and long lists are put, wherever text is printed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def tests(count: int) -> str:
 def counted(count: int, noun: str) -> str:
     """Return ``1 timer``, ``2 timers``."""
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def span(ns: int) -> str:
+    """Return nanoseconds as ``44 us``, ``1.25 ms`` or ``3.41 s``."""
+    if ns < 999_500:
+        return f"{ns / 1e3:.0f} us"
+    return f"{ns / 1e6:.2f} ms" if ns < 999_995_000 else f"{ns / 1e9:.2f} s"
 
 
 def first(lines: Iterable[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import ClassVar
 from typing import TypeVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -147,18 +148,18 @@ class Closed:
     def _tell(self, call: Syscall, what: str, how: str, end: Syscall, more: str = "") -> None:
         if (call.name, end.line) in self._found:
             return
-        seconds = (call.start_ns - end.start_ns) / 1e9
+        since_ns = call.start_ns - end.start_ns
         user = self._processes.describe(call.pid, call.greenthread)
         closer = self._processes.describe(end.pid, end.greenthread)
         self._found[call.name, end.line] = Finding(
             self.kind,
-            f"{what} by {user}{call.where}: {how} {seconds:.3f} s before by {closer}{end.where} "
+            f"{what} by {user}{call.where}: {how} {span(since_ns)} before by {closer}{end.where} "
             f"(line {end.line}){more}",
             (
                 Evidence(what, STRACE_FILE, call.line),
                 Evidence(f"{end.name}({descriptor(end)})", STRACE_FILE, end.line),
             ),
-            counts={"seconds": seconds},
+            counts={"seconds": since_ns / 1e9},
         )
 
     def findings(self) -> Iterable[Finding]:

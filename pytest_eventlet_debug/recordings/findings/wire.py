@@ -10,6 +10,7 @@ import re
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.findings.http_stream import HttpStream
@@ -242,10 +243,8 @@ class Wire:
         if waits is None or waits[0] == segment.source:
             return
         connection.request = None
-        took = (packet.time_ns - waits[1].packet.time_ns) / 1e9
-        what = (
-            f"{segment.source} closed without an answer to {waits[1].text}, {took:.3f} s after it"
-        )
+        took = span(packet.time_ns - waits[1].packet.time_ns)
+        what = f"{segment.source} closed without an answer to {waits[1].text}, {took} after it"
         self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
 
     @staticmethod

@@ -38,7 +38,7 @@ def test_bad():
     assert re.fullmatch(
         r"read\((\d+)\) = -1 EBADF by greenthread \d+:test at test_program\.py:\d+ in test_bad: "
         r"\1<pipe:\[\d+\]> was closed "
-        r"\d\.\d{3} s before by greenthread \d+:janitor at test_program\.py:\d+ in "
+        r"\d+(?: us|\.\d\d ms) before by greenthread \d+:janitor at test_program\.py:\d+ in "
         r"janitor \(line \d+\)",
         found.title,
     )
