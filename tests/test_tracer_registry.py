@@ -55,6 +55,9 @@ TOY = """
         def pause(self):
             self.note("pause")
 
+        def let_go(self):
+            return False
+
         def resume(self):
             self.note("resume")
 

@@ -142,6 +142,10 @@ class Attachment:
             self._loop, self._tracee, directory, self._give_up, self._complain, self._marks
         )
 
+    def tell_others(self, answer: Reply) -> None:
+        """Answer whether strace follows other processes than the test process."""
+        answer(others=self._strace is not None and self._strace.traces_others())
+
     def stop(self, answer: Reply, *, stay: bool) -> None:
         """Answer once what strace has written is sure to be in the file.
 

@@ -90,6 +90,7 @@ class HelperProcess:
             "strace-marks": self._attachment.share_marks,
             "strace-start": self._attachment.start,
             "strace-next": self._attachment.proceed,
+            "strace-follows": self._attachment.tell_others,
             "strace-stop": self._attachment.stop,
             "pcap-claim": self._capture.claim,
             "pcap-open": self._capture.open,

@@ -178,10 +178,9 @@ class StraceProcess:
         """
         if self._source is None or self._terminated or self._has_ended():
             return False
-        self._listen()
         long = time.monotonic() - self._began >= _MOST_SECONDS
         tired = long or os.fstat(self._source).st_size >= _MOST_BYTES
-        if tired or self._traces_others():
+        if tired or self.traces_others():
             return False
         end = trace_piece.end_before(self._source, self._tracee, _LAST_WORDS)
         if end is None:
@@ -204,8 +203,11 @@ class StraceProcess:
         """Say whether strace is attached and writes no piece."""
         return self._has_written and self._piece is None and not self._has_ended()
 
-    def _traces_others(self) -> bool:
+    def traces_others(self) -> bool:
         """Say whether it follows other processes, which live on and are not the next test's."""
+        if self._has_ended():
+            return False
+        self._listen()
         alive = {thread for thread in self._threads if os.path.exists(f"/proc/{thread}")}
         self._threads = alive
         return any(not os.path.exists(f"/proc/{self._tracee}/task/{each}") for each in alive)

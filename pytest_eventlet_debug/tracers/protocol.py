@@ -98,6 +98,9 @@ class Tracer(Protocol):
 
     def resume(self) -> None: ...
 
+    def let_go(self) -> bool:
+        """Pause if that makes the test process faster and nothing else is missed; say whether."""
+
     def begin_stop(self) -> None:
         """Record nothing more; :meth:`stop`, which does that else, waits for what it takes."""
 

@@ -113,6 +113,7 @@ class TracerSession:
         self._running: list[_Running] = []
         self._in_debugger: list[_Running] = []
         self._is_fork = False
+        self._has_described = False
         self._pid = unpatched.getpid()
         self._cpu = (0, 0.0)
         os.register_at_fork(after_in_child=self._forget)
@@ -290,6 +291,10 @@ class TracerSession:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        if item is self._item and call.excinfo is not None:
+            skips = isinstance(call.excinfo.value, pytest.skip.Exception)
+            if not skips and not self._has_described:
+                self._let_go()
         report = yield
         if item is not self._item:
             return report
@@ -302,6 +307,17 @@ class TracerSession:
             known = list(report.user_properties)  # other plugins may have added to them
             report.user_properties += [each for each in item.user_properties if each not in known]
         return report
+
+    def _let_go(self) -> None:
+        """Leave out how pytest describes the first failure, until the next phase.
+
+        For that it looks at the file of every module there is: some 7,000 system calls.
+        """
+        self._has_described = True
+        for running in self._running:
+            if running.started and not running.failed and not running.paused:
+                with self._noting(running):
+                    running.paused = running.tracer.let_go()
 
     def _section(self) -> str:
         where = [f"artifacts: {self._test.directory}"] if self._test is not None else []

@@ -174,6 +174,13 @@ class Strace:
         if self._tracing:
             self._detach()
 
+    def let_go(self) -> bool:
+        """Detach, unless other processes are traced: they could not be attached to again."""
+        if not self._tracing or self._helper.request("strace-follows")["others"]:
+            return False
+        self._detach()
+        return True
+
     def resume(self) -> None:
         """Attach again; the same file goes on."""
         if self._recording is not None and not self._tracing:

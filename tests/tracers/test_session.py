@@ -66,6 +66,13 @@ def marked_phases(directory: Path) -> list[str]:
     return re.findall(r'access\("/\.eventlet-debug/phase/\d+/([\w-]+)/', text)
 
 
+def looks_in(directory: Path) -> list[str]:
+    """Return the files that are none, and that a test has looked for."""
+    with open_log(directory / "strace.txt") as trace:
+        text = trace.read()
+    return re.findall(r'access\("(/(?:described|torn-down|asked)[^"]*)', text)
+
+
 def last_call(directory: Path) -> str:
     return (directory / "strace.txt").read_text().splitlines()[-1]
 
@@ -505,6 +512,60 @@ def test_tracers_pause_while_the_debugger_is_open(pytester: pytest.Pytester) -> 
     profile = found["test_teardown"]["directory"] / "profile.callgrind"
     assert "teardown" not in profile.read_text().replace("test_teardown", "")
     assert [facts["errors"] for facts in found.values()] == [[], []]
+
+
+DESCRIBES = """
+    import os
+
+    def pytest_runtest_makereport(item, call):
+        if call.when == "call":
+            os.access(f"/described/{item.name}", 0)
+"""
+
+
+@needs_strace
+def test_how_pytest_describes_the_first_failure_is_not_traced(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(DESCRIBES)
+    pytester.makepyfile(
+        """
+        import os, pytest
+
+        @pytest.fixture
+        def resource():
+            yield
+            os.access("/torn-down", 0)
+
+        def test_passes(resource): pass
+        def test_skipped(resource): pytest.skip("not now")
+        def test_fails(resource): assert False
+        """
+    )
+    result = pytester.runpytest_subprocess("--strace")
+    result.assert_outcomes(passed=1, skipped=1, failed=1)
+    looks = {name: looks_in(facts["directory"]) for name, facts in recorded().items()}
+    assert looks == {
+        "test_passes": ["/described/test_passes", "/torn-down"],
+        "test_skipped": ["/described/test_skipped", "/torn-down"],
+        "test_fails": ["/torn-down"],
+    }
+
+
+@needs_strace
+def test_a_process_that_a_failed_test_has_started_is_traced_on(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(DESCRIBES)
+    pytester.makepyfile(
+        """
+        import os, subprocess, sys
+
+        def test_fails(request):
+            program = "import os; input(); os.access('/asked', 0)"
+            child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+            request.addfinalizer(lambda: child.communicate(b"go on"))
+            assert False
+        """
+    )
+    pytester.runpytest_subprocess("--strace").assert_outcomes(failed=1)
+    assert looks_in(recorded()["test_fails"]["directory"]) == ["/described/test_fails", "/asked"]
 
 
 # Blocks
