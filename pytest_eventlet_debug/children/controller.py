@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import os
 from pathlib import Path
-import posix
-import signal
-from typing import Any
 
 import pytest
 
@@ -25,6 +21,7 @@ from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
 from pytest_eventlet_debug.children import evidence
 from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children import signals
 from pytest_eventlet_debug.children.ctrl_c import CtrlC
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.process import ChildProcess
@@ -100,6 +97,7 @@ class Controller:
         self._printed: dict[str, str] = {}
         self._has_terminal = False
         self._ctrl_c = CtrlC()
+        self._is_interrupted = False
         self._at_terminal: int | None = None
         self.replay: Replay
         for name in _CHILDRENS_PLUGINS:
@@ -208,9 +206,17 @@ class Controller:
 
     @property
     def _stopping(self) -> bool:
-        return self.usage_error is not None or self.replay.stopping
+        return self._is_interrupted or self.usage_error is not None or self.replay.stopping
 
     def _run_all(self) -> None:
+        try:
+            self._run_hubs()
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            self._let_tear_down()
+            raise
+
+    def _run_hubs(self) -> None:
         waiting = [run for run in self.runs if self._has_tests(run)]
         active: list[HubRun] = []
         is_ending = False
@@ -227,11 +233,7 @@ class Controller:
                 for run in active:
                     if run.process is not None:
                         run.process.stop_after_test()
-            try:
-                self._listen(active)
-            except KeyboardInterrupt:
-                self._let_tear_down(active)
-                raise
+            self._listen(active)
             active = [run for run in active if run.process is not None]
 
     def _has_tests(self, run: HubRun) -> bool:
@@ -338,8 +340,8 @@ class Controller:
         last_words = process.last_words
         if run.debugging:
             tty.reclaim()
+        run.process = None  # first: a signal's handler would close it again
         process.close()
-        run.process = None
         # The status alone is no proof: a test may have ended the process with it.
         usage_error = pytest.ExitCode.USAGE_ERROR
         refused = process.output.strip() if not run.begun else run.exit_status == usage_error
@@ -413,27 +415,30 @@ class Controller:
             if self._hear(run):  # and has not just died
                 self.replay.say(said)
             return
-        self.replay.note_end(run, "hung")  # while the helper still waits to complete it
-        process.kill()
-        sections += process.captured
-        process.close()
-        if lacked >= 1:
-            words = f"{lacked:.0f} s of {silent:.0f} s of silence; they do not count"
-            sections.insert(0, ("Without a CPU", words))
-        self.replay.report_end(run, "hung", f"silent for {silent - lacked:.0f} s, killed", sections)
-        self._go_on(run)
+        with self._ctrl_c.put_off():
+            self.replay.note_end(run, "hung")  # while the helper still waits to complete it
+            process.kill()
+            sections += process.captured
+            run.process = None
+            process.close()
+            if lacked >= 1:
+                words = f"{lacked:.0f} s of {silent:.0f} s of silence; they do not count"
+                sections.insert(0, ("Without a CPU", words))
+            verdict = f"silent for {silent - lacked:.0f} s, killed"
+            self.replay.report_end(run, "hung", verdict, sections)
+            self._go_on(run)
 
-    def _let_tear_down(self, active: list[HubRun]) -> None:
+    def _let_tear_down(self) -> None:
         """Pass Ctrl-C on, and wait for the children to end their tests."""
         self.replay.say(
             f"\nCtrl-C: tests have {INTERRUPT_SECONDS:.0f} s to tear down; "
             f"press it again to end them at once"
         )
-        for run in active:
+        left = [run for run in self.runs if run.process is not None]
+        for run in left:
             if run.process is not None:
                 run.process.interrupt()
         deadline = unpatched.monotonic() + INTERRUPT_SECONDS
-        left = [run for run in active if run.process is not None]
         while left and unpatched.monotonic() < deadline:
             self._listen(left)
             left = [run for run in left if run.process is not None]
@@ -442,12 +447,12 @@ class Controller:
         if self._spare is not None:
             self._spare.close()
         for run in self.runs:
-            if run.process is not None:
-                run.process.kill()
+            if (process := run.process) is not None:
+                process.kill()
                 if run.debugging:
                     tty.reclaim()
-                run.process.close()
                 run.process = None
+                process.close()
 
     def _is_on_terminal(self) -> bool:
         """Say whether the user types into this process's stdin."""
@@ -463,33 +468,15 @@ class Controller:
         else:
             yield
 
-    @contextlib.contextmanager
-    def _signals_minded(self) -> Iterator[None]:
+    def _signals_minded(self) -> contextlib.AbstractContextManager[None]:
         """Leave no child behind on SIGTERM and SIGHUP, and Ctrl-C to an open debugger."""
 
-        def end(number: int, frame: object) -> None:
+        def clean_up() -> None:
             self._kill_all()
             self._scratch.remove()
-            signal.signal(number, signal.SIG_DFL)
-            posix.kill(posix.getpid(), number)
 
-        def interrupt(number: int, frame: object) -> None:
+        def interrupt() -> None:
             if not any(run.debugging for run in self.runs):
                 self._ctrl_c.come()
 
-        handlers: Mapping[int, Any] = {
-            signal.SIGTERM: end,
-            signal.SIGHUP: end,
-            signal.SIGINT: interrupt,
-        }
-        before: dict[int, Any] = {}
-        usual = (signal.SIG_DFL, signal.default_int_handler)
-        with contextlib.suppress(ValueError):  # not the main thread
-            for number, handler in handlers.items():
-                if signal.getsignal(number) in usual:
-                    before[number] = signal.signal(number, handler)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return signals.minded(clean_up, interrupt)

@@ -45,6 +45,9 @@ INTERRUPTED = """
             ready.write(f"{{os.getpid()}} {{sleeper.pid}}")
         while True:
             signal.pause()
+
+    def test_after():
+        open("went-on", "w").close()
 """
 
 
@@ -140,6 +143,39 @@ def test_ctrl_c_while_a_test_is_replayed_and_another_hub_starts_is_no_error_of_e
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["*! KeyboardInterrupt !*"])
     assert result.parseoutcomes() == {"passed": 1}
+
+
+@pytest.mark.fault("ctrl-c")
+def test_no_test_follows_one_whose_process_ctrl_c_has_ended(pytester: pytest.Pytester) -> None:
+    waiting = Waiting(pytester, BOTH, before="signal.signal(signal.SIGINT, signal.SIG_DFL)")
+    os.killpg(waiting.process.pid, signal.SIGINT)
+    text = waiting.end()
+    assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text
+    assert "killed by SIGINT" in text
+    assert not pytester.path.joinpath("went-on").exists()
+
+
+INTERRUPTS_THE_REPORT_OF_A_HANG = """
+    import os, signal
+    import pytest
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(report):
+        if report.failed and "EVENTLET_HUB" not in os.environ:
+            os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_while_a_test_is_reported_as_hung_does_not_lose_the_report(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(INTERRUPTS_THE_REPORT_OF_A_HANG)
+    pytester.makepyfile("import signal\ndef test_x(): signal.pause()\ndef test_y(): pass")
+    result = pytester.runpytest_subprocess(BOTH, "--eventlet-timeout=1")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*silent for * s, killed*", "*! KeyboardInterrupt !*"])
+    assert result.parseoutcomes() == {"failed": 1}
 
 
 @pytest.mark.fault("ctrl-c-ignored")
