@@ -141,7 +141,7 @@ class Reporter:
             with Shield():
                 if _inode(self._assignment.descriptor) != self._line:
                     self._end_unheard()
-                unpatched.write_all(self._assignment.descriptor, messages.encode(message))
+                unpatched.write_whole(self._assignment.descriptor, messages.encode(message))
                 if self._assignment.interactive or isinstance(message, messages.AWAITED):
                     self._wait_until_shown()
 
