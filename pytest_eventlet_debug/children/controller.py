@@ -31,6 +31,7 @@ from pytest_eventlet_debug.children.replay import Replay
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.children.selection import absent_everywhere
 from pytest_eventlet_debug.children.selection import select_arguments
+from pytest_eventlet_debug.children.silence import Silence
 from pytest_eventlet_debug.children.start import Spare
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.children.start import wants_terminal
@@ -43,12 +44,6 @@ from pytest_eventlet_debug.system.scratch import ScratchDirectory
 INTERRUPT_SECONDS = 10.0
 
 _TICK_SECONDS = 0.2
-
-#: The part of a timeout that passes before a lack of CPUs is looked at, which takes milliseconds.
-_UNCOUNTED = 0.1
-
-#: How often a timeout passes, at most, before a child that lacks a CPU is taken for hung.
-_MOST_TIMEOUTS = 5
 
 # Of pytest-testmon: what a test executes is known in the process that runs it.
 _CHILDRENS_PLUGINS = ("TestmonCollect", "TestmonSelect")
@@ -283,7 +278,7 @@ class Controller:
         # While a debugger has the terminal, the others wait, theirs included.
         if debugging := [run for run in active if run.debugging]:
             for run in active:
-                run.heard = unpatched.monotonic()
+                run.silence = Silence()
             active = debugging
         by_descriptor = {run.process.descriptor: run for run in active if run.process}
         for descriptor in unpatched.wait_readable(by_descriptor, _TICK_SECONDS):
@@ -373,25 +368,10 @@ class Controller:
         # Looked at once more before it is blamed.
         if self._hear(run):
             return  # it was this process that did not listen, for it looked at another child
-        if timeout is not None and self._is_hung(run, process, timeout):
+        if timeout is not None and run.silence.exceeds(timeout, process.run_delays):
             self._end_hung(run, process)
         elif run.silent >= run.notice_after:
             self._say_silent(run, process)
-
-    def _is_hung(self, run: HubRun, process: ChildProcess, timeout: float) -> bool:
-        """Say whether a child was silent for too long, but for the time that it lacked a CPU.
-
-        Other hubs may have had it, or other programs.
-        """
-        if run.run_delays is None and run.silent >= timeout * _UNCOUNTED:
-            run.run_delays = process.run_delays()
-            if run.silent >= timeout:  # it is this process that lacked a CPU, or was busy
-                run.heard = unpatched.monotonic() - timeout * _UNCOUNTED
-        if run.silent < timeout:
-            return False
-        if run.silent >= timeout * _MOST_TIMEOUTS:
-            return True
-        return run.silent - run.lacked(process.run_delays()) >= timeout
 
     def _say_silent(self, run: HubRun, process: ChildProcess) -> None:
         run.notice_after *= 2
@@ -401,7 +381,7 @@ class Controller:
 
     def _end_hung(self, run: HubRun, process: ChildProcess) -> None:
         """Kill a child that has been silent for too long, unless it speaks when looked at."""
-        silent, lacked = run.silent, run.lacked(process.run_delays())
+        silent, lacked = run.silent, run.silence.lacked(process.run_delays())
         sections = evidence.gather(
             process,
             self._directory / "sample.strace",

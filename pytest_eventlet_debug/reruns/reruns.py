@@ -20,6 +20,7 @@ from pytest_eventlet_debug.children.hub_run import DEAD_WORKER
 from pytest_eventlet_debug.children.hub_run import End
 from pytest_eventlet_debug.children.hub_run import RunningTest
 from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.children.silence import Silence
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.outcomes.gathering import Attempt
@@ -245,22 +246,25 @@ class Reruns:
 
     def _listen(self, process: ChildProcess, rerun: Rerun) -> End:
         """Hear a child out; return what became of a test that it has not ended."""
-        last_heard = unpatched.monotonic()
+        silence, timeout = Silence(), self._settings.timeout
         while True:
             ended = process.ended()  # its last words are in the socket then
             if unpatched.wait_readable([process.descriptor], 0 if ended else _TICK_SECONDS):
                 heard = process.read()
                 if heard is None:
                     return "crashed"
-                last_heard = unpatched.monotonic()
+                silence = Silence()
                 for message in heard:
                     rerun.receive(message)
                     if isinstance(message, messages.AWAITED):
                         process.go_on()
             elif ended:
                 return "crashed"
-            timeout = self._settings.timeout
-            if timeout is not None and unpatched.monotonic() - last_heard >= timeout:
+            elif (
+                timeout is not None
+                and silence.exceeds(timeout, process.run_delays)
+                and not unpatched.wait_readable([process.descriptor], 0)
+            ):
                 return "hung"
 
     def say(self, line: str) -> None:

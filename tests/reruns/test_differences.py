@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 import shutil
 import signal
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -181,18 +182,32 @@ def test_no_process_of_a_rerun_is_left_when_the_run_is_told_to_end(
 
 
 class SaysItsLastWords:
-    """A child that ends while one waits for it, and says all in that moment."""
+    """A child that gets no CPU for a while, and then says all in the moment in which it ends.
 
-    def __init__(self, *said: messages.Message) -> None:
+    :param seconds: for how long.
+    """
+
+    def __init__(self, seconds: float) -> None:
         self.descriptor, self._far = os.pipe()
-        self._said = list(said)
-        self._is_heard = False
+        passed = pytest.TestReport("a.py::t", ("a.py", 0, "t"), {}, "passed", None, "call")
+        data = {**passed._to_json(), "$report_type": "TestReport"}
+        self._said: list[messages.Message] = [
+            messages.LogStart("a.py::t", ("a.py", 0, "t")),
+            messages.LogReport("a.py::t", data),
+            messages.LogFinish("a.py::t", ("a.py", 0, "t")),
+        ]
+        self._ends = time.monotonic() + seconds
 
     def ended(self) -> bool:
+        if time.monotonic() < self._ends:
+            return False
         if self._far >= 0:
             os.close(self._far)  # can be read from now on
             self._far = -1
         return True
+
+    def run_delays(self) -> dict[int, int]:
+        return {1: time.monotonic_ns()}
 
     def read(self) -> list[messages.Message] | None:
         said, self._said = self._said, []
@@ -204,19 +219,14 @@ class SaysItsLastWords:
         os.close(self.descriptor)
 
 
-def test_what_a_process_says_as_it_ends_is_heard(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seconds_without_cpu", [0.0, 2.0])
+def test_a_process_that_is_starved_is_heard_out_in_a_rerun(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, seconds_without_cpu: float
 ) -> None:
-    config = pytester.parseconfigure("-p", "no:eventlet-debug")
-    passed = pytest.TestReport("a.py::t", ("a.py", 0, "t"), {}, "passed", None, "call")
-    data = {**passed._to_json(), "$report_type": "TestReport"}
-    child = SaysItsLastWords(
-        messages.LogStart("a.py::t", ("a.py", 0, "t")),
-        messages.LogReport("a.py::t", data),
-        messages.LogFinish("a.py::t", ("a.py", 0, "t")),
-    )
+    child = SaysItsLastWords(seconds_without_cpu)
     monkeypatch.setattr("pytest_eventlet_debug.reruns.reruns.start_child", lambda *_: child)
-    settings: Any = SimpleNamespace(hubs=(), hub_in_ids=False, timeout=None)
+    config = pytester.parseconfigure("-p", "no:eventlet-debug")
+    settings: Any = SimpleNamespace(hubs=(), hub_in_ids=False, timeout=1.0)
     gathering = Gathering(config, lambda: ["default"], False)
     ended = Reruns(config, settings, gathering, "run", False).run(None, ["a.py::t"])
     assert {nodeid: each.outcome for nodeid, each in ended.items()} == {"a.py::t": "passed"}
