@@ -131,6 +131,7 @@ class Controller:
             finally:
                 self._kill_all()
                 coverage.gather(self._config, self._directory)
+        self._ctrl_c.look()
         self._raise_verdict(session)
         return True
 
@@ -206,6 +207,7 @@ class Controller:
     def _run_all(self) -> None:
         try:
             self._run_hubs()
+            self._ctrl_c.look()
         except KeyboardInterrupt:
             self._is_interrupted = True
             self._let_tear_down()
@@ -266,15 +268,18 @@ class Controller:
     def _start(self, run: HubRun) -> None:
         assignment = self._assignment(run, failures=self.replay.failures)
         remaining = run.remaining if run.done else None
-        with self._ctrl_c.put_off():
-            run.begin(
-                self._start_child(
-                    self._config, assignment, self._directory, run.label, remaining, self._spare
-                )
+        run.begin(
+            self._start_child(
+                self._config, assignment, self._directory, run.label, remaining, self._spare
             )
+        )
 
     def _listen(self, active: list[HubRun]) -> None:
-        """Wait a moment for what the children say, and see to those that ended or hang."""
+        """Wait a moment for what the children say, and see to those that ended or hang.
+
+        :raises KeyboardInterrupt: Ctrl-C has come.
+        """
+        self._ctrl_c.look()
         # While a debugger has the terminal, the others wait, theirs included.
         if debugging := [run for run in active if run.debugging]:
             for run in active:
@@ -288,10 +293,9 @@ class Controller:
         for run in active:
             assert run.process is not None
             if run.process.ended():
-                with self._ctrl_c.put_off():
-                    while self._hear(run):  # its last words are still in the socket
-                        pass
-                    self._ended(run, run.process)
+                while self._hear(run):  # its last words are still in the socket
+                    pass
+                self._ended(run, run.process)
             else:
                 self._mind_silence(run, run.process)
 
@@ -300,11 +304,10 @@ class Controller:
         assert run.process is not None
         if not unpatched.wait_readable([run.process.descriptor], 0):
             return False
-        with self._ctrl_c.put_off():
-            heard = run.process.read()
-            if heard is not None:
-                self._take_in(run, run.process, heard)
-                return True
+        heard = run.process.read()
+        if heard is not None:
+            self._take_in(run, run.process, heard)
+            return True
         # The line ends just before the process does; do not spin until then.
         unpatched.wait_readable([], 0 if run.process.ended() else 0.005)
         return False
@@ -395,18 +398,17 @@ class Controller:
             if self._hear(run):  # and has not just died
                 self.replay.say(said)
             return
-        with self._ctrl_c.put_off():
-            self.replay.note_end(run, "hung")  # while the helper still waits to complete it
-            process.kill()
-            sections += process.captured
-            run.process = None
-            process.close()
-            if lacked >= 1:
-                words = f"{lacked:.0f} s of {silent:.0f} s of silence; they do not count"
-                sections.insert(0, ("Without a CPU", words))
-            verdict = f"silent for {silent - lacked:.0f} s, killed"
-            self.replay.report_end(run, "hung", verdict, sections)
-            self._go_on(run)
+        self.replay.note_end(run, "hung")  # while the helper still waits to complete it
+        process.kill()
+        sections += process.captured
+        run.process = None
+        process.close()
+        if lacked >= 1:
+            words = f"{lacked:.0f} s of {silent:.0f} s of silence; they do not count"
+            sections.insert(0, ("Without a CPU", words))
+        verdict = f"silent for {silent - lacked:.0f} s, killed"
+        self.replay.report_end(run, "hung", verdict, sections)
+        self._go_on(run)
 
     def _let_tear_down(self) -> None:
         """Pass Ctrl-C on, and wait for the children to end their tests."""

@@ -16,6 +16,7 @@ from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Tracing
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children import signals
+from pytest_eventlet_debug.children.ctrl_c import CtrlC
 from pytest_eventlet_debug.children.hub_run import DEAD_WORKER
 from pytest_eventlet_debug.children.hub_run import End
 from pytest_eventlet_debug.children.hub_run import RunningTest
@@ -222,7 +223,8 @@ class Reruns:
             if process is not None:
                 process.kill()
 
-        with ScratchDirectory() as directory, signals.minded(kill):
+        ctrl_c = CtrlC()
+        with ScratchDirectory() as directory, signals.minded(kill, ctrl_c.come):
             # Its coverage data goes with the directory: the run has been measured.
             assignment = ChildAssignment(
                 hub=hub,
@@ -235,19 +237,24 @@ class Reruns:
             rerun = Rerun(self._config, hub, self._settings.hub_in_ids, self._gathering)
             try:
                 process = start_child(self._config, assignment, directory, "rerun", nodeids)
-                end = self._listen(process, rerun)
+                end = self._listen(process, rerun, ctrl_c)
                 if tracing != "off":  # while the helper still waits to complete it
                     rerun.note_end(end, self._settings.artifacts)
             finally:
                 kill()
                 if process is not None:
                     process.close()
+        ctrl_c.look()
         return rerun.attempts(end)
 
-    def _listen(self, process: ChildProcess, rerun: Rerun) -> End:
-        """Hear a child out; return what became of a test that it has not ended."""
+    def _listen(self, process: ChildProcess, rerun: Rerun, ctrl_c: CtrlC) -> End:
+        """Hear a child out; return what became of a test that it has not ended.
+
+        :raises KeyboardInterrupt: Ctrl-C has come.
+        """
         silence, timeout = Silence(), self._settings.timeout
         while True:
+            ctrl_c.look()
             ended = process.ended()  # its last words are in the socket then
             if unpatched.wait_readable([process.descriptor], 0 if ended else _TICK_SECONDS):
                 heard = process.read()

@@ -102,6 +102,26 @@ def test_ctrl_c_while_a_hub_starts_lets_the_tests_of_the_others_tear_down(
     assert calls.finished == ["a.py::t[epolls]", "a.py::t[asyncio]"]
 
 
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_is_not_lost_where_exceptions_are(pytester: pytest.Pytester) -> None:
+    class Destroyed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    class Child(FakeChild):
+        objects = [Destroyed()]  # noqa: RUF012
+
+        def ended(self) -> bool:
+            self.objects.clear()
+            return super().ended()
+
+    with session_of(pytester) as (root, _):
+        controller, born = controlled(root, [EPOLLS], lambda hub: Child(*session("a.py::t")))
+        with pytest.raises(KeyboardInterrupt):
+            controller.pytest_runtestloop(root)
+    assert born[0].interrupted
+
+
 @pytest.mark.fault("run-told-to-end")
 def test_a_run_that_is_told_to_end_while_it_lets_a_child_go_lets_it_go_once(
     pytester: pytest.Pytester,
