@@ -172,7 +172,7 @@ def test_ctrl_c_while_a_test_is_reported_as_hung_does_not_lose_the_report(
 ) -> None:
     pytester.makeconftest(INTERRUPTS_THE_REPORT_OF_A_HANG)
     pytester.makepyfile("import signal\ndef test_x(): signal.pause()\ndef test_y(): pass")
-    result = pytester.runpytest_subprocess(BOTH, "--eventlet-timeout=1")
+    result = pytester.runpytest_subprocess(BOTH, "--eventlet-timeout=3")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["*silent for * s, killed*", "*! KeyboardInterrupt !*"])
     assert result.parseoutcomes() == {"failed": 1}
