@@ -230,7 +230,7 @@ class ChildProcess:
                 if pid:
                     self._status = status
             if self._status is not None:
-                self._kill_group(self._pid)
+                self._end_group()
         return self._status is not None
 
     @property
@@ -382,6 +382,12 @@ class ChildProcess:
         if not self._interactive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 posix.killpg(group, signal.SIGKILL)
+
+    def _end_group(self) -> None:
+        """End what is left of its group, and what that has open: the next hub may need a port."""
+        self._kill_group(self._pid)
+        if not self._interactive:
+            killing.wait_until_dead(killing.kill(proc.members(self._pid)))
 
     def discard(self) -> None:
         """End a process that waits still, and so has started nothing."""

@@ -16,6 +16,7 @@ from programs import TAKES_MEMORY
 import pytest
 from runs import BOTH
 from runs import assert_no_traceback_of_ours
+from runs import run
 
 #: The session under asyncio is over, but not its process.
 OTHER_HUB_ENDS = """
@@ -224,6 +225,39 @@ def test_no_process_is_left_when_the_run_is_told_to_end(
     os.close(alive)
     waiting.end()
     assert waiting.process.returncode == -number
+
+
+def test_what_a_test_leaves_running_is_gone_when_its_hub_is_over(
+    pytester: pytest.Pytester,
+) -> None:
+    holds_lock = "import fcntl\nfile = open('lock', 'w')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
+    pytester.makepyfile(
+        dies_slowly=holds_lock + DIES_SLOWLY.replace('alive = open("alive", "w")', "")
+    )
+    pytester.makepyfile(
+        test_x="""
+        import subprocess, sys
+
+        def test_x():
+            program = [sys.executable, "dies_slowly.py"]
+            assert subprocess.Popen(program, stdout=subprocess.PIPE).stdout.readline()
+        """
+    )
+    pytester.makeconftest(
+        """
+        import fcntl, os
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish():
+            if "EVENTLET_HUB" not in os.environ:
+                with open("lock") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    open("free", "w").close()
+        """
+    )
+    run(pytester, "--eventlet-hub=epolls", "--eventlet-timeout=60").assert_outcomes(passed=1)
+    assert pytester.path.joinpath("free").exists()
 
 
 @pytest.mark.fault("terminal-closed")
