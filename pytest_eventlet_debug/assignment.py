@@ -3,8 +3,9 @@
 The process that the user started is the *root*, and has no :class:`Assignment`. It runs the
 tests itself, or is the *controller* of *children*, one for each hub. A child's assignment comes
 from its controller; that of a *worker* of pytest-xdist's from the child or root that started
-it. Each travels in one environment variable, which its reader takes out before any code of the
-user's runs.
+it. A worker's travels in an environment variable. A child's holds the command line, which may be
+longer than the kernel lets a variable be: it is in a file in memory, whose descriptor a variable
+names. Each variable is taken out before any code of the user's runs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TypeVar
 
 import msgspec
 
-#: Carries a :class:`Launch` to a child. ``boot.py`` reads it before it can import this module.
+#: Has the descriptor of a child's :class:`Launch`. ``boot.py`` reads it before it can import this
+#: module.
 CHILD_VARIABLE = "PYTEST_EVENTLET_DEBUG_CHILD"
 
 # Taken now: a worker is started after code of the user's, which may have patched it.
@@ -122,7 +124,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode(told: Assignment | Launch) -> str:
-    """Return the text for an environment variable."""
+    """Return the text that carries it."""
     # Not msgspec.json: a path that is no UTF-8 has lone surrogates, which it refuses.
     return _dumps(msgspec.to_builtins(told))
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    told = os.environ.pop("PYTEST_EVENTLET_DEBUG_CHILD")
+    with open(int(os.environ.pop("PYTEST_EVENTLET_DEBUG_CHILD")), "rb") as file:
+        file.seek(0)
+        told = file.read().decode("ascii")
     sys.path[:] = json.loads(told)["sys_path"]
 
     # There, now that sys.path is the controller's.

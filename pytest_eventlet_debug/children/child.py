@@ -131,6 +131,7 @@ class Reporter:
         self._terminal: Any = None
         self._session: pytest.Session | None = None
         self._collected_by_workers = False
+        self._has_begun = False
         self._stopped = False
         self._began, self._delay_ns = unpatched.monotonic(), 0
         self._loan = tty.Loan()
@@ -141,7 +142,7 @@ class Reporter:
             with Shield():
                 if _inode(self._assignment.descriptor) != self._line:
                     self._end_unheard()
-                unpatched.write_all(self._assignment.descriptor, messages.encode(message))
+                unpatched.write_whole(self._assignment.descriptor, messages.encode(message))
                 if self._assignment.interactive or isinstance(message, messages.AWAITED):
                     self._wait_until_shown()
 
@@ -210,6 +211,7 @@ class Reporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
+        self._has_begun = True
         self._send(messages.LogStart(nodeid, _location(location)))
 
     @pytest.hookimpl(tryfirst=True)
@@ -264,8 +266,9 @@ class Reporter:
         nodeid: str,
         location: tuple[str, int, str] | None,
     ) -> None:
-        # The controller has the warnings of its own configuration.
-        if when != "config":
+        # The controller has the warnings of its own configuration. Those of the session's end,
+        # which pytest calls the same, are of what was done here.
+        if when != "config" or self._has_begun:
             self._send(messages.warning_recorded(warning_message, when, nodeid, location))
 
     @pytest.hookimpl(tryfirst=True)

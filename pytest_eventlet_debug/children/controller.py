@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import os
 from pathlib import Path
-import posix
-import signal
-from typing import Any
 
 import pytest
 
@@ -25,6 +21,7 @@ from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.children import coverage
 from pytest_eventlet_debug.children import evidence
 from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children import signals
 from pytest_eventlet_debug.children.ctrl_c import CtrlC
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.process import ChildProcess
@@ -34,6 +31,7 @@ from pytest_eventlet_debug.children.replay import Replay
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.children.selection import absent_everywhere
 from pytest_eventlet_debug.children.selection import select_arguments
+from pytest_eventlet_debug.children.silence import Silence
 from pytest_eventlet_debug.children.start import Spare
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.children.start import wants_terminal
@@ -46,12 +44,6 @@ from pytest_eventlet_debug.system.scratch import ScratchDirectory
 INTERRUPT_SECONDS = 10.0
 
 _TICK_SECONDS = 0.2
-
-#: The part of a timeout that passes before a lack of CPUs is looked at, which takes milliseconds.
-_UNCOUNTED = 0.1
-
-#: How often a timeout passes, at most, before a child that lacks a CPU is taken for hung.
-_MOST_TIMEOUTS = 5
 
 # Of pytest-testmon: what a test executes is known in the process that runs it.
 _CHILDRENS_PLUGINS = ("TestmonCollect", "TestmonSelect")
@@ -100,6 +92,7 @@ class Controller:
         self._printed: dict[str, str] = {}
         self._has_terminal = False
         self._ctrl_c = CtrlC()
+        self._is_interrupted = False
         self._at_terminal: int | None = None
         self.replay: Replay
         for name in _CHILDRENS_PLUGINS:
@@ -138,6 +131,7 @@ class Controller:
             finally:
                 self._kill_all()
                 coverage.gather(self._config, self._directory)
+        self._ctrl_c.look()
         self._raise_verdict(session)
         return True
 
@@ -208,9 +202,18 @@ class Controller:
 
     @property
     def _stopping(self) -> bool:
-        return self.usage_error is not None or self.replay.stopping
+        return self._is_interrupted or self.usage_error is not None or self.replay.stopping
 
     def _run_all(self) -> None:
+        try:
+            self._run_hubs()
+            self._ctrl_c.look()
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            self._let_tear_down()
+            raise
+
+    def _run_hubs(self) -> None:
         waiting = [run for run in self.runs if self._has_tests(run)]
         active: list[HubRun] = []
         is_ending = False
@@ -227,11 +230,7 @@ class Controller:
                 for run in active:
                     if run.process is not None:
                         run.process.stop_after_test()
-            try:
-                self._listen(active)
-            except KeyboardInterrupt:
-                self._let_tear_down(active)
-                raise
+            self._listen(active)
             active = [run for run in active if run.process is not None]
 
     def _has_tests(self, run: HubRun) -> bool:
@@ -269,19 +268,22 @@ class Controller:
     def _start(self, run: HubRun) -> None:
         assignment = self._assignment(run, failures=self.replay.failures)
         remaining = run.remaining if run.done else None
-        with self._ctrl_c.put_off():
-            run.begin(
-                self._start_child(
-                    self._config, assignment, self._directory, run.label, remaining, self._spare
-                )
+        run.begin(
+            self._start_child(
+                self._config, assignment, self._directory, run.label, remaining, self._spare
             )
+        )
 
     def _listen(self, active: list[HubRun]) -> None:
-        """Wait a moment for what the children say, and see to those that ended or hang."""
+        """Wait a moment for what the children say, and see to those that ended or hang.
+
+        :raises KeyboardInterrupt: Ctrl-C has come.
+        """
+        self._ctrl_c.look()
         # While a debugger has the terminal, the others wait, theirs included.
         if debugging := [run for run in active if run.debugging]:
             for run in active:
-                run.heard = unpatched.monotonic()
+                run.silence = Silence()
             active = debugging
         by_descriptor = {run.process.descriptor: run for run in active if run.process}
         for descriptor in unpatched.wait_readable(by_descriptor, _TICK_SECONDS):
@@ -291,10 +293,9 @@ class Controller:
         for run in active:
             assert run.process is not None
             if run.process.ended():
-                with self._ctrl_c.put_off():
-                    while self._hear(run):  # its last words are still in the socket
-                        pass
-                    self._ended(run, run.process)
+                while self._hear(run):  # its last words are still in the socket
+                    pass
+                self._ended(run, run.process)
             else:
                 self._mind_silence(run, run.process)
 
@@ -303,11 +304,10 @@ class Controller:
         assert run.process is not None
         if not unpatched.wait_readable([run.process.descriptor], 0):
             return False
-        with self._ctrl_c.put_off():
-            heard = run.process.read()
-            if heard is not None:
-                self._take_in(run, run.process, heard)
-                return True
+        heard = run.process.read()
+        if heard is not None:
+            self._take_in(run, run.process, heard)
+            return True
         # The line ends just before the process does; do not spin until then.
         unpatched.wait_readable([], 0 if run.process.ended() else 0.005)
         return False
@@ -338,8 +338,8 @@ class Controller:
         last_words = process.last_words
         if run.debugging:
             tty.reclaim()
+        run.process = None  # first: a signal's handler would close it again
         process.close()
-        run.process = None
         # The status alone is no proof: a test may have ended the process with it.
         usage_error = pytest.ExitCode.USAGE_ERROR
         refused = process.output.strip() if not run.begun else run.exit_status == usage_error
@@ -371,25 +371,10 @@ class Controller:
         # Looked at once more before it is blamed.
         if self._hear(run):
             return  # it was this process that did not listen, for it looked at another child
-        if timeout is not None and self._is_hung(run, process, timeout):
+        if timeout is not None and run.silence.exceeds(timeout, process.run_delays):
             self._end_hung(run, process)
         elif run.silent >= run.notice_after:
             self._say_silent(run, process)
-
-    def _is_hung(self, run: HubRun, process: ChildProcess, timeout: float) -> bool:
-        """Say whether a child was silent for too long, but for the time that it lacked a CPU.
-
-        Other hubs may have had it, or other programs.
-        """
-        if run.run_delays is None and run.silent >= timeout * _UNCOUNTED:
-            run.run_delays = process.run_delays()
-            if run.silent >= timeout:  # it is this process that lacked a CPU, or was busy
-                run.heard = unpatched.monotonic() - timeout * _UNCOUNTED
-        if run.silent < timeout:
-            return False
-        if run.silent >= timeout * _MOST_TIMEOUTS:
-            return True
-        return run.silent - run.lacked(process.run_delays()) >= timeout
 
     def _say_silent(self, run: HubRun, process: ChildProcess) -> None:
         run.notice_after *= 2
@@ -399,7 +384,7 @@ class Controller:
 
     def _end_hung(self, run: HubRun, process: ChildProcess) -> None:
         """Kill a child that has been silent for too long, unless it speaks when looked at."""
-        silent, lacked = run.silent, run.lacked(process.run_delays())
+        silent, lacked = run.silent, run.silence.lacked(process.run_delays())
         sections = evidence.gather(
             process,
             self._directory / "sample.strace",
@@ -416,24 +401,26 @@ class Controller:
         self.replay.note_end(run, "hung")  # while the helper still waits to complete it
         process.kill()
         sections += process.captured
+        run.process = None
         process.close()
         if lacked >= 1:
             words = f"{lacked:.0f} s of {silent:.0f} s of silence; they do not count"
             sections.insert(0, ("Without a CPU", words))
-        self.replay.report_end(run, "hung", f"silent for {silent - lacked:.0f} s, killed", sections)
+        verdict = f"silent for {silent - lacked:.0f} s, killed"
+        self.replay.report_end(run, "hung", verdict, sections)
         self._go_on(run)
 
-    def _let_tear_down(self, active: list[HubRun]) -> None:
+    def _let_tear_down(self) -> None:
         """Pass Ctrl-C on, and wait for the children to end their tests."""
         self.replay.say(
             f"\nCtrl-C: tests have {INTERRUPT_SECONDS:.0f} s to tear down; "
             f"press it again to end them at once"
         )
-        for run in active:
+        left = [run for run in self.runs if run.process is not None]
+        for run in left:
             if run.process is not None:
                 run.process.interrupt()
         deadline = unpatched.monotonic() + INTERRUPT_SECONDS
-        left = [run for run in active if run.process is not None]
         while left and unpatched.monotonic() < deadline:
             self._listen(left)
             left = [run for run in left if run.process is not None]
@@ -442,12 +429,12 @@ class Controller:
         if self._spare is not None:
             self._spare.close()
         for run in self.runs:
-            if run.process is not None:
-                run.process.kill()
+            if (process := run.process) is not None:
+                process.kill()
                 if run.debugging:
                     tty.reclaim()
-                run.process.close()
                 run.process = None
+                process.close()
 
     def _is_on_terminal(self) -> bool:
         """Say whether the user types into this process's stdin."""
@@ -463,33 +450,15 @@ class Controller:
         else:
             yield
 
-    @contextlib.contextmanager
-    def _signals_minded(self) -> Iterator[None]:
+    def _signals_minded(self) -> contextlib.AbstractContextManager[None]:
         """Leave no child behind on SIGTERM and SIGHUP, and Ctrl-C to an open debugger."""
 
-        def end(number: int, frame: object) -> None:
+        def clean_up() -> None:
             self._kill_all()
             self._scratch.remove()
-            signal.signal(number, signal.SIG_DFL)
-            posix.kill(posix.getpid(), number)
 
-        def interrupt(number: int, frame: object) -> None:
+        def interrupt() -> None:
             if not any(run.debugging for run in self.runs):
                 self._ctrl_c.come()
 
-        handlers: Mapping[int, Any] = {
-            signal.SIGTERM: end,
-            signal.SIGHUP: end,
-            signal.SIGINT: interrupt,
-        }
-        before: dict[int, Any] = {}
-        usual = (signal.SIG_DFL, signal.default_int_handler)
-        with contextlib.suppress(ValueError):  # not the main thread
-            for number, handler in handlers.items():
-                if signal.getsignal(number) in usual:
-                    before[number] = signal.signal(number, handler)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return signals.minded(clean_up, interrupt)

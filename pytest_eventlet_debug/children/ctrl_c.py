@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import contextlib
-
 
 class CtrlC:
-    """Raises ``KeyboardInterrupt`` for a Ctrl-C, at once or after what must not be cut short.
+    """Notes a Ctrl-C for whoever waits for something, and looks now and then.
 
-    What children have said would be lost otherwise, or a child that has just been started.
+    An exception that a signal's handler raises may come anywhere: what children have said would be
+    lost, or a child that has just been started. In a destructor, or where some C code drops it, it
+    is lost itself.
     """
 
     def __init__(self) -> None:
-        self._depth = 0
-        self._put_off = False
+        self._has_come = False
 
     def come(self) -> None:
-        """Take a Ctrl-C, in a signal handler; a second one is not put off."""
-        if self._depth and not self._put_off:
-            self._put_off = True
-        else:
-            self._raise()
+        """Take a Ctrl-C, in a signal handler.
 
-    @contextlib.contextmanager
-    def put_off(self) -> Iterator[None]:
-        """Do a part as a whole; it may hold others of its kind."""
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-        if self._put_off and not self._depth:
-            self._raise()
+        :raises KeyboardInterrupt: nobody has looked since the one before.
+        """
+        if self._has_come:
+            raise KeyboardInterrupt
+        self._has_come = True
 
-    def _raise(self) -> None:
-        self._put_off = False
-        raise KeyboardInterrupt
+    def look(self) -> None:
+        """See whether one has come.
+
+        :raises KeyboardInterrupt: it has.
+        """
+        if self._has_come:
+            self._has_come = False
+            raise KeyboardInterrupt

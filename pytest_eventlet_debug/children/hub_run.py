@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 import dataclasses
 from pathlib import Path
 from typing import Literal
@@ -13,8 +12,8 @@ import pytest
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.children.silence import Silence
 from pytest_eventlet_debug.hubs.names import Hub
-from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 
 End = Literal["crashed", "hung"]
@@ -78,8 +77,7 @@ class HubRun:
     :param has_workers: whether pytest-xdist runs the tests, which reports none as deselected.
     :param absent: the ids that the user named and this hub does not have, by their names
         without a hub, and the reasons where the module skips itself.
-    :param run_delays: since when threads of the child lack a CPU, if it has been silent for a
-        while: see :meth:`~.process.ChildProcess.run_delays`.
+    :param silence: how long the child has said nothing.
     :param seconds: how long the sessions of its children took that ended them.
     :param seconds_without_cpu: for how much of that they were ready to run and had none.
     :param trouble: why not all tests ran, in words, where it is known.
@@ -102,9 +100,8 @@ class HubRun:
     seconds_without_cpu: float = 0.0
     trouble: str = ""
     debugging: bool = False
-    heard: float = 0.0
+    silence: Silence = dataclasses.field(default_factory=Silence)
     notice_after: float = NOTICE_SECONDS
-    run_delays: dict[int, int] | None = None
     done_before: int = 0
 
     @property
@@ -144,7 +141,7 @@ class HubRun:
     @property
     def silent(self) -> float:
         """Seconds since the child said anything; none while its user is in a debugger."""
-        return 0.0 if self.debugging else unpatched.monotonic() - self.heard
+        return 0.0 if self.debugging else self.silence.seconds
 
     @property
     def where(self) -> str:
@@ -165,16 +162,8 @@ class HubRun:
 
     def hear(self) -> None:
         """Note that the child has said something."""
-        self.heard = unpatched.monotonic()
+        self.silence = Silence()
         self.notice_after = NOTICE_SECONDS
-        self.run_delays = None
-
-    def lacked(self, run_delays: Mapping[int, int]) -> float:
-        """Return for how many seconds of its silence the child had no CPU, though it was ready.
-
-        :param run_delays: those of now.
-        """
-        return min(starvation.lacked(self.run_delays or {}, run_delays), self.silent)
 
     @property
     def may_go_on(self) -> bool:

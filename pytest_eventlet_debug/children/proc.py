@@ -26,6 +26,16 @@ def descendants(pid: int) -> list[int]:
         return []
 
 
+def members(group: int) -> list[int]:
+    """Return the processes of a process group."""
+    found = []
+    for name in filter(str.isdigit, posix.listdir("/proc")):
+        with contextlib.suppress(ProcessLookupError):
+            if posix.getpgid(int(name)) == group:
+                found.append(int(name))
+    return found
+
+
 def commands(pids: Iterable[int]) -> dict[int, str]:
     """Return the command lines of those processes that are still there."""
     import psutil

@@ -29,6 +29,7 @@ from pytest_eventlet_debug.children import answering
 from pytest_eventlet_debug.children import boot
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children import proc
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import killing
 from pytest_eventlet_debug.system import pids
 from pytest_eventlet_debug.system import starvation
@@ -98,16 +99,22 @@ class ChildProcess:
             imports=tuple(imports),
         )
         group: dict[str, Any] = {} if self._interactive else {"setpgroup": 0}
-        self._pid = posix.posix_spawn(
-            sys.executable,
-            # What multiprocessing uses to give its children the flags of this interpreter.
-            [sys.executable, *subprocess._args_from_interpreter_flags(), boot.__file__],  # type: ignore[attr-defined]
-            {**environment, CHILD_VARIABLE: encode(launch)},
-            file_actions=[*self._streams(), (os.POSIX_SPAWN_DUP2, far, far)],
-            setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE],
-            **group,
-        )
-        posix.close(far)
+        told = files.memory_file("launch")
+        inherited = [(os.POSIX_SPAWN_DUP2, each, each) for each in (far, told)]
+        try:
+            unpatched.write_all(told, encode(launch).encode("ascii"))
+            self._pid = posix.posix_spawn(
+                sys.executable,
+                # What multiprocessing uses to give its children the flags of this interpreter.
+                [sys.executable, *subprocess._args_from_interpreter_flags(), boot.__file__],  # type: ignore[attr-defined]
+                {**environment, CHILD_VARIABLE: str(told)},
+                file_actions=[*self._streams(), *inherited],
+                setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE],
+                **group,
+            )
+        finally:
+            posix.close(told)
+            posix.close(far)
 
     def _with_line(self, assignment: ChildAssignment) -> ChildAssignment:
         return msgspec.structs.replace(assignment, descriptor=self._far, lost=str(self._lost))
@@ -230,7 +237,7 @@ class ChildProcess:
                 if pid:
                     self._status = status
             if self._status is not None:
-                self._kill_group(self._pid)
+                self._end_group()
         return self._status is not None
 
     @property
@@ -382,6 +389,12 @@ class ChildProcess:
         if not self._interactive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 posix.killpg(group, signal.SIGKILL)
+
+    def _end_group(self) -> None:
+        """End what is left of its group, and what that has open: the next hub may need a port."""
+        self._kill_group(self._pid)
+        if not self._interactive:
+            killing.wait_until_dead(killing.kill(proc.members(self._pid)))
 
     def discard(self) -> None:
         """End a process that waits still, and so has started nothing."""

@@ -37,8 +37,8 @@ class _Deselected:
         self.config = config
 
 
-class _WarningsOfCollection:
-    """Tells the warnings of a collection that another child has given already.
+class _WarningsOutsideOfTests:
+    """Tells the warnings outside of tests that another child has given already.
 
     Those of tests are not held back: pytest lists the tests below each, with their hubs.
     """
@@ -80,7 +80,7 @@ class Replay:
         self._runs = runs
         self._whole_tests = whole_tests
         self._terminal: Any = self._config.pluginmanager.getplugin("terminalreporter")
-        self._warned = _WarningsOfCollection()
+        self._warned = _WarningsOutsideOfTests()
         self.outcomes = {run.name: Outcomes() for run in runs}
         self.collect_errors = 0
         self.internal_error = False
@@ -266,7 +266,7 @@ class Replay:
             self._config.hook.pytest_deselected(items=items)
 
     def _warning_recorded(self, run: HubRun, recorded: messages.WarningRecorded) -> None:
-        if recorded.when == "collect" and not self._warned.is_new(run, recorded):
+        if recorded.when != "runtest" and not self._warned.is_new(run, recorded):
             return
         self._config.hook.pytest_warning_recorded.call_historic(
             kwargs={

@@ -15,7 +15,7 @@ from pytest_eventlet_debug.settings import Settings
 
 
 class _Unknown(Exception):
-    """A process ended before the test in question."""
+    """A process ended before the test in question, or Ctrl-C came."""
 
 
 class Culprit:
@@ -43,7 +43,8 @@ class Culprit:
             try:
                 self._lines.append(self._search(nodeid))
             except _Unknown:
-                self._lines.append(f"{nodeid} could not be run again: its process ended before it")
+                why = "Ctrl-C" if self._reruns.interrupted else "its process ended before it"
+                self._lines.append(f"{nodeid} could not be run again: {why}")
 
     def _is_named(self, nodeid: str) -> bool:
         return self._name in (nodeid, self._gathering.key(nodeid)[0])
@@ -52,6 +53,8 @@ class Culprit:
         """Return what makes a test fail, in a line or several."""
         if self._gathering.attempt(nodeid).outcome not in BAD:
             return f"{nodeid} did not fail: there is nothing to explain"
+        if self._reruns.interrupted:
+            raise _Unknown
         if not self._reruns.possible:
             return f"{nodeid}: tests cannot be run again under --pdb or --trace"
         hub = self._gathering.key(nodeid)[1]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,13 @@ from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.assignment import ChildAssignment
 from pytest_eventlet_debug.assignment import Tracing
 from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children import signals
+from pytest_eventlet_debug.children.ctrl_c import CtrlC
 from pytest_eventlet_debug.children.hub_run import DEAD_WORKER
 from pytest_eventlet_debug.children.hub_run import End
 from pytest_eventlet_debug.children.hub_run import RunningTest
 from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.children.silence import Silence
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.outcomes.gathering import Attempt
@@ -139,12 +143,14 @@ class Reruns:
         self._gathering = gathering
         self._run = run
         self._own_pids = own_pids
+        #: Whether Ctrl-C has ended all reruns.
+        self.interrupted = False
 
     @property
     def possible(self) -> bool:
         """Whether tests can be run while nobody looks: not those that open a debugger."""
         option = self._config.option
-        return not (option.usepdb or option.trace or option.collectonly)
+        return not (self.interrupted or option.usepdb or option.trace or option.collectonly)
 
     def repeat(self, nodeids: Iterable[str], times: int, tracing: Tracing = "off") -> None:
         """Run tests some more times, each time in fresh processes, and note their attempts."""
@@ -176,23 +182,49 @@ class Reruns:
     ) -> dict[str, Attempt]:
         """Run tests of one hub once more, in this order; return how each ended.
 
-        One that ends its process is followed by the others in a fresh one.
+        One that ends its process is followed by the others in a fresh one. After Ctrl-C none runs.
         """
         attempts: dict[str, Attempt] = {}
+        try:
+            self._run_all(hub, nodeids, tracing, attempts)
+        except KeyboardInterrupt:
+            self._be_interrupted()
+        return attempts
+
+    def _be_interrupted(self) -> None:
+        """Let the run end with what is known; what is said of its tests is not to be lost."""
+        self.interrupted = True
+        self.say("Ctrl-C: no more tests are rerun")
+        session: Any = self._config.pluginmanager.getplugin("session")
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
+
+    def _run_all(
+        self,
+        hub: str | None,
+        nodeids: Sequence[str],
+        tracing: Tracing,
+        attempts: dict[str, Attempt],
+    ) -> None:
         left = list(nodeids)
         tries = 2
-        while left and tries:
+        while left and tries and not self.interrupted:
             found = self._run_in_one_process(hub, left, tracing)
             attempts.update((nodeid, found[nodeid]) for nodeid in left if nodeid in found)
             # A process that ended before its first test is tried once more.
             tries = 2 if any(nodeid in found for nodeid in left) else tries - 1
             left = [nodeid for nodeid in left if nodeid not in found]
-        return attempts
 
     def _run_in_one_process(
         self, hub: str | None, nodeids: Sequence[str], tracing: Tracing
     ) -> dict[str, Attempt]:
-        with ScratchDirectory() as directory:
+        process: ChildProcess | None = None
+
+        def kill() -> None:
+            if process is not None:
+                process.kill()
+
+        ctrl_c = CtrlC()
+        with ScratchDirectory() as directory, signals.minded(kill, ctrl_c.come):
             # Its coverage data goes with the directory: the run has been measured.
             assignment = ChildAssignment(
                 hub=hub,
@@ -202,34 +234,44 @@ class Reruns:
                 tracing=tracing,
                 is_rerun=True,
             )
-            process = start_child(self._config, assignment, directory, "rerun", nodeids)
             rerun = Rerun(self._config, hub, self._settings.hub_in_ids, self._gathering)
             try:
-                end = self._listen(process, rerun)
+                process = start_child(self._config, assignment, directory, "rerun", nodeids)
+                end = self._listen(process, rerun, ctrl_c)
                 if tracing != "off":  # while the helper still waits to complete it
                     rerun.note_end(end, self._settings.artifacts)
             finally:
-                process.kill()
-                process.close()
+                kill()
+                if process is not None:
+                    process.close()
+        ctrl_c.look()
         return rerun.attempts(end)
 
-    def _listen(self, process: ChildProcess, rerun: Rerun) -> End:
-        """Hear a child out; return what became of a test that it has not ended."""
-        last_heard = unpatched.monotonic()
+    def _listen(self, process: ChildProcess, rerun: Rerun, ctrl_c: CtrlC) -> End:
+        """Hear a child out; return what became of a test that it has not ended.
+
+        :raises KeyboardInterrupt: Ctrl-C has come.
+        """
+        silence, timeout = Silence(), self._settings.timeout
         while True:
-            if unpatched.wait_readable([process.descriptor], _TICK_SECONDS):
+            ctrl_c.look()
+            ended = process.ended()  # its last words are in the socket then
+            if unpatched.wait_readable([process.descriptor], 0 if ended else _TICK_SECONDS):
                 heard = process.read()
                 if heard is None:
                     return "crashed"
-                last_heard = unpatched.monotonic()
+                silence = Silence()
                 for message in heard:
                     rerun.receive(message)
                     if isinstance(message, messages.AWAITED):
                         process.go_on()
-            elif process.ended():
+            elif ended:
                 return "crashed"
-            timeout = self._settings.timeout
-            if timeout is not None and unpatched.monotonic() - last_heard >= timeout:
+            elif (
+                timeout is not None
+                and silence.exceeds(timeout, process.run_delays)
+                and not unpatched.wait_readable([process.descriptor], 0)
+            ):
                 return "hung"
 
     def say(self, line: str) -> None:

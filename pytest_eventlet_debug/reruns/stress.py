@@ -26,7 +26,13 @@ def stress(processes: int | None = None) -> Iterator[list[int]]:
     try:
         for _ in range(count):
             command = [sys.executable, "-I", "-S", "-c", _LOOP, str(posix.getpid())]
-            pids.append(posix.posix_spawn(command[0], command, unpatched.environment()))
+            pid = posix.posix_spawn(
+                command[0],
+                command,
+                unpatched.environment(),
+                setsigmask=[signal.SIGINT],  # Ctrl-C is for the run, which ends them
+            )
+            pids.append(pid)
         yield pids
     finally:
         for pid in pids:

@@ -13,6 +13,7 @@ what a system lacks is missing when it is called.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ getpid = posix.getpid
 
 #: Where :func:`move_up` looks for a free descriptor first.
 HIGH_DESCRIPTOR = 500
+
+#: Bytes that a socket takes at once or not at all, so that no signal can cut them short. The kernel
+#: splits what is longer than 32 KiB.
+_WHOLE_BYTES = 1 << 14
 
 _PR_SET_PDEATHSIG = 1
 
@@ -72,6 +77,23 @@ def write_all(fd: int, data: bytes) -> None:
             view = view[posix.write(fd, view) :]
         except BlockingIOError:
             _wait(fd, select.POLLOUT)
+
+
+def write_whole(fd: int, data: bytes) -> None:
+    """Write *data* as :func:`write_all` does; no signal handler's exception leaves a part of it.
+
+    What handlers raise comes before or after it.
+
+    :raises OSError: as ``write(2)`` does.
+    """
+    if len(data) <= _WHOLE_BYTES:
+        write_all(fd, data)
+        return
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        write_all(fd, data)
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 
 
 def read_exactly(fd: int, size: int) -> bytes:

@@ -40,6 +40,7 @@ class FakeChild:
         self.last_words: list[tuple[str, str]] = []
         self.ended_by_interrupt = False
         self.asked_to_stop = False
+        self.interrupted = False
         self.closed = False
         self.captured_files: list[int] = []
         self.assignment: ChildAssignment | None = None
@@ -59,6 +60,9 @@ class FakeChild:
 
     def stop_after_test(self) -> None:
         self.asked_to_stop = True
+
+    def interrupt(self) -> None:
+        self.interrupted = True
 
     def go_on(self) -> None: ...
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from fakes import ASYNCIO
 from fakes import EPOLLS
 from fakes import FakeChild
@@ -81,6 +83,58 @@ def test_enough_failures_ask_the_running_children_to_stop_and_start_no_other(
             controller.pytest_runtestloop(root)
     assert len(born) == 2
     assert born[1].asked_to_stop
+
+
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_while_a_hub_starts_lets_the_tests_of_the_others_tear_down(
+    pytester: pytest.Pytester,
+) -> None:
+    def start(hub: str) -> FakeChild:
+        if hub == "asyncio":
+            signal.raise_signal(signal.SIGINT)
+        return FakeChild(*session(f"a.py::t[{hub}]"))
+
+    with session_of(pytester) as (root, calls):
+        controller, born = controlled(root, [EPOLLS, ASYNCIO], start, jobs=2)
+        with pytest.raises(KeyboardInterrupt):
+            controller.pytest_runtestloop(root)
+    assert [child.interrupted for child in born] == [True, True]
+    assert calls.finished == ["a.py::t[epolls]", "a.py::t[asyncio]"]
+
+
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_is_not_lost_where_exceptions_are(pytester: pytest.Pytester) -> None:
+    class Destroyed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    class Child(FakeChild):
+        objects = [Destroyed()]  # noqa: RUF012
+
+        def ended(self) -> bool:
+            self.objects.clear()
+            return super().ended()
+
+    with session_of(pytester) as (root, _):
+        controller, born = controlled(root, [EPOLLS], lambda hub: Child(*session("a.py::t")))
+        with pytest.raises(KeyboardInterrupt):
+            controller.pytest_runtestloop(root)
+    assert born[0].interrupted
+
+
+@pytest.mark.fault("run-told-to-end")
+def test_a_run_that_is_told_to_end_while_it_lets_a_child_go_lets_it_go_once(
+    pytester: pytest.Pytester,
+) -> None:
+    class Child(FakeChild):
+        def close(self) -> None:
+            super().close()
+            controller.pytest_unconfigure()  # as a signal's handler does
+
+    with session_of(pytester) as (root, calls):
+        controller, _ = controlled(root, [EPOLLS], lambda hub: Child(*session("a.py::t[epolls]")))
+        controller.pytest_runtestloop(root)
+    assert calls.finished == ["a.py::t[epolls]"]
 
 
 def test_failures_of_one_hub_count_towards_the_maxfail_of_the_next(

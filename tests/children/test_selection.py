@@ -174,6 +174,12 @@ def test_failures_of_all_hubs_count_for_maxfail(
     result.stdout.no_fnmatch_line("*differ between*")
 
 
+def test_a_command_line_may_be_as_long_as_the_kernel_takes_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x="def test_a(): pass\ndef test_b(): pass")
+    long = "x" * 100_000  # of 131,071
+    run(pytester, BOTH, "-k", f"test_a or {long}").assert_outcomes(passed=2, deselected=2)
+
+
 def test_maxfail_with_hubs_at_once_ends_all_of_them(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""

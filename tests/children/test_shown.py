@@ -115,6 +115,27 @@ def test_junitxml_is_one_file_with_unique_names_for_all_hubs(pytester: pytest.Py
     assert not Path(str(directory)).is_absolute()
 
 
+def test_warnings_at_the_end_of_a_session_are_shown(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import os, warnings
+
+        warnings.warn("the configuration")
+
+        def pytest_sessionfinish():
+            if hub := os.environ.get("EVENTLET_HUB"):
+                warnings.warn("something is left")
+                warnings.warn(f"{hub} is left")
+        """
+    )
+    pytester.makeini("[pytest]\nunknown = 1")
+    pytester.makepyfile("def test_x(): pass")
+    result = run(pytester, BOTH)
+    result.assert_outcomes(passed=2, warnings=5)
+    for words in ("something", "epolls", "asyncio"):
+        result.stdout.fnmatch_lines([f"*UserWarning: {words} is left"])
+
+
 def test_warnings_are_summed_up_over_all_hubs(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""

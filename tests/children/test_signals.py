@@ -16,6 +16,7 @@ from programs import TAKES_MEMORY
 import pytest
 from runs import BOTH
 from runs import assert_no_traceback_of_ours
+from runs import run
 
 #: The session under asyncio is over, but not its process.
 OTHER_HUB_ENDS = """
@@ -45,6 +46,9 @@ INTERRUPTED = """
             ready.write(f"{{os.getpid()}} {{sleeper.pid}}")
         while True:
             signal.pause()
+
+    def test_after():
+        open("went-on", "w").close()
 """
 
 
@@ -142,6 +146,39 @@ def test_ctrl_c_while_a_test_is_replayed_and_another_hub_starts_is_no_error_of_e
     assert result.parseoutcomes() == {"passed": 1}
 
 
+@pytest.mark.fault("ctrl-c")
+def test_no_test_follows_one_whose_process_ctrl_c_has_ended(pytester: pytest.Pytester) -> None:
+    waiting = Waiting(pytester, BOTH, before="signal.signal(signal.SIGINT, signal.SIG_DFL)")
+    os.killpg(waiting.process.pid, signal.SIGINT)
+    text = waiting.end()
+    assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text
+    assert "killed by SIGINT" in text
+    assert not pytester.path.joinpath("went-on").exists()
+
+
+INTERRUPTS_THE_REPORT_OF_A_HANG = """
+    import os, signal
+    import pytest
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(report):
+        if report.failed and "EVENTLET_HUB" not in os.environ:
+            os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_while_a_test_is_reported_as_hung_does_not_lose_the_report(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(INTERRUPTS_THE_REPORT_OF_A_HANG)
+    pytester.makepyfile("import signal\ndef test_x(): signal.pause()\ndef test_y(): pass")
+    result = pytester.runpytest_subprocess(BOTH, "--eventlet-timeout=3")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*silent for * s, killed*", "*! KeyboardInterrupt !*"])
+    assert result.parseoutcomes() == {"failed": 1}
+
+
 @pytest.mark.fault("ctrl-c-ignored")
 @pytest.mark.usefixtures("unmeasured")  # coverage.py may lose the first one
 def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytester) -> None:
@@ -188,6 +225,39 @@ def test_no_process_is_left_when_the_run_is_told_to_end(
     os.close(alive)
     waiting.end()
     assert waiting.process.returncode == -number
+
+
+def test_what_a_test_leaves_running_is_gone_when_its_hub_is_over(
+    pytester: pytest.Pytester,
+) -> None:
+    holds_lock = "import fcntl\nfile = open('lock', 'w')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
+    pytester.makepyfile(
+        dies_slowly=holds_lock + DIES_SLOWLY.replace('alive = open("alive", "w")', "")
+    )
+    pytester.makepyfile(
+        test_x="""
+        import subprocess, sys
+
+        def test_x():
+            program = [sys.executable, "dies_slowly.py"]
+            assert subprocess.Popen(program, stdout=subprocess.PIPE).stdout.readline()
+        """
+    )
+    pytester.makeconftest(
+        """
+        import fcntl, os
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish():
+            if "EVENTLET_HUB" not in os.environ:
+                with open("lock") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    open("free", "w").close()
+        """
+    )
+    run(pytester, "--eventlet-hub=epolls", "--eventlet-timeout=60").assert_outcomes(passed=1)
+    assert pytester.path.joinpath("free").exists()
 
 
 @pytest.mark.fault("terminal-closed")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 import shutil
+import signal
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from runs import run
 
+from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.outcomes.comparison import Comparison
 from pytest_eventlet_debug.outcomes.gathering import Attempt
+from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.reruns.culprit import Culprit
+from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.reruns.text import difference_lines
 from pytest_eventlet_debug.reruns.verdicts import Verdict
 
@@ -119,6 +125,111 @@ def test_who_lacked_a_cpu_is_told(pytester: pytest.Pytester) -> None:
     result = run(pytester, HUBS, "--eventlet-reruns=0")
     (told,) = (line for line in section(result, "hub differences") if "CPUs" in line)
     assert told.endswith("% of selects; tests in which time matters may fail for that alone")
+
+
+#: On selects it fails in the run, and waits when it runs again.
+WAITS_IN_A_RERUN = """
+    import os, signal, subprocess, sys
+
+    def test_differs(eventlet_hub):
+        if eventlet_hub == "selects":
+            if os.path.exists("again"):
+                {deed}
+                signal.pause()
+            open("again", "w").close()
+            assert False
+"""
+
+
+@pytest.mark.fault("ctrl-c-rerunning")
+@pytest.mark.parametrize(
+    "more", [[], ["--eventlet-stress", "--eventlet-culprit=test_x.py::test_differs"]]
+)
+def test_ctrl_c_ends_the_reruns_and_the_run_reports(
+    pytester: pytest.Pytester, more: list[str]
+) -> None:
+    interrupts = "os.kill(os.getppid(), signal.SIGINT)"
+    pytester.makepyfile(test_x=WAITS_IN_A_RERUN.format(deed=interrupts))
+    result = run(pytester, HUBS, "--eventlet-reruns=2", *more)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["Ctrl-C: no more tests are rerun"])
+    assert section(result, "hub differences") == [
+        "1 test differs between poll, selects",
+        "test_x.py::test_differs poll failed 0 of 2 selects failed",
+        "selects: assert False",
+    ]
+    if more:
+        told = section(result, "culprit")[-1]
+        assert told == "test_x.py::test_differs[selects] could not be run again: Ctrl-C"
+
+
+@pytest.mark.fault("run-told-to-end")
+def test_no_process_of_a_rerun_is_left_when_the_run_is_told_to_end(
+    pytester: pytest.Pytester,
+) -> None:
+    os.mkfifo("alive")
+    alive = os.open("alive", os.O_RDONLY | os.O_NONBLOCK)
+    starts = (
+        "subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1, stdout=open('alive', 'w'))"
+    )
+    ends = f"{starts}; os.kill(os.getppid(), signal.SIGTERM)"
+    pytester.makepyfile(test_x=WAITS_IN_A_RERUN.format(deed=ends))
+    result = pytester.runpytest_subprocess(HUBS, "--eventlet-reruns=1")
+    assert result.ret == -signal.SIGTERM
+    assert os.read(alive, 1) == b""  # nobody has it open
+    os.close(alive)
+
+
+class SaysItsLastWords:
+    """A child that gets no CPU for a while, and then says all in the moment in which it ends.
+
+    :param seconds: for how long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.descriptor, self._far = os.pipe()
+        passed = pytest.TestReport("a.py::t", ("a.py", 0, "t"), {}, "passed", None, "call")
+        data = {**passed._to_json(), "$report_type": "TestReport"}
+        self._said: list[messages.Message] = [
+            messages.LogStart("a.py::t", ("a.py", 0, "t")),
+            messages.LogReport("a.py::t", data),
+            messages.LogFinish("a.py::t", ("a.py", 0, "t")),
+        ]
+        self._ends = time.monotonic() + seconds
+
+    def ended(self) -> bool:
+        if time.monotonic() < self._ends:
+            return False
+        if self._far >= 0:
+            os.close(self._far)  # can be read from now on
+            self._far = -1
+        return True
+
+    def run_delays(self) -> dict[int, int]:
+        return {1: time.monotonic_ns()}
+
+    def read(self) -> list[messages.Message] | None:
+        said, self._said = self._said, []
+        return said or None
+
+    def kill(self) -> None: ...
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+@pytest.mark.parametrize("seconds_without_cpu", [0.0, 2.0])
+def test_a_process_that_is_starved_is_heard_out_in_a_rerun(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, seconds_without_cpu: float
+) -> None:
+    child = SaysItsLastWords(seconds_without_cpu)
+    monkeypatch.setattr("pytest_eventlet_debug.reruns.reruns.start_child", lambda *_: child)
+    config = pytester.parseconfigure("-p", "no:eventlet-debug")
+    settings: Any = SimpleNamespace(hubs=(), hub_in_ids=False, timeout=1.0)
+    gathering = Gathering(config, lambda: ["default"], False)
+    ended = Reruns(config, settings, gathering, "run", False).run(None, ["a.py::t"])
+    assert {nodeid: each.outcome for nodeid, each in ended.items()} == {"a.py::t": "passed"}
 
 
 def test_a_test_that_fails_now_and_then_is_flaky_and_no_difference(
@@ -384,7 +495,7 @@ def test_what_a_search_for_the_culprit_cannot_tell_is_said(
         attempt=lambda nodeid: Attempt(nodeid, "failed"),
     )
     reruns: Any = SimpleNamespace(
-        possible=run_again is not None, run=lambda hub, nodeids: run_again
+        possible=run_again is not None, interrupted=False, run=lambda hub, nodeids: run_again
     )
     lines: list[str] = []
     terminal: Any = SimpleNamespace(section=lambda *_: None, line=lines.append)

@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 import platform
 import resource
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 
 from programs import TICKER
 import pytest
@@ -156,3 +159,27 @@ def test_a_program_that_ends_is_no_sigchld_but_that_of_another_child_is_kept(oth
 
 def test_the_system_is_named_as_the_module_platform_names_it() -> None:
     assert unpatched.platform_name() == platform.platform()
+
+
+def test_what_is_to_be_written_whole_is_not_cut_short_by_a_signal() -> None:
+    """The reader interrupts the writer when it has read a part, and reads on after that."""
+    near, far = socket.socketpair()
+    data = bytes(range(256)) * 40_000  # more than the socket holds
+    received = bytearray()
+
+    def interrupt_and_read() -> None:
+        received.extend(far.recv(1))
+        signal.pthread_kill(main, signal.SIGINT)
+        while len(received) < len(data) and (part := far.recv(1 << 20)):
+            received.extend(part)
+
+    main = threading.get_ident()
+    reader = threading.Thread(target=interrupt_and_read)
+    reader.start()
+    with pytest.raises(KeyboardInterrupt):
+        unpatched.write_whole(near.fileno(), data)
+    near.close()
+    reader.join()
+    far.close()
+    assert received == data
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
