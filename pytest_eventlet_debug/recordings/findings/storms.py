@@ -417,11 +417,11 @@ class Storms:
     def _caught(self, pid: int, thread: _Thread) -> tuple[_Caught, ...]:
         """Return what the run's waits brought, the descriptors in the order of their numbers."""
         found: dict[int, _Caught] = {}
-        used = {key[1] for key in thread.kinds}
+        used = {key[1] for key in _frequent(thread.kinds)}
         for kind in thread.kinds.values():
             for call in (kind.first, kind.last) if kind.last.name in _WAITS else ():
                 for events, fd in events_of(call):
-                    known = self._registrations.find(pid, fd)
+                    known = self._registrations.find(pid, fd, call.line)
                     since = min(call.line, found[fd].since if fd in found else call.line)
                     shown = _shown_in(call, fd)
                     added = self._additions.find(pid, fd)
