@@ -180,7 +180,7 @@ def test_a_hub_that_wakes_nobody_names_the_event_and_who_registered_it(
     if hub in ("poll", "selects"):  # the kernel is told of nothing before they wait
         assert re.search(
             rf"woke nobody: (POLLIN|in) on {caught.fd}<pipe:\[\d+\]>, polled for since line "
-            rf"{caught.since}, after greenthread \d+:serve had run, nobody acts on it$",
+            rf"{caught.line}, after greenthread \d+:serve had run, nobody acts on it$",
             storm.describe(),
         )
         return
