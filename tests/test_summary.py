@@ -168,6 +168,85 @@ def test_a_test_that_ran_on_another_hub_is_named(pytester: pytest.Pytester, hubs
     result.stdout.fnmatch_lines(["poll was asked for, selects was in force"])
 
 
+ENDS_ITS_HUB = """
+    import signal
+
+    import eventlet
+    import eventlet.hubs
+    import greenlet
+
+
+    class Reload(Exception):
+        pass
+
+
+    def reload(*_):
+        if greenlet.getcurrent() is eventlet.hubs.get_hub().greenlet:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise Reload
+
+
+    def test_reloads():
+        eventlet.spawn_after(60, print)
+        eventlet.sleep(0)
+        signal.signal(signal.SIGALRM, reload)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        try:
+            eventlet.sleep(60)
+        except Reload:
+            pass
+
+
+    def test_waits():
+        eventlet.sleep(0.01)
+
+
+    def test_waits_too():
+        eventlet.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("hubs", ["asyncio", "epolls,asyncio"])
+def test_who_fails_as_an_exception_has_ended_the_hub_learns_in_which_test(
+    pytester: pytest.Pytester, hubs: str
+) -> None:
+    path = pytester.makepyfile(ENDS_ITS_HUB)
+    result = pytester.runpytest(f"--eventlet-hub={hubs}", "--dump-asyncio-tasks", "-W", "ignore")
+    result.assert_outcomes(passed=hubs.count(",") * 3 + 1, failed=2)
+    line = (
+        f"an exception ended the hub in {path.name}::test_reloads[[]asyncio[]]; it does not start "
+        "again, so every wait fails with RuntimeError: Already running!"
+    )
+    result.stdout.fnmatch_lines(["*- eventlet hub -*", line])
+    result.stdout.fnmatch_lines(["hub asyncio, ended by an exception for good: *"])
+    if hubs == "asyncio":
+        result.stdout.fnmatch_lines(
+            [
+                "*= findings =*",
+                f"  {path.name}::test_waits[[]asyncio[]]   and 1 more",
+                f"    {line}",
+            ]
+        )
+    else:
+        result.stdout.fnmatch_lines(
+            [
+                "*= hub differences =*",
+                "    asyncio: RuntimeError: Already running!",
+                f"    asyncio: {line}",
+                "    word for word the same for 1 other test:",
+            ]
+        )
+
+
+def test_a_hub_that_starts_again_after_an_exception_is_no_reason(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(ENDS_ITS_HUB + "        assert False\n")
+    result = pytester.runpytest("--eventlet-hub=epolls", "-W", "ignore")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.no_fnmatch_line("*an exception ended the hub*")
+
+
 def test_what_a_tracer_could_not_is_told_once_for_all_its_tests(
     pytester: pytest.Pytester,
 ) -> None:

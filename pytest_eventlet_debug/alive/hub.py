@@ -14,6 +14,7 @@ from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
+from pytest_eventlet_debug.hubs.names import is_stuck
 
 
 class WatchedDescriptor(NamedTuple):
@@ -42,6 +43,8 @@ class HubState(NamedTuple):
     kind: str
     """Its name, as ``--eventlet-hub`` takes it."""
     running: bool
+    stuck: bool
+    """Whether an exception ended it so that it cannot run again."""
     current: bool
     """Whether it is the hub of the thread that looks."""
     listeners: tuple[WatchedDescriptor, ...]
@@ -121,4 +124,6 @@ def _state(hub: Any, current: bool, look: Look) -> HubState:
         for each in look.wakers.timers.get(id(hub), ())
     )
     strays = tuple(f"fd {fd}, {descriptors.describe(fd)}" for fd in look.watched.strays(hub))
-    return HubState(hub_name(hub), bool(hub.running), current, listeners, timers, strays)
+    stuck = is_stuck(hub)
+    running = bool(hub.running) and not stuck
+    return HubState(hub_name(hub), running, stuck, current, listeners, timers, strays)

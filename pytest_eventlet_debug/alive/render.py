@@ -343,6 +343,8 @@ def render_hubs(hubs: Sequence[HubState], max_entries: int = MAX_GROUPS) -> str:
     lines: list[str] = []
     for hub in hubs:
         state = "running" if hub.running else "not running"
+        if hub.stuck:
+            state = "ended by an exception for good"
         where = "" if hub.current else ", of another thread or replaced"
         counts = f"{_count(hub.listeners, 'listener')}, {_count(hub.timers, 'timer')}"
         lines.append(f"hub {hub.kind}, {state}{where}: {counts}")

@@ -32,9 +32,8 @@ class TimeoutWatch:
         """Watch the greenlet that runs now, for one test."""
         self._kept = None
         self._seconds = 0.0
-        greenlet = sys.modules.get("greenlet")
-        if greenlet is not None:
-            self._test = greenlet.getcurrent()
+        self._test = switches.current()
+        if self._test is not None:
             switches.subscribe(self._switched)
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ import importlib.util
 import os
 from pathlib import Path
 import sys
+from typing import Any
 from typing import NamedTuple
 
 from pytest_eventlet_debug.system import unpatched
@@ -139,6 +140,22 @@ def in_force() -> str | None:
     if package == "eventlet.hubs" and cls.__name__ == "Hub":
         return name
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def has_ended() -> bool:
+    """Say whether this thread's hub can never run again.
+
+    An exception, such as one of a signal handler, ends the greenlet of any hub, and the next wait
+    makes another. But the coroutine of the asyncio hub stays where it was, with ``running`` set.
+    """
+    local = getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None)
+    return is_stuck(getattr(local, "hub", None))
+
+
+def is_stuck(hub: Any) -> bool:
+    """Say whether a hub takes itself for running, with a greenlet that has ended."""
+    greenlet = getattr(hub, "greenlet", None)
+    return bool(getattr(hub, "running", False)) and getattr(greenlet, "dead", False) is True
 
 
 def same(hub: Hub, name: str) -> bool:

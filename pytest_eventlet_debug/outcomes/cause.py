@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from pytest_eventlet_debug.hubs.witness import ENDED_PROPERTY
 from pytest_eventlet_debug.outcomes import failure_text
 from pytest_eventlet_debug.outcomes import tracebacks
 from pytest_eventlet_debug.outcomes.tracebacks import Traceback
@@ -31,11 +32,13 @@ class Cause(NamedTuple):
         expected to fail.
     :param printed: the first traceback in what the test printed, if any.
     :param files: the files of all of its tracebacks, the innermost frame first.
+    :param hub: why its hub could not run any more, in one line.
     """
 
     error: str
     printed: Traceback | None = None
     files: tuple[str, ...] = ()
+    hub: str = ""
 
     @property
     def message(self) -> str:
@@ -51,7 +54,7 @@ class Cause(NamedTuple):
         return match[1] if match is not None else "AssertionError"
 
     def lines(self) -> Iterator[str]:
-        """Say it in one line or two, the more telling one first."""
+        """Say it in one line to three, the error or what was printed first."""
         besides = self.besides
         if not besides:
             yield self.error
@@ -59,6 +62,8 @@ class Cause(NamedTuple):
             yield from (besides, self.error)
         else:
             yield from (self.error, besides)
+        if self.hub:
+            yield self.hub
 
     @property
     def besides(self) -> str:
@@ -89,7 +94,12 @@ def cause_of(report: pytest.TestReport | pytest.CollectReport) -> Cause:
         error, files = _unwrapped(str(crash.message)), (crash.path, *files)
     # What a test puts into its message is often a program's output, too.
     printed = tracebacks.first_printed([*captured, _without_marks(text)])
-    return Cause(failure_text.one_line(error), printed, files)
+    return Cause(failure_text.one_line(error), printed, files, _ended_hub(report))
+
+
+def _ended_hub(report: pytest.TestReport | pytest.CollectReport) -> str:
+    properties = getattr(report, "user_properties", ())
+    return next((str(value) for name, value in properties if name == ENDED_PROPERTY), "")
 
 
 def _unwrapped(message: str) -> str:

@@ -10,6 +10,7 @@ from pytest_eventlet_debug.profile_stats import Part
 from pytest_eventlet_debug.profile_stats import root_of
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.engine import Profile
+from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.system import switches
 
 _LOST = "greenlets were switched without our notice: an exception arose in our callback, " + (
@@ -53,6 +54,21 @@ def root(greenlet: Any, origin: Any) -> Function | None:
     return None if function is None else root_of(function)
 
 
+def _current_greenlet() -> object:
+    """Return the greenlet that runs.
+
+    :raises ProfilingError: greenlet cannot be imported.
+    """
+    current = switches.current()
+    if current is None:
+        import greenlet  # noqa: F401  # not for those who only load the plugin
+
+        current = switches.current()
+    if current is None:
+        raise ProfilingError("something else stands in the place of the module greenlet")
+    return current
+
+
 class GreenletEngine:
     """Profile by a clock from each ``start`` to the next ``stop``; see :class:`Engine`."""
 
@@ -72,11 +88,10 @@ class GreenletEngine:
 
         :raises ProfilingError: it cannot; nothing has been changed then.
         """
-        import greenlet  # not for those who only load the plugin
-
+        current = _current_greenlet()
         self._stacks = self._listen()
         switches.subscribe(self._stacks.switched, first=True)
-        self._stacks.begin(greenlet.getcurrent())
+        self._stacks.begin(current)
 
     def _listen(self) -> CallStacks:
         """Return stacks that will be told of every call as soon as they have begun.

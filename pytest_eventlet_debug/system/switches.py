@@ -11,6 +11,7 @@ from collections.abc import Callable
 import sys
 import types
 from typing import Any
+from typing import NamedTuple
 
 #: What ``greenlet.settrace`` calls: ``"switch"`` or ``"throw"`` and ``(origin, target)``.
 Callback = Callable[[str, tuple[Any, Any]], object]
@@ -20,6 +21,37 @@ UNNAMED = "greenlet"
 
 #: Stands behind the name of a greenthread that ran before any switch was heard of.
 OLDER = " (older)"
+
+
+class _Greenlet(NamedTuple):
+    """Functions of greenlet."""
+
+    getcurrent: Callable[[], Any]
+    gettrace: Callable[[], Callback | None]
+    settrace: Callable[[Callback | None], object]
+
+
+_greenlet: _Greenlet | None = None
+
+
+def _functions() -> _Greenlet | None:
+    """Return greenlet's functions, ``None`` as long as it is not imported.
+
+    They are looked up once: tests put mocks in the module's place.
+    """
+    global _greenlet
+    if _greenlet is None:
+        module = sys.modules.get("greenlet")
+        found = _Greenlet._make(getattr(module, name, None) for name in _Greenlet._fields)
+        if all(type(function) is types.BuiltinFunctionType for function in found):
+            _greenlet = found
+    return _greenlet
+
+
+def current() -> Any:
+    """Return the greenlet that runs, ``None`` as long as greenlet is not imported."""
+    greenlet = _functions()
+    return None if greenlet is None else greenlet.getcurrent()
 
 
 class _Dispatcher:
@@ -67,7 +99,7 @@ def subscribe(callback: Callback, *, first: bool = False) -> bool:
     :return: False if greenlet is not imported yet; try again later.
     """
     global _dispatcher
-    greenlet = sys.modules.get("greenlet")
+    greenlet = _functions()
     if greenlet is None:
         return False
     present = greenlet.gettrace()
@@ -88,7 +120,7 @@ def subscribe(callback: Callback, *, first: bool = False) -> bool:
 
 def subscribed(callback: Callback) -> bool:
     """Say whether *callback* subscribed and nobody has cleared or taken the slot since."""
-    greenlet = sys.modules.get("greenlet")
+    greenlet = _functions()
     if _dispatcher is None or greenlet is None or greenlet.gettrace() is not _installed:
         return False
     return callback == _dispatcher.first or callback in _dispatcher.subscribers
@@ -106,14 +138,14 @@ def unsubscribe(callback: Callback) -> None:
     if _dispatcher.first == callback:
         _dispatcher.first = None
     left = _dispatcher.first is not None or bool(_dispatcher.subscribers)
-    greenlet = sys.modules.get("greenlet")
+    greenlet = _functions()
     if greenlet is not None and greenlet.gettrace() is _installed:
         _install(greenlet, _dispatcher.entry if left else _dispatcher.previous)
     if not left:
         _dispatcher = None
 
 
-def _install(greenlet: Any, callback: Callback | None) -> None:
+def _install(greenlet: _Greenlet, callback: Callback | None) -> None:
     global _installed
     _installed = callback
     greenlet.settrace(callback)

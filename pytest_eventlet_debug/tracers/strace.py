@@ -279,7 +279,7 @@ class Strace:
         """Say who runs, and from now on whenever that changes."""
         if not switches.subscribe(self._switched):
             return
-        current = sys.modules["greenlet"].getcurrent()
+        current = switches.current()
         if self._labels is None:
             self._labels = switches.Labels(current)
         known = self._labels.of(current, None)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import functools
 import subprocess
 import sys
+import textwrap
 from typing import Any
+from unittest import mock
 
 import greenlet
 import pytest
@@ -204,3 +206,31 @@ def test_numbers_are_not_given_twice_when_greenlets_die() -> None:
     for _ in range(100):
         numbers.append(labels.of(greenlet.greenlet(functools.partial(int)))[0])
     assert numbers == list(range(1, 101))
+
+
+def test_what_a_test_puts_in_the_place_of_greenlet_is_not_called() -> None:
+    ours = Listener()
+    main = greenlet.getcurrent()
+    switches.subscribe(ours)
+    with mock.patch.dict(sys.modules, greenlet=mock.MagicMock()):
+        assert switches.current() is main
+        assert switches.subscribed(ours)
+        other = switch_once()
+        switches.unsubscribe(ours)
+    assert ours.events == [("switch", main, other), ("switch", other, main)]
+
+
+def test_greenlet_is_looked_for_until_it_is_there() -> None:
+    program = """
+        import sys
+        import types
+        from pytest_eventlet_debug.system import switches
+        assert switches.current() is None
+        sys.modules["greenlet"] = types.SimpleNamespace(gettrace=print, settrace=0)
+        assert switches.current() is None
+        assert not switches.subscribe(print)
+        del sys.modules["greenlet"]
+        import greenlet
+        assert switches.current() is greenlet.getcurrent()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)

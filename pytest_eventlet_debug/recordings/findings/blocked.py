@@ -157,7 +157,7 @@ class Blocked:
         if not _returns_at_once(call):
             return
         for events, fd in events_of(call):
-            known = self._registrations.find(call.pid, fd)
+            known = self._registrations.find(call.pid, fd, call.line)
             if known is None or known.line > block.line:
                 continue
             if known.greenthread not in (None, block.greenthread):

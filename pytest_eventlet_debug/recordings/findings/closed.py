@@ -17,6 +17,7 @@ from typing import TypeVar
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -114,7 +115,20 @@ class Closed:
         if ended is not None and ended.closed is not None:
             what = f"{call.name}({given}) = -1 EBADF"
             how = f"{descriptor(ended.closed)} was closed"
-            self._tell(call, what, how, ended.closed, self._reuse(call, fd, lives, ended))
+            more = self._reuse(call, fd, lives, ended)
+            sure = given < 0 or self._had(call, fd, ended)
+            self._tell(call, what, how, ended.closed, more, "certain" if sure else "likely")
+
+    def _had(self, call: Syscall, fd: int, ended: Life) -> bool:
+        """Say whether the user of a number opened, closed or accepted on what it stood for.
+
+        If not, it may have had the number since before the recording, when that was something else.
+        """
+        who = call.greenthread
+        closer = ended.closed.greenthread if ended.closed is not None else None
+        if who is None or who in (ended.opener, closer):
+            return True
+        return self._listeners.get((self._processes.process(call.pid), who)) == fd
 
     def _reuse(self, call: Syscall, fd: int, lives: list[Life], ended: Life) -> str:
         """Say to whom a number was given since, or whose it was before."""
@@ -145,7 +159,15 @@ class Closed:
             what = f"{call.name}({match[0]}) = -1 {call.errno}"
             self._tell(call, what, f"its other end {descriptor(end)} was {did}", end)
 
-    def _tell(self, call: Syscall, what: str, how: str, end: Syscall, more: str = "") -> None:
+    def _tell(
+        self,
+        call: Syscall,
+        what: str,
+        how: str,
+        end: Syscall,
+        more: str = "",
+        certainty: Certainty = "certain",
+    ) -> None:
         if (call.name, end.line) in self._found:
             return
         since_ns = call.start_ns - end.start_ns
@@ -159,7 +181,8 @@ class Closed:
                 Evidence(what, STRACE_FILE, call.line),
                 Evidence(f"{end.name}({descriptor(end)})", STRACE_FILE, end.line),
             ),
-            counts={"seconds": since_ns / 1e9},
+            certainty,
+            {"seconds": since_ns / 1e9},
         )
 
     def findings(self) -> Iterable[Finding]:

@@ -33,18 +33,26 @@ class Registration(NamedTuple):
 
 
 class Registrations:
-    """Keeps the last ``epoll_ctl`` of each descriptor until that is closed or taken back."""
+    """Keeps the last ``epoll_ctl`` of each descriptor, and the one that ended last."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Registration] = {}
+        self._ended: dict[tuple[int, int], tuple[Registration, int]] = {}
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None]]:
         """Return what to call by the names of calls, as a detector does."""
         return {"epoll_ctl": self.control, "close": self.closed}
 
-    def find(self, pid: int, fd: int) -> Registration | None:
-        """Return who registered a descriptor in the thread *pid*."""
-        return self._known.get((pid, fd))
+    def find(self, pid: int, fd: int, line: int) -> Registration | None:
+        """Return who had registered a descriptor when the thread *pid* made the call of a line.
+
+        That may be over by now: it was taken back, or the descriptor closed.
+        """
+        known = self._known.get((pid, fd))
+        if known is not None and known.line < line:
+            return known
+        before, end = self._ended.get((pid, fd), (None, 0))
+        return before if before is not None and before.line < line < end else None
 
     def control(self, call: Syscall) -> None:
         """Take note of an ``epoll_ctl``."""
@@ -53,7 +61,7 @@ class Registrations:
             return
         fd = int(match[3])
         if match[2] == "DEL":
-            self._known.pop((call.pid, fd), None)
+            self._end(call, fd)
         else:
             shown = match[3] + match[4]
             self._known[call.pid, fd] = Registration(shown, call.greenthread, call.line, call.where)
@@ -63,7 +71,12 @@ class Registrations:
         if self._known:
             number = call.args.partition("<")[0]
             if number.isdigit():
-                self._known.pop((call.pid, int(number)), None)
+                self._end(call, int(number))
+
+    def _end(self, call: Syscall, fd: int) -> None:
+        known = self._known.pop((call.pid, fd), None)
+        if known is not None:
+            self._ended[call.pid, fd] = known, call.line
 
 
 class Addition(NamedTuple):

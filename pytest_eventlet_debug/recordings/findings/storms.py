@@ -131,14 +131,15 @@ _Key = tuple[str, object, object]
 
 
 class _Kind:
-    """Calls of one kind in a run: the first, the last, and how many."""
+    """Calls of one kind in a run: the first, the last, how many, and of waits one amid them."""
 
-    __slots__ = ("count", "first", "last")
+    __slots__ = ("amid", "count", "first", "last")
 
     def __init__(self, call: Syscall) -> None:
         self.count = 0
         self.first = call
         self.last = call
+        self.amid = call
 
 
 class _Thread:
@@ -178,8 +179,10 @@ class _Caught(NamedTuple):
     """Whether a call of the storm acts on the descriptor."""
     shown: str
     """The descriptor as the wait names it, where that does."""
-    since: int
-    """Line of the first wait that brought it."""
+    line: int
+    """Of a wait that brought it."""
+    since: bool
+    """Whether that is the first of these waits."""
 
     def describe(self) -> str:
         known = self.registration
@@ -192,10 +195,10 @@ class _Caught(NamedTuple):
         return ", ".join([*parts, "nobody acts on it"])
 
     def _since(self) -> str:
-        """Return since when it comes and, if they are few, who may have had the hub poll for it."""
+        """Return where it comes and, if they are few, who may have had the hub poll for it."""
         added = self.addition
         if added is None or not 0 < len(added.greenthreads) <= _MOST_NAMED:
-            return f"since line {self.since}"
+            return f"{'since' if self.since else 'as in'} line {self.line}"
         names = " and ".join(added.greenthreads)
         return f"polled for since line {added.line}, after greenthread {names} had run"
 
@@ -344,6 +347,8 @@ class Storms:
             kind = kinds[key] = _Kind(call)
         kind.count += 1
         kind.last = call
+        if role == "wait" and kind.count & (kind.count - 1) == 0:
+            kind.amid = call  # in the second half, wherever the run ends
 
     def _thread(self, pid: int) -> _Thread:
         if self._processes.main is None:
@@ -417,15 +422,21 @@ class Storms:
     def _caught(self, pid: int, thread: _Thread) -> tuple[_Caught, ...]:
         """Return what the run's waits brought, the descriptors in the order of their numbers."""
         found: dict[int, _Caught] = {}
-        used = {key[1] for key in thread.kinds}
-        for kind in thread.kinds.values():
-            for call in (kind.first, kind.last) if kind.last.name in _WAITS else ():
-                for events, fd in events_of(call):
-                    known = self._registrations.find(pid, fd)
-                    since = min(call.line, found[fd].since if fd in found else call.line)
-                    shown = _shown_in(call, fd)
-                    added = self._additions.find(pid, fd)
-                    found[fd] = _Caught(events, fd, known, added, str(fd) in used, shown, since)
+        frequent = _frequent(thread.kinds)
+        # To close it once is what ends the run, or comes after it.
+        used = {key[1] for key in thread.kinds if key[0] != "close" or key in frequent}
+        for kind in frequent.values():
+            if kind.last.name not in _WAITS:
+                continue
+            at_first = {fd for _, fd in events_of(kind.first)}
+            for events, fd in events_of(kind.amid):
+                since = fd in at_first
+                call = kind.first if since else kind.amid
+                known = self._registrations.find(pid, fd, call.line)
+                shown = _shown_in(call, fd)
+                added = self._additions.find(pid, fd)
+                served = str(fd) in used
+                found[fd] = _Caught(events, fd, known, added, served, shown, call.line, since)
         return tuple(found[fd] for fd in sorted(found))
 
     def storms(self) -> list[Storm]:

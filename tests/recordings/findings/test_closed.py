@@ -43,6 +43,7 @@ def test_bad():
         found.title,
     )
     assert [each.text.partition("(")[0] for each in found.evidence] == ["read", "close"]
+    assert found.certainty == "certain"
 
 
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
@@ -171,3 +172,31 @@ def test_pipe_whose_end_is_closed_twice():
         r"\(line \d+\)$",
         twice,
     )
+
+
+def test_who_never_had_what_was_closed_may_mean_what_the_number_stood_for_before(
+    find: Find,
+) -> None:
+    program = """
+import os
+import eventlet
+
+def test_leaves_a_greenthread_with_a_number():
+    reader, writer = os.pipe()
+    def late():
+        try:
+            os.write(writer, b"!")
+        except OSError:
+            pass
+    eventlet.spawn_after(0, late)
+    os.close(reader)
+    os.close(writer)
+
+def test_opens_and_closes_what_has_that_number_now():
+    for fd in os.pipe():
+        os.close(fd)
+    eventlet.sleep(0)
+"""
+    (found,) = find(program, Closed)
+    assert re.search(r"write.* by greenthread \d+:late .* was closed .* by .*:test ", found.title)
+    assert found.certainty == "likely"
