@@ -296,5 +296,4 @@ def set_stepwise_status(config: pytest.Config, status: str) -> None:
     """Let ``--stepwise`` report this of the tests that it chose."""
     plugin: Any = config.pluginmanager.getplugin("stepwiseplugin")
     if plugin is not None:
-        # One text before pytest 8.4.
-        plugin.report_status = [status] if isinstance(plugin.report_status, list) else status
+        plugin.report_status = [status]

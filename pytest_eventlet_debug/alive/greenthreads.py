@@ -19,7 +19,6 @@ from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive import holders
 from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.heap import Heap
-from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import Waits
@@ -120,9 +119,7 @@ class AliveGreenthreads(NamedTuple):
 
 
 def find_greenthreads(
-    heap: Heap | None = None,
-    ignored: Container[int] = (),
-    interrupted: types.FrameType | None = None,
+    heap: Heap, ignored: Container[int], interrupted: types.FrameType | None
 ) -> AliveGreenthreads:
     """Look at all greenlets and threads of this process.
 
@@ -132,7 +129,6 @@ def find_greenthreads(
     :param interrupted: what a signal handler has interrupted. Then the test's own greenlet is
         shown even where it is the one that runs.
     """
-    heap = heap or walk()
     look = Look(heap, interrupted)
     found: list[Greenthread] = []
     for greenlet in look.greenlets():

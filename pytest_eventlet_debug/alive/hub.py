@@ -10,7 +10,6 @@ from pytest_eventlet_debug.alive.greenthreads import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import own_hub
-from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
@@ -51,15 +50,11 @@ class HubState(NamedTuple):
     """Descriptors that the hub is woken for in vain, with what they are."""
 
 
-def find_hubs(heap: Heap | None = None, look: Look | None = None) -> tuple[HubState, ...]:
-    """Look at the hubs of all threads, the one of this thread first.
-
-    :param look: one that was made of the same heap, if there is one.
-    """
-    heap = heap or walk()
+def find_hubs(heap: Heap) -> tuple[HubState, ...]:
+    """Look at the hubs of all threads, the one of this thread first."""
     if not heap.hubs:
         return ()
-    look = look or Look(heap)
+    look = Look(heap)
     own = own_hub()
     found = []
     for hub in heap.hubs:

@@ -31,10 +31,21 @@ from pytest_eventlet_debug.system import unpatched
 #: Of a trace that is read while its test is looked at, half from its end; that takes a second.
 _TRACE_BYTES = 20_000_000
 
-_SAMPLE_SECONDS = 1.0
 #: Of a longer one only the end is read for the last calls.
 _LAST_BYTES = 4_000_000
+
+#: Seconds of strace where a test is not traced already.
+_STRACE_SECONDS = 1.0
+
+#: Seconds that Python has to begin its answer, and faulthandler to write all stacks.
+_ANSWER_SECONDS = 1.0
+
+#: Seconds that py-spy has.
+_PY_SPY_SECONDS = 5.0
+
+#: How often it is looked at whether a child burns CPU, and the seconds between.
 _SAMPLES = 10
+_BETWEEN_SAMPLES_SECONDS = 0.05
 
 _FRAMES_OF_THE_RUNNER = re.compile(r'^  File ".*/(_pytest|pluggy|pytest_eventlet_debug)/')
 _RUNNER_IN_PY_SPY = re.compile(r"\((_pytest|pluggy|pytest_eventlet_debug)/|^(Process|Python) ")
@@ -126,7 +137,7 @@ def gather(
     # Before the stacks, for writing them out is system calls too.
     if traces:
         # As long as a sample takes: a test that goes on late is not killed sooner for a recording.
-        process.wait_until_heard(_SAMPLE_SECONDS)
+        process.wait_until_heard(_STRACE_SECONDS)
         calls = _of_each(traces, lambda trace: _last_calls(trace, own=own))
     else:
         calls = _strace_sample(process, own, scratch)
@@ -168,7 +179,7 @@ def _inside(process: ChildProcess, pid: int, scratch: Path) -> list[tuple[str, s
 
     :param pid: who runs the tests: the child itself, or a worker of its.
     """
-    alive = process.dump_alive(pid, 1.0)
+    alive = process.dump_alive(pid, _ANSWER_SECONDS)
     if alive:
         return [("What is alive", alive)]
     if proc.blocks(pid, ALIVE_SIGNAL):
@@ -177,7 +188,7 @@ def _inside(process: ChildProcess, pid: int, scratch: Path) -> list[tuple[str, s
         why = "its main thread is in C code, or in a signal handler, and does not return to Python"
     return [
         ("Python did not answer", why),
-        ("Its stacks", process.dump_stacks(pid, 1.0)),
+        ("Its stacks", process.dump_stacks(pid, _ANSWER_SECONDS)),
         ("Its running stacks, by py-spy", _py_spy(pid, scratch)),
     ]
 
@@ -191,7 +202,7 @@ def _keep(directories: Iterable[Path], sections: Iterable[tuple[str, str]]) -> N
                 files.replace(directory / HANG_FILE, text.encode("utf-8", "backslashreplace"))
 
 
-def _py_spy(pid: int, path: Path, seconds: float = 5.0) -> str:
+def _py_spy(pid: int, path: Path) -> str:
     """Return what py-spy reads of a process's memory, where it is installed and may."""
     beside = Path(sys.executable).with_name("py-spy")
     program = str(beside) if beside.exists() else shutil.which("py-spy")
@@ -208,7 +219,7 @@ def _py_spy(pid: int, path: Path, seconds: float = 5.0) -> str:
             (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
         ],
     )
-    deadline = unpatched.monotonic() + seconds
+    deadline = unpatched.monotonic() + _PY_SPY_SECONDS
     while unpatched.monotonic() < deadline:
         if posix.waitpid(reader, posix.WNOHANG)[0]:
             break
@@ -233,12 +244,9 @@ def _traces(recorded: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def activity(
-    process: ChildProcess,
-    traces: Collection[Path] = (),
-    own: Collection[int] = (),
-    seconds: float = 0.5,
+    process: ChildProcess, traces: Collection[Path] = (), own: Collection[int] = ()
 ) -> str | None:
-    """Say whether a child and its descendants burn CPU or wait, sampled for *seconds*.
+    """Say whether a child and its descendants burn CPU or wait.
 
     It is their state that counts: on a busy machine a loop gets little of a CPU, and so does
     one that is traced, which is stopped at each of its calls.
@@ -254,7 +262,7 @@ def activity(
     before, written = _cpu_seconds(pid), {trace: proc.size(trace) for trace in traces}
     running = stopped = 0
     for _ in range(_SAMPLES):
-        if process.wait_until_heard(seconds / _SAMPLES):
+        if process.wait_until_heard(_BETWEEN_SAMPLES_SECONDS):
             return None
         states = {_status(each) for each in (pid, *proc.descendants(pid))}
         running += psutil.STATUS_RUNNING in states
@@ -319,10 +327,8 @@ def _last_calls(
         return str(error)
 
 
-def _strace_sample(
-    process: ChildProcess, own: Collection[int], path: Path, seconds: float = _SAMPLE_SECONDS
-) -> str:
-    """Return the end of *seconds* of strace, where strace is there and may attach.
+def _strace_sample(process: ChildProcess, own: Collection[int], path: Path) -> str:
+    """Return the end of a second of strace, where strace is there and may attach.
 
     :param own: threads of this plugin's in it.
     """
@@ -335,7 +341,7 @@ def _strace_sample(
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     tracer = posix.posix_spawn(strace, command, unpatched.environment(), file_actions=null)
     try:
-        process.wait_until_heard(seconds)
+        process.wait_until_heard(_STRACE_SECONDS)
     finally:
         _end(tracer)
     return _last_calls(path, process.runner, children, own)

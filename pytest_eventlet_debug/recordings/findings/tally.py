@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -27,13 +26,9 @@ from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
-from pytest_eventlet_debug.recordings.own_thread import without_own_thread
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
-from pytest_eventlet_debug.recordings.strace_log import is_traced
-from pytest_eventlet_debug.recordings.strace_log import open_log
-from pytest_eventlet_debug.recordings.strace_log import parse
 
 KIND: Final[Kind] = "hub cost"
 
@@ -271,25 +266,3 @@ def _by_count(counts: Mapping[str, int]) -> list[str]:
 
 def _shown(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[hub]:,} on {hub}" for hub in _by_count(counts))
-
-
-def read(directory: Path) -> Tally:
-    """Return the figures of a recorded test; without a trace they are empty.
-
-    :raises StraceLogError: the trace cannot be read.
-    """
-    tallying = Tallying(About())
-    if is_traced(directory):
-        handlers = tallying.handlers()
-        last_ns = 0
-        with open_log(directory / STRACE_FILE) as log:
-            for event in without_own_thread(parse(log)):
-                if type(event) is not Syscall:
-                    handlers[ANY_OTHER](event)  # type: ignore[arg-type]
-                    continue
-                last_ns = event.start_ns
-                tallying.counts[event.name] += 1
-                if event.name in handlers:
-                    handlers[event.name](event)
-        tallying.end(last_ns)
-    return tallying.tally()
