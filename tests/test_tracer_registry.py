@@ -63,7 +63,6 @@ TOY = """
 
         def stop(self):
             self.note("stop")
-            return (self.path,)
 
         def close(self):
             pass
