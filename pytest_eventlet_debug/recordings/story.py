@@ -18,6 +18,7 @@ import msgspec
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import IMPORTING
 from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
 
@@ -47,7 +48,7 @@ _IMPORTED = re.compile(
     r"\.(?:py|pyc|so)(?:[\">]|$)|/__pycache__[\">]|/(?:site-packages|lib-dynload)[\">]"
     r"|/lib/python3(?:\d*\.zip|\.\d+(?:/[\w-]+)*)[\">]"
 )
-_OBJECT = re.compile(r"\w+\((-?\d+(?:<(?:->|[^<>]|<[^<>]*>)*>)?)?")
+_OBJECT = re.compile(rf"\w+\((-?\d+(?:{ANNOTATION})?)?")
 _DATA = re.compile(r'"((?:[^"\\]|\\.){64})(?:[^"\\]|\\.)+"(?:\.\.\.)?')
 _ADDRESS = re.compile(
     r'\{sa_family=AF_INET, sin_port=htons\((\d+)\), sin_addr=inet_addr\("([\d.]+)"\)\}'

@@ -9,7 +9,6 @@ and unlike waiting for others, it does not grow with the load of the machine.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Final
@@ -26,6 +25,8 @@ from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
@@ -66,7 +67,6 @@ _OF_IMPORTS_OR_HUBS = names(
     brk futex rt_sigaction rt_sigprocmask getrandom clock_gettime clock_nanosleep gettid getpid"""
 ).union(_WAITS)
 _MOST_OBJECTS = 1024
-_HUB = ":hub"
 
 
 class Tallying:
@@ -91,7 +91,7 @@ class Tallying:
         self._longest_ns = 0
         self._line: int | None = None
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Handlers:
         return {
             **dict.fromkeys(_ON_SOCKETS | PAIRS, self._on_socket),
             **dict.fromkeys(_WAITS, self._wait),
@@ -124,7 +124,7 @@ class Tallying:
             or call.value != 0
             or not self._in_call
             or call.pid != self._main
-            or not (call.greenthread or "").endswith(_HUB)
+            or not (call.greenthread or "").endswith(HUB_LABEL)
         ):
             return
         self._slept_ns += duration_ns
