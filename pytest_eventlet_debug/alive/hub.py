@@ -13,6 +13,7 @@ from pytest_eventlet_debug.alive.heap import own_hub
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
+from pytest_eventlet_debug.hubs.names import name_of
 
 
 class WatchedDescriptor(NamedTuple):
@@ -69,14 +70,6 @@ def find_hubs(heap: Heap) -> tuple[HubState, ...]:
     return tuple(found)
 
 
-def hub_name(hub: Any) -> str:
-    """Return a hub's name, as ``--eventlet-hub`` takes it."""
-    package, _, name = type(hub).__module__.rpartition(".")
-    if package == "eventlet.hubs" and type(hub).__name__ == "Hub":
-        return name
-    return f"{type(hub).__module__}:{type(hub).__qualname__}"
-
-
 def describe_timer(timer: Timer, look: Look) -> str:
     """Return what a timer will do, in words."""
     if timer.greenlet is None:
@@ -116,4 +109,4 @@ def _state(hub: Any, current: bool, look: Look) -> HubState:
         for each in look.wakers.timers.get(id(hub), ())
     )
     strays = tuple(f"fd {fd}, {descriptors.describe(fd)}" for fd in look.watched.strays(hub))
-    return HubState(hub_name(hub), bool(hub.running), current, listeners, timers, strays)
+    return HubState(name_of(type(hub)), bool(hub.running), current, listeners, timers, strays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -376,10 +377,10 @@ def _count(things: Sequence[object], what: str) -> str:
     return f"1 {what}" if len(things) == 1 else f"{len(things) or 'no'} {what}s"
 
 
-def _by_kind(things: Iterable[_T], key: object) -> list[list[_T]]:
+def _by_kind(things: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T]]:
     groups: dict[Hashable, list[_T]] = {}
     for thing in things:
-        groups.setdefault(key(thing), []).append(thing)  # type: ignore[operator]
+        groups.setdefault(key(thing), []).append(thing)
     return list(groups.values())
 
 

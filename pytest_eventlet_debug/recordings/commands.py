@@ -103,10 +103,9 @@ def _test_directories(directory: Path) -> list[Path] | None:
         return [directory / test.directory for test in tests(directory)]
     if any((directory / name).exists() for name in _RECORDINGS):
         return [directory]
-    print(
-        f"pytest-eventlet-debug: {directory} holds neither {RUN_FILE} nor a recording; "
-        "name a run's directory, such as eventlet-debug, or one below it",
-        file=sys.stderr,
+    refuse(
+        f"{directory} holds neither {RUN_FILE} nor a recording; "
+        "name a run's directory, such as eventlet-debug, or one below it"
     )
     return None
 
@@ -161,12 +160,10 @@ def _timeline(options: argparse.Namespace) -> int:
 def _write_perfetto(directories: list[Path], output: Path | None) -> int:
     """Write the timeline of the one test that is asked for."""
     if len(directories) != 1:
-        print(
-            "pytest-eventlet-debug: --perfetto shows one test, but there are "
-            f"{len(directories)} here; name the directory of one",
-            file=sys.stderr,
+        return refuse(
+            f"--perfetto shows one test, but there are {len(directories)} here; "
+            "name the directory of one"
         )
-        return USAGE_ERROR
     timeline = read_timeline(directories[0])
     if output is None:
         perfetto.write(timeline, sys.stdout)
