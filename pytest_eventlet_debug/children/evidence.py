@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 
+from pytest_eventlet_debug.artifact_names import HANG_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import newest_attempt
@@ -52,9 +53,6 @@ _RUNNER_IN_PY_SPY = re.compile(r"\((_pytest|pluggy|pytest_eventlet_debug)/|^(Pro
 
 #: What the thread is called that watches for stalls: see ``stalls/_watcher.c``.
 _OWN_THREAD = "eventlet-debug"
-
-HANG_FILE = "hang.txt"
-"""The artifact of a test that hung and is recorded."""
 
 
 class Evidence(TerminalRepr):

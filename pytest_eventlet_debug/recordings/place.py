@@ -13,18 +13,18 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
+from pytest_eventlet_debug.artifact_names import PART_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_COUNTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.cuts import is_cut
 
 #: What is written where recordings are completed, and by nobody else.
 _WRITTEN = (
     *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
     *(PROFILE_FILE, CALLGRIND_FILE, PROFILE_FACTS_FILE),
-    *(FINDINGS_FILE, report_part.PART_FILE),
+    *(FINDINGS_FILE, PART_FILE),
 )
 _DRAFTS = tuple(f".{name}." for name in _WRITTEN)
 
