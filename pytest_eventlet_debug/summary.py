@@ -184,11 +184,11 @@ class Summary:
         found = ((nodeid, path) for path, nodeid in paths.items() if path.is_file())
         one = next(found, None)
         if one is not None:
-            from pytest_eventlet_debug.profiling import heaviest as profile
+            from pytest_eventlet_debug.recordings import heaviest
 
             yield "most time was spent in:"
             yield from first(
-                "\n".join([f"  {nodeid}", *(f"    {line}" for line in profile.describe(path))])
+                "\n".join([f"  {nodeid}", *(f"    {line}" for line in heaviest.describe(path))])
                 for nodeid, path in itertools.chain([one], found)
             )
 

@@ -32,7 +32,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import note_death
 from pytest_eventlet_debug.artifacts import read_test
-from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import profiles
 from pytest_eventlet_debug.recordings import report_part

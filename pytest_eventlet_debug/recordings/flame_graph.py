@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from pytest_eventlet_debug import profile_file
-from pytest_eventlet_debug.profile_stats import ALL
-from pytest_eventlet_debug.profile_stats import Function
+from pytest_eventlet_debug.profiling.stats import ALL
+from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.recordings import profile_file
 
 #: Frames narrower than this share of their graph cannot be seen.
 MIN_SHARE = 0.001

@@ -17,7 +17,7 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import read_test
-from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import captures
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.cuts import is_cut

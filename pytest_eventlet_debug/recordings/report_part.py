@@ -25,7 +25,7 @@ from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.system import files
 
 if TYPE_CHECKING:
-    from pytest_eventlet_debug.profile_stats import Stats
+    from pytest_eventlet_debug.profiling.stats import Stats
     from pytest_eventlet_debug.recordings.rows import Row
     from pytest_eventlet_debug.recordings.rows import Timeline
 

@@ -9,8 +9,6 @@ from pathlib import Path
 import platform
 
 from pytest_eventlet_debug import fallbacks
-from pytest_eventlet_debug.profile_file import ProfileCounts
-from pytest_eventlet_debug.profile_file import ProfileFacts
 from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.choice import make_engine
 from pytest_eventlet_debug.profiling.choice import trouble_of_native
@@ -19,6 +17,8 @@ from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.recordings.profile_file import ProfileCounts
+from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.tracer_registry import CPROFILE_CLOCK
 from pytest_eventlet_debug.tracer_registry import CPROFILE_ENGINE
