@@ -27,7 +27,7 @@ from pytest_eventlet_debug.alive.model import find_cycles
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.spawns import SITE
 from pytest_eventlet_debug.alive.wakers import Wakers
-from pytest_eventlet_debug.alive.watched import Watched
+from pytest_eventlet_debug.alive.watched_descriptors import Watched
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY

@@ -14,6 +14,7 @@ import re
 from typing import TypeVar
 
 from pytest_eventlet_debug.alive import source
+from pytest_eventlet_debug.alive.asyncio_watch import Cancelled
 from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
@@ -25,7 +26,6 @@ from pytest_eventlet_debug.alive.model import is_of_asyncio
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import Loop
 from pytest_eventlet_debug.alive.tasks import Task
-from pytest_eventlet_debug.alive.watch import Cancelled
 
 MAX_GROUPS = 50
 """Stacks that are shown; of the others only the number."""
