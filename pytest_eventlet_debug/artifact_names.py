@@ -28,6 +28,8 @@ CAPTURE_FILE: Final = "capture.pcapng"
 #: Long ones, once they are completed.
 PACKED_STRACE_FILE: Final = "strace.txt.gz"
 PACKED_CAPTURE_FILE: Final = "capture.pcapng.gz"
+TRACE_FILES: Final = (STRACE_FILE, PACKED_STRACE_FILE)
+CAPTURE_FILES: Final = (CAPTURE_FILE, PACKED_CAPTURE_FILE)
 KEYS_FILE: Final = "tls-keys.txt"
 #: What the next three are made of; it is gone then.
 PROFILE_COUNTS_FILE: Final = "profile.counts"

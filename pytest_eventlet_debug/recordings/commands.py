@@ -11,13 +11,11 @@ from typing import get_args
 
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug import phrasing
-from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILES
 from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
-from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
+from pytest_eventlet_debug.artifact_names import TRACE_FILES
 from pytest_eventlet_debug.artifacts import tests
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
@@ -31,11 +29,6 @@ from pytest_eventlet_debug.refusal import USAGE_ERROR
 from pytest_eventlet_debug.refusal import refuse
 
 KINDS = get_args(Kind)
-
-_RECORDINGS = (
-    TEST_FILE,
-    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
-)
 
 
 def add_findings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -101,7 +94,7 @@ def _test_directories(directory: Path) -> list[Path] | None:
     """
     if (directory / RUN_FILE).exists():
         return [directory / test.directory for test in tests(directory)]
-    if any((directory / name).exists() for name in _RECORDINGS):
+    if any((directory / name).exists() for name in (TEST_FILE, *TRACE_FILES, *CAPTURE_FILES)):
         return [directory]
     refuse(
         f"{directory} holds neither {RUN_FILE} nor a recording; "

@@ -29,14 +29,12 @@ from msgspec.structs import replace
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug.artifact_names import BLOCK_PREFIX
-from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILES
 from pytest_eventlet_debug.artifact_names import PAGE_FILE
 from pytest_eventlet_debug.artifact_names import PART_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifact_names import TRACE_FILES
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -59,11 +57,7 @@ DETAILS_SIZE = 1 << 17
 #: Characters of a dump that the page shows; the file has all of it.
 MAX_DUMP = 200_000
 
-_RECORDINGS = (
-    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
-    PROFILE_FILE,
-)
-
+_RECORDINGS = (*TRACE_FILES, *CAPTURE_FILES, PROFILE_FILE)
 
 _BLOCK = re.compile(rf"{BLOCK_PREFIX}[^/]*")
 
