@@ -17,6 +17,7 @@ import msgspec
 
 from pytest_eventlet_debug.profiling.stats import ALL
 from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import profile_file
 
 #: Frames narrower than this share of their graph cannot be seen.
@@ -41,7 +42,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def build(stats: dict[Function, tuple[Any, ...]]) -> list[dict[str, Any]]:
+def build(stats: Stats) -> list[dict[str, Any]]:
     """Return the graphs of a profile: one for each greenthread root, and one for all else."""
     # Functions by number: to look one up by its name takes longer than all else here.
     numbers = {function: number for number, function in enumerate(stats)}
