@@ -186,6 +186,11 @@ def create(path: str | os.PathLike[str], *, readable: bool = False) -> int:
         posix.close(directory)
 
 
+#: What the files in memory are called that a test process hands to its helper; readers of traces
+#: know the calls on them by it.
+HANDED_OVER = "eventlet-debug"
+
+
 def memory_file(name: str) -> int:
     """Return a descriptor of a new file in memory, which no directory has.
 
