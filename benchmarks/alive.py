@@ -21,10 +21,10 @@ import tempfile
 import time
 from typing import Any
 
+from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
 from pytest_eventlet_debug.alive.debugger import show
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.snapshot import take
-from pytest_eventlet_debug.alive.watch import AsyncioWatch
 
 REPEAT = 5
 

@@ -21,7 +21,9 @@ import time
 from playwright.sync_api import Page
 from playwright.sync_api import sync_playwright
 
+from pytest_eventlet_debug import artifact_names
 from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug.artifact_names import PAGE_FILE
 from pytest_eventlet_debug.artifacts import FORMAT
 from pytest_eventlet_debug.artifacts import RunRecord
 from pytest_eventlet_debug.artifacts import TestRecord
@@ -32,7 +34,6 @@ from pytest_eventlet_debug.recordings.rows import Timeline
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.data import read_run
 from pytest_eventlet_debug.report.page import DATA_FOLDER
-from pytest_eventlet_debug.report.page import PAGE_FILE
 from pytest_eventlet_debug.report.page import write_report
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.report.results import Results
@@ -92,7 +93,8 @@ def make_run(directory: Path) -> str:
     record = RunRecord(format=FORMAT, run="benchmark", hubs=list(HUBS))
     json_files.write(directory / "run.json", record)
     results.write(
-        Results(run="benchmark", hubs=HUBS, tests=tuple(tests)), directory / results.RESULTS_FILE
+        Results(run="benchmark", hubs=HUBS, tests=tuple(tests)),
+        directory / artifact_names.RESULTS_FILE,
     )
     for hub in HUBS:
         nodeid = f"{names[0]}[{hub}]"
@@ -141,7 +143,7 @@ def measure_writing(directory: Path) -> None:
     write_report([read_run(directory)], directory)
     print(f"written in {time.perf_counter() - began:.2f} s")
     own = [*directory.glob("*/report.js"), *(directory / DATA_FOLDER).iterdir()]
-    own += [directory / PAGE_FILE, directory / results.RESULTS_FILE]
+    own += [directory / PAGE_FILE, directory / artifact_names.RESULTS_FILE]
     rest = size(list(directory.rglob("*"))) - size(own)
     share = f", {size(own) / rest:.1%} of the recordings" if rest > size(own) else ""
     print(f"size: {size(own) / 1e6:.1f} MB{share}")

@@ -30,7 +30,7 @@ def register(
     if settings.retrace and settings.tracers:
         from pytest_eventlet_debug.reruns.retrace import Retrace
 
-        manager.register(Retrace(config, settings, gathering, reruns), Retrace.NAME)
+        manager.register(Retrace(config, gathering, reruns), Retrace.NAME)
     controller: Controller | None = manager.getplugin(Controller.NAME)
     if controller is not None:
         from pytest_eventlet_debug.reruns.differences import HubDifferences
@@ -42,7 +42,7 @@ def register(
     if settings.culprit is not None:
         from pytest_eventlet_debug.reruns.culprit import Culprit
 
-        manager.register(Culprit(settings, gathering, reruns))
+        manager.register(Culprit(settings.culprit, gathering, reruns))
 
 
 def _register_upgrade_check(

@@ -13,6 +13,8 @@ DEFAULT_ARTIFACTS: Final = "eventlet-debug"
 
 #: In the run's directory.
 RUN_FILE: Final = "run.json"
+RESULTS_FILE: Final = "results.json"
+PAGE_FILE: Final = "index.html"
 LOCK_FILE: Final = ".lock"
 #: The byte of it that a helper holds until it has completed all, as ``lockf()`` takes it: a length
 #: and where it begins.
@@ -26,6 +28,8 @@ CAPTURE_FILE: Final = "capture.pcapng"
 #: Long ones, once they are completed.
 PACKED_STRACE_FILE: Final = "strace.txt.gz"
 PACKED_CAPTURE_FILE: Final = "capture.pcapng.gz"
+TRACE_FILES: Final = (STRACE_FILE, PACKED_STRACE_FILE)
+CAPTURE_FILES: Final = (CAPTURE_FILE, PACKED_CAPTURE_FILE)
 KEYS_FILE: Final = "tls-keys.txt"
 #: What the next three are made of; it is gone then.
 PROFILE_COUNTS_FILE: Final = "profile.counts"
@@ -36,8 +40,12 @@ FINDINGS_FILE: Final = "findings.json"
 #: What the test process itself found out, for ``findings.json``.
 STALLS_FILE: Final = "stalls.json"
 
-#: What was alive as a test failed.
+#: What was alive as a test failed, and what was seen of one that hung.
 TASKS_FILE: Final = "tasks.txt"
+HANG_FILE: Final = "hang.txt"
+
+#: What the HTML report shows of the recordings in a directory.
+PART_FILE: Final = "report.js"
 
 #: Directories of blocks that a test recorded with ``eventlet_trace``.
 BLOCK_PREFIX: Final = "block-"

@@ -74,16 +74,16 @@ class Option(Generic[_T]):
 
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         """Add the option and its ini twin. The default is ``None``, so that ini counts."""
-        metavar: dict[str, Any] = {"metavar": self.metavar} if self.metavar else {}
+        value: dict[str, Any] = {"metavar": self.metavar} if self.metavar else {}
         if self.bare is not None:
-            metavar |= {"nargs": "?", "const": self.bare}
+            value |= {"nargs": "?", "const": self.bare}
         group.addoption(
             self.flag,
             dest=self.dest,
             default=None,
             help=self.words,
             action=self.action,
-            **metavar,
+            **value,
         )
         parser.addini(self.dest, self.words, type=self.ini_type, default=None)
 

@@ -1,4 +1,4 @@
-"""Every private of pytest's that the plugin's hubs and children touch, each behind a name.
+"""Every private part of pytest that the plugin touches, each behind a name of ours.
 
 Nothing else imports ``_pytest``. All of them were seen in pytest 8.4.0 to 9.2.0 unless a
 function says otherwise. Where one is gone, what is shown is poorer, and the tests still run.
@@ -296,5 +296,4 @@ def set_stepwise_status(config: pytest.Config, status: str) -> None:
     """Let ``--stepwise`` report this of the tests that it chose."""
     plugin: Any = config.pluginmanager.getplugin("stepwiseplugin")
     if plugin is not None:
-        # One text before pytest 8.4.
-        plugin.report_status = [status] if isinstance(plugin.report_status, list) else status
+        plugin.report_status = [status]

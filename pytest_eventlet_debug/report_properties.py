@@ -1,4 +1,8 @@
-"""Names in ``report.user_properties``, for JUnit, pytest-html, pytest-xdist and our summary."""
+"""What goes along with a test and its reports.
+
+The properties are names in ``report.user_properties``, for JUnit, pytest-html, pytest-xdist and
+our summary.
+"""
 
 from __future__ import annotations
 

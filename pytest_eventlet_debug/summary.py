@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 import itertools
-import os
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING
@@ -100,18 +99,14 @@ class Summary:
         if not self._settings.needs_children:
             return
         from pytest_eventlet_debug.children.controller import Controller
+        from pytest_eventlet_debug.children.selection import relative_id
 
         controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
         if controller is not None and not controller.usage_error:
             for run in controller.runs:
                 for test, reason in run.absent.items():
                     why = f": {reason}" if reason else ""
-                    yield f"{self._relative(test)} does not exist on {run.name}{why}"
-
-    def _relative(self, test: str) -> str:
-        """Return a test with its path as node ids have it, from pytest's with the whole path."""
-        path, colons, names = test.partition("::")
-        return Path(os.path.relpath(path, self._config.rootpath)).as_posix() + colons + names
+                    yield f"{relative_id(test, self._config)} does not exist on {run.name}{why}"
 
     def _findings(self) -> Iterator[str]:
         """Show what was found in the recordings of all other tests, the same only once."""
@@ -189,11 +184,11 @@ class Summary:
         found = ((nodeid, path) for path, nodeid in paths.items() if path.is_file())
         one = next(found, None)
         if one is not None:
-            from pytest_eventlet_debug.profiling import heaviest as profile
+            from pytest_eventlet_debug.recordings import heaviest
 
             yield "most time was spent in:"
             yield from first(
-                "\n".join([f"  {nodeid}", *(f"    {line}" for line in profile.describe(path))])
+                "\n".join([f"  {nodeid}", *(f"    {line}" for line in heaviest.describe(path))])
                 for nodeid, path in itertools.chain([one], found)
             )
 

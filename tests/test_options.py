@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 import re
+from typing import Any
 
 import pytest
 
 from pytest_eventlet_debug import tracer_registry as registry
+from pytest_eventlet_debug.option_types import Option
 from pytest_eventlet_debug.options import Options
 
 # Shows a run's settings without running anything under them.
@@ -77,26 +79,22 @@ def test_other_timeouts_are_refused(text: str) -> None:
         Options.timeout.parse(text)
 
 
-@pytest.mark.parametrize("text", ["all", "failed"])
-def test_all_or_failed_tests_keep_their_artifacts(text: str) -> None:
-    assert Options.keep.parse(text) == text
-
-
-@pytest.mark.parametrize("text", ["", "none", "ALL", "all,failed"])
-def test_other_tests_to_keep_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be all or failed"):
-        Options.keep.parse(text)
-
-
-@pytest.mark.parametrize("text", ["warn", "fail"])
-def test_leaks_are_warned_of_or_fail(text: str) -> None:
-    assert Options.leaks.parse(text) == text
-
-
-@pytest.mark.parametrize("text", ["", "off", "WARN", "warn,fail"])
-def test_other_words_about_leaks_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be warn or fail"):
-        Options.leaks.parse(text)
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (Options.keep, "all or failed"),
+        (Options.leaks, "warn or fail"),
+        (registry.STRACE_LINES, "on or off"),
+        (registry.CPROFILE_CLOCK, "run, wall or cpu"),
+        (registry.CPROFILE_ENGINE, "greenlet or plain"),
+    ],
+)
+def test_a_choice_is_one_of_its_words_as_they_are_written(option: Option[Any], words: str) -> None:
+    choices = re.split(", | or ", words)
+    assert [option.parse(choice) for choice in choices] == choices
+    for text in ("", "none", choices[0].upper(), f"{choices[0]} ", ",".join(choices)):
+        with pytest.raises(ValueError, match=f"must be {words}$"):
+            option.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -116,28 +114,6 @@ def test_phases_are_a_comma_list_in_any_order(text: str, phases: set[str]) -> No
 def test_other_phases_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a comma-separated list of setup, call, teardown"):
         Options.phases.parse(text)
-
-
-@pytest.mark.parametrize("text", ["run", "wall", "cpu"])
-def test_a_profile_has_one_of_three_clocks(text: str) -> None:
-    assert registry.CPROFILE_CLOCK.parse(text) == text
-
-
-@pytest.mark.parametrize("text", ["", "RUN", "time", "run,cpu"])
-def test_other_clocks_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be run, wall or cpu"):
-        registry.CPROFILE_CLOCK.parse(text)
-
-
-@pytest.mark.parametrize("text", ["greenlet", "plain"])
-def test_a_profile_has_one_of_two_engines(text: str) -> None:
-    assert registry.CPROFILE_ENGINE.parse(text) == text
-
-
-@pytest.mark.parametrize("text", ["", "yappi", "greenlet "])
-def test_other_engines_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be greenlet or plain"):
-        registry.CPROFILE_ENGINE.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,6 @@ TOY = """
 
         def stop(self):
             self.note("stop")
-            return (self.path,)
 
         def close(self):
             pass

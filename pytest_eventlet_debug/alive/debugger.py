@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from pytest_eventlet_debug.alive import frames_of
+from pytest_eventlet_debug.alive import greenlet_command
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.model import Frame
@@ -62,7 +62,7 @@ def show(alive: Alive) -> str:
     """Return everything, without the parts of which there is nothing to say."""
     text = render_tasks(alive.tasks, cancelled=alive.cancelled)
     if alive.greenthreads.greenthreads or alive.greenthreads.threads:
-        numbers = _numbers.of(frames_of.living_greenlets())
+        numbers = _numbers.of(greenlet_command.living_greenlets())
         text += render_greenthreads(alive.greenthreads, numbers=numbers)
     if alive.hubs:
         text += render_hubs(alive.hubs)
@@ -202,7 +202,7 @@ def _tasks(alive: Alive, word: str) -> str:
 
 
 def _greenlets(alive: Alive, word: str) -> str:
-    numbers = _numbers.of(frames_of.living_greenlets())
+    numbers = _numbers.of(greenlet_command.living_greenlets())
     if not word:
         return render_greenthreads(alive.greenthreads, numbers=numbers)
     narrowed = narrow_greenthreads(alive.greenthreads, word)
@@ -215,7 +215,7 @@ def _hub(alive: Alive, word: str) -> str:
     return render_hubs(narrow_hubs(alive.hubs, word) if word else alive.hubs)
 
 
-_numbers = frames_of.Numbers()
+_numbers = greenlet_command.Numbers()
 
 
 def _answers(take: Callable[[], Alive]) -> dict[str, Callable[[Any, str], str]]:
@@ -224,7 +224,7 @@ def _answers(take: Callable[[], Alive]) -> dict[str, Callable[[Any, str], str]]:
         "tasks": lambda pdb, word: _tasks(take(), word),
         "greenlets": lambda pdb, word: _greenlets(take(), word),
         "hub": lambda pdb, word: _hub(take(), word),
-        "greenlet": lambda pdb, word: frames_of.move(pdb, word, _numbers),
+        "greenlet": lambda pdb, word: greenlet_command.move(pdb, word, _numbers),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_eventlet_debug.alive import debugger
+from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
 from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
@@ -22,7 +23,6 @@ from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
-from pytest_eventlet_debug.alive.watch import AsyncioWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files

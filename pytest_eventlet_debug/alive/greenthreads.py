@@ -19,7 +19,6 @@ from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive import holders
 from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.heap import Heap
-from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import Waits
@@ -28,7 +27,7 @@ from pytest_eventlet_debug.alive.model import find_cycles
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.spawns import SITE
 from pytest_eventlet_debug.alive.wakers import Wakers
-from pytest_eventlet_debug.alive.watched import Watched
+from pytest_eventlet_debug.alive.watched_descriptors import Watched
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
@@ -120,9 +119,7 @@ class AliveGreenthreads(NamedTuple):
 
 
 def find_greenthreads(
-    heap: Heap | None = None,
-    ignored: Container[int] = (),
-    interrupted: types.FrameType | None = None,
+    heap: Heap, ignored: Container[int], interrupted: types.FrameType | None
 ) -> AliveGreenthreads:
     """Look at all greenlets and threads of this process.
 
@@ -132,7 +129,6 @@ def find_greenthreads(
     :param interrupted: what a signal handler has interrupted. Then the test's own greenlet is
         shown even where it is the one that runs.
     """
-    heap = heap or walk()
     look = Look(heap, interrupted)
     found: list[Greenthread] = []
     for greenlet in look.greenlets():

@@ -10,11 +10,11 @@ from pytest_eventlet_debug.alive.greenthreads import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import own_hub
-from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
 from pytest_eventlet_debug.hubs.names import is_stuck
+from pytest_eventlet_debug.hubs.names import name_of
 
 
 class WatchedDescriptor(NamedTuple):
@@ -54,15 +54,11 @@ class HubState(NamedTuple):
     """Descriptors that the hub is woken for in vain, with what they are."""
 
 
-def find_hubs(heap: Heap | None = None, look: Look | None = None) -> tuple[HubState, ...]:
-    """Look at the hubs of all threads, the one of this thread first.
-
-    :param look: one that was made of the same heap, if there is one.
-    """
-    heap = heap or walk()
+def find_hubs(heap: Heap) -> tuple[HubState, ...]:
+    """Look at the hubs of all threads, the one of this thread first."""
     if not heap.hubs:
         return ()
-    look = look or Look(heap)
+    look = Look(heap)
     own = own_hub()
     found = []
     for hub in heap.hubs:
@@ -75,14 +71,6 @@ def find_hubs(heap: Heap | None = None, look: Look | None = None) -> tuple[HubSt
             found.append(state)
     found.sort(key=lambda state: not state.current)
     return tuple(found)
-
-
-def hub_name(hub: Any) -> str:
-    """Return a hub's name, as ``--eventlet-hub`` takes it."""
-    package, _, name = type(hub).__module__.rpartition(".")
-    if package == "eventlet.hubs" and type(hub).__name__ == "Hub":
-        return name
-    return f"{type(hub).__module__}:{type(hub).__qualname__}"
 
 
 def describe_timer(timer: Timer, look: Look) -> str:
@@ -126,4 +114,4 @@ def _state(hub: Any, current: bool, look: Look) -> HubState:
     strays = tuple(f"fd {fd}, {descriptors.describe(fd)}" for fd in look.watched.strays(hub))
     stuck = is_stuck(hub)
     running = bool(hub.running) and not stuck
-    return HubState(hub_name(hub), running, stuck, current, listeners, timers, strays)
+    return HubState(name_of(type(hub)), running, stuck, current, listeners, timers, strays)

@@ -79,11 +79,11 @@ def callable_name(thing: Any) -> str:
             return thing.__qualname__
         else:
             break
-    name = type.__getattribute__(thing, "__qualname__") if isinstance_of_type(thing) else None
+    name = type.__getattribute__(thing, "__qualname__") if _is_class(thing) else None
     return name if type(name) is str else f"{type(thing).__qualname__} object"
 
 
-def isinstance_of_type(thing: object) -> bool:
+def _is_class(thing: object) -> bool:
     """Say whether *thing* is a class; not by ``isinstance``, which runs a proxy's code."""
     return issubclass(type(thing), type)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import posix
 import signal
 import sys
 import types
@@ -33,15 +31,12 @@ def ignore_present_threads() -> None:
     _ignored = frozenset(sys._current_frames())
 
 
-def write_dump(
-    target: int | str, interrupted: types.FrameType | None = None, about: str = ""
-) -> None:
+def write_dump(fd: int, interrupted: types.FrameType | None = None, about: str = "") -> None:
     """Write tasks, greenthreads, hubs and child processes, the test's own stack first.
 
     Equal greenthreads are shown once. Switches no greenthread, raises nothing, and takes no
     longer than :data:`MAX_SECONDS` and one walk over the heap.
 
-    :param target: a descriptor, or the path of a file that is appended to.
     :param interrupted: the frame that a signal handler was given.
     :param about: lines to put before it all.
     """
@@ -53,7 +48,7 @@ def write_dump(
         # Another handler's exception would end the dump and be lost.
         before = _mask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            _write(target, interrupted, about)
+            _write(fd, interrupted, about)
         finally:
             _mask(signal.SIG_SETMASK, before)
     except BaseException:
@@ -62,18 +57,7 @@ def write_dump(
         _writing = False
 
 
-def _write(target: int | str, interrupted: types.FrameType | None, about: str) -> None:
-    if isinstance(target, int):
-        _write_parts(target, interrupted, about)
-        return
-    fd = posix.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        _write_parts(fd, interrupted, about)
-    finally:
-        posix.close(fd)
-
-
-def _write_parts(fd: int, interrupted: types.FrameType | None, about: str) -> None:
+def _write(fd: int, interrupted: types.FrameType | None, about: str) -> None:
     end = unpatched.monotonic() + MAX_SECONDS
     unpatched.write_all(fd, f"{BEGIN}{about}".encode("utf-8", "backslashreplace"))
     look = _Once(interrupted)

@@ -85,13 +85,13 @@ class Process(NamedTuple):
     """The call it is in, such as ``read(0, pipe:[1])``, or nothing where that is not told."""
 
 
-def find_children(pid: int | None = None) -> list[Process]:
-    """Return the processes below one, this one by default, each after its parent.
+def find_children() -> list[Process]:
+    """Return the processes below this one, each after its parent.
 
     At most :data:`MAX_PROCESSES`. Reads ``/proc`` alone; where there is none there are none.
     """
     found: list[Process] = []
-    ahead = _children(pid if pid is not None else unpatched.getpid())
+    ahead = _children(unpatched.getpid())
     while ahead and len(found) < MAX_PROCESSES:
         child = ahead.pop(0)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import re
 from typing import TypeVar
 
 from pytest_eventlet_debug.alive import source
+from pytest_eventlet_debug.alive.asyncio_watch import Cancelled
 from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
@@ -24,7 +26,6 @@ from pytest_eventlet_debug.alive.model import is_of_asyncio
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import Loop
 from pytest_eventlet_debug.alive.tasks import Task
-from pytest_eventlet_debug.alive.watch import Cancelled
 
 MAX_GROUPS = 50
 """Stacks that are shown; of the others only the number."""
@@ -378,10 +379,10 @@ def _count(things: Sequence[object], what: str) -> str:
     return f"1 {what}" if len(things) == 1 else f"{len(things) or 'no'} {what}s"
 
 
-def _by_kind(things: Iterable[_T], key: object) -> list[list[_T]]:
+def _by_kind(things: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T]]:
     groups: dict[Hashable, list[_T]] = {}
     for thing in things:
-        groups.setdefault(key(thing), []).append(thing)  # type: ignore[operator]
+        groups.setdefault(key(thing), []).append(thing)
     return list(groups.values())
 
 

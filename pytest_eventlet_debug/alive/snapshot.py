@@ -6,6 +6,7 @@ from collections.abc import Container
 import types
 from typing import NamedTuple
 
+from pytest_eventlet_debug.alive.asyncio_watch import Cancelled
 from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import find_greenthreads
@@ -14,7 +15,6 @@ from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.hub import find_hubs
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import find_tasks
-from pytest_eventlet_debug.alive.watch import Cancelled
 from pytest_eventlet_debug.system.collector import collector_paused
 
 

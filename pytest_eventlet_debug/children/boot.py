@@ -92,14 +92,14 @@ def _run(program: Program) -> None:
 def _isolate(controller: int, own_group: bool) -> None:
     """Go on with a network and process ids of its own, for which pytest would be too late."""
     from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
-    from pytest_eventlet_debug.system import network as isolation
+    from pytest_eventlet_debug.system import network
     from pytest_eventlet_debug.system import pids
 
     try:
         pids.enter(controller, own_group=own_group, awaited=HELPER_PROGRAM)
     except OSError as error:
         # As pytest says it of a command line; the exit status is a usage error's.
-        print(f"ERROR: {isolation.explain(error)}", file=sys.stderr)
+        print(f"ERROR: {network.explain(error)}", file=sys.stderr)
         sys.exit(4)
 
 

@@ -28,6 +28,7 @@ from pytest_eventlet_debug.children.process import ChildProcess
 from pytest_eventlet_debug.children.program import UnknownProgramError
 from pytest_eventlet_debug.children.program import own_program
 from pytest_eventlet_debug.children.replay import Replay
+from pytest_eventlet_debug.children.representations import Interruption
 from pytest_eventlet_debug.children.selection import Stepwise
 from pytest_eventlet_debug.children.selection import absent_everywhere
 from pytest_eventlet_debug.children.selection import select_arguments
@@ -179,7 +180,7 @@ class Controller:
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Say where a test was interrupted, not where this process waited for it."""
         if excinfo.type is KeyboardInterrupt:
-            unknown = evidence.Interruption("the tests' processes were ended")
+            unknown = Interruption("the tests' processes were ended")
             place = self.replay.interrupted or unknown
             pytest_internals.set_interruption(self._config, place)
 

@@ -15,15 +15,13 @@ import shutil
 import signal
 import sys
 
+from pytest_eventlet_debug.artifact_names import HANG_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifacts import newest_attempt
 from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.children.answering import ALIVE_SIGNAL
 from pytest_eventlet_debug.children.process import ChildProcess
-from pytest_eventlet_debug.pytest_internals import ReprFileLocation
-from pytest_eventlet_debug.pytest_internals import TerminalRepr
-from pytest_eventlet_debug.pytest_internals import TerminalWriter
 from pytest_eventlet_debug.redaction import Redaction
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
@@ -31,69 +29,26 @@ from pytest_eventlet_debug.system import unpatched
 #: Of a trace that is read while its test is looked at, half from its end; that takes a second.
 _TRACE_BYTES = 20_000_000
 
-_SAMPLE_SECONDS = 1.0
 #: Of a longer one only the end is read for the last calls.
 _LAST_BYTES = 4_000_000
-_SAMPLES = 10
 
-_FRAMES_OF_THE_RUNNER = re.compile(r'^  File ".*/(_pytest|pluggy|pytest_eventlet_debug)/')
+#: Seconds of strace where a test is not traced already.
+_STRACE_SECONDS = 1.0
+
+#: Seconds that Python has to begin its answer, and faulthandler to write all stacks.
+_ANSWER_SECONDS = 1.0
+
+#: Seconds that py-spy has.
+_PY_SPY_SECONDS = 5.0
+
+#: How often it is looked at whether a child burns CPU, and the seconds between.
+_SAMPLES = 10
+_BETWEEN_SAMPLES_SECONDS = 0.05
+
 _RUNNER_IN_PY_SPY = re.compile(r"\((_pytest|pluggy|pytest_eventlet_debug)/|^(Process|Python) ")
 
 #: What the thread is called that watches for stalls: see ``stalls/_watcher.c``.
 _OWN_THREAD = "eventlet-debug"
-
-HANG_FILE = "hang.txt"
-"""The artifact of a test that hung and is recorded."""
-
-
-class Evidence(TerminalRepr):
-    """The text of a report on a test that never reported itself.
-
-    :param path: the test's file, and *line* its line from 0.
-    :param verdict: what happened, in one line.
-    :param sections: titles and texts of what is known.
-    """
-
-    def __init__(
-        self, path: str, line: int | None, verdict: str, sections: list[tuple[str, str]]
-    ) -> None:
-        self.reprcrash = ReprFileLocation(path, (line or 0) + 1, verdict)
-        self._sections = [(title, text) for title, text in sections if text.strip()]
-
-    def toterminal(self, tw: TerminalWriter) -> None:
-        tw.line(self.reprcrash.message, red=True, bold=True)
-        for title, text in self._sections:
-            tw.line()
-            tw.line(f"{title}:")
-            for line in text.strip().splitlines():
-                if not _FRAMES_OF_THE_RUNNER.search(line):
-                    tw.line(f"  {line}")
-
-
-class _Place:
-    """Where an exception was raised, in the words of a child."""
-
-    def __init__(self, place: str, message: str) -> None:
-        self.message = message
-        self._place = place
-
-    def toterminal(self, tw: TerminalWriter) -> None:
-        tw.line(f"{self._place}: {self.message}")
-
-
-class Interruption(TerminalRepr):
-    """Ctrl-C, as it met a child.
-
-    :param place: where it was.
-    :param text: the whole traceback, for ``--full-trace``.
-    """
-
-    def __init__(self, place: str, text: str = "") -> None:
-        self.reprcrash = _Place(place, "KeyboardInterrupt")
-        self._text = text
-
-    def toterminal(self, tw: TerminalWriter) -> None:
-        tw.line(self._text)
 
 
 def gather(
@@ -126,7 +81,7 @@ def gather(
     # Before the stacks, for writing them out is system calls too.
     if traces:
         # As long as a sample takes: a test that goes on late is not killed sooner for a recording.
-        process.wait_until_heard(_SAMPLE_SECONDS)
+        process.wait_until_heard(_STRACE_SECONDS)
         calls = _of_each(traces, lambda trace: _last_calls(trace, own=own))
     else:
         calls = _strace_sample(process, own, scratch)
@@ -168,7 +123,7 @@ def _inside(process: ChildProcess, pid: int, scratch: Path) -> list[tuple[str, s
 
     :param pid: who runs the tests: the child itself, or a worker of its.
     """
-    alive = process.dump_alive(pid, 1.0)
+    alive = process.dump_alive(pid, _ANSWER_SECONDS)
     if alive:
         return [("What is alive", alive)]
     if proc.blocks(pid, ALIVE_SIGNAL):
@@ -177,7 +132,7 @@ def _inside(process: ChildProcess, pid: int, scratch: Path) -> list[tuple[str, s
         why = "its main thread is in C code, or in a signal handler, and does not return to Python"
     return [
         ("Python did not answer", why),
-        ("Its stacks", process.dump_stacks(pid, 1.0)),
+        ("Its stacks", process.dump_stacks(pid, _ANSWER_SECONDS)),
         ("Its running stacks, by py-spy", _py_spy(pid, scratch)),
     ]
 
@@ -191,7 +146,7 @@ def _keep(directories: Iterable[Path], sections: Iterable[tuple[str, str]]) -> N
                 files.replace(directory / HANG_FILE, text.encode("utf-8", "backslashreplace"))
 
 
-def _py_spy(pid: int, path: Path, seconds: float = 5.0) -> str:
+def _py_spy(pid: int, path: Path) -> str:
     """Return what py-spy reads of a process's memory, where it is installed and may."""
     beside = Path(sys.executable).with_name("py-spy")
     program = str(beside) if beside.exists() else shutil.which("py-spy")
@@ -208,7 +163,7 @@ def _py_spy(pid: int, path: Path, seconds: float = 5.0) -> str:
             (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
         ],
     )
-    deadline = unpatched.monotonic() + seconds
+    deadline = unpatched.monotonic() + _PY_SPY_SECONDS
     while unpatched.monotonic() < deadline:
         if posix.waitpid(reader, posix.WNOHANG)[0]:
             break
@@ -233,12 +188,9 @@ def _traces(recorded: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def activity(
-    process: ChildProcess,
-    traces: Collection[Path] = (),
-    own: Collection[int] = (),
-    seconds: float = 0.5,
+    process: ChildProcess, traces: Collection[Path] = (), own: Collection[int] = ()
 ) -> str | None:
-    """Say whether a child and its descendants burn CPU or wait, sampled for *seconds*.
+    """Say whether a child and its descendants burn CPU or wait.
 
     It is their state that counts: on a busy machine a loop gets little of a CPU, and so does
     one that is traced, which is stopped at each of its calls.
@@ -254,7 +206,7 @@ def activity(
     before, written = _cpu_seconds(pid), {trace: proc.size(trace) for trace in traces}
     running = stopped = 0
     for _ in range(_SAMPLES):
-        if process.wait_until_heard(seconds / _SAMPLES):
+        if process.wait_until_heard(_BETWEEN_SAMPLES_SECONDS):
             return None
         states = {_status(each) for each in (pid, *proc.descendants(pid))}
         running += psutil.STATUS_RUNNING in states
@@ -319,10 +271,8 @@ def _last_calls(
         return str(error)
 
 
-def _strace_sample(
-    process: ChildProcess, own: Collection[int], path: Path, seconds: float = _SAMPLE_SECONDS
-) -> str:
-    """Return the end of *seconds* of strace, where strace is there and may attach.
+def _strace_sample(process: ChildProcess, own: Collection[int], path: Path) -> str:
+    """Return the end of a second of strace, where strace is there and may attach.
 
     :param own: threads of this plugin's in it.
     """
@@ -335,7 +285,7 @@ def _strace_sample(
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     tracer = posix.posix_spawn(strace, command, unpatched.environment(), file_actions=null)
     try:
-        process.wait_until_heard(seconds)
+        process.wait_until_heard(_STRACE_SECONDS)
     finally:
         _end(tracer)
     return _last_calls(path, process.runner, children, own)

@@ -34,6 +34,7 @@ from pytest_eventlet_debug.system import killing
 from pytest_eventlet_debug.system import pids
 from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system import wait_status
 
 #: Seconds for a tracer to let a dead process go.
 _LETTING_GO_SECONDS = 1.0
@@ -257,10 +258,8 @@ class ChildProcess:
         """How the process ended, in words."""
         if told := self._garbled or proc.tail(self._lost).strip():
             return told
-        status = self._status or 0
-        if os.WIFSIGNALED(status):
-            return f"killed by {_signal_name(os.WTERMSIG(status))}"
-        return f"ended with exit status {os.WEXITSTATUS(status)}"
+        how = wait_status.describe(self._status or 0)
+        return f"killed by {how}" if self.died else f"ended with {how}"
 
     @property
     def exit_status(self) -> int | None:
@@ -412,10 +411,3 @@ class ChildProcess:
         if not self.ended():
             with contextlib.suppress(ProcessLookupError):
                 posix.kill(pid, number)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -13,12 +13,12 @@ import pytest
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.children import benchmarks
 from pytest_eventlet_debug.children import messages
-from pytest_eventlet_debug.children.evidence import Evidence
-from pytest_eventlet_debug.children.evidence import Interruption
 from pytest_eventlet_debug.children.hub_run import DEAD_WORKER
 from pytest_eventlet_debug.children.hub_run import End
 from pytest_eventlet_debug.children.hub_run import HubRun
 from pytest_eventlet_debug.children.hub_run import RunningTest
+from pytest_eventlet_debug.children.representations import Evidence
+from pytest_eventlet_debug.children.representations import Interruption
 from pytest_eventlet_debug.hubs.ids import add_hub
 from pytest_eventlet_debug.hubs.ids import without_hub
 from pytest_eventlet_debug.hubs.marker import is_kept_for_others

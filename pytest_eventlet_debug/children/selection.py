@@ -66,9 +66,8 @@ def chosen_hubs(config: pytest.Config, hubs: Sequence[str]) -> dict[str, set[str
     for argument in config.args:
         bare, hub = split_hub(argument, hubs)
         if hub is not None and "::" in bare:
-            path, colons, names = _absolute(bare, config).partition("::")
-            relative = Path(os.path.relpath(path, config.rootpath)).as_posix()
-            chosen.setdefault(relative + colons + names, set()).add(hub)
+            test = relative_id(absolute_id(bare, config), config)
+            chosen.setdefault(test, set()).add(hub)
     return chosen
 
 
@@ -77,7 +76,7 @@ def absent_everywhere(absent: Mapping[str, Mapping[str, str]], config: pytest.Co
 
     :param absent: for each hub that has collected, the ids without a hub that are not there.
     """
-    named = [_absolute(argument, config) for argument in config.args]
+    named = [absolute_id(argument, config) for argument in config.args]
     missing = []
     for nodeid in dict.fromkeys(each for ids in absent.values() for each in ids):
         asked = [hub for hub in absent if nodeid in named or add_hub(nodeid, hub) in named]
@@ -86,10 +85,16 @@ def absent_everywhere(absent: Mapping[str, Mapping[str, str]], config: pytest.Co
     return missing
 
 
-def _absolute(argument: str, config: pytest.Config) -> str:
+def absolute_id(argument: str, config: pytest.Config) -> str:
     """Return an argument as pytest reports it where it is not found."""
     path, colons, names = argument.partition("::")
     return os.path.abspath(config.invocation_params.dir / path) + colons + names
+
+
+def relative_id(nodeid: str, config: pytest.Config) -> str:
+    """Return the node id that a test has, from one with an absolute path."""
+    path, colons, names = nodeid.partition("::")
+    return Path(os.path.relpath(path, config.rootpath)).as_posix() + colons + names
 
 
 class ArgumentsOfHub:

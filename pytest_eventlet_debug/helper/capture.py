@@ -94,7 +94,6 @@ class Capture:
         self._blocks = 0
         self._received = 0
         self._dropped = 0
-        self._interface = ""
         self._linktype = pcapng.LINKTYPE_ETHERNET
         self._loops = True
 
@@ -325,11 +324,8 @@ class Capture:
         if self._socket is not None:
             return
         hardware = _hardware(interface)
-        self._interface = interface
         self._loops = hardware == _ARPHRD_LOOPBACK
-        self._linktype = (
-            pcapng.LINKTYPE_RAW if hardware == _ARPHRD_NONE else pcapng.LINKTYPE_ETHERNET
-        )
+        self._linktype = _LINKTYPES[hardware]
         # Protocol 0 keeps packets of other interfaces out until bind() has named one.
         packets = self._claimed or _socket.socket(_socket.AF_PACKET, _socket.SOCK_RAW, 0)
         self._claimed = None

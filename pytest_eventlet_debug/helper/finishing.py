@@ -15,7 +15,6 @@ import os
 
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.helper.capture import Capture
-from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.finisher_process import FinisherProcess
 from pytest_eventlet_debug.helper.finisher_process import Order
 from pytest_eventlet_debug.helper.loop import Answer
@@ -23,6 +22,7 @@ from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.profiles import Profiles
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system import wait_status
 
 #: Seconds after which a waiting test process hears how much is left.
 PATIENCE_SECONDS = 5.0
@@ -276,7 +276,7 @@ class Finishing:
     def _died(self, finisher: FinisherProcess) -> None:
         """Give what it was at to another one, but once only: it may be what ends finishers."""
         self._forget(finisher)
-        self._end = f"ended ({fate(finisher.reap())})"
+        self._end = f"ended ({wait_status.describe(finisher.reap())})"
         order = finisher.order
         if order is None:
             return

@@ -20,11 +20,11 @@ import time
 
 from pytest_eventlet_debug.artifact_names import test_of
 from pytest_eventlet_debug.helper import trace_piece
-from pytest_eventlet_debug.helper.fate import fate
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.marks_in_memory import MarksInMemory
 from pytest_eventlet_debug.helper.trace_piece import TracePiece
+from pytest_eventlet_debug.system import wait_status
 
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
 ATTACH_SECONDS = 4.0
@@ -335,7 +335,7 @@ class StraceProcess:
         if self._answer is None:
             return  # it died on its own; detach() tells
         self.close()
-        ended = fate(status)
+        ended = wait_status.describe(status)
         if self._killed:
             self._fail(
                 f"strace did not end within {DETACH_SECONDS:g} s of SIGTERM and was killed; "
@@ -357,7 +357,7 @@ class StraceProcess:
 
     def _too_early(self, status: int) -> str:
         return (
-            f"strace ended before the test did ({fate(status)}); "
+            f"strace ended before the test did ({wait_status.describe(status)}); "
             f"strace.txt is incomplete{self._quote()}"
         )
 

@@ -134,12 +134,15 @@ def in_force() -> str | None:
     local = getattr(module, "_threadlocal", None)
     hub = getattr(local, "hub", None)
     cls = type(hub) if hub is not None else getattr(local, "Hub", None)
-    if cls is None:
-        return None
-    package, _, name = cls.__module__.rpartition(".")
-    if package == "eventlet.hubs" and cls.__name__ == "Hub":
+    return name_of(cls) if cls is not None else None
+
+
+def name_of(kind: type) -> str:
+    """Return the name of a class of hubs, as ``--eventlet-hub`` takes it."""
+    package, _, name = kind.__module__.rpartition(".")
+    if package == "eventlet.hubs" and kind.__name__ == "Hub":
         return name
-    return f"{cls.__module__}:{cls.__qualname__}"
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def has_ended() -> bool:

@@ -170,8 +170,6 @@ class Gathering:
 
     def texts(self, nodeid: str) -> Texts:
         """Return what pytest said of a test that did not pass, and what it printed."""
-        from pytest_eventlet_debug.outcomes.texts import Texts
-
         return self._texts.get(nodeid) or Texts()
 
     def attempt(self, nodeid: str) -> Attempt:

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import re
 from typing import NamedTuple
 
-#: Characters of an exception's line that are kept.
-MESSAGE_CHARACTERS = 300
+from pytest_eventlet_debug.outcomes.failure_text import one_line
 
 #: The longest cycle of frames that is looked for in a recursion.
 _CYCLE = 8
@@ -160,7 +159,7 @@ def _read(lines: list[str], number: int, prefix: str) -> tuple[Traceback | None,
 
 
 def _traceback(error: str, frames: list[Frame], folded: int) -> Traceback:
-    error = error if len(error) <= MESSAGE_CHARACTERS else f"{error[: MESSAGE_CHARACTERS - 3]}..."
+    error = one_line(error)
     kept, cycle, repeats = _folded(frames, folded)
     if not error.startswith("RecursionError"):
         return Traceback(error, tuple(kept))

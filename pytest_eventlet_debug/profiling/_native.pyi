@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from pytest_eventlet_debug.profile_stats import Function
+from pytest_eventlet_debug.profiling.stats import Function
 
 class CallStacks:
     def __init__(

@@ -8,9 +8,9 @@ from typing import Literal
 from typing import NamedTuple
 from typing import Protocol
 
-from pytest_eventlet_debug.profile_stats import Part
-from pytest_eventlet_debug.profile_stats import Stats
-from pytest_eventlet_debug.profile_stats import add_up
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.profiling.stats import add_up
 
 EngineName = Literal["greenlet", "plain"]
 

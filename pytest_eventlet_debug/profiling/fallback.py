@@ -10,13 +10,13 @@ import dataclasses
 import sys
 from typing import Any
 
-from pytest_eventlet_debug.profile_stats import Function
-from pytest_eventlet_debug.profile_stats import label
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.engine import TAKEN
 from pytest_eventlet_debug.profiling.engine import require_free_thread
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
 from pytest_eventlet_debug.profiling.greenlet_engine import root
+from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import label
 
 
 class FallbackEngine(GreenletEngine):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 from typing import Protocol
 
-from pytest_eventlet_debug.profile_stats import Function
-from pytest_eventlet_debug.profile_stats import Part
-from pytest_eventlet_debug.profile_stats import root_of
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.profiling.stats import root_of
 from pytest_eventlet_debug.system import switches
 
 _LOST = "greenlets were switched without our notice: an exception arose in our callback, " + (

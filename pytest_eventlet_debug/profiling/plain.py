@@ -8,13 +8,13 @@ import sys
 import time
 from typing import Any
 
-from pytest_eventlet_debug.profile_stats import Part
-from pytest_eventlet_debug.profile_stats import labelled
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.engine import TAKEN
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.profiling.engine import require_free_thread
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.profiling.stats import labelled
 
 #: The tool id that cProfile takes on Python 3.12 and newer, where there is one cProfile.
 _PROFILER_ID = 2

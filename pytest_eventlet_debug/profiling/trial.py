@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pytest_eventlet_debug.profile_stats import ALL
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.profiling.stats import ALL
 
 _found: dict[Callable[[Clock], Engine], str] = {}
 

@@ -184,7 +184,7 @@ class Attribution:
             if name == "splice":
                 match = _SPLICE_TARGET.search(event.args)
                 if match is not None and event.value and event.value > 0:
-                    self._send(event, _decoded(match))
+                    self._send(event, _decoded(*match.groups()))
             return
         for end in (socket.local, socket.remote):
             if end is not None:

@@ -13,7 +13,6 @@ import contextlib
 import heapq
 import io
 import itertools
-import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +25,7 @@ from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import story
 from pytest_eventlet_debug.recordings.attribution import Attribution
+from pytest_eventlet_debug.recordings.drafts import replacing
 from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.recordings.marks import own_place
 from pytest_eventlet_debug.recordings.packets import Dissected
@@ -257,20 +257,6 @@ def _own_packets(
 
 def _is_own(segment: Segment | None, own: Collection[int]) -> bool:
     return segment is None or segment.source.port in own or segment.target.port in own
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of *path* when it is complete."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(files.create(draft), "wb") as file:
-            yield file
-        draft.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
 
 
 @contextlib.contextmanager

@@ -11,13 +11,11 @@ from typing import get_args
 
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug import phrasing
-from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILES
 from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
-from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
+from pytest_eventlet_debug.artifact_names import TRACE_FILES
 from pytest_eventlet_debug.artifacts import tests
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
@@ -31,11 +29,6 @@ from pytest_eventlet_debug.refusal import USAGE_ERROR
 from pytest_eventlet_debug.refusal import refuse
 
 KINDS = get_args(Kind)
-
-_RECORDINGS = (
-    TEST_FILE,
-    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
-)
 
 
 def add_findings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -101,12 +94,11 @@ def _test_directories(directory: Path) -> list[Path] | None:
     """
     if (directory / RUN_FILE).exists():
         return [directory / test.directory for test in tests(directory)]
-    if any((directory / name).exists() for name in _RECORDINGS):
+    if any((directory / name).exists() for name in (TEST_FILE, *TRACE_FILES, *CAPTURE_FILES)):
         return [directory]
-    print(
-        f"pytest-eventlet-debug: {directory} holds neither {RUN_FILE} nor a recording; "
-        "name a run's directory, such as eventlet-debug, or one below it",
-        file=sys.stderr,
+    refuse(
+        f"{directory} holds neither {RUN_FILE} nor a recording; "
+        "name a run's directory, such as eventlet-debug, or one below it"
     )
     return None
 
@@ -161,12 +153,10 @@ def _timeline(options: argparse.Namespace) -> int:
 def _write_perfetto(directories: list[Path], output: Path | None) -> int:
     """Write the timeline of the one test that is asked for."""
     if len(directories) != 1:
-        print(
-            "pytest-eventlet-debug: --perfetto shows one test, but there are "
-            f"{len(directories)} here; name the directory of one",
-            file=sys.stderr,
+        return refuse(
+            f"--perfetto shows one test, but there are {len(directories)} here; "
+            "name the directory of one"
         )
-        return USAGE_ERROR
     timeline = read_timeline(directories[0])
     if output is None:
         perfetto.write(timeline, sys.stdout)

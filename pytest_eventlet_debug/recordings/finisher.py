@@ -32,7 +32,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import note_artifacts
 from pytest_eventlet_debug.artifacts import note_death
 from pytest_eventlet_debug.artifacts import read_test
-from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import profiles
 from pytest_eventlet_debug.recordings import report_part
@@ -119,11 +119,8 @@ def finish(
             found = stalls.joined(stalls.read(directory), found)
         findings += _in_block(found, block)
     for place in found_places:
-        if place.is_cut:
-            continue
-        with contextlib.suppress(OSError):  # there is no room for both; it stays as it is
-            for name in place.recordings:
-                packing.pack(place.directory / name, _LONG_BYTES)
+        if not place.is_cut:
+            _pack(place)
     if findings or any(place.recordings for place in found_places):
         placed = list(findings_file.in_place(findings, directory))
         findings_file.write(directory, placed, problems, tally)
@@ -138,6 +135,12 @@ def _redact(place: Place, redaction: Redaction) -> None:
         from pytest_eventlet_debug.recordings import recorded
 
         recorded.redact(place.directory / STRACE_FILE, redaction)
+
+
+def _pack(place: Place) -> None:
+    with contextlib.suppress(OSError):  # there is no room for both; it stays as it is
+        for name in place.recordings:
+            packing.pack(place.directory / name, _LONG_BYTES)
 
 
 def _note_death(directory: Path) -> None:

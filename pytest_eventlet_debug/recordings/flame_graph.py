@@ -15,18 +15,15 @@ from typing import Any
 
 import msgspec
 
-from pytest_eventlet_debug import profile_file
-
-#: File, line and name, as in :mod:`pstats`.
-Function = tuple[str, int, str]
+from pytest_eventlet_debug.profiling.stats import ALL
+from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.recordings import profile_file
 
 #: Frames narrower than this share of their graph cannot be seen.
 MIN_SHARE = 0.001
 MAX_DEPTH = 80
 MAX_FRAMES = 5_000
-
-#: What stands above all roots in a profile.
-WHOLE: Function = ("~", 0, "<all greenlets>")
 
 #: The graph of what no greenthread root is above: the test's own greenlet and the hub's.
 OTHERS = "test and hub"
@@ -45,11 +42,11 @@ def read(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def build(stats: dict[Function, tuple[Any, ...]]) -> list[dict[str, Any]]:
+def build(stats: Stats) -> list[dict[str, Any]]:
     """Return the graphs of a profile: one for each greenthread root, and one for all else."""
     # Functions by number: to look one up by its name takes longer than all else here.
     numbers = {function: number for number, function in enumerate(stats)}
-    whole = numbers.get(WHOLE)
+    whole = numbers.get(ALL)
     calls: list[list[tuple[int, float]]] = [[] for _ in stats]
     roots = []
     for number, entry in enumerate(stats.values()):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TRACE_FILES
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 
 
@@ -15,9 +14,7 @@ def findings_of(directory: Path) -> findings_file.Findings | None:
     :return: ``None`` for a test without a trace.
     """
     read = findings_file.read(directory)
-    if read is None and any(
-        (directory / name).exists() for name in (STRACE_FILE, PACKED_STRACE_FILE)
-    ):
+    if read is None and any((directory / name).exists() for name in TRACE_FILES):
         # All that reads traces: slow to import, and seldom needed.
         from pytest_eventlet_debug.recordings import recorded
 

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_eventlet_debug.recordings.drafts import replacing
 from pytest_eventlet_debug.system import files
 
 if TYPE_CHECKING:
@@ -58,19 +59,12 @@ def pack(path: Path, least: int) -> None:
     import gzip  # slow to import, and most recordings are short
     import shutil
 
-    target = packed(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with (
-            source,
-            open(files.create(draft), "wb") as file,
-            gzip.GzipFile(path.name, "wb", _LEVEL, file) as packing,
-        ):
-            shutil.copyfileobj(source, packing, 1 << 20)
-        draft.replace(target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with (
+        source,
+        replacing(packed(path)) as file,
+        gzip.GzipFile(path.name, "wb", _LEVEL, file) as packing,
+    ):
+        shutil.copyfileobj(source, packing, 1 << 20)
     path.unlink()
 
 

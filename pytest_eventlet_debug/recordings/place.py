@@ -10,21 +10,22 @@ import posix
 from pytest_eventlet_debug.artifact_names import BLOCK_PREFIX
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILES
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
+from pytest_eventlet_debug.artifact_names import PART_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_COUNTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.recordings import report_part
+from pytest_eventlet_debug.artifact_names import TRACE_FILES
 from pytest_eventlet_debug.recordings.cuts import is_cut
 
 #: What is written where recordings are completed, and by nobody else.
 _WRITTEN = (
-    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
+    *TRACE_FILES,
+    *CAPTURE_FILES,
     *(PROFILE_FILE, CALLGRIND_FILE, PROFILE_FACTS_FILE),
-    *(FINDINGS_FILE, report_part.PART_FILE),
+    *(FINDINGS_FILE, PART_FILE),
 )
 _DRAFTS = tuple(f".{name}." for name in _WRITTEN)
 
@@ -42,9 +43,9 @@ class Place:
         #: A capture that is in no file, and counts.
         self.packets = unwritten.get(directory / CAPTURE_FILE)
         self.counts = unwritten.get(directory / PROFILE_COUNTS_FILE)
-        self.is_traced = bool({STRACE_FILE, PACKED_STRACE_FILE} & self.names)
+        self.is_traced = not self.names.isdisjoint(TRACE_FILES)
         self.is_cut = STRACE_FILE in self.names and is_cut(directory)
-        self.has_capture_file = bool({CAPTURE_FILE, PACKED_CAPTURE_FILE} & self.names)
+        self.has_capture_file = not self.names.isdisjoint(CAPTURE_FILES)
         #: Until it turns out that nothing in it is the test's.
         self.is_captured = self.has_capture_file or self.packets is not None
 

@@ -14,14 +14,14 @@ import msgspec
 from msgspec.structs import replace
 
 from pytest_eventlet_debug import json_files
-from pytest_eventlet_debug import profile_file
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_COUNTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
-from pytest_eventlet_debug.profile_file import ProfileCounts
-from pytest_eventlet_debug.profile_file import ProfileFacts
-from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.recordings import profile_file
+from pytest_eventlet_debug.recordings.profile_file import ProfileCounts
+from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
 from pytest_eventlet_debug.system import files
 
 #: The unit of the costs that pyprof2calltree writes, per second.

@@ -17,15 +17,17 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import read_test
-from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import captures
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.cuts import is_cut
+from pytest_eventlet_debug.recordings.drafts import replacing
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Tally
+from pytest_eventlet_debug.recordings.findings.model import redacted
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.wire import Wire
 from pytest_eventlet_debug.recordings.own_thread import without_own_thread
@@ -91,7 +93,7 @@ def complete(
         timeline = trace.timeline(place.directory, test, packets, unread)
         report_part.write(place.directory, timeline, profile)
     # Packets keep what matches.
-    told = (_redacted(finding, redaction) for finding in wire.findings())
+    told = (redacted(finding, redaction) for finding in wire.findings())
     found = [*(detection.findings() if detection else ()), *_of(test, told)]
     if place.is_cut:
         found = _of_cut(found)
@@ -163,17 +165,12 @@ def redact(path: Path, redaction: Redaction) -> None:
     """Take out of a trace, line by line, what matches."""
     if not path.exists():
         return
-    with captures.replacing(path) as file, open(files.open_to_read(path), "rb") as trace:
+    with replacing(path) as file, open(files.open_to_read(path), "rb") as trace:
         for line in trace:
             text = line.decode("utf-8", "surrogateescape")
             end = "\n" if text.endswith("\n") else ""
             kept = redaction(text.removesuffix("\n")) + end
             file.write(kept.encode("utf-8", "surrogateescape"))
-
-
-def _redacted(finding: Finding, redaction: Redaction) -> Finding:
-    evidence = tuple(replace(each, text=redaction(each.text)) for each in finding.evidence)
-    return replace(finding, title=redaction(finding.title), evidence=evidence)
 
 
 def _of_cut(findings: Iterable[Finding]) -> list[Finding]:

@@ -20,15 +20,14 @@ import zlib
 
 import msgspec
 
+from pytest_eventlet_debug.artifact_names import PART_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.system import files
 
 if TYPE_CHECKING:
-    from pytest_eventlet_debug.profile_stats import Stats
+    from pytest_eventlet_debug.profiling.stats import Stats
     from pytest_eventlet_debug.recordings.rows import Row
     from pytest_eventlet_debug.recordings.rows import Timeline
-
-PART_FILE = "report.js"
 
 _BEGIN, _END = 'eventletReport.receive("', '");\n'
 _BASE64 = (string.ascii_letters + string.digits + "+/=").encode()

@@ -18,7 +18,9 @@ import msgspec
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.rows import Row
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import IMPORTING
+from pytest_eventlet_debug.system.files import HANDED_OVER
 from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
 
 #: How many rows may make one turn of what repeats.
@@ -38,6 +40,7 @@ _SHORT_NS = 1_000_000
 
 _BY_RUNNER = f", from {marks.RUNNER}"
 _OWN = re.compile(r"\w+\((\d+)<")
+_HANDED_OVER = re.compile(rf'\w+\((?:\d+</memfd:{HANDED_OVER}>|"{HANDED_OVER}", MFD_)')
 _SOCKET = re.compile(r"<(?:TCP|UDP|UNIX)")
 _MODULE = re.compile(
     r"/(?:__pycache__/)?([\w.-]+?)(?:\.cpython-[\w-]+)?(?:\.opt-\d)?\.(?:pyc|so)\b(?![^\"]*>)"
@@ -47,7 +50,7 @@ _IMPORTED = re.compile(
     r"\.(?:py|pyc|so)(?:[\">]|$)|/__pycache__[\">]|/(?:site-packages|lib-dynload)[\">]"
     r"|/lib/python3(?:\d*\.zip|\.\d+(?:/[\w-]+)*)[\">]"
 )
-_OBJECT = re.compile(r"\w+\((-?\d+(?:<(?:->|[^<>]|<[^<>]*>)*>)?)?")
+_OBJECT = re.compile(rf"\w+\((-?\d+(?:{ANNOTATION})?)?")
 _DATA = re.compile(r'"((?:[^"\\]|\\.){64})(?:[^"\\]|\\.)+"(?:\.\.\.)?')
 _ADDRESS = re.compile(
     r'\{sa_family=AF_INET, sin_port=htons\((\d+)\), sin_addr=inet_addr\("([\d.]+)"\)\}'
@@ -148,6 +151,8 @@ def is_runners(call: str, at: str | None) -> bool:
     """
     match = _OWN.match(call)
     if match is not None and int(match[1]) >= HIGH_DESCRIPTOR:
+        return True
+    if _HANDED_OVER.match(call) is not None:
         return True
     if at is None or not at.endswith(_BY_RUNNER):
         return False

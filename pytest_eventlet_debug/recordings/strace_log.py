@@ -20,6 +20,7 @@ from itertools import chain
 import os
 from pathlib import Path
 import re
+from typing import Final
 from typing import Literal
 from typing import NamedTuple
 from typing import TextIO
@@ -119,6 +120,10 @@ class Switch(NamedTuple):
     greenthread: str
 
 
+#: How the label ends of a greenthread that is eventlet's main loop.
+HUB_LABEL: Final = ":hub"
+
+
 class Gap(NamedTuple):
     """A place at which the middle of a long trace is left out."""
 
@@ -135,6 +140,9 @@ class Unparsed(NamedTuple):
 
 
 Event: TypeAlias = Syscall | Signal | Exit | Phase | Switch | Gap | Unparsed
+
+#: What ``-yy`` puts behind a descriptor, for the patterns of those who read arguments.
+ANNOTATION: Final = r"<(?:->|[^<>]|<[^<>]*>)*>"
 
 # Digits are bounded so that no line, however broken, meets int()'s own limit.
 _HEAD = r"(\d{1,10}) +(\d{1,12})\.(\d{1,9}) "
@@ -507,10 +515,6 @@ def _break_off(threads: _Threads, number: int, match: re.Match[str]) -> Iterator
     yield from threads.abandon(pid, "truncated")
 
 
-_Read: TypeAlias = Callable[[_Threads, int, re.Match[str]], Iterator[Event]]
-
-
-#: The forms of a line that is not a whole call; the first that fits counts.
 def _gap(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
     # Whatever went on before it is not known to go on behind it.
     for pid in list(threads.begun):
@@ -519,6 +523,9 @@ def _gap(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event
     yield Gap(number, int(match[1]))
 
 
+_Read: TypeAlias = Callable[[_Threads, int, re.Match[str]], Iterator[Event]]
+
+#: The forms of a line that is not a whole call; the first that fits counts.
 _RARE: tuple[tuple[re.Pattern[str], _Read], ...] = (
     (_BEGUN, _begin),
     (_RESUMED, _end),

@@ -185,9 +185,6 @@ class Trace:
         left_out = self.left_out + packets.left_out
         return lay_out(directory, test, self.rows(), packets.rows(), problems, left_out)
 
-    def _process(self, thread: int) -> int:
-        return self._processes.get(thread, thread)
-
     def _row(self, event: Event) -> Row | None:
         if type(event) is Syscall:
             process = self._processes.get(event.pid, event.pid)
@@ -230,7 +227,7 @@ class Trace:
         greenthread: str | None = None,
         name: str = "",
     ) -> Row:
-        process = self._process(event.pid)
+        process = self._processes.get(event.pid, event.pid)
         return Row(time_ns, kind, text, event.pid, process, greenthread, None, event.line, name)
 
 

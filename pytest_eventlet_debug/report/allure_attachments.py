@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 import uuid
 
+from pytest_eventlet_debug.artifact_names import PAGE_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.report.data import Run
 from pytest_eventlet_debug.report.opening import address_of
-from pytest_eventlet_debug.report.page import PAGE_FILE
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 
 #: What the attachment is called.

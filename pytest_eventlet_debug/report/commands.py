@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
+from pytest_eventlet_debug.artifact_names import PAGE_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifacts import read_run as read_record
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
@@ -149,8 +150,6 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _described(run: Run) -> str:
-    from pytest_eventlet_debug.report.page import PAGE_FILE
-
     started = datetime.fromtimestamp(run.facts.started_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S")
     counts = Counter(cell.result.outcome for row in run.cells.values() for cell in row.values())
     outcomes = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if name in counts)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
+from pytest_eventlet_debug.artifact_names import RESULTS_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.artifacts import RunRecord
@@ -21,7 +22,6 @@ from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.report import results
-from pytest_eventlet_debug.report.results import RESULTS_FILE
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.reruns.verdicts import Verdict
 from pytest_eventlet_debug.system import run_lock

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
+from pytest_eventlet_debug.artifact_names import PAGE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.report.opening import fragment
-from pytest_eventlet_debug.report.page import PAGE_FILE
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 

@@ -15,15 +15,14 @@ from urllib.parse import quote
 import webbrowser
 
 from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
-from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILES
 from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
+from pytest_eventlet_debug.artifact_names import PAGE_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.report.data import Run
-from pytest_eventlet_debug.report.page import PAGE_FILE
 
 #: Wireshark's columns with one for our comments, which say who sent and received a packet.
 COLUMNS = (
@@ -78,7 +77,7 @@ def views() -> dict[str, View]:
             tuple(
                 Tool((program, "-o", COLUMNS, "-r"), name)
                 for program in ("wireshark", "tshark")
-                for name in (CAPTURE_FILE, PACKED_CAPTURE_FILE)
+                for name in CAPTURE_FILES
             ),
             "--pcap",
             "wireshark",

@@ -29,26 +29,23 @@ from msgspec.structs import replace
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug.artifact_names import BLOCK_PREFIX
-from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_CAPTURE_FILE
-from pytest_eventlet_debug.artifact_names import PACKED_STRACE_FILE
+from pytest_eventlet_debug.artifact_names import CAPTURE_FILES
+from pytest_eventlet_debug.artifact_names import PAGE_FILE
+from pytest_eventlet_debug.artifact_names import PART_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
-from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifact_names import TRACE_FILES
 from pytest_eventlet_debug.artifacts import ListedTest
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
-from pytest_eventlet_debug.recordings.report_part import PART_FILE
 from pytest_eventlet_debug.report import cells
 from pytest_eventlet_debug.report.cells import Past
 from pytest_eventlet_debug.report.data import Cell
 from pytest_eventlet_debug.report.data import Run
 from pytest_eventlet_debug.report.history import columns
 from pytest_eventlet_debug.report.history import labels
-from pytest_eventlet_debug.report.results import Section
 from pytest_eventlet_debug.system import files
 
-PAGE_FILE = "index.html"
 DATA_FOLDER = "report"
 
 #: By this line of its head a page is known to be ours, and may be replaced.
@@ -60,11 +57,7 @@ DETAILS_SIZE = 1 << 17
 #: Characters of a dump that the page shows; the file has all of it.
 MAX_DUMP = 200_000
 
-_RECORDINGS = (
-    *(STRACE_FILE, PACKED_STRACE_FILE, CAPTURE_FILE, PACKED_CAPTURE_FILE),
-    PROFILE_FILE,
-)
-
+_RECORDINGS = (*TRACE_FILES, *CAPTURE_FILES, PROFILE_FILE)
 
 _BLOCK = re.compile(rf"{BLOCK_PREFIX}[^/]*")
 
@@ -320,7 +313,7 @@ class _Writer:
             "nodeid": result.nodeid,
             "failure": result.failure,
             "sections": [
-                _section(section)
+                msgspec.to_builtins(section)
                 for section in result.sections
                 # Of our own, which says what the attempts say.
                 if not (cell.attempts and section.title == "eventlet-debug")
@@ -378,10 +371,6 @@ def _relative(directory: Path, folder: Path) -> str:
     """Return what stands before the names in a directory, seen from a folder."""
     path = os.path.relpath(directory, folder)
     return "" if path == os.curdir else f"{path}/"
-
-
-def _section(section: Section) -> dict[str, str]:
-    return {"title": section.title, "text": section.text}
 
 
 def _phases(phases: Mapping[str, tuple[int, int]]) -> dict[str, float]:

@@ -15,8 +15,6 @@ from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.reruns.verdicts import Verdict
 
-RESULTS_FILE = "results.json"
-
 Format = Literal["pytest-eventlet-debug results"]
 FORMAT: Format = "pytest-eventlet-debug results"
 SCHEMA = 1

@@ -137,11 +137,12 @@ def _prepare_report(rootdir: str, directory: Path) -> None:
 
 
 def _write_report(gathered: Results, directory: Path) -> Path:
+    from pytest_eventlet_debug.artifact_names import RESULTS_FILE
     from pytest_eventlet_debug.report import page
     from pytest_eventlet_debug.report import results
     from pytest_eventlet_debug.report.data import read_run
 
-    results.write(gathered, directory / results.RESULTS_FILE)
+    results.write(gathered, directory / RESULTS_FILE)
     return page.write_report([read_run(directory, just_ended=True)], directory)
 
 

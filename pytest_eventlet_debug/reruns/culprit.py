@@ -11,7 +11,6 @@ from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.reruns.smallest import smallest
-from pytest_eventlet_debug.settings import Settings
 
 
 class _Unknown(Exception):
@@ -21,14 +20,13 @@ class _Unknown(Exception):
 class Culprit:
     """Look for them when the run is over; a plugin object.
 
+    :param name: the node id of the test in question.
     :param gathering: knows how the tests ended, and in which order they ran.
     :param reruns: runs parts of them again, the test in question last.
     """
 
-    def __init__(self, settings: Settings, gathering: Gathering, reruns: Reruns) -> None:
-        assert settings.culprit is not None
-        self._name = settings.culprit
-        self._settings = settings
+    def __init__(self, name: str, gathering: Gathering, reruns: Reruns) -> None:
+        self._name = name
         self._gathering = gathering
         self._reruns = reruns
         self._runs = 0
@@ -51,7 +49,7 @@ class Culprit:
 
     def _search(self, nodeid: str) -> str:
         """Return what makes a test fail, in a line or several."""
-        if self._gathering.attempt(nodeid).outcome not in BAD:
+        if self._gathering.outcome(nodeid) not in BAD:
             return f"{nodeid} did not fail: there is nothing to explain"
         if self._reruns.interrupted:
             raise _Unknown
@@ -79,8 +77,7 @@ class Culprit:
 
     def _fails_after(self, part: Sequence[str], nodeid: str) -> bool:
         self._runs += 1
-        hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
-        ended = self._reruns.run(hub, [*part, nodeid])
+        ended = self._reruns.run([*part, nodeid])
         if nodeid not in ended:
             raise _Unknown
         return ended[nodeid].outcome in BAD

@@ -156,8 +156,7 @@ class Reruns:
         """Run tests some more times, each time in fresh processes, and note their attempts."""
         by_hub: dict[str | None, list[str]] = {}
         for nodeid in nodeids:
-            hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
-            by_hub.setdefault(hub, []).append(nodeid)
+            by_hub.setdefault(self._hub_of(nodeid), []).append(nodeid)
         if not by_hub or not times:
             return
         of_all = {
@@ -171,22 +170,24 @@ class Reruns:
         self.say(f"rerunning {tests(len(of_all))}{where}{how}{often}")
         with stress() if self._settings.stress else contextlib.nullcontext():
             for _ in range(times):
-                for hub, of_hub in by_hub.items():
-                    for nodeid, attempt in self.run(hub, of_hub, tracing).items():
+                for of_hub in by_hub.values():
+                    for nodeid, attempt in self.run(of_hub, tracing).items():
                         self._gathering.again.setdefault(nodeid, []).append(attempt)
         if tracing != "off":
             artifacts.await_completion(self._settings.artifacts, self._run)
 
-    def run(
-        self, hub: str | None, nodeids: Sequence[str], tracing: Tracing = "off"
-    ) -> dict[str, Attempt]:
+    def _hub_of(self, nodeid: str) -> str | None:
+        """Return the hub to run a test under, ``None`` for whatever is set."""
+        return self._gathering.key(nodeid)[1] if self._settings.hubs else None
+
+    def run(self, nodeids: Sequence[str], tracing: Tracing = "off") -> dict[str, Attempt]:
         """Run tests of one hub once more, in this order; return how each ended.
 
         One that ends its process is followed by the others in a fresh one. After Ctrl-C none runs.
         """
         attempts: dict[str, Attempt] = {}
         try:
-            self._run_all(hub, nodeids, tracing, attempts)
+            self._run_all(nodeids, tracing, attempts)
         except KeyboardInterrupt:
             self._be_interrupted()
         return attempts
@@ -199,24 +200,19 @@ class Reruns:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
 
     def _run_all(
-        self,
-        hub: str | None,
-        nodeids: Sequence[str],
-        tracing: Tracing,
-        attempts: dict[str, Attempt],
+        self, nodeids: Sequence[str], tracing: Tracing, attempts: dict[str, Attempt]
     ) -> None:
         left = list(nodeids)
         tries = 2
         while left and tries and not self.interrupted:
-            found = self._run_in_one_process(hub, left, tracing)
+            found = self._run_in_one_process(left, tracing)
             attempts.update((nodeid, found[nodeid]) for nodeid in left if nodeid in found)
             # A process that ended before its first test is tried once more.
             tries = 2 if any(nodeid in found for nodeid in left) else tries - 1
             left = [nodeid for nodeid in left if nodeid not in found]
 
-    def _run_in_one_process(
-        self, hub: str | None, nodeids: Sequence[str], tracing: Tracing
-    ) -> dict[str, Attempt]:
+    def _run_in_one_process(self, nodeids: Sequence[str], tracing: Tracing) -> dict[str, Attempt]:
+        hub = self._hub_of(nodeids[0])
         process: ChildProcess | None = None
 
         def kill() -> None:

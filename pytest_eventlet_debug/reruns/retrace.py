@@ -11,7 +11,6 @@ from pytest_eventlet_debug.reruns.differences import MOST
 from pytest_eventlet_debug.reruns.differences import HubDifferences
 from pytest_eventlet_debug.reruns.differences import ending_of
 from pytest_eventlet_debug.reruns.reruns import Reruns
-from pytest_eventlet_debug.settings import Settings
 
 
 class Retrace:
@@ -23,11 +22,8 @@ class Retrace:
 
     NAME = "eventlet-debug-retrace"
 
-    def __init__(
-        self, config: pytest.Config, settings: Settings, gathering: Gathering, reruns: Reruns
-    ) -> None:
+    def __init__(self, config: pytest.Config, gathering: Gathering, reruns: Reruns) -> None:
         self._config = config
-        self._settings = settings
         self._gathering = gathering
         self._reruns = reruns
         #: How each test ended under the tracers.
@@ -38,8 +34,7 @@ class Retrace:
             return
         nodeids = self._chosen()
         for nodeid in nodeids[:MOST]:
-            hub = self._gathering.key(nodeid)[1] if self._settings.hubs else None
-            for traced in self._reruns.run(hub, [nodeid], "on").values():
+            for traced in self._reruns.run([nodeid], "on").values():
                 self.traced[traced.nodeid] = traced
                 self._gathering.traced[traced.nodeid] = traced.directory
         left = len(nodeids) - len(nodeids[:MOST])
@@ -48,17 +43,12 @@ class Retrace:
 
     def _chosen(self) -> list[str]:
         """Return the tests that failed, and those that failed on another hub."""
-        failed = {
-            nodeid
-            for nodeid in self._gathering.nodeids
-            if self._gathering.attempt(nodeid).outcome in BAD
-        }
         differences = HubDifferences.of(self._config)
         differing = set(differences.judgements) if differences is not None else set()
         by_test: dict[str, list[str]] = {}
         for nodeid in self._gathering.nodeids:
             test, _ = self._gathering.key(nodeid)
-            if nodeid in failed or test in differing:
+            if self._gathering.outcome(nodeid) in BAD or test in differing:
                 by_test.setdefault(test, []).append(nodeid)
         return [
             nodeid for test in self._gathering.unlike_first(by_test) for nodeid in by_test[test]

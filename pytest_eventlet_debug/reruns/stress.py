@@ -16,15 +16,11 @@ _LOOP = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in r
 
 
 @contextlib.contextmanager
-def stress(processes: int | None = None) -> Iterator[list[int]]:
-    """Run busy loops as long as the block runs; yield their process ids.
-
-    :param processes: how many; by default one for each CPU that this process may use.
-    """
-    count = processes or len(os.sched_getaffinity(0))
+def stress() -> Iterator[None]:
+    """Run a busy loop for each CPU that this process may use, as long as the block runs."""
     pids: list[int] = []
     try:
-        for _ in range(count):
+        for _ in os.sched_getaffinity(0):
             command = [sys.executable, "-I", "-S", "-c", _LOOP, str(posix.getpid())]
             pid = posix.posix_spawn(
                 command[0],
@@ -33,7 +29,7 @@ def stress(processes: int | None = None) -> Iterator[list[int]]:
                 setsigmask=[signal.SIGINT],  # Ctrl-C is for the run, which ends them
             )
             pids.append(pid)
-        yield pids
+        yield
     finally:
         for pid in pids:
             posix.kill(pid, signal.SIGKILL)

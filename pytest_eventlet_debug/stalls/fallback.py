@@ -5,7 +5,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from pytest_eventlet_debug.stalls.model import Frame
+from pytest_eventlet_debug.alive.model import Frame
+from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.stalls.model import Stall
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
@@ -146,7 +147,6 @@ def _frames(frame: types.FrameType | None) -> tuple[Frame, ...]:
     found = []
     while frame is not None:
         code = frame.f_code
-        name = getattr(code, "co_qualname", code.co_name)
-        found.append(Frame(code.co_filename, frame.f_lineno or 0, name))
+        found.append(Frame(code.co_filename, frame.f_lineno or 0, function_name(code)))
         frame = frame.f_back
     return tuple(found)

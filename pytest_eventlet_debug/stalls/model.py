@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
-
-class Frame(NamedTuple):
-    """One function of a stack, at one of its lines."""
-
-    filename: str
-    lineno: int
-    function: str
-    """Its qualified name, or the plain one before Python 3.11."""
+from pytest_eventlet_debug.alive.model import Frame
 
 
 @dataclasses.dataclass(frozen=True)

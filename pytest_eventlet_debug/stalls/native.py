@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.stalls._watcher import Watcher
 from pytest_eventlet_debug.stalls.fallback import SwitchWatch
 from pytest_eventlet_debug.stalls.fallback import timers_of
-from pytest_eventlet_debug.stalls.model import Frame
 from pytest_eventlet_debug.stalls.model import Stall
 
 

@@ -9,13 +9,13 @@ import sys
 from typing import Any
 from typing import Protocol
 
-from msgspec.structs import replace
 import pytest
 
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.recordings.findings import stalls as stalls_file
 from pytest_eventlet_debug.recordings.findings import text
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import redacted
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.stalls import words
@@ -133,14 +133,10 @@ class StallWatch:
             for stall in self._watch.disarm():
                 found = words.finding(stall, item.nodeid, self._hub, item.config.rootpath)
                 if found is not None:
-                    self._found.append(self._redacted(found))
+                    self._found.append(redacted(found, self._redact))
 
     def _noting(self, item: pytest.Item) -> Shield:
         return Shield(lambda line: item.user_properties.append((ERROR_PROPERTY, line)), "stalls")
-
-    def _redacted(self, finding: Finding) -> Finding:
-        evidence = tuple(replace(each, text=self._redact(each.text)) for each in finding.evidence)
-        return replace(finding, title=self._redact(finding.title), evidence=evidence)
 
     def pytest_enter_pdb(self) -> None:
         if self._item is not None:

@@ -8,11 +8,11 @@ import sysconfig
 
 from pytest_eventlet_debug import phrasing
 from pytest_eventlet_debug.alive import source
+from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.findings.stalls import KIND
-from pytest_eventlet_debug.stalls.model import Frame
 from pytest_eventlet_debug.stalls.model import Stall
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import of_eventlet

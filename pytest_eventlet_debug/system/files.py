@@ -105,13 +105,8 @@ def extend(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _is_extended(path: str | os.PathLike[str], data: bytes) -> bool:
-    parent, name = split(path)
     try:
-        directory = posix.open(parent, _DIRECTORY)
-        try:
-            fd = posix.open(name, _WRITE & ~posix.O_CREAT, dir_fd=directory)
-        finally:
-            posix.close(directory)
+        fd = _open(path, _WRITE & ~posix.O_CREAT)
         try:
             status = posix.fstat(fd)
             is_own = status.st_mode == stat.S_IFREG | FILE_MODE and status.st_nlink == 1
@@ -172,12 +167,7 @@ def overwrite(path: str | os.PathLike[str], data: bytes) -> None:
 
     :raises OSError: it is not there, or cannot be written.
     """
-    parent, name = split(path)
-    directory = posix.open(parent, _DIRECTORY)
-    try:
-        fd = posix.open(name, _WRITE & ~posix.O_CREAT, dir_fd=directory)
-    finally:
-        posix.close(directory)
+    fd = _open(path, _WRITE & ~posix.O_CREAT)
     posix.ftruncate(fd, min(len(data), posix.fstat(fd).st_size))
     _fill(fd, data)
 
@@ -194,6 +184,11 @@ def create(path: str | os.PathLike[str], *, readable: bool = False) -> int:
         return _create(name, directory, readable)
     finally:
         posix.close(directory)
+
+
+#: What the files in memory are called that a test process hands to its helper; readers of traces
+#: know the calls on them by it.
+HANDED_OVER = "eventlet-debug"
 
 
 def memory_file(name: str) -> int:
@@ -231,12 +226,7 @@ def open_to_append(path: str | os.PathLike[str]) -> int:
 
     :raises OSError: it cannot be written, or is a link or no regular file.
     """
-    parent, name = split(path)
-    directory = posix.open(parent, _DIRECTORY)
-    try:
-        fd = posix.open(name, _WRITE | posix.O_APPEND, FILE_MODE, dir_fd=directory)
-    finally:
-        posix.close(directory)
+    fd = _open(path, _WRITE | posix.O_APPEND)
     status = posix.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         posix.close(fd)
@@ -304,6 +294,16 @@ def remove(directory: str | os.PathLike[str]) -> None:
         else:
             posix.unlink(entry.path)
     posix.rmdir(directory)
+
+
+def _open(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file, made now if the flags say so, in a directory that is no link."""
+    parent, name = split(path)
+    directory = posix.open(parent, _DIRECTORY)
+    try:
+        return posix.open(name, flags, FILE_MODE, dir_fd=directory)
+    finally:
+        posix.close(directory)
 
 
 def _create(name: str, directory: int, readable: bool = False) -> int:

@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import killing
-from pytest_eventlet_debug.system import network as isolation
+from pytest_eventlet_debug.system import network
 from pytest_eventlet_debug.system import unpatched
 
 #: The runner's process id in its namespace.
@@ -58,7 +58,7 @@ _WORD = struct.Struct("=3i")
 
 
 def enter(parent: int, *, own_group: bool = False, awaited: str = "") -> None:
-    """Go on in another process, with pids and, as after ``isolation.separate()``, a network.
+    """Go on in another process, with pids and, as after ``network.separate()``, a network.
 
     This process waits for that one and ends as it does, by the same signal if need be. To be
     called before there is a second thread.
@@ -70,7 +70,7 @@ def enter(parent: int, *, own_group: bool = False, awaited: str = "") -> None:
     :raises OSError: that cannot be. This process may be in namespaces of its own by then.
     """
     reading, writing = posix.pipe()
-    isolation.separate(_CLONE_NEWPID | _CLONE_NEWNS)
+    network.separate(_CLONE_NEWPID | _CLONE_NEWNS)
     unpatched.end_with(parent)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _KEYBOARD)
     init = posix.fork()
@@ -90,7 +90,7 @@ def enter(parent: int, *, own_group: bool = False, awaited: str = "") -> None:
 def _wrap(init: int, reading: int, mask: Iterable[int]) -> OSError:
     """Wait for init's word and end as the runner has, or return why there is none."""
     _ignore_keyboard()
-    isolation.drop()
+    network.drop()
     try:
         refused, status, stays = _WORD.unpack(unpatched.read_exactly(reading, _WORD.size))
     except EOFError:  # somebody has killed it
@@ -114,7 +114,7 @@ def _end_like(status: int, mask: Iterable[int]) -> NoReturn:
         posix._exit(os.WEXITSTATUS(status))
     number = os.WTERMSIG(status)
     # The one core that there may be is the runner's.
-    isolation.call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+    network.call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
     with contextlib.suppress(OSError, ValueError):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set(mask) - {number})
@@ -125,7 +125,7 @@ def _end_like(status: int, mask: Iterable[int]) -> NoReturn:
 def _begin(writing: int) -> int:
     """Make this process the namespace's init and fork the runner; return as ``fork()`` does."""
     try:
-        isolation.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        network.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if unpatched.wait_readable([writing], 0):
             posix._exit(1)  # the wrapper ended before that
         _mount_proc()
@@ -145,20 +145,20 @@ def _mount(source: str, target: str, kind: str, flags: int) -> None:
     import ctypes  # slow to import, for those who isolate alone
 
     words = [ctypes.create_string_buffer(word.encode()) for word in (source, target, kind)]
-    isolation.call("mount", *map(ctypes.addressof, words), flags, 0)
+    network.call("mount", *map(ctypes.addressof, words), flags, 0)
 
 
 def _serve(runner: int, writing: int, awaited: bytes) -> NoReturn:
     """Be init: reap, tell how the runner ended, and let those end that may."""
     try:
         _ignore_keyboard()
-        isolation.drop()
+        network.drop()
         files.close_all_but({writing})
         pid = 0
         while pid != runner:
             pid, status = posix.waitpid(-1, 0)
         if stays := _end_others(awaited):
-            isolation.call("prctl", _PR_SET_PDEATHSIG, 0, 0, 0, 0)
+            network.call("prctl", _PR_SET_PDEATHSIG, 0, 0, 0, 0)
         _say(writing, 0, status, stays)
         while stays:
             posix.waitpid(-1, 0)

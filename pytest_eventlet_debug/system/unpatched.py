@@ -139,13 +139,14 @@ def wait_readable(fds: Iterable[int], timeout_seconds: float | None) -> list[int
     return [fd for fd, _ in poll.poll(timeout)]
 
 
-def move_up(fd: int, lowest: int = HIGH_DESCRIPTOR) -> int:
+def move_up(fd: int) -> int:
     """Move the descriptor *fd* to a high number and return that number.
 
     Tests then see the same low numbers as without us. The new descriptor is closed by
-    ``exec``. Where ``RLIMIT_NOFILE`` is too low for *lowest*, it is placed as high as
+    ``exec``. Where ``RLIMIT_NOFILE`` is too low for that, it is placed as high as
     the limit permits; where nothing is free above, *fd* itself is returned.
     """
+    lowest = HIGH_DESCRIPTOR
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:
         lowest = min(lowest, soft - 16)

@@ -9,11 +9,6 @@ from pathlib import Path
 import platform
 
 from pytest_eventlet_debug import fallbacks
-from pytest_eventlet_debug.artifact_names import CALLGRIND_FILE
-from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
-from pytest_eventlet_debug.artifact_names import PROFILE_FILE
-from pytest_eventlet_debug.profile_file import ProfileCounts
-from pytest_eventlet_debug.profile_file import ProfileFacts
 from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.choice import make_engine
 from pytest_eventlet_debug.profiling.choice import trouble_of_native
@@ -22,6 +17,8 @@ from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.engine import EngineName
 from pytest_eventlet_debug.profiling.engine import Profile
 from pytest_eventlet_debug.profiling.engine import ProfilingError
+from pytest_eventlet_debug.recordings.profile_file import ProfileCounts
+from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.tracer_registry import CPROFILE_CLOCK
 from pytest_eventlet_debug.tracer_registry import CPROFILE_ENGINE
@@ -31,7 +28,6 @@ from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
 
 _VERSION = platform.python_version()
-ARTIFACTS = (PROFILE_FILE, CALLGRIND_FILE, PROFILE_FACTS_FILE)
 
 
 class CProfile:
@@ -134,7 +130,7 @@ class CProfile:
         if profile.trouble:
             raise TracerError(f"the profile is incomplete: {profile.trouble}")
 
-    def stop(self) -> tuple[Path, ...]:
+    def stop(self) -> None:
         """End the profile.
 
         :raises TracerError: as :meth:`begin_stop` does, unless that was called.
@@ -142,11 +138,7 @@ class CProfile:
         try:
             self.begin_stop()
         finally:
-            recording, self._recording = self._recording, None
-        if recording is None:
-            return ()
-        directory = Path(os.path.abspath(recording.directory))
-        return tuple(directory / name for name in ARTIFACTS)
+            self._recording = None
 
     def close(self) -> None:
         """Take the profiler out, if a recording was never stopped."""

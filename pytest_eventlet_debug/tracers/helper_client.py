@@ -248,7 +248,7 @@ class Helper:
         if short.size <= MESSAGE_BYTES:
             self._put(short)
             return
-        fd = files.memory_file("eventlet-debug")
+        fd = files.memory_file(files.HANDED_OVER)
         try:
             unpatched.write_all(fd, data)
             self._send_with(_request(NO_ANSWER, command, arguments), fd)

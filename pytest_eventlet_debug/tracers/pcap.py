@@ -12,7 +12,6 @@ import posix
 import sys
 
 from pytest_eventlet_debug import fallbacks
-from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import files
@@ -163,7 +162,7 @@ class Pcap:
             until_ns = unpatched.time_ns()
             self._stopping = self._helper.begin("pcap-stop", number=self._number, until_ns=until_ns)
 
-    def stop(self) -> tuple[Path, ...]:
+    def stop(self) -> None:
         """End the recording; all that was sent before will be in it.
 
         The file is written when the test is completed, and only if there is a packet in it.
@@ -172,17 +171,14 @@ class Pcap:
             all the same, and the number of packets dropped in ``capture.pcapng``.
         """
         if self._recording is None:
-            return ()
-        directory = Path(os.path.abspath(self._recording.directory))
+            return
         keys = tls_keys.end(self._keys)
         try:
             if keys:
+                directory = Path(os.path.abspath(self._recording.directory))
                 _write(directory / KEYS_FILE, keys)
         finally:
             self._end()
-        # The keys, in the format of SSLKEYLOGFILE, are there if the test made a TLS connection.
-        names = (CAPTURE_FILE, KEYS_FILE) if keys else (CAPTURE_FILE,)
-        return tuple(directory / name for name in names)
 
     def _end(self) -> None:
         try:

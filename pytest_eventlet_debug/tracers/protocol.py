@@ -104,8 +104,8 @@ class Tracer(Protocol):
     def begin_stop(self) -> None:
         """Record nothing more; :meth:`stop`, which does that else, waits for what it takes."""
 
-    def stop(self) -> tuple[Path, ...]:
-        """End the recording; return the artifacts' absolute paths."""
+    def stop(self) -> None:
+        """End the recording."""
 
     def close(self) -> None:
         """Release what the tracer holds for the whole run."""

@@ -192,7 +192,7 @@ class Strace:
         if self._recording is not None and self._tracing:
             self._begin_detach(stay=self._stay and not self._recording.is_block)
 
-    def stop(self) -> tuple[Path, ...]:
+    def stop(self) -> None:
         """Detach; the file is complete then.
 
         :raises TracerError: strace had ended before, or had to be killed. What it wrote
@@ -203,13 +203,12 @@ class Strace:
         finally:
             recording, self._recording = self._recording, None
         if recording is None:
-            return ()
+            return
         rests = self._stopping is not None and self._end_detach()
         if not rests and cuts.is_cut(recording.directory):
             # strace itself does not say that it cannot write.
             since = cuts.last_ns(recording.directory) or self._started_ns
             raise RecordingCut(f"{STRACE_FILE} is cut: there was no room for all of it", since)
-        return (_artifact(recording),)
 
     def close(self) -> None:
         """Detach, if strace is still attached, and make no more marks."""

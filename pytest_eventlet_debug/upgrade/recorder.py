@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import os
 from pathlib import Path
 import platform
-import time
 from typing import Any
 
 import pytest
 
 from pytest_eventlet_debug.children.controller import Controller
+from pytest_eventlet_debug.children.selection import absolute_id
+from pytest_eventlet_debug.children.selection import relative_id
 from pytest_eventlet_debug.outcomes import failure_text
 from pytest_eventlet_debug.outcomes.cause import Cause
 from pytest_eventlet_debug.outcomes.gathering import Gathering
@@ -47,7 +47,7 @@ class Recorder:
         self.hubs = gathering.hubs
         # Now, for somebody may upgrade while the tests run.
         self._installed = Installed()
-        self._started_ns, self._started = time.time_ns(), time.monotonic()
+        self._started_ns, self._started = unpatched.time_ns(), unpatched.monotonic()
         self._collected: set[str] = set()
         self._deselected: set[str] = set()
         self._stopped: str | None = None
@@ -91,7 +91,7 @@ class Recorder:
             suite=config.rootpath.name,
             command=tuple(self._redact(str(each)) for each in config.invocation_params.args),
             started_ns=self._started_ns,
-            seconds=round(time.monotonic() - self._started, 3),
+            seconds=round(unpatched.monotonic() - self._started, 3),
             exit_status=int(session.exitstatus),
             incomplete=self._incomplete(session),
             hubs=self.hubs,
@@ -99,9 +99,7 @@ class Recorder:
             platform=unpatched.platform_name(),
             distributions=self._installed.distributions,
             selection=tuple(self._selection()),
-            deselected=tuple(
-                sorted({self._gathering.key(nodeid)[0] for nodeid in self._deselected})
-            ),
+            deselected=tuple(sorted({self._test_of(nodeid) for nodeid in self._deselected})),
             tests=tuple(self._test(nodeid) for nodeid in self._gathering.nodeids),
             uncollected=tuple(self._uncollected()),
         )
@@ -143,14 +141,8 @@ class Recorder:
         config = self._config
         if config.option.pyargs:
             return ["."]
-        asked = []
-        for argument in config.args:
-            path, colons, rest = self._test_of(argument).partition("::")
-            absolute = os.path.normpath(config.invocation_params.dir / path)
-            asked.append(
-                Path(os.path.relpath(absolute, config.rootpath)).as_posix() + colons + rest
-            )
-        return asked
+        asked = map(self._test_of, config.args)
+        return [relative_id(absolute_id(each, config), config) for each in asked]
 
     def has_files_of(self, run: SavedRun) -> bool:
         """Say whether any of the files that a run's tests came from is here."""

@@ -91,7 +91,8 @@ class Uncollected:
 class Distribution:
     """An installed distribution.
 
-    :param version: its version, and where it is a checkout, the commit: ``1.0 (git 1a2b3c)``.
+    :param version: its version, and the commit if it was installed from a repository:
+        ``1.0 (commit 1a2b3c4d5e6f)``.
     :param packages: the names under which it is imported.
     """
 

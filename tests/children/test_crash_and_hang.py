@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 import re
-import signal
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -725,10 +724,3 @@ def test_a_debugger_that_is_open_does_not_count_as_silence(pytester: pytest.Pyte
     child.wait()
     assert "1 failed" in rest
     assert "killed" not in rest
-
-
-def test_a_signal_is_named_by_number_where_it_has_no_name() -> None:
-    from pytest_eventlet_debug.children.process import _signal_name
-
-    assert _signal_name(signal.SIGSEGV) == "SIGSEGV"
-    assert _signal_name(40) == "signal 40"

@@ -16,7 +16,7 @@ from typing import Any
 
 import greenlet
 
-from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profiling.stats import Stats
 
 SORTED = "<built-in method builtins.sorted>"
 CLOSE = "<method 'close' of 'generator' objects>"

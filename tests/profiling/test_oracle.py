@@ -10,14 +10,14 @@ from oracle import differences
 from oracle import found
 import pytest
 
-from pytest_eventlet_debug.profile_stats import Part
-from pytest_eventlet_debug.profile_stats import labelled
-from pytest_eventlet_debug.profile_stats import merge
 from pytest_eventlet_debug.profiling.choice import native_engine
 from pytest_eventlet_debug.profiling.clock import Clock
 from pytest_eventlet_debug.profiling.clock import make_clock
 from pytest_eventlet_debug.profiling.engine import Engine
 from pytest_eventlet_debug.profiling.fallback import FallbackEngine
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.profiling.stats import labelled
+from pytest_eventlet_debug.profiling.stats import merge
 
 PROGRAMS = 300
 

@@ -111,6 +111,11 @@ def test_a_connection_older_than_the_capture_begins_with_the_call_under_way() ->
     assert line(calls.sender(tcp(3, 74), at(120))) == 1
 
 
+def test_what_is_spliced_from_a_pipe_belongs_to_the_socket_that_it_goes_to() -> None:
+    calls = known(f"splice(7<pipe:[1]>, NULL, {CLIENT}, NULL, 3, 0) = 3")
+    assert line(calls.sender(tcp(3, 77), at(10))) == 1
+
+
 def test_the_same_ends_may_connect_again() -> None:
     calls = known(
         f'write({CLIENT}, "abc", 3) = 3',

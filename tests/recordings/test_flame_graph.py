@@ -6,8 +6,9 @@ import marshal
 from pathlib import Path
 from typing import Any
 
-from pytest_eventlet_debug.profile_stats import Function
-from pytest_eventlet_debug.profile_stats import Stats
+from pytest_eventlet_debug.profiling.stats import ALL
+from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import flame_graph
 
 RUN = ("/suite/test_it.py", 1, "test_it")
@@ -33,9 +34,9 @@ def shape(frame: dict[str, Any]) -> tuple[str, int, list[Any]]:
 
 def test_a_callees_time_is_shared_among_its_callers_as_they_used_it() -> None:
     stats: Stats = {
-        flame_graph.WHOLE: entry(0.0, 5.0, {}),
-        RUN: entry(1.0, 4.0, {flame_graph.WHOLE: edge(4.0)}),
-        SERVE: entry(0.0, 1.0, {flame_graph.WHOLE: edge(1.0)}),
+        ALL: entry(0.0, 5.0, {}),
+        RUN: entry(1.0, 4.0, {ALL: edge(4.0)}),
+        SERVE: entry(0.0, 1.0, {ALL: edge(1.0)}),
         READ: entry(0.0, 4.0, {RUN: edge(3.0), SERVE: edge(1.0)}),
         RECV: entry(4.0, 4.0, {READ: edge(4.0)}),
     }

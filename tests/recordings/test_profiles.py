@@ -9,10 +9,10 @@ import sys
 import pyprof2calltree
 import pytest
 
-from pytest_eventlet_debug.profile_file import ProfileCounts
-from pytest_eventlet_debug.profile_file import ProfileFacts
-from pytest_eventlet_debug.profile_stats import Part
+from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.recordings import profiles
+from pytest_eventlet_debug.recordings.profile_file import ProfileCounts
+from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
 
 ROOT = Path(__file__).parent.parent.parent
 

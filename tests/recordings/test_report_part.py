@@ -9,6 +9,7 @@ import re
 from typing import Any
 import zlib
 
+from pytest_eventlet_debug import artifact_names
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.rows import Row
@@ -28,7 +29,7 @@ def test_a_script_holds_nothing_but_one_call_whatever_the_data_is() -> None:
 
 
 def test_a_file_that_a_test_wrote_under_that_name_is_no_part(tmp_path: Path) -> None:
-    path = tmp_path / report_part.PART_FILE
+    path = tmp_path / artifact_names.PART_FILE
     assert not report_part.is_part(path)
     path.write_text(report_part.script(1))
     assert report_part.is_part(path)
@@ -47,7 +48,7 @@ def test_rows_are_stored_by_column_in_microseconds(tmp_path: Path) -> None:
         ),
     ]
     report_part.write(tmp_path, Timeline("test_it", rows, ["cut"], left_out=3))
-    data = unpack((tmp_path / report_part.PART_FILE).read_text())
+    data = unpack((tmp_path / artifact_names.PART_FILE).read_text())
     assert data["begin"] == str(begin)
     assert (data["leftOut"], data["problems"]) == (3, ["cut"])
     assert [data["kinds"][kind] for kind in data["k"]] == ["phase", "syscall", "packet"]
@@ -73,7 +74,7 @@ def test_what_a_reader_does_not_ask_for_is_marked_and_an_import_is_one_row(tmp_p
         Row(9_000, "syscall", "write(1) = 1", 7, 7, None, 1_000, 4, "write"),
     ]
     report_part.write(tmp_path, Timeline("test_it", rows, []))
-    data = unpack((tmp_path / report_part.PART_FILE).read_text())
+    data = unpack((tmp_path / artifact_names.PART_FILE).read_text())
     assert data["untold"] == [1, 0, 1, 0]
     assert data["imports"] == {"1": [5, "import of wave: 2 calls at test_x.py:3 in <module>"]}
     assert len(data["texts"]) == 4
@@ -87,5 +88,5 @@ def test_what_repeats_is_marked_from_its_first_row_to_its_last(tmp_path: Path) -
         for n, (text, name) in enumerate([("close(3) = 0", "close"), *turn * 1_200], 1)
     ]
     report_part.write(tmp_path, Timeline("test_it", rows, []))
-    data = unpack((tmp_path / report_part.PART_FILE).read_text())
+    data = unpack((tmp_path / artifact_names.PART_FILE).read_text())
     assert data["repeats"] == [[1, 3600, 1200, "read, write"]]

@@ -43,15 +43,17 @@ def test_what_pytest_the_plugin_and_the_allocator_do_is_left_out() -> None:
         ("mmap(NULL, 16384) = 0x7f00", ""),
         ("clock_gettime(CLOCK_THREAD_CPUTIME_ID, {tv_sec=0, tv_nsec=7}) = 0", ""),
         ('sendto(500<UNIX:[1->2]>, "[6]", 3, 0, NULL, 0) = 3', ""),
+        ('memfd_create("eventlet-debug", MFD_CLOEXEC) = 15</memfd:eventlet-debug>(deleted)', ""),
+        ('write(15</memfd:eventlet-debug>(deleted), "{\\332", 2) = 2', ""),
         ("close(14<TCP:[127.0.0.1:80]>) = 0", "socket.py:497 in _real_close, from pytest"),
         ('write(1, "x", 1) = 1', "test_x.py:3 in test_x"),
     ]
     assert told(*calls)[:2] == ["close(14<TCP:[127.0.0.1:80]>) = 0", 'write(1, "x", 1) = 1']
     assert told(*calls)[2] == (
-        "not shown: 2 calls of pytest and of this plugin and 2 of the memory allocator, of clocks "
+        "not shown: 4 calls of pytest and of this plugin and 2 of the memory allocator, of clocks "
         "and of locks; --raw shows all"
     )
-    assert len(told(*calls, raw=True)) == 6
+    assert len(told(*calls, raw=True)) == 8
 
 
 def test_an_import_is_one_line_with_the_modules_it_read() -> None:

@@ -10,6 +10,7 @@ from playwright.sync_api import Page
 from playwright.sync_api import expect
 import pytest
 
+from pytest_eventlet_debug import artifact_names
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifacts import FORMAT
 from pytest_eventlet_debug.artifacts import RunRecord
@@ -142,7 +143,7 @@ def nights(tmp_path: Path) -> str:
             for test, end in of_night.items()
         )
         found = results.Results(run=facts.run, hubs=("epolls",), tests=tests)
-        results.write(found, directory / results.RESULTS_FILE)
+        results.write(found, directory / artifact_names.RESULTS_FILE)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pytest_eventlet_debug", "report", "-o", out]
     paths = [*sorted(tmp_path.glob("night-*")), tmp_path / "night-2"]

@@ -10,6 +10,7 @@ import zlib
 
 import pytest
 
+from pytest_eventlet_debug import artifact_names
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug.artifacts import RunRecord
 from pytest_eventlet_debug.recordings.findings import file as findings_file
@@ -45,7 +46,7 @@ def recorded(pytester: pytest.Pytester, *arguments: str) -> dict[str, Result]:
     """Run the suite, and return its results by test and hub."""
     pytester.makepyfile(SUITE)
     pytester.runpytest("-p", "rerunfailures", "--reruns=1", *arguments)
-    found = results.read(pytester.path / "eventlet-debug" / results.RESULTS_FILE)
+    found = results.read(pytester.path / "eventlet-debug" / artifact_names.RESULTS_FILE)
     assert found is not None
     return {f"{each.test.partition('::')[2]} {each.hub}": each for each in found.tests}
 
@@ -130,7 +131,7 @@ def test_a_summary_needs_nothing_recorded(pytester: pytest.Pytester) -> None:
 def test_a_run_without_results_is_read_from_its_tests(pytester: pytest.Pytester) -> None:
     recorded(pytester, "--eventlet-hub=poll", "--cprofile")
     directory = Path(pytester.path / "eventlet-debug")
-    (directory / results.RESULTS_FILE).unlink()
+    (directory / artifact_names.RESULTS_FILE).unlink()
     run = read_run(directory)
     outcomes = {
         test.partition("::")[2]: row["poll"].result.outcome for test, row in run.cells.items()

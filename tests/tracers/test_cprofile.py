@@ -43,11 +43,9 @@ def test_what_runs_between_start_and_stop_is_counted(tmp_path: Path) -> None:
     other()
     tracer.start(Recording("a::b", tmp_path))
     busy()
-    paths = tracer.stop()
+    tracer.stop()
     other()
-    names = "profile.cprof", "profile.callgrind", "profile.json"
-    assert paths == tuple(tmp_path / name for name in names)
-    counted = calls(paths[0])
+    counted = calls(tmp_path / "profile.cprof")
     assert counted["busy"] == 1
     assert counted["inner"] == 1000
     assert "other" not in counted
@@ -154,9 +152,11 @@ def test_a_profiler_that_is_active_already_is_one_error(
         sys.setprofile(None)
     assert "\n" not in str(caught.value)
     assert "theirs" in str(caught.value)
-    assert tracer.stop() == ()
+    tracer.stop()
+    assert not list(tmp_path.iterdir())
     tracer.start(Recording("a::b", tmp_path))
-    assert tracer.stop()
+    tracer.stop()
+    assert (tmp_path / "profile.json").exists()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="a thread has one profiler")

@@ -25,9 +25,9 @@ from pytest_eventlet_debug.helper.finishing import Finishing
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.profiles import Profiles
 from pytest_eventlet_debug.helper.unwritten import Unwritten
-from pytest_eventlet_debug.profile_file import ProfileCounts
-from pytest_eventlet_debug.profile_file import ProfileFacts
-from pytest_eventlet_debug.profile_stats import Part
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.recordings.profile_file import ProfileCounts
+from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
 from pytest_eventlet_debug.tracers.helper_client import _library_directories

@@ -346,9 +346,9 @@ def test_tshark_reads_the_file(helper: Helper, sender: socket.socket, tmp_path: 
     pcap = Pcap(helper)
     pcap.start(Recording("a::b", tmp_path))
     say(sender, b"one", b"two")
-    (path,) = pcap.stop()
+    pcap.stop()
     write_down(helper, tmp_path)
-    arguments = ["tshark", "-r", str(path), "-Tjson", "-eudp.payload"]
+    arguments = ["tshark", "-r", str(tmp_path / "capture.pcapng"), "-Tjson", "-eudp.payload"]
     done = subprocess.run(
         [*arguments, f"-Yudp.port=={sender.getsockname()[1]}"], capture_output=True
     )

@@ -10,9 +10,7 @@ is told as well, unless the process died as soon as it had begun.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 import re
 from typing import ClassVar
 from typing import NamedTuple
@@ -28,14 +26,18 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
+from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
 
 MIN_NS = 200_000_000
 """A call that takes less may as well have waited for the disk or the processor."""
@@ -48,12 +50,9 @@ _CALLS = SLEEPS | names(
     """read readv pread64 write writev pwrite64 send sendto sendmsg recv recvfrom recvmsg splice
     accept accept4 connect flock fcntl futex futex_time64 wait4 waitid"""
 )
-#: Where the descriptors begin that this plugin itself uses, unless RLIMIT_NOFILE is lower.
-_OWN_DESCRIPTORS = 500
 #: What it sends to have the recording ended, as strace shows it.
 _OWN_LAST_WORDS = '\\"strace-stop\\"'
 
-_HUB = ":hub"
 #: It waits for the others as a rule: their ends and their events wake it.
 _TEST = "1:test"
 _NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")
@@ -64,7 +63,7 @@ _INTERRUPTED = ("ERESTART", "EINTR")
 #: What a hung test writes first when it is told to show what is alive.
 _SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _NUMBER = re.compile(r"(\d+)")
-_OBJECT = re.compile(r"\d+(?!x)(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
+_OBJECT = re.compile(rf"\d+(?!x)(?:{ANNOTATION})?")
 
 
 class _Block(NamedTuple):
@@ -94,7 +93,7 @@ class Blocked:
         self._in_phase = False
         self._found: list[_Block] = []
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Handlers:
         return {
             **self._registrations.handlers(),
             **dict.fromkeys(_CALLS, self._call),
@@ -224,7 +223,7 @@ class Blocked:
 
 
 def _is_hub(greenthread: str | None) -> bool:
-    return greenthread is not None and greenthread.endswith(_HUB)
+    return greenthread is not None and greenthread.endswith(HUB_LABEL)
 
 
 def _returns_at_once(call: Syscall) -> bool:
@@ -241,7 +240,7 @@ def _is_own(call: Syscall) -> bool:
     if _OWN_LAST_WORDS in call.args:
         return True
     match = _NUMBER.match(call.args)
-    return match is not None and int(match[1]) >= _OWN_DESCRIPTORS and "<" in call.args[:12]
+    return match is not None and int(match[1]) >= HIGH_DESCRIPTOR and "<" in call.args[:12]
 
 
 def shown(call: Syscall) -> str:

@@ -7,9 +7,7 @@ again, a greenthread that still waited on the old one gets what belongs to the n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 import re
 from typing import ClassVar
 from typing import TypeVar
@@ -27,7 +25,8 @@ from pytest_eventlet_debug.recordings.findings.openings import descriptor
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import About
-from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 _MOST = 20
@@ -41,7 +40,7 @@ _USES = names(
 )
 _GONE = frozenset(("ECONNRESET", "EPIPE"))
 
-_DESCRIPTOR = re.compile(r"(\d{1,10})(<(?:->|[^<>]|<[^<>]*>)*>)?")
+_DESCRIPTOR = re.compile(rf"(\d{{1,10}})({ANNOTATION})?")
 _FLOW = re.compile(r"<(?:TCP|TCPv6):\[(.+)->(.+)\]>\Z")
 _FAILED = frozenset(("EBADF", *_GONE))
 
@@ -62,7 +61,7 @@ class Closed:
         self._listeners: dict[tuple[int | None, str | None], int] = {}
         self._found: dict[tuple[object, ...], Finding] = {}
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Handlers:
         ends = dict.fromkeys(("close", "shutdown"), self._end)
         accepts = dict.fromkeys(("accept", "accept4"), self._accept)
         return {

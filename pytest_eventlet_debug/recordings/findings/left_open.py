@@ -6,9 +6,7 @@ is who opened it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 import re
 from typing import ClassVar
 
@@ -21,11 +19,12 @@ from pytest_eventlet_debug.recordings.findings.openings import descriptor
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import About
-from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 _MOST = 20
-_END = re.compile(r"(\d+)<(?:->|[^<>]|<[^<>]*>)*>")
+_END = re.compile(rf"(\d+){ANNOTATION}")
 
 
 class LeftOpen:
@@ -38,7 +37,7 @@ class LeftOpen:
         self._processes = Processes(about.pid)
         self._openings = Openings(self._processes)
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Handlers:
         if not self._left:
             return {}
         return {**self._processes.handlers(), **self._openings.handlers()}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -13,9 +11,9 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Gap
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 
 class LongTrace:
@@ -26,7 +24,7 @@ class LongTrace:
     def __init__(self, about: About) -> None:
         self._gaps: list[Gap] = []
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Handlers:
         return {ANY_OTHER: self._other}
 
     def _other(self, event: Event) -> None:

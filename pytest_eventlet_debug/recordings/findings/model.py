@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 
@@ -76,6 +78,12 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
                 part = "packet" if CAPTURE_FILE in each.file else "line"
                 return each.file if each.line is None else f"{each.file} {part} {each.line}"
         return ""
+
+
+def redacted(finding: Finding, redact: Callable[[str], str]) -> Finding:
+    """Return a finding without what *redact* takes out of its texts."""
+    evidence = tuple(replace(each, text=redact(each.text)) for each in finding.evidence)
+    return replace(finding, title=redact(finding.title), evidence=evidence)
 
 
 class Tally(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 #: Descriptors that are remembered, and how often the number of each was given out.
@@ -22,7 +23,7 @@ _OPENERS = names(
     pidfd_open"""
 )
 _PAIR = re.compile(r"\[(\d+)[^ ]*, (\d+)")
-_DESCRIPTOR = re.compile(r"\d{1,10}(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
+_DESCRIPTOR = re.compile(rf"\d{{1,10}}(?:{ANNOTATION})?")
 
 
 class Life:

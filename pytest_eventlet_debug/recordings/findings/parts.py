@@ -6,9 +6,7 @@ import re
 
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.strace_log import Syscall
-
-#: Where the descriptors begin that this plugin itself uses.
-OWN_DESCRIPTORS = 500
+from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
 
 PAIRS = names("socketpair pipe pipe2")
 _NAMING = {"bind": "listener", "listen": "listener", "connect": "client"}
@@ -54,7 +52,7 @@ class Parts:
     def has(call: Syscall) -> bool:
         """Say whether a call's first argument is a socket or pipe, and not this plugin's own."""
         match = _DESCRIPTOR.match(call.args)
-        return match is not None and int(match[1]) < OWN_DESCRIPTORS
+        return match is not None and int(match[1]) < HIGH_DESCRIPTOR
 
     def _make_pair(self, call: Syscall) -> None:
         match = _PAIR.search(call.args)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 from typing import NamedTuple
 from typing import Protocol
+from typing import TypeAlias
 
 import msgspec
 
@@ -49,6 +50,10 @@ class Pause(NamedTuple):
     before: Event
     until_ns: int
     """When the next event began, nanoseconds since the epoch."""
+
+
+#: What to call with which calls and other events, by the names above or a call's.
+Handlers: TypeAlias = Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]
 
 
 class Detector(Protocol):

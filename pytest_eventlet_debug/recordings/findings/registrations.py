@@ -7,17 +7,18 @@ from collections.abc import Mapping
 import re
 from typing import NamedTuple
 
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
+from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 _CONTROL = re.compile(
-    r"(\d+)(?:<[^ ]*)?, EPOLL_CTL_(ADD|MOD|DEL), (-?\d+)((?:<(?:->|[^<>]|<[^<>]*>)*>)?)", re.ASCII
+    rf"(\d+)(?:<[^ ]*)?, EPOLL_CTL_(ADD|MOD|DEL), (-?\d+)((?:{ANNOTATION})?)", re.ASCII
 )
 _EPOLL_EVENT = re.compile(r"\{events=([A-Z|]+), data=\{u32=(\d+)", re.ASCII)
 _POLL_EVENT = re.compile(r"\{fd=(\d+)[^{}]*?, revents=([A-Z|]+)\}", re.ASCII)
-_ANNOTATION = re.compile(r"<(?:->|[^<>]|<[^<>]*>)*>")
+_ANNOTATION = re.compile(ANNOTATION)
 _POLLED = re.compile(r"\{fd=(\d+)", re.ASCII)
 _SETS = re.compile(r"\[([\d ]*)\]", re.ASCII)
-_HUB = ":hub"
 _SELECTED = re.compile(r"(in|out|except) \[([\d ]+)\]", re.ASCII)
 
 
@@ -96,12 +97,12 @@ class Additions:
 
     def ran(self, pid: int, greenthread: str) -> None:
         """Take note of a greenthread that runs now in the thread *pid*."""
-        if not greenthread.endswith(_HUB):
+        if not greenthread.endswith(HUB_LABEL):
             self._of(pid).ran[greenthread] = None
 
     def waited(self, call: Syscall) -> None:
         """Take note of a wait."""
-        if call.name.startswith("epoll") or not (call.greenthread or "").endswith(_HUB):
+        if call.name.startswith("epoll") or not (call.greenthread or "").endswith(HUB_LABEL):
             return
         polled = self._of(call.pid)
         polled.look(call)

@@ -12,9 +12,7 @@ number while the greenthread that opened the new one uses that as well, before a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -30,6 +28,8 @@ from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Switch
 from pytest_eventlet_debug.recordings.strace_log import Syscall
@@ -42,7 +42,6 @@ _USES = names(
     """read readv write writev send sendto sendmsg recv recvfrom recvmsg accept accept4 shutdown"""
 )
 _REPEATED = _USES - {"shutdown"}
-_HUB = ":hub"
 
 
 class _Stale:
@@ -84,7 +83,7 @@ class Reused:
         self._stale: dict[Place, _Stale] = {}
         self._found: list[Finding] = []
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Handlers:
         return {
             **self._processes.handlers(),
             **dict.fromkeys(_USES, self._use),
@@ -116,7 +115,7 @@ class Reused:
             return
         # What the hub closes is garbage, as a rule: nobody knows its number any more.
         others = (None, closed.greenthread, opened.greenthread)
-        if None in others[1:] or (closed.greenthread or "").endswith(_HUB):
+        if None in others[1:] or (closed.greenthread or "").endswith(HUB_LABEL):
             return
         if (
             waiting is not None

@@ -12,9 +12,7 @@ descriptor in each turn is found too. Three kinds come of it:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 import re
 from typing import ClassVar
 from typing import Literal
@@ -33,11 +31,14 @@ from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.registrations import Addition
 from pytest_eventlet_debug.recordings.findings.registrations import Additions
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
+from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Exit
 from pytest_eventlet_debug.recordings.strace_log import Switch
@@ -68,8 +69,6 @@ _MOST_PATTERNS = 256
 
 #: Greenthreads that are named where it is not known which of them it was.
 _MOST_NAMED = 3
-
-_HUB = ":hub"
 
 
 _WAITS = SLEEPS | POLLS
@@ -121,7 +120,7 @@ _STANDARD = ("0", "1", "2")
 
 _CONTROLLED = re.compile(r"\S+, EPOLL_CTL_\w+, -?\d+")
 _PATHS = re.compile(r'"(?:[^"\\]|\\.)*"')
-_DESCRIPTOR = re.compile(r"-?\d+(?:<(?:->|[^<>]|<[^<>]*>)*>)?")
+_DESCRIPTOR = re.compile(rf"-?\d+(?:{ANNOTATION})?")
 
 _SOCKET_ERROR = re.compile(r"SO_ERROR, \[(E[A-Z]+)\]")
 
@@ -272,7 +271,7 @@ class Storms:
         self._threads: dict[int, _Thread] = {}
         self._found: dict[object, Storm] = {}
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Handlers:
         return {
             **self._processes.handlers(),
             **self._registrations.handlers(),
@@ -468,7 +467,7 @@ _FIRST_OF_NUMBER = frozenset("-0123456789")
 
 def _shown_in(wait: Syscall, fd: int) -> str:
     """Return a descriptor as a wait names it: ``poll`` and ``select`` do, with what it is."""
-    match = re.search(rf"(?:=|\[| ){fd}<(?:->|[^<>]|<[^<>]*>)*>", wait.args, re.ASCII)
+    match = re.search(rf"(?:=|\[| ){fd}{ANNOTATION}", wait.args, re.ASCII)
     return match[0].lstrip("=[ ") if match is not None else str(fd)
 
 
@@ -501,7 +500,9 @@ def _frequent(kinds: dict[_Key, _Kind]) -> dict[_Key, _Kind]:
 def _wakes(ran: dict[str | None, int], polls: int) -> bool:
     """Say whether the hub has somebody run now and then."""
     least = max(MIN_WOKEN, MIN_WOKEN_SHARE * polls)
-    return any(count >= least for each, count in ran.items() if not (each or "").endswith(_HUB))
+    return any(
+        count >= least for each, count in ran.items() if not (each or "").endswith(HUB_LABEL)
+    )
 
 
 def _others(ran: dict[str | None, int], kinds: list[_Kind]) -> set[str | None]:
@@ -518,7 +519,7 @@ def _name(kinds: list[tuple[_Key, _Kind]], others: set[str | None]) -> Kind | No
     """
     if any(_is_trouble(key) for key, _ in kinds):
         return "storm"
-    by_hub = all((kind.last.greenthread or "").endswith(_HUB) for _, kind in kinds)
+    by_hub = all((kind.last.greenthread or "").endswith(HUB_LABEL) for _, kind in kinds)
     if not others:
         only_waits = all(key[0] == "WAIT" for key, _ in kinds)
         return "hub busy" if only_waits and by_hub else "storm"

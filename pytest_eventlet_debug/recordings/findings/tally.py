@@ -9,10 +9,8 @@ and unlike waiting for others, it does not grow with the load of the machine.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -27,13 +25,11 @@ from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
-from pytest_eventlet_debug.recordings.own_thread import without_own_thread
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
 from pytest_eventlet_debug.recordings.strace_log import Event
 from pytest_eventlet_debug.recordings.strace_log import Phase
 from pytest_eventlet_debug.recordings.strace_log import Syscall
-from pytest_eventlet_debug.recordings.strace_log import is_traced
-from pytest_eventlet_debug.recordings.strace_log import open_log
-from pytest_eventlet_debug.recordings.strace_log import parse
 
 KIND: Final[Kind] = "hub cost"
 
@@ -71,7 +67,6 @@ _OF_IMPORTS_OR_HUBS = names(
     brk futex rt_sigaction rt_sigprocmask getrandom clock_gettime clock_nanosleep gettid getpid"""
 ).union(_WAITS)
 _MOST_OBJECTS = 1024
-_HUB = ":hub"
 
 
 class Tallying:
@@ -96,7 +91,7 @@ class Tallying:
         self._longest_ns = 0
         self._line: int | None = None
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Handlers:
         return {
             **dict.fromkeys(_ON_SOCKETS | PAIRS, self._on_socket),
             **dict.fromkeys(_WAITS, self._wait),
@@ -129,7 +124,7 @@ class Tallying:
             or call.value != 0
             or not self._in_call
             or call.pid != self._main
-            or not (call.greenthread or "").endswith(_HUB)
+            or not (call.greenthread or "").endswith(HUB_LABEL)
         ):
             return
         self._slept_ns += duration_ns
@@ -271,25 +266,3 @@ def _by_count(counts: Mapping[str, int]) -> list[str]:
 
 def _shown(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[hub]:,} on {hub}" for hub in _by_count(counts))
-
-
-def read(directory: Path) -> Tally:
-    """Return the figures of a recorded test; without a trace they are empty.
-
-    :raises StraceLogError: the trace cannot be read.
-    """
-    tallying = Tallying(About())
-    if is_traced(directory):
-        handlers = tallying.handlers()
-        last_ns = 0
-        with open_log(directory / STRACE_FILE) as log:
-            for event in without_own_thread(parse(log)):
-                if type(event) is not Syscall:
-                    handlers[ANY_OTHER](event)  # type: ignore[arg-type]
-                    continue
-                last_ns = event.start_ns
-                tallying.counts[event.name] += 1
-                if event.name in handlers:
-                    handlers[event.name](event)
-        tallying.end(last_ns)
-    return tallying.tally()

@@ -9,13 +9,21 @@ import shutil
 
 import pytest
 
+from pytest_eventlet_debug.recordings.findings import file
 from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.tally import compare
-from pytest_eventlet_debug.recordings.findings.tally import read
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
 Record = Callable[..., list[Path]]
+
+
+def tally_of(directory: Path) -> Tally:
+    found = file.read(directory)
+    assert found is not None
+    assert found.tally is not None
+    return found.tally
+
 
 DIFFERENT = """
 import eventlet
@@ -36,7 +44,7 @@ def test_costs():
 
 @needs_strace
 def test_calls_and_sleeps_of_one_hub_alone_are_told_with_the_line(record: Record) -> None:
-    tallies = {hub: read(record(DIFFERENT, hub)[1]) for hub in ("epolls", "asyncio")}
+    tallies = {hub: tally_of(record(DIFFERENT, hub)[1]) for hub in ("epolls", "asyncio")}
     slept, calls = compare(tallies)
     assert re.fullmatch(r"slept 0\.[5-9] s on epolls, 0\.[0-2] s on asyncio", slept.title)
     assert slept.place == f"strace.txt line {tallies['epolls'].line}"
@@ -62,7 +70,7 @@ def test_echo():
         assert client.recv(100) == b"ping"
     eventlet.sleep(0.4)
 """
-    tallies = {hub: read(record(program, hub)[0]) for hub in ("epolls", "asyncio")}
+    tallies = {hub: tally_of(record(program, hub)[0]) for hub in ("epolls", "asyncio")}
     assert tallies["epolls"].calls["sendto"] >= 60
     assert tallies["asyncio"].slept > 0.3
     assert compare(tallies) == []

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_eventlet_debug.profile_stats import Stats
-from pytest_eventlet_debug.profiling.heaviest import AWAY
-from pytest_eventlet_debug.profiling.heaviest import WAITING
-from pytest_eventlet_debug.profiling.heaviest import describe
-from pytest_eventlet_debug.profiling.heaviest import lines
+from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.recordings.heaviest import AWAY
+from pytest_eventlet_debug.recordings.heaviest import WAITING
+from pytest_eventlet_debug.recordings.heaviest import describe
+from pytest_eventlet_debug.recordings.heaviest import lines
 
 POLL, SLEEP = ("~", 0, WAITING[0]), ("~", 0, "<built-in method time.sleep>")
 DO_POLL = ("/lib/eventlet/hubs/epolls.py", 30, "do_poll")

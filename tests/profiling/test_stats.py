@@ -6,12 +6,12 @@ import functools
 from typing import Any
 from typing import NamedTuple
 
-from pytest_eventlet_debug.profile_stats import ALL
-from pytest_eventlet_debug.profile_stats import Part
-from pytest_eventlet_debug.profile_stats import labelled
-from pytest_eventlet_debug.profile_stats import merge
-from pytest_eventlet_debug.profile_stats import root_of
-from pytest_eventlet_debug.profile_stats import under
+from pytest_eventlet_debug.profiling.stats import ALL
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.profiling.stats import labelled
+from pytest_eventlet_debug.profiling.stats import merge
+from pytest_eventlet_debug.profiling.stats import root_of
+from pytest_eventlet_debug.profiling.stats import under
 
 
 class Called(NamedTuple):
@@ -114,7 +114,7 @@ def test_a_root_is_named_by_the_function_that_was_spawned() -> None:
     file, line, name = root_of(functools.partial(Worker().run))
     assert (file, line) == ("~", 0)  # it shares no line with the function in annotated source
     where = Worker.run.__code__.co_firstlineno
-    assert name == f"<greenthread Worker.run (tests/test_profile_stats.py:{where})>"
+    assert name == f"<greenthread Worker.run (profiling/test_stats.py:{where})>"
     assert root_of(len) == ("~", 0, "<greenthread len>")
 
 

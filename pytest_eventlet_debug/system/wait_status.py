@@ -6,7 +6,7 @@ import os
 import signal
 
 
-def fate(status: int) -> str:
+def describe(status: int) -> str:
     """Return what a wait status means, such as ``exit status 1`` or ``SIGKILL``."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:

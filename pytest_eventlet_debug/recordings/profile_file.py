@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from pytest_eventlet_debug.profile_stats import Part
-from pytest_eventlet_debug.profile_stats import Stats
-from pytest_eventlet_debug.profile_stats import add_up
+from pytest_eventlet_debug.profiling.stats import Part
+from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.profiling.stats import add_up
 from pytest_eventlet_debug.system import files
 
 # Taken here, before a test can patch it.

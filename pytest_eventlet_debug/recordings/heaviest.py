@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 import re
 
-from pytest_eventlet_debug import profile_file
-from pytest_eventlet_debug.profile_stats import Function
-from pytest_eventlet_debug.profile_stats import Stats
-from pytest_eventlet_debug.profile_stats import shortened
+from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.profiling.stats import shortened
+from pytest_eventlet_debug.recordings import profile_file
 
 #: How many functions are named at most.
 HEAVIEST = 3
