@@ -6,11 +6,14 @@ controller may not have it.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import json
 import os
 import runpy
 import sys
+import threading
 import types
 from typing import TYPE_CHECKING
 
@@ -51,8 +54,11 @@ def main() -> None:
     child.become(assignment, waits=launch.waits == "for conftests")
     if launch.program is not None:
         _run(launch.program)
-    else:
-        sys.exit(pytest.main(launch.arguments))
+        return
+    status = pytest.main(launch.arguments)
+    if assignment.is_rerun:
+        _exit_fast(status)
+    sys.exit(status)
 
 
 def _import_ahead(launch: Launch) -> None:
@@ -87,6 +93,16 @@ def _run(program: Program) -> None:
         sys.argv[:] = ["-c", *program.arguments]
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(program.code, "<string>", "exec"), main.__dict__)
+
+
+def _exit_fast(status: int) -> None:
+    """Exit, but leave out to take all objects apart, which takes longer than most tests."""
+    threading._shutdown()  # type: ignore[attr-defined]  # as Python does it, before atexit
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, replaced, or no room for it
+            stream.flush()
+    os._exit(status)
 
 
 def _isolate(controller: int, own_group: bool) -> None:

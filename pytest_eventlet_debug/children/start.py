@@ -199,12 +199,16 @@ def _has_live_logs(config: pytest.Config) -> bool:
 
 
 def has_installed_plugins(config: pytest.Config) -> bool:
-    """Say whether all plugins that have been loaded were installed, and none is in development."""
-    files = (getattr(plugin, "__file__", None) for plugin in config.pluginmanager.get_plugins())
+    """Say whether all plugins that have been loaded were installed, and none is in development.
+
+    Conftests do not count: a child that waits for them has none.
+    """
+    named = (getattr(plugin, "__file__", None) for plugin in config.pluginmanager.get_plugins())
+    files = (Path(file) for file in named if file is not None)
     return all(
-        not _INSTALLED.isdisjoint(Path(file).parts)
+        not _INSTALLED.isdisjoint(file.parts)
         for file in files
-        if file is not None and not Path(file).is_relative_to(_OWN_FOLDER)
+        if file.name != "conftest.py" and not file.is_relative_to(_OWN_FOLDER)
     )
 
 

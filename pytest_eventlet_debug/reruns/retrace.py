@@ -33,8 +33,8 @@ class Retrace:
         if not self._reruns.possible or exitstatus != pytest.ExitCode.TESTS_FAILED:
             return
         nodeids = self._chosen()
-        for nodeid in nodeids[:MOST]:
-            for traced in self._reruns.run([nodeid], "on").values():
+        for attempts in self._reruns.run_each([[nodeid] for nodeid in nodeids[:MOST]], "on"):
+            for traced in attempts.values():
                 self.traced[traced.nodeid] = traced
                 self._gathering.traced[traced.nodeid] = traced.directory
         left = len(nodeids) - len(nodeids[:MOST])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import os
 from pathlib import Path
 import shutil
@@ -21,6 +23,7 @@ from pytest_eventlet_debug.reruns.culprit import Culprit
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.reruns.text import difference_lines
 from pytest_eventlet_debug.reruns.verdicts import Verdict
+from pytest_eventlet_debug.settings import Settings
 
 HUBS = "--eventlet-hub=poll,selects"
 
@@ -181,6 +184,42 @@ def test_no_process_of_a_rerun_is_left_when_the_run_is_told_to_end(
     os.close(alive)
 
 
+NOTES_ITS_TIMES = """
+    import atexit, os, sys, time
+
+    def now():
+        return time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
+
+    def note(**times):
+        with open("times", "a") as file:
+            print(dict(times, pid=os.getpid()), file=file)
+
+    if "EVENTLET_HUB" in os.environ:
+        with open("/proc/self/stat") as file:
+            note(started=int(file.read().rpartition(")")[2].split()[19]))
+        atexit.register(lambda: note(ended=now()))
+        sys.stdout.write("not flushed")
+"""
+
+
+def test_the_process_of_the_next_rerun_starts_ahead_and_all_do_what_they_do_at_their_end(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(NOTES_ITS_TIMES)
+    pytester.makepyfile("def test_x(eventlet_hub): assert eventlet_hub == 'poll'")
+    run(pytester, HUBS, "--eventlet-reruns=2").assert_outcomes(passed=1, failed=1)
+    times: dict[int, dict[str, float]] = {}
+    for line in Path("times").read_text().splitlines():
+        noted = ast.literal_eval(line)
+        times.setdefault(noted.pop("pid"), {}).update(noted)
+    processes = list(times.values())
+    assert [sorted(each) for each in processes] == [["ended", "started"]] * 6
+    if len(os.sched_getaffinity(0)) > 1:
+        reruns = processes[2:]
+        for before, after in itertools.pairwise(reruns):
+            assert after["started"] < before["ended"]
+
+
 class SaysItsLastWords:
     """A child that gets no CPU for a while, and then says all in the moment in which it ends.
 
@@ -224,11 +263,11 @@ def test_a_process_that_is_starved_is_heard_out_in_a_rerun(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, seconds_without_cpu: float
 ) -> None:
     child = SaysItsLastWords(seconds_without_cpu)
-    monkeypatch.setattr("pytest_eventlet_debug.reruns.reruns.start_child", lambda *_: child)
+    monkeypatch.setattr("pytest_eventlet_debug.reruns.series.start_child", lambda *_: child)
+    settings = Settings(pytester.parseconfig("--eventlet-timeout=1"))
     config = pytester.parseconfigure("-p", "no:eventlet-debug")
-    settings: Any = SimpleNamespace(hubs=(), hub_in_ids=False, timeout=1.0)
     gathering = Gathering(config, lambda: ["default"], False)
-    ended = Reruns(config, settings, gathering, "run", False).run(None, ["a.py::t"])
+    ended = Reruns(config, settings, gathering, "run", False).run(["a.py::t"])
     assert {nodeid: each.outcome for nodeid, each in ended.items()} == {"a.py::t": "passed"}
 
 
@@ -492,15 +531,14 @@ def test_what_a_search_for_the_culprit_cannot_tell_is_said(
     gathering: Any = SimpleNamespace(
         nodeids=["test_a", "test_b"],
         key=lambda nodeid: (nodeid, "poll"),
-        attempt=lambda nodeid: Attempt(nodeid, "failed"),
+        outcome=lambda nodeid: "failed",
     )
     reruns: Any = SimpleNamespace(
-        possible=run_again is not None, interrupted=False, run=lambda hub, nodeids: run_again
+        possible=run_again is not None, interrupted=False, run=lambda nodeids: run_again
     )
     lines: list[str] = []
     terminal: Any = SimpleNamespace(section=lambda *_: None, line=lines.append)
-    settings: Any = SimpleNamespace(culprit=name, hubs=())
-    search = Culprit(settings, gathering, reruns)
+    search = Culprit(name, gathering, reruns)
     search.pytest_sessionfinish()
     search.pytest_terminal_summary(terminal)
     assert lines == [said]
