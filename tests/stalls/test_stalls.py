@@ -298,7 +298,7 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
 
         def test_stall():
             def fetch():
-                time.sleep(0.15)
+                time.sleep(0.5)
                 eventlet.sleep(0)
             eventlet.spawn(fetch).wait()
 
@@ -307,11 +307,11 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
 
         def test_failure():
             eventlet.spawn(begun)
-            time.sleep(0.15)
+            time.sleep(0.5)
             assert not "failed"
 
         def test_healthy():
-            eventlet.sleep(0.15)
+            eventlet.sleep(0.5)
         """,
         tests_of_ours=(
             "import sys\nhide = None\n"
