@@ -113,6 +113,7 @@ class TracerSession:
         self._running: list[_Running] = []
         self._in_debugger: list[_Running] = []
         self._is_fork = False
+        self._is_in_phase = False
         self._has_described = False
         self._pid = unpatched.getpid()
         self._cpu = (0, 0.0)
@@ -156,9 +157,11 @@ class TracerSession:
         self._begin(phase)
         started = unpatched.time_ns()
         used = self._cpu_time(started)
+        self._is_in_phase = True
         try:
             return (yield)
         finally:
+            self._is_in_phase = False
             if self._test is not None:
                 ended = unpatched.time_ns()
                 took = (ended - started) / 1e9
@@ -292,9 +295,7 @@ class TracerSession:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         if item is self._item and call.excinfo is not None:
-            skips = isinstance(call.excinfo.value, pytest.skip.Exception)
-            if not skips and not self._has_described:
-                self._let_go()
+            self._let_go(call.excinfo.value)
         report = yield
         if item is not self._item:
             return report
@@ -308,11 +309,14 @@ class TracerSession:
             report.user_properties += [each for each in item.user_properties if each not in known]
         return report
 
-    def _let_go(self) -> None:
+    def _let_go(self, error: BaseException) -> None:
         """Leave out how pytest describes the first failure, until the next phase.
 
         For that it looks at the file of every module there is: some 7,000 system calls.
         """
+        # A subtest that fails is followed by the rest of its test.
+        if self._is_in_phase or self._has_described or isinstance(error, pytest.skip.Exception):
+            return
         self._has_described = True
         for running in self._running:
             if running.started and not running.failed and not running.paused:

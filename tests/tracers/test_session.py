@@ -551,6 +551,22 @@ def test_how_pytest_describes_the_first_failure_is_not_traced(pytester: pytest.P
 
 
 @needs_strace
+def test_what_follows_a_subtest_that_fails_is_traced(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_goes_on(subtests):
+            with subtests.test("fails"):
+                assert False
+            os.access("/asked", 0)
+        """
+    )
+    assert pytester.runpytest_subprocess("--strace").ret == pytest.ExitCode.TESTS_FAILED
+    assert looks_in(recorded()["test_goes_on"]["directory"]) == ["/asked"]
+
+
+@needs_strace
 def test_a_process_that_a_failed_test_has_started_is_traced_on(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(DESCRIBES)
     pytester.makepyfile(
