@@ -46,6 +46,9 @@ INTERRUPT_SECONDS = 10.0
 
 _TICK_SECONDS = 0.2
 
+#: How long messages may gather. To wake another process takes longer than to write to its socket.
+_GATHER_SECONDS = 0.005
+
 # Of pytest-testmon: what a test executes is known in the process that runs it.
 _CHILDRENS_PLUGINS = ("TestmonCollect", "TestmonSelect")
 
@@ -287,7 +290,8 @@ class Controller:
                 run.silence = Silence()
             active = debugging
         by_descriptor = {run.process.descriptor: run for run in active if run.process}
-        for descriptor in unpatched.wait_readable(by_descriptor, _TICK_SECONDS):
+        readable = unpatched.wait_readable(by_descriptor, _TICK_SECONDS)
+        for descriptor in readable:
             run = by_descriptor[descriptor]
             if not any(other.debugging for other in active if other is not run):
                 self._hear(run)
@@ -299,6 +303,8 @@ class Controller:
                 self._ended(run, run.process)
             else:
                 self._mind_silence(run, run.process)
+        if readable and not self._interactive:
+            unpatched.wait_readable([], _GATHER_SECONDS)
 
     def _hear(self, run: HubRun) -> bool:
         """Replay what has come from a child; say whether there may be more."""
