@@ -146,6 +146,8 @@ class EndingWatch:
             caller = sys._getframe(2)
             if os.path.basename(caller.f_code.co_filename) in _CLEANERS:
                 return
+            if verb == "cancelled" and _is_wait_of_hub(thing, caller):
+                return
             frame: types.FrameType | None = caller
             while frame is not None and frame.f_code.co_filename.startswith(self._library):
                 frame = None if _is_handle(frame.f_code) else frame.f_back
@@ -181,6 +183,23 @@ def _runner(frame: types.FrameType) -> str:
     return f"greenthread {switches.function_at_bottom(frame)}"
 
 
+def _is_wait_of_hub(task: Any, caller: types.FrameType) -> bool:
+    """Say whether a task is cancelled because the asyncio hub has waited for long enough.
+
+    The hub waits for its next timer in ``wait_for()``, which cancels the hub's own task for that,
+    or up to Python 3.11 one that it has made.
+    """
+    if caller.f_code.co_name == "_on_timeout":
+        return _is_of_hub(task)
+    wait_for = caller.f_back
+    hub = wait_for.f_back if wait_for is not None else None
+    return hub is not None and hub.f_code.co_name == "async_run" and _HUBS in hub.f_code.co_filename
+
+
+def _is_of_hub(task: Any) -> bool:
+    return _HUB_TASK in getattr(task.get_coro(), "__qualname__", "")
+
+
 def _is_handle(code: types.CodeType) -> bool:
     """Say whether a function of asyncio's is the one that makes each call of a loop."""
     return code.co_name == "_run" and code.co_filename.endswith(_HANDLES)
@@ -192,7 +211,7 @@ def _current_task() -> str | None:
         task = sys.modules["asyncio.tasks"].current_task()
     except (KeyError, RuntimeError):
         return None
-    if task is None or _HUB_TASK in getattr(task.get_coro(), "__qualname__", ""):
+    if task is None or _is_of_hub(task):
         return None
     return _name(task, "cancelled")
 

@@ -279,7 +279,7 @@ def _due_wakers(look: Look, greenlet: Any) -> list[int]:
 def _greenthread_line(each: Greenthread) -> str:
     place = _place(each.stack[-1] if each.stack else None)
     by = "".join(
-        f", {verb} at {frame.filename}:{frame.lineno}"
+        f", {verb} at {frame.location}"
         for verb, frame in (("spawned", each.spawned), ("killed", each.killed))
         if frame is not None
     )
@@ -287,7 +287,7 @@ def _greenthread_line(each: Greenthread) -> str:
 
 
 def _place(frame: Frame | None) -> str:
-    return f" ({frame.filename}:{frame.lineno})" if frame is not None else ""
+    return f" ({frame.location})" if frame is not None else ""
 
 
 def _waits(waits: Waits | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 import functools
 import os
+import posix
 import sys
 import types
 from typing import Any
@@ -22,6 +23,11 @@ class Frame(NamedTuple):
     lineno: int
     function: str
 
+    @property
+    def location(self) -> str:
+        """The file and the line, as they are shown."""
+        return f"{shown_path(self.filename)}:{self.lineno}"
+
 
 class Waits(NamedTuple):
     """What a task or greenthread waits for."""
@@ -31,6 +37,15 @@ class Waits(NamedTuple):
     text: str
     seconds: float | None = None
     """Time left, if the wait has an end."""
+
+
+@functools.lru_cache(maxsize=1000)
+def shown_path(path: str) -> str:
+    """Return a path relative to the working directory if it is below that."""
+    try:
+        return path.removeprefix(f"{posix.getcwd()}/")
+    except OSError:
+        return path
 
 
 def is_of_asyncio(frame: Frame) -> bool:

@@ -20,6 +20,7 @@ import types
 from typing import Any
 import weakref
 
+from pytest_eventlet_debug.alive.model import shown_path
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import of_eventlet
@@ -94,7 +95,10 @@ class Origins:
             socket = known()
             if socket is not None and _fileno(socket) == fd:
                 found = known.place
-        return "" if found is None else f", opened in {found}"
+        if found is None:
+            return ""
+        function, _, place = found.partition(" ")
+        return f", opened in {function} ({shown_path(place)})"
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -114,13 +118,13 @@ class Origins:
             made.place = place
 
     def _place(self) -> str | None:
-        """Return the innermost frame that is neither eventlet's nor the library's."""
+        """Return function and line of the innermost frame of neither eventlet nor a library."""
         frame: types.FrameType | None = _getframe(3)
         while frame is not None and frame.f_code.co_filename.startswith(self._skipped):
             frame = frame.f_back
         if frame is None:
             return None
-        return f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+        return f"{frame.f_code.co_name} {frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import functools
-import os
 import re
 from typing import TypeVar
 
@@ -195,9 +193,9 @@ class _TaskTree:
         self._shown.update(task.id for task in group)
         if len(group) > 1:
             lines.append(f"{indent}  {_more_like_it([task.name for task in group[1:]])}")
-        for verb, place in (("created", first.created), ("cancelled", first.cancelled)):
-            if place is not None:
-                where = f"{_path(place.filename)}:{place.lineno} in {place.function}"
+        for verb, frame in (("created", first.created), ("cancelled", first.cancelled)):
+            if frame is not None:
+                where = f"{frame.location} in {frame.function}"
                 lines.append(f"{indent}  {verb} at {where}")
         frames = _frames(_without_asyncio(first) if first.waits is not None else first.stack)
         lines += [f"{indent}  {line}" for line in frames]
@@ -261,8 +259,8 @@ def render_greenthreads(
 def render_endings(endings: Sequence[Ending]) -> str:
     """Return who cancelled and killed whom as text; nothing where there was nobody."""
     lines = [
-        f"{each.what} was {each.verb} at {_path(each.place.filename)}:{each.place.lineno} "
-        f"in {each.place.function}, by {each.by}\n"
+        f"{each.what} was {each.verb} at {each.place.location} in {each.place.function}, "
+        f"by {each.by}\n"
         for each in endings
     ]
     return "".join(lines)
@@ -300,9 +298,9 @@ def _greenthread(group: list[Greenthread], numbers: Mapping[int, int]) -> list[s
     if len(group) > 1:
         lines[0] += f"  x {len(group):,}"
     lines[0] += _numbered(group, numbers)
-    for verb, place in (("spawned", first.spawned), ("killed", first.killed)):
-        if place is not None:
-            where = f"{_path(place.filename)}:{place.lineno} in {place.function}"
+    for verb, frame in (("spawned", first.spawned), ("killed", first.killed)):
+        if frame is not None:
+            where = f"{frame.location} in {frame.function}"
             lines.append(f"    {verb} at {where}")
     lines += [f"    {line}" for line in _frames(first.stack)]
     waits = _waits([each.waits for each in group])
@@ -418,7 +416,7 @@ def _frames(stack: Sequence[Frame]) -> list[str]:
 
 
 def _frame(frame: Frame) -> list[str]:
-    lines = [f"{_path(frame.filename)}:{frame.lineno} in {frame.function}"]
+    lines = [f"{frame.location} in {frame.function}"]
     text = source.line(frame.filename, frame.lineno)
     if text:
         lines.append(f"    {text}")
@@ -443,12 +441,3 @@ def _seconds(seconds: Sequence[float]) -> str:
 def _loop(loop: Loop) -> str:
     thread = f" in thread {loop.thread}" if loop.thread else ""
     return f"{loop.kind} at {loop.id:#x}, {loop.state}{thread}"
-
-
-@functools.lru_cache(maxsize=1000)
-def _path(filename: str) -> str:
-    try:
-        relative = os.path.relpath(filename)
-    except (OSError, ValueError):
-        return filename
-    return filename if relative.startswith(os.pardir) else relative

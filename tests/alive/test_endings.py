@@ -101,5 +101,25 @@ def test_a_failing_test_says_who_ended_whom(pytester: pytest.Pytester, hub: str)
         assert re.search(pattern, told[test], re.M), (test, told[test])
     assert re.search(r"spawned at .*\n    killed at test_x\.py:\d+ in ", told["test_heedless"])
     assert "Cancelled and killed" not in told["test_nothing_of_earlier_tests"]
-    assert re.search(r"greenthread heedless .*killed at \S+test_x\.py:\d+$", text, re.M)
+    assert re.search(r"greenthread heedless .*killed at test_x\.py:\d+$", text, re.M)
     assert "as before: True True" in text
+
+
+def test_the_asyncio_hub_cancels_nothing_when_a_timer_is_due(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import eventlet
+
+        def test_it():
+            victim = eventlet.spawn(eventlet.sleep, 60)
+            eventlet.sleep(0)
+            victim.kill()
+            for _ in range(12):  # more than are kept
+                eventlet.sleep(0.005)
+            assert False
+        """
+    )
+    result = pytester.runpytest("--dump-asyncio-tasks", "--eventlet-hub=asyncio")
+    text = result.stdout.str()
+    assert re.search(r"^-+ Cancelled and killed -+\ngreenthread sleep was killed .*\n-", text, re.M)
+    assert "  cancelled at " not in text

@@ -538,7 +538,7 @@ def test_a_hang_while_collecting_ends_the_run_of_that_hub(pytester: pytest.Pytes
     result.stdout.fnmatch_lines(
         [
             "*ERROR collecting eventlet hub asyncio*",
-            "silent for 6 s, killed while it collected",
+            "silent for ? s, killed while it collected",
             "*test_y.py:3 in <module>",
             "the run under asyncio is incomplete (*) and not compared",
         ]
@@ -575,7 +575,7 @@ def test_a_hang_after_the_last_test_is_reported(pytester: pytest.Pytester, deed:
     result = run(pytester, BOTH, "-v", TIMEOUT)
     assert ended(result)[:2] == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
     assert result.ret != pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["silent for 6 s, killed*", "*in hang"])
+    result.stdout.fnmatch_lines(["silent for ? s, killed*", "*in hang"])
     result.stdout.no_fnmatch_line("*collect*asyncio*")
     result.stdout.no_fnmatch_line("*errors during collection*")
 
