@@ -296,11 +296,9 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
         import eventlet
         from tests_of_ours import hide
 
-        SECONDS = 0.5  # on a busy machine the watcher wakes late
-
         def test_stall():
             def fetch():
-                time.sleep(SECONDS)
+                time.sleep(0.15)
                 eventlet.sleep(0)
             eventlet.spawn(fetch).wait()
 
@@ -309,7 +307,7 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
 
         def test_failure():
             eventlet.spawn(begun)
-            time.sleep(SECONDS)
+            time.sleep(0.15)
             assert not "failed"
 
         def test_healthy():
@@ -325,10 +323,10 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
     text = result.stdout.str()
     assert "Hub held" in text
     if compiled and IS_COMPILED:
-        result.stdout.fnmatch_lines(["*greenthread *fetch held the hub for * at test_x.py:10 in *"])
+        result.stdout.fnmatch_lines(["*greenthread *fetch held the hub for * at test_x.py:8 in *"])
     else:
         result.stdout.fnmatch_lines(
-            ["*held the hub for * before it switched at eventlet/*, called from test_x.py:11 in *"]
+            ["*held the hub for * before it switched at eventlet/*, called from test_x.py:9 in *"]
         )
     result.stdout.fnmatch_lines(["*the test held the hub for *, while begun was to start*"])
     assert not result.stdout.no_fnmatch_line("*test_healthy*held*")
@@ -401,7 +399,7 @@ def test_a_name_that_is_looked_up_in_the_hub_is_a_stall(pytester: pytest.Pyteste
             def serve():
                 for _ in range(2):
                     query, client = server.recvfrom(512)
-                    time.sleep(0.5)  # on a busy machine the watcher wakes late
+                    time.sleep(0.15)
                     server.sendto(query[:2] + bytes([0x81, 0x83]) + query[4:], client)
             threading.Thread(target=serve, daemon=True).start()
             def look_up():
