@@ -38,7 +38,7 @@ def test_costs():
         for _ in range(40):
             listener.getsockname()
     else:
-        eventlet.sleep(0.5)
+        eventlet.sleep(2)  # by far longer than a busy machine takes for those calls
 """
 
 
@@ -46,7 +46,7 @@ def test_costs():
 def test_calls_and_sleeps_of_one_hub_alone_are_told_with_the_line(record: Record) -> None:
     tallies = {hub: tally_of(record(DIFFERENT, hub)[1]) for hub in ("epolls", "asyncio")}
     slept, calls = compare(tallies)
-    assert re.fullmatch(r"slept 0\.[5-9] s on epolls, 0\.[0-2] s on asyncio", slept.title)
+    assert re.fullmatch(r"slept 2\.\d s on epolls, 0\.\d s on asyncio", slept.title)
     assert slept.place == f"strace.txt line {tallies['epolls'].line}"
     assert calls.title == "getsockname on listener 1: 40 on asyncio, 0 on epolls"
     assert (calls.hub, calls.counts) == ("asyncio", {"calls": 40})
