@@ -203,6 +203,10 @@ ENDS_ITS_HUB = """
 
     def test_waits_too():
         eventlet.sleep(0.01)
+
+
+    def test_fails_without_a_wait():
+        assert False
 """
 
 
@@ -212,12 +216,13 @@ def test_who_fails_as_an_exception_has_ended_the_hub_learns_in_which_test(
 ) -> None:
     path = pytester.makepyfile(ENDS_ITS_HUB)
     result = pytester.runpytest(f"--eventlet-hub={hubs}", "--dump-asyncio-tasks", "-W", "ignore")
-    result.assert_outcomes(passed=hubs.count(",") * 3 + 1, failed=2)
+    result.assert_outcomes(passed=hubs.count(",") * 3 + 1, failed=hubs.count(",") + 3)
     line = (
         f"an exception ended the hub in {path.name}::test_reloads[[]asyncio[]]; it does not start "
         "again, so every wait fails with RuntimeError: Already running!"
     )
     result.stdout.fnmatch_lines(["*- eventlet hub -*", line])
+    assert result.stdout.str().count("- eventlet hub -") == 2
     result.stdout.fnmatch_lines(["hub asyncio, ended by an exception for good: *"])
     if hubs == "asyncio":
         result.stdout.fnmatch_lines(
@@ -238,12 +243,39 @@ def test_who_fails_as_an_exception_has_ended_the_hub_learns_in_which_test(
         )
 
 
+def test_a_hub_that_gets_on_for_a_while_ended_where_it_ended_first(
+    pytester: pytest.Pytester,
+) -> None:
+    path = pytester.makepyfile(
+        ENDS_ITS_HUB
+        + """
+
+    ended = []
+
+    def test_gets_on():
+        hub = eventlet.hubs.get_hub()
+        ended.append(hub.greenlet)
+        hub.greenlet = greenlet.getcurrent()
+
+
+    def test_waits_in_vain():
+        eventlet.hubs.get_hub().greenlet = ended.pop()
+        eventlet.sleep(0.01)
+"""
+    )
+    tests = [f"{path.name}::test_{name}" for name in ("reloads", "gets_on", "waits_in_vain")]
+    result = pytester.runpytest("--eventlet-hub=asyncio", "-W", "ignore", *tests)
+    result.assert_outcomes(passed=2, failed=1)
+    line = f"an exception ended the hub in {path.name}::test_reloads[[]asyncio[]]; *"
+    result.stdout.fnmatch_lines(["*- eventlet hub -*", line])
+
+
 def test_a_hub_that_starts_again_after_an_exception_is_no_reason(
     pytester: pytest.Pytester,
 ) -> None:
-    pytester.makepyfile(ENDS_ITS_HUB + "        assert False\n")
+    pytester.makepyfile(ENDS_ITS_HUB)
     result = pytester.runpytest("--eventlet-hub=epolls", "-W", "ignore")
-    result.assert_outcomes(passed=2, failed=1)
+    result.assert_outcomes(passed=3, failed=1)
     result.stdout.no_fnmatch_line("*an exception ended the hub*")
 
 

@@ -19,12 +19,12 @@ from typing import Any
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
 from pytest_eventlet_debug.alive.heap import Heap
-from pytest_eventlet_debug.alive.heap import own_hub
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import find_tasks
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
+from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.collector import collector_paused
 

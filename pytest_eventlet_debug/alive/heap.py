@@ -13,6 +13,8 @@ import sys
 from typing import Any
 import weakref
 
+from pytest_eventlet_debug.hubs.names import own_hub
+
 # Python 3.12 freezes some objects of its own as it starts.
 _FROZEN_AT_START = gc.get_freeze_count()
 _IS_CPYTHON = sys.implementation.name == "cpython"
@@ -141,11 +143,6 @@ def _with_subclasses(bases: tuple[type, ...]) -> dict[int, type]:
             known[id(kind)] = kind
             left += type.__subclasses__(kind)
     return known
-
-
-def own_hub() -> Any:
-    """Return this thread's hub, ``None`` if it has none."""
-    return getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
 
 
 def _heap(found: dict[str, list[Any]]) -> Heap:

@@ -9,12 +9,12 @@ from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.greenthreads import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Heap
-from pytest_eventlet_debug.alive.heap import own_hub
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
 from pytest_eventlet_debug.hubs.names import is_stuck
 from pytest_eventlet_debug.hubs.names import name_of
+from pytest_eventlet_debug.hubs.names import own_hub
 
 
 class WatchedDescriptor(NamedTuple):

@@ -145,18 +145,18 @@ def name_of(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def has_ended() -> bool:
-    """Say whether this thread's hub can never run again.
+def own_hub() -> Any:
+    """Return this thread's hub, ``None`` as long as there is none."""
+    local = getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None)
+    return getattr(local, "hub", None)
+
+
+def is_stuck(hub: Any) -> bool:
+    """Say whether a hub takes itself for running, with a greenlet that has ended.
 
     An exception, such as one of a signal handler, ends the greenlet of any hub, and the next wait
     makes another. But the coroutine of the asyncio hub stays where it was, with ``running`` set.
     """
-    local = getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None)
-    return is_stuck(getattr(local, "hub", None))
-
-
-def is_stuck(hub: Any) -> bool:
-    """Say whether a hub takes itself for running, with a greenlet that has ended."""
     greenlet = getattr(hub, "greenlet", None)
     return bool(getattr(hub, "running", False)) and getattr(greenlet, "dead", False) is True
 

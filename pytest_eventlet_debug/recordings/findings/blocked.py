@@ -6,10 +6,14 @@ the call the hub finds events that others had asked for before (``certain``), or
 greenthread that has been running again and again, without having waited for anything
 (``likely``: the one that blocked may have woken it). A call in which the recording ends
 is told as well, unless the process died as soon as it had begun.
+
+On a busy machine any call may take long, as the thread has no CPU. A call that does not block
+says so itself, and where the trace tells how long the thread lacked a CPU, that does not count.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 import re
 from typing import ClassVar
@@ -45,6 +49,7 @@ AT_ONCE_NS = 1_000_000
 """A wait that takes less found its events there."""
 _MOST = 20
 _REMEMBERED = 4096
+_DELAYS = 64
 
 _CALLS = SLEEPS | names(
     """read readv pread64 write writev pwrite64 send sendto sendmsg recv recvfrom recvmsg splice
@@ -63,6 +68,10 @@ _INTERRUPTED = ("ERESTART", "EINTR")
 #: What a hung test writes first when it is told to show what is alive.
 _SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _NUMBER = re.compile(r"(\d+)")
+#: How a call ends that was not allowed to wait.
+_WOULD_WAIT = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY"))
+#: How ``--eventlet-blocked`` asks for how long the thread of the tests lacked a CPU in all.
+_DELAY = re.compile(r"\d+</proc/(\d+)/task/\1/schedstat>, \"\d+ (\d+) ")
 _OBJECT = re.compile(rf"\d+(?!x)(?:{ANNOTATION})?")
 
 
@@ -73,6 +82,8 @@ class _Block(NamedTuple):
     seconds: float
     others: str
     certainty: Certainty
+    delay_ns: int | None
+    """For how long the thread had lacked a CPU in all before it; ``None`` where nobody asked."""
 
 
 class Blocked:
@@ -91,7 +102,10 @@ class Blocked:
         self._shows_alive = False
         self._unfinished: Syscall | None = None
         self._in_phase = False
+        self._delays: deque[tuple[int, int]] = deque(maxlen=_DELAYS)
+        self._delay_after: int | None = None
         self._found: list[_Block] = []
+        self._unproven: list[_Block] = []
 
     def handlers(self) -> Handlers:
         return {
@@ -102,6 +116,9 @@ class Blocked:
         }
 
     def _call(self, call: Syscall) -> None:
+        if call.name == "pread64" and (delay := _DELAY.match(call.args)) is not None:
+            self._lacked(call.start_ns, int(delay[2]))
+            return
         duration_ns = call.duration_ns
         if self._interrupted is not None or call.errno is not None:
             self._note_interruption(call)
@@ -117,6 +134,15 @@ class Blocked:
         elif duration_ns >= MIN_NS and self._counts(call):
             self._decide()
             self._pending, self._readied, self._next = call, [], None
+            self._delay_after = None
+
+    def _lacked(self, time_ns: int, delay_ns: int) -> None:
+        """Keep what lasted long enough even without the time that the thread had no CPU."""
+        self._found += [each for each in self._unproven if _lasted(each, delay_ns)]
+        self._unproven = []
+        self._delays.append((time_ns, delay_ns))
+        if self._delay_after is None:
+            self._delay_after = delay_ns
 
     def _note_interruption(self, call: Syscall) -> None:
         """Remember the call that a signal ended, if it is the one to show what is alive.
@@ -138,6 +164,8 @@ class Blocked:
 
     def _counts(self, call: Syscall) -> bool:
         if call.pid != self._main or not self._in_phase or _is_hub(call.greenthread):
+            return False
+        if call.errno in _WOULD_WAIT:
             return False
         return call.greenthread is not None and not _is_own(call)
 
@@ -191,18 +219,26 @@ class Blocked:
     def _decide(self) -> None:
         """Keep the pending block if somebody had something to do meanwhile."""
         call, self._pending = self._pending, None
-        if call is None or len(self._found) == _MOST:
+        if call is None or len(self._found) + len(self._unproven) >= _MOST:
             return
         seconds = (call.duration_ns or 0) / 1e9
         if self._readied:
             others = f"there was {self._readied[0]}"
-            self._found.append(_Block(call, seconds, others, "certain"))
+            certainty: Certainty = "certain"
         elif self._next is not None:
-            self._found.append(_Block(call, seconds, f"{self._next} was to run", "likely"))
+            others, certainty = f"{self._next} was to run", "likely"
+        else:
+            return
+        before = (ns for time_ns, ns in reversed(self._delays) if time_ns <= call.start_ns)
+        block = _Block(call, seconds, others, certainty, next(before, None))
+        if self._delay_after is None:
+            self._unproven.append(block)
+        elif _lasted(block, self._delay_after):
+            self._found.append(block)
 
     def findings(self) -> Iterable[Finding]:
         self._decide()
-        for block in sorted(self._found, key=lambda each: -each.seconds):
+        for block in sorted([*self._found, *self._unproven], key=lambda each: -each.seconds):
             call = block.call
             yield Finding(
                 self.kind,
@@ -229,6 +265,16 @@ def _is_hub(greenthread: str | None) -> bool:
 def _returns_at_once(call: Syscall) -> bool:
     """Say whether a wait found its events there, or was not allowed to wait."""
     return (call.duration_ns or 0) < AT_ONCE_NS or call.args.endswith(_NO_TIMEOUT)
+
+
+def _lasted(block: _Block, delay_ns: int) -> bool:
+    """Say whether a call took long, whatever part of it the thread may have lacked a CPU.
+
+    :param delay_ns: for how long it had lacked one when it was asked next.
+    """
+    if block.delay_ns is None:
+        return True
+    return block.seconds * 1e9 - (delay_ns - block.delay_ns) >= MIN_NS
 
 
 def _is_standstill(call: Syscall) -> bool:

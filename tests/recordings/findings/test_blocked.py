@@ -242,3 +242,40 @@ def test_hung():
     finished = findings_file.read(directory)
     assert finished is not None
     assert [each.kind for each in finished.findings] == ["blocked"]
+
+
+TICKS = """\
+7 10.000000 access("/.eventlet-debug/phase/10/call/test_b", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000100 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000200 access("/.eventlet-debug/greenlet/2/hub", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000300 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000400 access("/.eventlet-debug/greenlet/4/fetch", F_OK) = -1 ENOENT (-) <0.000001>
+9 10.000500 pread64(503</proc/7/task/7/schedstat>, "500 1000000000 9\\n", 99, 0) = 17 <0.000001>
+7 10.001000 CALL <unfinished ...>
+9 10.100000 pread64(503</proc/7/task/7/schedstat>, "500 1099000000 9\\n", 99, 0) = 17 <0.000001>
+7 10.301000 <... RESUMED <0.300000>
+7 10.301100 access("/.eventlet-debug/greenlet/2/hub", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.301200 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.301300 epoll_wait(5<anon_inode:[eventpoll]>, [], 1023, 10) = 0 <0.010000>
+9 10.312000 pread64(503</proc/7/task/7/schedstat>, "500 DELAY 9\\n", 99, 0) = 17 <0.000001>
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "resumed", "delay_ns", "count"),
+    [
+        ("recvfrom(5<TCP:[1->2]>, ", 'recvfrom resumed>"x", 1, 0, NULL, NULL) = 1', 1099000000, 1),
+        ("recvfrom(5<TCP:[1->2]>, ", 'recvfrom resumed>"x", 1, 0, NULL, NULL) = 1', 1101000000, 0),
+        ("connect(5<TCP:[9]>, {}, 16", "connect resumed>) = -1 EINPROGRESS (-)", 1000000000, 0),
+        ("recvfrom(5<TCP:[1->2]>, ", "recvfrom resumed>0x7, 1) = -1 EAGAIN (-)", 1000000000, 0),
+    ],
+)
+def test_time_without_a_cpu_is_not_time_in_the_kernel(
+    call: str, resumed: str, delay_ns: int, count: int
+) -> None:
+    trace = TICKS.replace("CALL", call).replace("RESUMED", resumed)
+    detection = Detection(About(), [Blocked])
+    lines = trace.replace("DELAY", str(delay_ns)).splitlines(keepends=True)
+    for _ in detection.watch(parse(lines)):
+        pass
+    assert len(list(detection.findings())) == count
