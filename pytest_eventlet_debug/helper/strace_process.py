@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+import contextlib
 import errno
 from importlib.machinery import EXTENSION_SUFFIXES
 import os
@@ -105,6 +106,7 @@ class StraceProcess:
         self._alarm: int | None = None
         self._affinity: set[int] = set()
         self._cpu: int | None = None
+        self._arguments: list[str] = []
         self._threads: set[int] = set()
         self._line = b""
         self._words = b""
@@ -137,8 +139,7 @@ class StraceProcess:
         self._answer = answer
         self._many = "-ff" in options
         output = os.open(os.devnull, os.O_WRONLY) if self._source is None else self._source
-        # It signs its messages with the name it is called by.
-        arguments = ["strace", *options, "-o", f"/dev/fd/{_OUTPUT}", "-p", str(self._tracee)]
+        self._arguments = [*options, "-o", f"/dev/fd/{_OUTPUT}", "-p", str(self._tracee)]
         self._stderr, write_end = os.pipe()
         os.set_blocking(self._stderr, False)
         ours = self._pin() if pin else None
@@ -146,7 +147,8 @@ class StraceProcess:
             # Not fork(): vfork() inside posix_spawn saves a millisecond of each test.
             self.pid = os.posix_spawn(
                 program,
-                arguments,
+                # It signs its messages with the name it is called by.
+                ["strace", *self._arguments],
                 environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, write_end, 2),
@@ -318,6 +320,8 @@ class StraceProcess:
 
     def _ended(self) -> None:
         _, status = os.waitpid(self.pid, 0)
+        if not self._attached:
+            _end_child(self._arguments)
         self._listen()
         self._loop.unwatch(self._stderr)
         self._loop.unwatch(self._end)
@@ -417,6 +421,20 @@ def _set_affinity(thread: int, cpus: set[int]) -> bool:
     except OSError:
         return False  # a slower trace, no more
     return True
+
+
+def _end_child(arguments: list[str]) -> None:
+    """End the child that strace forks as it starts, if strace was ended before it did that itself.
+
+    strace tries on it what the kernel can do.
+    """
+    same = "\0".join(["", *arguments, ""]).encode()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                is_child = file.read().endswith(same)
+            if is_child and os.getpgid(int(name)) == os.getpgrp():
+                os.kill(int(name), signal.SIGKILL)
 
 
 def environment() -> dict[str, str]:

@@ -265,6 +265,22 @@ def test_it_ends_when_the_test_process_is_killed_although_a_fork_holds_its_socke
     process.stdout.close()
 
 
+def test_a_strace_that_is_ended_as_it_starts_leaves_no_process_of_its_own(
+    helper: Helper, tmp_path: Path
+) -> None:
+    """It forks one, to try on it what the kernel can do."""
+    child, strace = tmp_path / "child", tmp_path / "strace"
+    os.mkfifo(tmp_path / "never")
+    forks = f"(: < {tmp_path}/never) & echo $! > {child}.new; mv {child}.new {child}; wait"
+    strace.write_text(f"#!/bin/sh\n[ $1 = -V ] && exec echo strace -- version 6.1\n{forks}\n")
+    strace.chmod(0o755)
+    helper.request("strace-version", program=str(strace))
+    helper.begin("strace-try", program=str(strace), options=[])
+    pid = int(appears(child))
+    helper.close()
+    wait_until_gone(pid)
+
+
 def test_it_survives_control_c(helper: Helper) -> None:
     os.kill(helper.pid, signal.SIGINT)
     assert helper.request("hello") == {"pid": helper.pid}
