@@ -14,12 +14,10 @@ _USUAL = (signal.SIG_DFL, signal.default_int_handler)
 
 
 @contextlib.contextmanager
-def minded(
-    clean_up: Callable[[], None], interrupt: Callable[[], None] | None = None
-) -> Iterator[None]:
+def minded(clean_up: Callable[[], None], interrupt: Callable[[], None]) -> Iterator[None]:
     """Clean up on SIGTERM and SIGHUP before they end this process, unless it handles them.
 
-    :param interrupt: is called on Ctrl-C; ``None`` for what happens without it.
+    :param interrupt: is called on Ctrl-C.
     """
 
     def end(number: int, frame: object) -> None:
@@ -27,9 +25,11 @@ def minded(
         signal.signal(number, signal.SIG_DFL)
         posix.kill(posix.getpid(), number)
 
-    handlers: dict[int, Any] = {signal.SIGTERM: end, signal.SIGHUP: end}
-    if interrupt is not None:
-        handlers[signal.SIGINT] = lambda number, frame: interrupt()
+    handlers: dict[int, Any] = {
+        signal.SIGTERM: end,
+        signal.SIGHUP: end,
+        signal.SIGINT: lambda number, frame: interrupt(),
+    }
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not the main thread
         for number, handler in handlers.items():
