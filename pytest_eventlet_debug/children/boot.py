@@ -55,7 +55,10 @@ def main() -> None:
     if launch.program is not None:
         _run(launch.program)
         return
-    status = pytest.main(launch.arguments)
+    try:
+        status = pytest.main(launch.arguments)
+    except KeyboardInterrupt:  # while pytest configured itself, or handled the one before
+        status = pytest.ExitCode.INTERRUPTED
     if assignment.is_rerun:
         _exit_fast(status)
     sys.exit(status)

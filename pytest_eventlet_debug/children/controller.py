@@ -353,8 +353,8 @@ class Controller:
         if process.exit_status == usage_error and refused:
             self.usage_error = process.usage_error
         elif run.exit_status is None or process.died:
-            if process.ended_by_interrupt and not run.running:
-                return  # it was still starting, or ending, where pytest does not catch that
+            if process.ended_by_interrupt and (not run.running or self.replay.interrupted):
+                return  # starting or ending, where pytest does not catch that, or by a second one
             self.replay.note_end(run, "crashed")
             self.replay.report_end(run, "crashed", process.end, last_words)
             self._go_on(run)

@@ -222,8 +222,10 @@ class ChildProcess:
 
     def interrupt(self) -> None:
         """Give the child and what it started the Ctrl-C that only this process's group got."""
-        if not self._interactive and not self.ended():
-            self._was_interrupted = True
+        if self.ended():
+            return
+        self._was_interrupted = True
+        if not self._interactive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 posix.killpg(self.runner, signal.SIGINT)
 

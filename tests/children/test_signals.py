@@ -195,6 +195,38 @@ def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytes
     assert "! KeyboardInterrupt !" in text
 
 
+@pytest.mark.fault("ctrl-c")
+def test_a_second_ctrl_c_to_a_test_that_prints_to_the_terminal_is_no_crash(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        import signal
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def outermost():
+            yield
+            print("tears down", flush=True)
+            while True:
+                signal.pause()
+        """
+    )
+    waiting = Waiting(pytester, BOTH, "-s", "-k", "waits")
+    os.killpg(waiting.process.pid, signal.SIGINT)
+    assert waiting.process.stdout is not None
+    said = b""
+    while b"tears down" not in said or b"Ctrl-C: " not in said:
+        line = waiting.process.stdout.readline()
+        assert line, said
+        said += line
+    os.kill(waiting.test, signal.SIGINT)
+    text = waiting.end()
+    assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text
+    assert "CRASHED" not in text
+    assert "Traceback" not in text
+
+
 DIES_SLOWLY = (
     TAKES_MEMORY
     + """

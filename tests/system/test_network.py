@@ -474,13 +474,13 @@ LEAVES = """
             if os.fork() == 0:
                 os.closerange(0, 3)
                 signal.alarm(90)
-                os.write(alive, b"begun")
                 while True:
                     signal.pause()
             os._exit(0)
         os.wait()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        os.write(alive, b"begun")
         print("to stdout", flush=True)
         while {waits}:
             signal.pause()
