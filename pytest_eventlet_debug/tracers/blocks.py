@@ -16,17 +16,16 @@ from pytest_eventlet_debug.tracers.session import TracerSession
 
 
 def find_kinds(names: Sequence[str]) -> list[TracerKind]:
-    """Return the tracers of those names, each once.
+    """Return the tracers of those names, each once, in the order in which they start.
 
     :raises ValueError: a name that is not a tracer's, or none at all.
     """
-    kinds = {name: registry.kind(name) for name in names}
-    unknown = [name for name, kind in kinds.items() if kind is None]
+    unknown = [name for name in names if registry.kind(name) is None]
     if unknown or not names:
         given = f"{unknown[0]!r} is not a tracer" if unknown else "no tracer is named"
         known = ", ".join(sorted(kind.name for kind in registry.kinds()))
         raise ValueError(f"eventlet_trace: {given}. There are: {known}.")
-    return [kind for kind in kinds.values() if kind is not None]
+    return [kind for kind in registry.kinds() if kind.name in names]
 
 
 def trace_block(

@@ -674,6 +674,27 @@ def test_a_block_is_recorded_alone_with_and_without_options(
 
 
 @needs_strace
+def test_what_other_tracers_import_is_not_in_the_trace_of_a_block(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os, sys
+
+        def test_block(eventlet_trace):
+            assert "ssl" not in sys.modules
+            with eventlet_trace("strace", "pcap"):
+                os.access("/in/the/block", 0)
+            assert "ssl" in sys.modules
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    [trace] = pytester.path.glob("eventlet-debug/*/block-1/strace.txt")
+    assert "/in/the/block" in trace.read_text()
+    assert "openat(" not in trace.read_text()
+
+
+@needs_strace
 def test_a_block_without_options_is_out_of_a_patched_tests_sight(
     pytester: pytest.Pytester,
 ) -> None:
