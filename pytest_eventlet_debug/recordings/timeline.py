@@ -18,6 +18,7 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifacts import TestRecord
 from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
@@ -309,8 +310,8 @@ def explain(found: Dissected, sent: Call | None, calls: Attribution) -> str | No
     received = calls.receiver(segment)
     parts = []
     if sent is not None:
-        later = (packet.time_ns - sent.start_ns) / 1000
-        parts.append(f"sent by {_told(sent)}, {later:.0f} us before")
+        later = span(packet.time_ns - sent.start_ns)
+        parts.append(f"sent by {_told(sent)}, {later} before")
     else:
         owner = calls.owner(segment)
         if owner is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterator
 
+from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings import story
 from pytest_eventlet_debug.recordings.rows import Row
 from pytest_eventlet_debug.recordings.rows import Timeline
@@ -70,8 +71,8 @@ def _text(row: Row) -> str:
     cause = row.cause
     if cause is not None:
         who = f"[{cause.greenthread}] " if cause.greenthread is not None else ""
-        later = (row.time_ns - cause.start_ns) / 1000
+        later = span(row.time_ns - cause.start_ns)
         parts.append(
-            f"<- {who}{cause.name}(fd {cause.fd}), trace line {cause.line}, {later:.0f} us before"
+            f"<- {who}{cause.name}(fd {cause.fd}), trace line {cause.line}, {later} before"
         )
     return " ".join(parts).encode("utf-8", "backslashreplace").decode("utf-8")

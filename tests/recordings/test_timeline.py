@@ -18,15 +18,19 @@ from hypothesis import strategies as st
 import pytest
 
 from pytest_eventlet_debug import cli
+from pytest_eventlet_debug.recordings import packets
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
+from pytest_eventlet_debug.recordings.attribution import Attribution
+from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.packets import Dissected
 from pytest_eventlet_debug.recordings.pcapng import Packet
 from pytest_eventlet_debug.recordings.rows import Row
 from pytest_eventlet_debug.recordings.rows import Timeline
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.timeline import Trace
+from pytest_eventlet_debug.recordings.timeline import explain
 from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 
@@ -98,6 +102,22 @@ def test_all_that_was_recorded_stands_in_time_order(directory: Path) -> None:
         "    0.000900 syscall 11 accept4(3<TCP:[127.0.0.1:2000]> <unfinished>",
         "    0.001000 dump    tasks.txt",
     ]
+
+
+@pytest.mark.parametrize(
+    ("later_ns", "shown"), [(20_000, "20 us"), (1_250_000, "1.25 ms"), (3_410_000_000, "3.41 s")]
+)
+def test_how_long_a_packet_left_after_its_call_is_told_in_a_unit_that_fits(
+    later_ns: int, shown: str
+) -> None:
+    sent = Call(3, 1_000_300_000, 10, "write", 5, None)
+    packet = Packet(1, sent.start_ns + later_ns, segment(7, b"ab"), 56, 1, None)
+    [found] = packets.dissected([packet])
+    comment = explain(found, sent, Attribution())
+    assert comment == f"sent by {sent.name}(fd 5), trace line 3, {shown} before"
+    row = Row(packet.time_ns, "packet", "tcp", cause=sent)
+    [_, line] = text.lines(Timeline("a::b", [row], []), raw=True)
+    assert line.endswith(f"trace line 3, {shown} before")
 
 
 def test_a_thread_belongs_to_the_process_that_made_it(directory: Path) -> None:
