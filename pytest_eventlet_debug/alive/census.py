@@ -87,8 +87,8 @@ def take_census(
             look,
             _greenlets(heap, look) if heap.greenlets else [],
             _tasks(heap) if any(not task.done() for task in heap.tasks) else {},
-            _of_all(look.wakers.listeners) if has_hubs else [],
-            _of_all(look.wakers.timers) if has_hubs else [],
+            _of_all(look.greenlets.wakers.listeners) if has_hubs else [],
+            _of_all(look.greenlets.wakers.timers) if has_hubs else [],
             _threads(heap),
             children(),
             files,
@@ -110,7 +110,7 @@ def _greenlets(heap: Heap, look: Look) -> list[Any]:
         if not each.dead
         and each.parent is not None
         and each is not pool
-        and not look.is_infrastructure(each)
+        and not look.greenlets.is_infrastructure(each)
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from typing import NamedTuple
 
 from pytest_eventlet_debug.alive import descriptors
-from pytest_eventlet_debug.alive.greenthreads import THE_TEST
+from pytest_eventlet_debug.alive.greenlets import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.model import callable_name
@@ -77,7 +77,7 @@ def describe_timer(timer: Timer, look: Look) -> str:
     """Return what a timer will do, in words."""
     if timer.greenlet is None:
         return f"call {callable_name(timer.call)}"
-    name = look.name(timer.greenlet)
+    name = look.greenlets.name(timer.greenlet)
     if timer.action == "throw":
         raised: Any = timer.arguments[0] if timer.arguments else None
         kind: type = raised if issubclass(type(raised), type) else type(raised)
@@ -104,12 +104,14 @@ def _target(hub: Any, listener: Listener, look: Look) -> str:
 
 def _state(hub: Any, current: bool, look: Look) -> HubState:
     listeners = tuple(
-        WatchedDescriptor(each.event, each.fd, _target(hub, each, look), look.name(each.greenlet))
-        for each in look.wakers.listeners.get(id(hub), ())
+        WatchedDescriptor(
+            each.event, each.fd, _target(hub, each, look), look.greenlets.name(each.greenlet)
+        )
+        for each in look.greenlets.wakers.listeners.get(id(hub), ())
     )
     timers = tuple(
         PendingCall(max(each.seconds, 0.0), describe_timer(each, look))
-        for each in look.wakers.timers.get(id(hub), ())
+        for each in look.greenlets.wakers.timers.get(id(hub), ())
     )
     strays = tuple(f"fd {fd}, {descriptors.describe(fd)}" for fd in look.watched.strays(hub))
     stuck = is_stuck(hub)

@@ -171,8 +171,8 @@ class Leftovers:
                 late = _Awaited(self._nodeid, weakref.ref(greenlet), tuple(wakers))
                 self.late.greenlets.append(late)
                 continue
-            held_by_hub = census.look.wakers.timers_of(greenlet) or (
-                census.look.wakers.listeners_of(greenlet)
+            held_by_hub = census.look.greenlets.wakers.timers_of(greenlet) or (
+                census.look.greenlets.wakers.listeners_of(greenlet)
             )
             if not held_by_hub and (failed or described.state == "not started"):
                 continue  # an object like any other, of a traceback perhaps
@@ -199,7 +199,7 @@ class Leftovers:
             owner = listener.greenlet
             if known.has(listener.raw) or id(owner) in told or owner is pool or known.has(owner):
                 continue
-            name = census.look.name(owner)
+            name = census.look.greenlets.name(owner)
             where = descriptors.describe(listener.fd)
             self._add(
                 self._nodeid, f"listener to {listener.event} fd {listener.fd}, {where}: {name}"
@@ -264,8 +264,8 @@ class Leftovers:
 
 def _due_wakers(look: Look, greenlet: Any) -> list[int]:
     """Return the ids of what will wake a greenlet on the hub's next turn."""
-    due = [id(each.raw) for each in look.wakers.timers_of(greenlet) if each.seconds <= 0]
-    for listener in look.wakers.listeners_of(greenlet):
+    due = [id(each.raw) for each in look.greenlets.wakers.timers_of(greenlet) if each.seconds <= 0]
+    for listener in look.greenlets.wakers.listeners_of(greenlet):
         poll = unpatched.select.poll()
         with contextlib.suppress(OSError, ValueError, OverflowError):
             events = {"read": unpatched.select.POLLIN, "write": unpatched.select.POLLOUT}

@@ -1,0 +1,216 @@
+"""What a greenthread waits for, read from the frame that waits and from its hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import sys
+import types
+from typing import Any
+
+from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive import holders
+from pytest_eventlet_debug.alive.greenlets import Greenlets
+from pytest_eventlet_debug.alive.model import Waits
+from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.stacks import outwards
+from pytest_eventlet_debug.alive.watched_descriptors import Watched
+from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+
+#: What the search for those who hold locks may take.
+MAX_SECONDS = 0.5
+
+#: From when on a timer that is due is told to be overdue.
+LATE_SECONDS = 0.1
+
+
+class GreenthreadWaits:
+    """Tells what greenlets wait for; what they share is found out once. Not to be kept."""
+
+    def __init__(self, greenlets: Greenlets, watched: Watched) -> None:
+        self._greenlets = greenlets
+        self._stacks = greenlets.stacks
+        self._watched = watched
+        self._holders: dict[int, list[Any]] | None = None
+
+    def of(self, greenlet: Any, frames: list[types.FrameType]) -> tuple[Waits | None, list[Any]]:
+        """Return what a greenlet waits for, and the greenlets that alone can end that.
+
+        :param frames: its stack, innermost first.
+        """
+        for number, frame in enumerate(frames[:20]):
+            place = self._stacks.place(frame)
+            if place is None:
+                if number > 3 or not frame.f_code.co_filename.startswith(STANDARD_LIBRARY):
+                    break
+                continue
+            known = self._waits_in(greenlet, place, frame, frames[number + 1 : number + 4])
+            if known is not None:
+                return known
+        return self._waits_by_hub(greenlet), []
+
+    def _waits_in(
+        self, greenlet: Any, place: str, frame: types.FrameType, outer: list[types.FrameType]
+    ) -> tuple[Waits, list[Any]] | None:
+        """Return what a function of eventlet waits for, if it is one that waits."""
+        name = frame.f_code.co_name
+        if (place, name) == ("hubs/__init__.py", "trampoline"):
+            return self._waits_for_descriptor(greenlet, frame), []
+        if (place, name) == ("greenthread.py", "sleep"):
+            return self._timed(Waits("sleep", "sleep"), frame, "timer"), []
+        if (place, name) == ("event.py", "wait"):
+            return self._waits_for_event(frame, outer)
+        if place == "semaphore.py" and name == "acquire":
+            return self._waits_for_semaphore(frame, outer)
+        if place == "queue.py" and name in ("get", "put", "join"):
+            owner = frame.f_locals.get("self")
+            queue = getattr(owner, "queue", ())
+            most = getattr(owner, "maxsize", None)
+            size = f"{len(queue)} items" + (f" of {most}" if most else "")
+            label = f"{type(owner).__qualname__}.{name}"
+            return Waits(label, f"{label}, {size}"), []
+        return None
+
+    def _waits_for_descriptor(self, greenlet: Any, frame: types.FrameType) -> Waits:
+        scope = frame.f_locals
+        verb = "read" if scope.get("read") else "write"
+        fd, hub = scope.get("fileno", -1), scope.get("hub")
+        text = f"{verb} on fd {fd}, {descriptors.describe(fd)}"
+        wakers = self._greenlets.wakers.listeners_of(greenlet)
+        complaint = ""
+        if any((each.event, each.fd) == (verb, fd) for each in wakers):
+            complaint = self._watched.complaint(hub, verb, fd)
+        elif any(each is scope.get("listener") for each in getattr(hub, "closed", ())):
+            complaint = "which is closed, as the hub will tell it"
+        elif id(hub) in self._greenlets.wakers.listeners:
+            complaint = "which the hub no longer watches"
+        waits = Waits(complaint or verb, f"{text}, {complaint}" if complaint else text)
+        return self._timed(waits, frame, "t")
+
+    def _timed(self, waits: Waits, frame: types.FrameType, variable: str) -> Waits:
+        """Add to a wait how long it still takes, or that its timer is late, or lost."""
+        raw_timer, hub = frame.f_locals.get(variable), frame.f_locals.get("hub")
+        if raw_timer is None:
+            return waits
+        left = self._greenlets.wakers.left(raw_timer)
+        late = self._greenlets.wakers.overdue(raw_timer)
+        if left is None:
+            if id(hub) not in self._greenlets.wakers.timers:
+                return waits  # a hub that could not be read
+            words = "whose timer is in no hub's heap"
+            return Waits(f"{waits.kind}, no timer", f"{waits.text}, {words}")
+        if late > LATE_SECONDS:
+            return Waits(f"{waits.kind}, late", f"{waits.text}, overdue by {late:.1f} s")
+        return waits._replace(seconds=left)
+
+    def _waits_for_semaphore(
+        self, frame: types.FrameType, outer: list[types.FrameType]
+    ) -> tuple[Waits, list[Any]]:
+        owner = frame.f_locals.get("self")
+        kind = type(owner).__qualname__
+        value = getattr(owner, "counter", "?")
+        text = f"{kind}, value {value}, {len(getattr(owner, '_waiters', ()))} waiting"
+        holding = self._owner_of_rlock(owner, outer) or self._holders_of(owner)
+        if value != 0:
+            holding = []  # it has been released, and who waits is about to be woken
+        if holding:
+            names = ", ".join(self._greenlets.name(each) for each in holding[:3])
+            text += f", held by {names}" + (", ..." if len(holding) > 3 else "")
+        # Of several who hold it any may release it: no circle is sure.
+        words = f"{kind}, held" if holding else kind
+        return Waits(words, text), holding if len(holding) == 1 else []
+
+    def _owner_of_rlock(self, block: Any, outer: list[types.FrameType]) -> list[Any]:
+        """Return whose a reentrant lock is of which a semaphore is the inside."""
+        for frame in outer[:2]:
+            lock = frame.f_locals.get("self")
+            fields = getattr(lock, "__dict__", {})
+            if frame.f_code.co_name == "acquire" and fields.get("_block") is block:
+                # get_ident() is a greenlet's id under monkey patching.
+                ident = fields.get("_owner")
+                return [each for each in self._greenlets.all() if id(each) == ident]
+        return []
+
+    def _holders_of(self, lock: Any) -> list[Any]:
+        """Return the greenlets whose frames prove that they hold a lock."""
+        if self._holders is None:
+            self._holders = {}
+            end = unpatched.monotonic() + MAX_SECONDS
+            for greenlet in self._greenlets.all():
+                if unpatched.monotonic() > end:
+                    # Half of them would be told to be all.
+                    self._holders = {}
+                    break
+                for each in holders.held_by(self._greenlets.stack_of(greenlet)):
+                    self._holders.setdefault(id(each), []).append(greenlet)
+        return self._holders.get(id(lock), [])
+
+    def _waits_for_event(
+        self, frame: types.FrameType, outer: list[types.FrameType]
+    ) -> tuple[Waits, list[Any]] | None:
+        event = frame.f_locals.get("self")
+        awaited = self._greenlets.ends_with(event)
+        if awaited is not None:
+            text = f"the end of greenthread {self._greenlets.name(awaited)}"
+            return self._timed(Waits("end", text), frame, "timer"), [awaited]
+        for each in outer:
+            place, name = self._stacks.place(each), each.f_code.co_name
+            if (place, name) == ("tpool.py", "execute"):
+                text = f"tpool, which executes {callable_name(each.f_locals.get('meth'))}"
+                return Waits("tpool", text), []
+            if place == "queue.py":
+                return None
+        kind = type(event).__qualname__
+        waiting = len(getattr(event, "_waiters", ()))
+        return self._timed(Waits(kind, f"{kind}, {waiting} waiting"), frame, "timer"), []
+
+    def _waits_by_hub(self, greenlet: Any) -> Waits | None:
+        """Return what will wake a greenlet that waits in no way known here."""
+        listeners = self._greenlets.wakers.listeners_of(greenlet)
+        switches = [t for t in self._greenlets.wakers.timers_of(greenlet) if t.action == "switch"]
+        left = max(switches[0].seconds, 0.0) if switches else None
+        if listeners:
+            words = [f"{each.event} on fd {each.fd}" for each in listeners[:3]]
+            words[0] += f", {descriptors.describe(listeners[0].fd)}"
+            more = f" and {len(listeners) - 3} more" if len(listeners) > 3 else ""
+            return Waits("descriptors", "; ".join(words) + more, left)
+        if switches:
+            return Waits("timer", "a timer", left)
+        return None
+
+    def in_thread(self, frames: list[types.FrameType]) -> Waits | None:
+        """Return which lock of a thread the whole of this thread waits for."""
+        users = [each for each in frames if not each.f_code.co_filename.startswith(OURS)]
+        if not users:
+            return None
+        innermost = users[0]
+        scope = innermost.f_locals
+        if innermost.f_code.co_name in ("_wait_for_tstate_lock", "join"):
+            name = thread_name(getattr(scope.get("self"), "_ident", None))
+            if name is not None:
+                return Waits("thread", f"the end of thread {name}, with the whole of its thread")
+        lock = holders.awaited_by(innermost)
+        if not _is_of_threads(lock) or "unlocked" in repr(lock):
+            return None
+        owners = [
+            thread_name(ident) or f"{ident:#x}"
+            for ident, top in sys._current_frames().items()
+            if top is not sys._getframe() and _holds(lock, ident, outwards(top))
+        ]
+        held = f", held by thread {', '.join(owners)}" if owners else ""
+        return Waits("thread lock", f"a lock of threads{held}; all its thread waits")
+
+
+def _is_of_threads(lock: object) -> bool:
+    kind = type(lock)
+    # By name: monkey patching replaces what the modules call so.
+    return kind.__module__ == "_thread" and kind.__name__ in ("lock", "RLock")
+
+
+def _holds(lock: Any, ident: int, frames: Iterable[types.FrameType]) -> bool:
+    """Say whether a thread surely holds a lock; a reentrant one's repr names its owner."""
+    if f" owner={ident} " in repr(lock):
+        return True
+    return any(each is lock for each in holders.held_by(frames))
