@@ -18,9 +18,9 @@ from typing import Any
 from typing import NamedTuple
 
 from pytest_eventlet_debug import fallbacks
+from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import AliveTasks
-from pytest_eventlet_debug.alive.tasks import copy_of
 from pytest_eventlet_debug.alive.tasks import describe_tasks
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import stand_in

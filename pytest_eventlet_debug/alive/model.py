@@ -113,6 +113,18 @@ def short_repr(thing: object) -> str:
     return text if len(text) <= MAX_REPR else text[: MAX_REPR - 3] + "..."
 
 
+def copy_of(changing: Iterable[Any]) -> list[Any]:
+    """Return the members of a set that other threads may change meanwhile."""
+    for _ in range(100):
+        try:
+            return list(changing)
+        except RuntimeError:
+            continue
+        except BaseException:
+            break
+    return []
+
+
 def thread_name(ident: int | None) -> str | None:
     """Return the name of a thread that runs Python code; takes no lock."""
     # Monkey patching leaves the real threads in a copy of the module.

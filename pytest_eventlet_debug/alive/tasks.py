@@ -8,7 +8,6 @@ end once tasks await each other in a circle.
 from __future__ import annotations
 
 from collections.abc import Iterable
-import functools
 import gc
 import inspect
 import os
@@ -18,17 +17,17 @@ from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
-from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import Waits
-from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import find_cycles
-from pytest_eventlet_debug.alive.model import short_repr
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.task_waits import TaskWaits
+from pytest_eventlet_debug.alive.task_waits import task_name
 from pytest_eventlet_debug.system.collector import collector_paused
 
 State = Literal["running", "ready", "waiting", "cancelling", "done"]
@@ -164,18 +163,6 @@ def _enumerate(asyncio: types.ModuleType, heap: Heap) -> tuple[dict[int, Any], d
     return tasks, loops
 
 
-def copy_of(changing: Iterable[Any]) -> list[Any]:
-    """Return the members of a set that other threads may change meanwhile."""
-    for _ in range(100):
-        try:
-            return list(changing)
-        except RuntimeError:
-            continue
-        except BaseException:
-            break
-    return []
-
-
 class _Look:
     """One look at many tasks; what they share is found out once."""
 
@@ -185,12 +172,9 @@ class _Look:
         self._asyncio = asyncio
         self._frames = Frames()
         self._stacks: dict[tuple[int, ...], tuple[Frame, ...]] = {}
-        self._of_asyncio: dict[int, bool] = {}
         self._library = os.path.dirname(getattr(asyncio, "__file__", None) or "") + os.sep
-        self._now: dict[int, float] = {}
         self._loops = loops
-        self._work_items = work_items
-        self._work: dict[int, Any] | None = None
+        self._waits = TaskWaits(self._library, work_items)
         self._running = self._current_tasks()
         self._inner = _active_frames() if self._running else {}
 
@@ -230,14 +214,14 @@ class _Look:
         loop = task.get_loop()
         if waiter is not None and not is_running:
             try:
-                waits, awaits, needs = self._waits(waiter, frames[-1] if frames else None, loop)
+                waits, awaits, needs = self._waits.of(waiter, frames[-1] if frames else None, loop)
             except BaseException as error:
                 kind = type(waiter).__qualname__
                 waits = Waits(kind, f"a {kind}, which could not be read: {type(error).__name__}")
         return Task(
             id(task),
             id(loop),
-            _name(task),
+            task_name(task),
             state,
             _call(coroutine),
             self._stack(frames),
@@ -269,200 +253,10 @@ class _Look:
                 return Frame(summary.filename, summary.lineno or 0, summary.name)
         return None
 
-    def _is_of_asyncio(self, code: types.CodeType) -> bool:
-        known = self._of_asyncio.get(id(code))
-        if known is None:
-            known = self._of_asyncio[id(code)] = code.co_filename.startswith(self._library)
-        return known
-
-    def _waits(
-        self, waiter: Any, innermost: types.FrameType | None, loop: Any
-    ) -> tuple[Waits, list[Any], list[Any]]:
-        """Return what a task waits on, the tasks among it, and those that it needs.
-
-        :param waiter: the future that will wake the task.
-        :param innermost: the frame at the end of its await chain.
-        """
-        if innermost is not None and self._is_of_asyncio(innermost.f_code):
-            known = self._waits_of_asyncio(innermost, waiter, loop)
-            if known is not None:
-                return known
-        children = getattr(waiter, "_children", None)
-        if type(children) is list:
-            pending = _pending(children)
-            done = sum(1 for child in children if child.done())
-            text = f"gather of {len(children)}" + (f", {done} done" if done else "")
-            return Waits("gather", text), pending, pending
-        if _is_task(waiter):
-            return Waits("task", f"task {_name(waiter)}"), [waiter], [waiter]
-        known = self._waits_of_callbacks(waiter)
-        if known is not None:
-            return known
-        kind = type(waiter)
-        if not _has_own_repr(kind):
-            what = "a Future" if kind.__name__ == "Future" else f"a {kind.__qualname__}"
-            return Waits(kind.__qualname__, what), [], []
-        return Waits(kind.__qualname__, short_repr(waiter)), [], []
-
-    def _waits_of_callbacks(self, waiter: Any) -> tuple[Waits, list[Any], list[Any]] | None:
-        """Tell shield, executors and sockets by what they have the future call."""
-        inner = _shielded(waiter)
-        if inner is not None:
-            pending = _pending([inner])
-            named = f" of task {_name(inner)}" if _is_task(inner) else ""
-            return Waits("shield", f"shield{named}"), pending, pending
-        for callback in copy_of(getattr(waiter, "_callbacks", None) or ()):
-            call = callback[0] if type(callback) is tuple else callback
-            if type(call) is functools.partial:
-                name = getattr(call.func, "__name__", "")
-                if name in ("_sock_read_done", "_sock_write_done") and call.args:
-                    fd = call.args[0]
-                    verb = name.split("_")[2]
-                    where = f"{verb} on fd {fd}, {descriptors.describe(fd)}"
-                    return Waits(f"socket {verb}", where), [], []
-                continue
-            if type(call) is not types.FunctionType:
-                continue
-            if call.__qualname__ == "_chain_future.<locals>._call_check_cancel":
-                source = _cell(call, "source")
-                if type(source).__module__ == "concurrent.futures._base":
-                    return self._executor(source), [], []
-                if source is not None:
-                    # run_coroutine_threadsafe() and wrap_future() chain the like.
-                    return Waits("Future", "a Future of another loop or thread"), [], []
-        return None
-
-    def _executor(self, future: Any) -> Waits:
-        if self._work is None:
-            self._work = {id(getattr(item, "future", None)): item for item in self._work_items}
-        item = self._work.get(id(future)) or _running_work(future)
-        state = str(getattr(future, "_state", "")).lower()
-        if item is None:
-            return Waits("executor", f"a future of an executor, {state}")
-        # Its name changed in Python 3.14.
-        function = getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]
-        return Waits("executor", f"run_in_executor of {callable_name(function)}, {state}")
-
-    def _time_left(self, when: float, loop: Any) -> float:
-        now = self._now.get(id(loop))
-        if now is None:
-            now = self._now[id(loop)] = loop.time()
-        return max(when - now, 0.0)
-
-    def _waits_of_asyncio(
-        self, frame: types.FrameType, waiter: Any, loop: Any
-    ) -> tuple[Waits, list[Any], list[Any]] | None:
-        name = frame.f_code.co_name
-        scope = frame.f_locals
-        if name == "sleep" and "h" in scope:
-            return Waits("sleep", "sleep", self._time_left(scope["h"].when(), loop)), [], []
-        if name == "_wait" and "fs" in scope:
-            return self._wait_of_many(scope, loop)
-        if name == "wait_for" and "fut" in scope:
-            future = scope["fut"]
-            named = f" of task {_name(future)}" if _is_task(future) else ""
-            handle = scope.get("timeout_handle")
-            left = self._time_left(handle.when(), loop) if handle is not None else None
-            pending = _pending([future])
-            return Waits("wait_for", f"asyncio.wait_for{named}", left), pending, pending
-        if "self" not in scope:
-            return None
-        owner = scope["self"]
-        kind = type(owner)
-        bases = {base.__name__ for base in kind.__mro__ if base.__module__.startswith("asyncio.")}
-        # From Python 3.13.1 on it waits in _aexit(), which __aexit__() awaits.
-        if name in ("__aexit__", "_aexit") and "TaskGroup" in bases:
-            members = _pending(getattr(owner, "_tasks", ()))
-            return Waits("TaskGroup", f"TaskGroup of {len(members)}"), members, members
-        waiting = getattr(owner, "_waiters", None)
-        crowd = f"{len(waiting)} waiting" if waiting is not None else ""
-        if "Queue" in bases:
-            most = f" of {owner._maxsize}" if owner._maxsize else ""
-            size = f"{len(owner._queue)} items{most}"
-            return Waits(f"Queue.{name}", f"{kind.__name__}.{name}, {size}"), [], []
-        for base in ("Lock", "Semaphore", "Event", "Condition", "Barrier"):
-            if base in bases:
-                words = [f"{kind.__name__}.{name}", _lock_state(owner), crowd]
-                return Waits(f"{base}.{name}", ", ".join(filter(None, words))), [], []
-        return self._waits_of_stream(name, owner, waiter)
-
-    def _wait_of_many(self, scope: Any, loop: Any) -> tuple[Waits, list[Any], list[Any]]:
-        futures = copy_of(scope["fs"])
-        pending = _pending(futures)
-        condition = scope.get("return_when")
-        # Any other condition may come true without all of them.
-        needed = pending if condition == "ALL_COMPLETED" else []
-        handle = scope.get("timeout_handle")
-        left = self._time_left(handle.when(), loop) if handle is not None else None
-        done = len(futures) - sum(1 for future in futures if not future.done())
-        text = f"asyncio.wait of {len(futures)}" + (f", {done} done" if done else "")
-        return Waits("wait", text, left), pending, needed
-
-    def _waits_of_stream(
-        self, name: str, owner: Any, waiter: Any
-    ) -> tuple[Waits, list[Any], list[Any]] | None:
-        known = self._waits_of_callbacks(waiter)
-        if known is not None:
-            return known
-        kind = type(owner)
-        where = ""
-        transport = getattr(owner, "_transport", None)
-        fd = getattr(transport, "_sock_fd", None)
-        if type(fd) is int and fd >= 0:
-            where = f", fd {fd}, {descriptors.describe(fd)}"
-        pid = getattr(owner, "_pid", None)
-        if type(pid) is int:
-            return Waits("child process", f"the end of child process {pid}"), [], []
-        if _has_own_repr(kind):
-            return Waits(f"{kind.__name__}.{name}", f"{name} of {short_repr(owner)}{where}"), [], []
-        return Waits(f"{kind.__name__}.{name}", f"{kind.__name__}.{name}{where}"), [], []
-
-
-def _running_work(future: Any) -> Any:
-    """Return what an executor's thread runs for a future, from the threads' stacks."""
-    for top in sys._current_frames().values():
-        frame: types.FrameType | None = top
-        while frame is not None:
-            if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == (
-                "concurrent.futures.thread"
-            ):
-                item = frame.f_locals.get("self")
-                if getattr(item, "future", None) is future:
-                    return item
-            frame = frame.f_back
-    return None
-
 
 def _unreadable(task: Any, error: BaseException) -> Task:
     waits = Waits("unreadable", f"could not be read: {type(error).__name__}")
-    return Task(id(task), 0, _name(task), "waiting", type(task).__qualname__, (), waits)
-
-
-def _is_task(thing: Any) -> bool:
-    return hasattr(type(thing), "get_coro")
-
-
-def _cell(function: types.FunctionType, name: str) -> Any:
-    """Return a variable that a function took from the one around it."""
-    for variable, cell in zip(
-        function.__code__.co_freevars, function.__closure__ or (), strict=False
-    ):
-        if variable == name:
-            try:
-                return cell.cell_contents
-            except ValueError:
-                return None
-    return None
-
-
-def _has_own_repr(kind: type) -> bool:
-    """Say whether a repr is the user's. asyncio's shows callbacks, and with them tasks."""
-    for base in kind.__mro__:
-        if "__repr__" in base.__dict__:
-            return not base.__module__.startswith(
-                ("asyncio", "_asyncio", "concurrent.", "builtins")
-            )
-    return False
+    return Task(id(task), 0, task_name(task), "waiting", type(task).__qualname__, (), waits)
 
 
 def _active_frames() -> dict[int, list[types.FrameType]]:
@@ -488,16 +282,6 @@ def _is_cancelling(task: Any, waiter: Any) -> bool:
     if sys.version_info >= (3, 11):
         return bool(task.cancelling() > 0)
     return waiter is not None and bool(waiter.cancelled())
-
-
-def _name(task: Any) -> str:
-    try:
-        name = task.get_name()
-    except BaseException:
-        name = None
-    if type(name) is not str:
-        return f"<{type(task).__qualname__} at {id(task):#x}>"
-    return name if name.isprintable() else ascii(name)
 
 
 def _call(coroutine: Any) -> str:
@@ -533,46 +317,6 @@ def _is_chained(thing: object) -> bool:
     return type(thing) in (types.AsyncGeneratorType, types.CoroutineType) or (
         type(thing).__name__ in ("async_generator_asend", "async_generator_athrow")
     )
-
-
-def _lock_state(owner: Any) -> str:
-    # The fields of asyncio's own classes, not their methods, which may be overridden.
-    fields = getattr(owner, "__dict__", {})
-    if "_locked" in fields:
-        return "locked" if fields["_locked"] else "unlocked"
-    if type(fields.get("_value")) is int:
-        return f"value {fields['_value']}"
-    if type(fields.get("_value")) is bool:
-        return "set" if fields["_value"] else "not set"
-    return ""
-
-
-def _pending(futures: Iterable[Any], depth: int = 0) -> list[Any]:
-    """Return the tasks among futures, and behind those of gather and shield."""
-    tasks: list[Any] = []
-    for future in copy_of(futures):
-        if future.done():
-            continue
-        if _is_task(future):
-            tasks.append(future)
-        elif depth < 10:
-            children = getattr(future, "_children", None)
-            inner = _shielded(future) if type(children) is not list else None
-            behind = children if inner is None else [inner]
-            if type(behind) is list:
-                tasks += _pending(behind, depth + 1)
-    return tasks
-
-
-def _shielded(future: Any) -> Any:
-    """Return what a future of ``asyncio.shield`` shields, else ``None``."""
-    for callback in copy_of(getattr(future, "_callbacks", None) or ()):
-        call = callback[0] if type(callback) is tuple else callback
-        if type(call) is types.FunctionType and (
-            call.__qualname__ == "shield.<locals>._outer_done_callback"
-        ):
-            return _cell(call, "inner")
-    return None
 
 
 def _loop(loop: Any) -> Loop:
