@@ -20,7 +20,7 @@ from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import Unparsed
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
-from pytest_eventlet_debug.tracers.strace import keep_marks
+from pytest_eventlet_debug.tracers.strace_program import keep_marks
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
