@@ -49,7 +49,13 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     if activation is not None:
         activation.own_command_line()
         config.pluginmanager.register(activation, "eventlet-debug-activation")
-    return (yield)
+    try:
+        return (yield)
+    except KeyboardInterrupt:
+        if activation is None:
+            raise
+        # Pytest catches one while tests run, but none while it ends the session.
+        return pytest.ExitCode.INTERRUPTED
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import sys
 import threading
 import types
@@ -52,12 +53,13 @@ def main() -> None:
     from pytest_eventlet_debug.children import child
 
     child.become(assignment, waits=launch.waits == "for conftests")
-    if launch.program is not None:
-        _run(launch.program)
-        return
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # see who has started this
+        if launch.program is not None:
+            _run(launch.program)
+            return
         status = pytest.main(launch.arguments)
-    except KeyboardInterrupt:  # while pytest configured itself, or handled the one before
+    except KeyboardInterrupt:  # while pytest configured itself, or this process started
         status = pytest.ExitCode.INTERRUPTED
     if assignment.is_rerun:
         _exit_fast(status)

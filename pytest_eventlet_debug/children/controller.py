@@ -342,6 +342,11 @@ class Controller:
             tty.to_the_foreground(self._at_terminal)
 
     def _ended(self, run: HubRun, process: ChildProcess) -> None:
+        """See to a child that has ended.
+
+        :raises KeyboardInterrupt: Ctrl-C has come, which may have ended it; it is seen to later.
+        """
+        self._ctrl_c.look()
         last_words = process.last_words
         if run.debugging:
             tty.reclaim()
@@ -353,13 +358,28 @@ class Controller:
         if process.exit_status == usage_error and refused:
             self.usage_error = process.usage_error
         elif run.exit_status is None or process.died:
-            if process.ended_by_interrupt and (not run.running or self.replay.interrupted):
-                return  # starting or ending, where pytest does not catch that, or by a second one
+            if self._ended_by_ctrl_c(run, process):
+                return
             self.replay.note_end(run, "crashed")
             self.replay.report_end(run, "crashed", process.end, last_words)
             self._go_on(run)
         elif process.output and not self._interactive:
             self._say_printed(run.name, process.output)
+
+    def _ended_by_ctrl_c(self, run: HubRun, process: ChildProcess) -> bool:
+        """Say whether it was Ctrl-C that ended a child, in no test that could be blamed.
+
+        Pytest does not catch it where a session begins, nor a second one, nor what is raised where
+        it tears down after the first: under the asyncio hub a teardown that waits cannot do so.
+        """
+        if process.ended_by_interrupt:
+            return run.stopped or (process.was_interrupted and not run.running)
+        if not run.interrupted or process.died:
+            return False
+        reason = "".join(process.stderr_tail.splitlines()[-1:]).strip()
+        why = f": {reason}" if reason else ""
+        self.replay.say(f"{run.name}: {process.end} as it tore down after Ctrl-C{why}")
+        return True
 
     def _say_printed(self, hub: str, output: str) -> None:
         """Show what a child printed outside of its tests; what others printed as well, once."""

@@ -80,6 +80,8 @@ class HubRun:
     :param silence: how long the child has said nothing.
     :param seconds: how long the sessions of its children took that ended them.
     :param seconds_without_cpu: for how much of that they were ready to run and had none.
+    :param interrupted: whether the last child's session was, by Ctrl-C.
+    :param stopped: whether it was, by that or by ``pytest.exit()``.
     :param trouble: why not all tests ran, in words, where it is known.
     """
 
@@ -98,6 +100,8 @@ class HubRun:
     absent: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     seconds_without_cpu: float = 0.0
+    interrupted: bool = False
+    stopped: bool = False
     trouble: str = ""
     debugging: bool = False
     silence: Silence = dataclasses.field(default_factory=Silence)

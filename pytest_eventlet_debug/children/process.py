@@ -83,7 +83,8 @@ class ChildProcess:
         self._status: int | None = None
         self._garbled = ""
         self._line_ended = False
-        self._was_interrupted = False
+        #: Whether it was given a Ctrl-C, or got that itself.
+        self.was_interrupted = False
         self._captured: list[tuple[str, int]] = []
         near, far = (side.detach() for side in _socket.socketpair())
         self.descriptor = unpatched.move_up(near)
@@ -111,6 +112,8 @@ class ChildProcess:
                 {**environment, CHILD_VARIABLE: str(told)},
                 file_actions=[*self._streams(), *inherited],
                 setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE],
+                # Until it can take it: it gets each Ctrl-C at the terminal that it shares.
+                setsigmask=[signal.SIGINT],
                 **group,
             )
         finally:
@@ -222,10 +225,8 @@ class ChildProcess:
 
     def interrupt(self) -> None:
         """Give the child and what it started the Ctrl-C that only this process's group got."""
-        if self.ended():
-            return
-        self._was_interrupted = True
-        if not self._interactive:
+        self.was_interrupted = True
+        if not self._interactive and not self.ended():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 posix.killpg(self.runner, signal.SIGINT)
 
@@ -250,10 +251,10 @@ class ChildProcess:
 
     @property
     def ended_by_interrupt(self) -> bool:
-        """Whether the Ctrl-C that :meth:`interrupt` has passed on ended the process."""
+        """Whether the process ended as one does that Ctrl-C ends."""
         by_signal = self.died and os.WTERMSIG(self._status or 0) == signal.SIGINT
         # Pytest has said nothing more where its session had not quite begun.
-        return self._was_interrupted and (by_signal or self.exit_status == _INTERRUPTED)
+        return by_signal or self.exit_status == _INTERRUPTED
 
     @property
     def end(self) -> str:

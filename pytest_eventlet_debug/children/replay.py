@@ -164,8 +164,10 @@ class Replay:
                 pytest_internals.report_internal_error(self._config, text)
             case messages.Exit(reason, status):
                 self.exit = (reason, status)
+                run.stopped = True
             case messages.Interrupted(place, text):
                 self.interrupted = Interruption(place, text)
+                run.interrupted = run.stopped = True
             case messages.SessionFinish(exit_status, shouldstop, shouldfail, lasted, lacked):
                 run.seconds += lasted
                 run.seconds_without_cpu += lacked

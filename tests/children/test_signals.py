@@ -227,6 +227,118 @@ def test_a_second_ctrl_c_to_a_test_that_prints_to_the_terminal_is_no_crash(
     assert "Traceback" not in text
 
 
+INTERRUPTED_AS_IT_STARTS = """
+    import os, signal
+
+    if "PYTEST_EVENTLET_DEBUG_CHILD" in os.environ and os.path.exists("controller-is-ready"):
+        os.killpg(0, signal.SIGINT)
+"""
+
+
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_at_the_terminal_while_a_child_starts_is_no_traceback(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(sitecustomize=INTERRUPTED_AS_IT_STARTS)
+    pytester.makeconftest(
+        """
+        import os
+
+        def pytest_runtest_logfinish():
+            if "EVENTLET_HUB" not in os.environ:
+                open("controller-is-ready", "w").close()
+        """
+    )
+    pytester.makepyfile("def test_x(): pass")
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
+    arguments = ("-s", "--eventlet-hub=epolls,asyncio,poll", "--eventlet-timeout=60")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    out, _ = process.communicate(timeout=60)
+    text = out.decode()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, text
+    assert "! KeyboardInterrupt !" in text
+    assert "Traceback" not in text
+    assert "CRASHED" not in text
+
+
+@pytest.mark.fault("ctrl-c")
+def test_a_teardown_that_fails_after_ctrl_c_is_no_crash_of_its_test(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os, signal
+        import eventlet, pytest
+
+        @pytest.fixture
+        def server():
+            yield
+            eventlet.sleep(0)
+
+        def test_waits(server):
+            eventlet.spawn(os.kill, os.getppid(), signal.SIGINT)
+            eventlet.sleep(60)
+        """
+    )
+    result = pytester.runpytest_subprocess("--eventlet-hub=asyncio", "--eventlet-timeout=60")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(
+        [
+            "asyncio: ended with exit status 1 as it tore down after Ctrl-C: "
+            "RuntimeError: Already running!",
+            "*! KeyboardInterrupt !*",
+        ]
+    )
+    assert "CRASHED" not in result.stdout.str()
+
+
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_as_a_session_is_torn_down_after_its_exit_is_no_crash(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import os, signal
+        import pytest
+
+        @pytest.fixture
+        def resource():
+            yield
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def test_x(resource):
+            pytest.exit("enough", returncode=7)
+        """
+    )
+    result = pytester.runpytest_subprocess(BOTH)
+    assert result.ret == 7
+    result.stdout.fnmatch_lines(["*! _pytest.outcomes.Exit: enough !*"])
+    assert "failed" not in result.stdout.str()
+
+
+@pytest.mark.fault("ctrl-c")
+def test_ctrl_c_while_the_run_ends_is_no_traceback(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import os, signal
+
+        def pytest_sessionfinish():
+            if "EVENTLET_HUB" not in os.environ:
+                os.kill(os.getpid(), signal.SIGINT)
+        """
+    )
+    pytester.makepyfile("def test_x(): pass")
+    result = pytester.runpytest_subprocess(BOTH)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
 DIES_SLOWLY = (
     TAKES_MEMORY
     + """
