@@ -108,7 +108,7 @@ def test_ctrl_c_tears_the_running_test_down_and_reports(
     os.killpg(waiting.process.pid, signal.SIGINT)
     text = waiting.end()
     assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text
-    assert pytester.path.joinpath("torn-down").exists()
+    assert pytester.path.joinpath("torn-down").exists(), text
     assert "! KeyboardInterrupt !" in text
     assert re.search(r"test_x.py:\d+: KeyboardInterrupt", text)
     assert "1 passed" in text
