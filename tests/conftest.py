@@ -7,10 +7,15 @@ import contextlib
 import os
 import signal
 
+from hypothesis import settings
 from programs import WITHOUT_PLUGINS
 import pytest
 
 pytest_plugins = "pytester"
+
+# On a busy machine, anything may take longer than the 0.2 s of the default.
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 # A shell has Ctrl-C ignored by what it runs in the background, and by all that this starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

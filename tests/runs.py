@@ -37,6 +37,10 @@ def ran(result: pytest.RunResult) -> list[str]:
     return [match[1] for match in map(re.compile(pattern).match, result.outlines) if match]
 
 
+#: How a line of the summary begins that a busy machine adds.
+LACKED_CPUS = "others had the CPUs for much of the time: "
+
+
 def on_both(*names: str) -> list[str]:
     return [f"{name}[{hub}]" for hub in ("epolls", "asyncio") for name in names]
 

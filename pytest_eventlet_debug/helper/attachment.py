@@ -125,10 +125,8 @@ class Attachment:
         :param limit: as for :meth:`start`.
         """
         try:
-            if self._strace is None or not self._strace.rests():
+            if self._strace is None or not self._strace.proceed(path, limit):
                 self._refusal = "strace ended before the test began"
-            else:
-                self._strace.begin(path, append=False, limit=limit, waits=False)
         except OSError as error:
             self._refusal = f"strace.txt cannot be written: {error}"
 

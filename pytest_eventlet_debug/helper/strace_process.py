@@ -134,6 +134,24 @@ class StraceProcess:
         self._has_written = True
         self._look_alarm = self._loop.call_later(_LOOK_SECONDS, self._look)
 
+    def proceed(self, path: str, limit: int | None) -> bool:
+        """Write into another file from the request of a test on that does not wait.
+
+        Its process may have ended since, and strace with it.
+
+        :return: ``False`` where strace was not attached any more; nothing is done then.
+        :raises OSError: the file cannot be made.
+        """
+        if self._source is None or self._rested_at is None or self._piece is not None:
+            return False
+        has_ended = self._has_ended()
+        if has_ended and not trace_piece.holds(self._source, self._rested_at, _FIRST_WORDS):
+            return False
+        self.begin(path, append=False, limit=limit, waits=False)
+        if has_ended:
+            self._end_piece()
+        return True
+
     def attach(self, answer: Reply, program: str, options: list[str], pin: bool) -> None:
         """Start strace, and answer when it is attached."""
         self._answer = answer

@@ -50,6 +50,17 @@ def end_before(source: int, pid: int, words: bytes) -> int | None:
     return start + line if words in tail and tail.startswith(b"%d " % pid, line) else None
 
 
+def holds(source: int, start: int, words: bytes) -> bool:
+    """Say whether strace has written some words from *start* on."""
+    while data := os.pread(source, _COPY_BYTES, start):
+        if words in data:
+            return True
+        if len(data) < _COPY_BYTES:
+            break
+        start += len(data) - len(words)
+    return False
+
+
 class TracePiece:
     """What strace writes from now on, to be a file of its own.
 

@@ -375,10 +375,11 @@ IGNORES_AND_FORKS = """
 @pytest.mark.parametrize(
     ("deed", "does", "seconds"),
     [
-        ("while True: signal.pause()", "its process waits, *", "6"),
+        # A busy machine may notice a second late.
+        ("while True: signal.pause()", "its process waits, *", "[67]"),
         # Where others leave it a fifth of a CPU or less, it is killed sooner.
-        ("while True: pass", "its process burns CPU, *", "[1-6]"),
-        (IGNORES_AND_FORKS, "2 processes wait, *", "6"),
+        ("while True: pass", "its process burns CPU, *", "[1-7]"),
+        (IGNORES_AND_FORKS, "2 processes wait, *", "[67]"),
     ],
 )
 def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(

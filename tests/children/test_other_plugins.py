@@ -112,11 +112,13 @@ def test_pytest_timeout_fails_the_test_or_ends_the_process(pytester: pytest.Pyte
         def test_after(): pass
         """
     )
-    result = run(pytester, BOTH, "-v", "--timeout=1", "--timeout-method=signal")
+    # Not of the setup, which takes a busy machine its time.
+    options = [BOTH, "-v", "--timeout=1", "-o", "timeout_func_only=true"]
+    result = run(pytester, *options, "--timeout-method=signal")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["E*Timeout*"])
     # This method ends the process, and with it a plain run.
-    result = pytester.runpytest(BOTH, "-v", "--timeout=1", "--timeout-method=thread")
+    result = pytester.runpytest(*options, "--timeout-method=thread")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
         [

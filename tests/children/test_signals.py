@@ -108,7 +108,7 @@ def test_ctrl_c_tears_the_running_test_down_and_reports(
     os.killpg(waiting.process.pid, signal.SIGINT)
     text = waiting.end()
     assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text
-    assert pytester.path.joinpath("torn-down").exists()
+    assert pytester.path.joinpath("torn-down").exists(), text
     assert "! KeyboardInterrupt !" in text
     assert re.search(r"test_x.py:\d+: KeyboardInterrupt", text)
     assert "1 passed" in text
@@ -186,8 +186,8 @@ def test_a_second_ctrl_c_ends_tests_that_ignore_the_first(pytester: pytest.Pytes
     waiting = Waiting(pytester, BOTH, before=ignore)
     os.killpg(waiting.process.pid, signal.SIGINT)
     assert waiting.process.stdout is not None
-    while not waiting.process.stdout.readline().startswith(b"Ctrl-C: "):
-        pass
+    while not (line := waiting.process.stdout.readline()).startswith(b"Ctrl-C: "):
+        assert line, "it has ended"
     os.killpg(waiting.process.pid, signal.SIGINT)
     text = waiting.end()
     assert waiting.process.returncode == pytest.ExitCode.INTERRUPTED, text

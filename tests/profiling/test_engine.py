@@ -463,7 +463,8 @@ BUSY = """
 
 def test_a_timeouts_signal_arrives_in_a_busy_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(BUSY)
-    result = pytester.runpytest("--cprofile", "--timeout=1", "--timeout-method=signal")
+    timeout = ("--timeout=1", "-o", "timeout_func_only=true", "--timeout-method=signal")
+    result = pytester.runpytest("--cprofile", *timeout)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*Timeout *1.0s*"])
     assert result.duration < 60  # of 120

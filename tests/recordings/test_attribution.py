@@ -181,7 +181,7 @@ def test_the_ports_of_a_trace_are_those_of_its_sockets() -> None:
     assert calls.ports == {80, 2000, 53}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 import shutil
 import sys
+import time
 
 from programs import wait_until_gone
 import psutil
@@ -55,8 +56,10 @@ def die(pytester: pytest.Pytester, option: str, passes: str = "pass") -> tuple[P
     pytester.makepyfile(test_x=DIES.format(passes=passes))
     pytester.runpytest_subprocess("--eventlet-hub=poll", option)
     (directory,) = Path("eventlet-debug").glob("*test_ends*")
-    record = read_test(directory)
-    assert record is not None
+    until = time.monotonic() + 30
+    while (record := read_test(directory)) is None:  # the helper has yet to write it
+        assert time.monotonic() < until
+        time.sleep(0.01)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess):
             if str(record.pid) in process.cmdline():

@@ -181,7 +181,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(raw[: draw(st.integers(0, len(raw)))]) + draw(st.binary(max_size=20))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=200), damaged()))
 def test_no_input_raises_anything_but_its_own_error(raw: bytes) -> None:
     try:
@@ -192,7 +192,7 @@ def test_no_input_raises_anything_but_its_own_error(raw: bytes) -> None:
         pass
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=120), st.sampled_from([b"\x08\x00", b"\x86\xdd", b"\x81\x00"]))
 def test_no_packet_is_too_strange_to_dissect(data: bytes, kind: bytes) -> None:
     found = segment(ETHERNET + kind + data)

@@ -464,7 +464,7 @@ LINES = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(LINES, st.booleans())
 def test_no_line_makes_the_parser_raise_or_disappears(lines: list[str], newlines: bool) -> None:
     log = [line.replace("\n", "") + "\n" * newlines for line in lines]

@@ -146,7 +146,6 @@ def test_what_is_missing_or_broken_is_mentioned(tmp_path: Path) -> None:
     assert "not complete: capture.pcapng: The capture breaks off" in "\n".join(text.lines(trouble))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 20), max_size=60))
 def test_packets_are_put_in_order(times: list[int]) -> None:
     source = [
@@ -155,7 +154,7 @@ def test_packets_are_put_in_order(times: list[int]) -> None:
     assert [found.packet.time_ns for found in in_order(source)] == sorted(times)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.one_of(st.sampled_from(TRACE.splitlines(keepends=True)), st.text(max_size=40)),

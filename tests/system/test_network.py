@@ -516,8 +516,8 @@ class Left:
 def interrupt_twice(run: subprocess.Popen[str]) -> None:
     os.killpg(run.pid, signal.SIGINT)
     assert run.stdout is not None
-    while not run.stdout.readline().startswith("Ctrl-C: "):
-        pass
+    while not (line := run.stdout.readline()).startswith("Ctrl-C: "):
+        assert line, "it has ended"
     os.killpg(run.pid, signal.SIGINT)
 
 

@@ -867,15 +867,14 @@ def test_the_cpu_time_of_short_phases_is_not_asked_for(pytester: pytest.Pytester
         import pytest
 
         def test_computes():
-            while time.thread_time() < started + 0.2: pass
+            end = time.thread_time() + 0.2
+            while time.thread_time() < end: pass
 
         def test_sleeps():
             time.sleep(0.2)
 
         @pytest.mark.parametrize("number", range(10))
         def test_short(number): pass
-
-        started = time.thread_time()
         """
     )
     pytester.runpytest("--strace").assert_outcomes(passed=12)

@@ -563,6 +563,31 @@ def test_it_stays_attached_from_test_to_test_and_each_has_its_own_calls(tmp_path
         assert not [event for event in parse(text.splitlines(True)) if type(event) is Unparsed]
 
 
+@pytest.mark.fault("crash-recorded")
+def test_a_test_whose_process_has_ended_before_the_helper_comes_to_it_has_its_calls(
+    tmp_path: Path,
+) -> None:
+    text = """
+    for name in ("one", "two"):
+        (directory / name).mkdir()
+    strace.start(Recording("test_x.py::one", directory / "one"))
+    strace.stop()
+    posix.access("/made/between", 0)
+    os.kill(helper.pid, signal.SIGSTOP)
+    strace.start(Recording("test_x.py::two", directory / "two"))
+    posix.access("/made/by/two", 0)
+    print(helper.pid, flush=True)
+    os._exit(0)
+    """
+    helper = int(run(tmp_path, text, prologue=STAYS))
+    os.kill(helper, signal.SIGCONT)
+    wait_until_gone(helper)
+    with open_log(tmp_path / "two" / "strace.txt") as log:
+        trace = log.read()
+    assert re.findall(r'"/made/([^"]*)"', trace) == ["by/two"]
+    assert "+++ exited with 0 +++" in trace
+
+
 def test_it_does_not_stay_with_a_child_that_outlives_its_test(tmp_path: Path) -> None:
     text = """
     import subprocess

@@ -95,6 +95,7 @@ class Blocked:
         self._main: int | None = None
         self._registrations = Registrations()
         self._turns: dict[str, int] = {}
+        self._had_begun: frozenset[str] = frozenset()
         self._pending: Syscall | None = None
         self._readied: list[str] = []
         self._next: str | None = None
@@ -111,6 +112,7 @@ class Blocked:
         return {
             **self._registrations.handlers(),
             **dict.fromkeys(_CALLS, self._call),
+            **dict.fromkeys(SLEEPS, self._sleep),
             **dict.fromkeys(POLLS, self._wait),
             ANY_OTHER: self._other,
         }
@@ -134,6 +136,7 @@ class Blocked:
         elif duration_ns >= MIN_NS and self._counts(call):
             self._decide()
             self._pending, self._readied, self._next = call, [], None
+            self._had_begun = frozenset(name for name, turns in self._turns.items() if turns > 1)
             self._delay_after = None
 
     def _lacked(self, time_ns: int, delay_ns: int) -> None:
@@ -179,6 +182,13 @@ class Blocked:
             if self._readied or not _returns_at_once(call):
                 self._decide()
 
+    def _sleep(self, call: Syscall) -> None:
+        """Take the sleep of a hub without listeners for the wait that it is."""
+        self._call(call)
+        is_of_hub = call.pid == self._main and _is_hub(call.greenthread)
+        if is_of_hub and not _returns_at_once(call):
+            self._decide()
+
     def _note_ready(self, block: Syscall, call: Syscall) -> None:
         """Note whose events a wait finds there at once that had been asked for before."""
         if not _returns_at_once(call):
@@ -210,7 +220,7 @@ class Blocked:
         if pending is not None:
             if name == pending.greenthread:
                 self._decide()
-            elif self._next is None and name != _TEST and self._turns.get(name, 0) > 1:
+            elif self._next is None and name != _TEST and name in self._had_begun:
                 self._next = name
         if len(self._turns) == _REMEMBERED and name not in self._turns:
             self._turns.clear()

@@ -244,6 +244,31 @@ def test_hung():
     assert [each.kind for each in finished.findings] == ["blocked"]
 
 
+MARK = '7 {}.000000 access("/.eventlet-debug/greenlet/{}", F_OK) = -1 ENOENT (-) <0.000001>\n'
+TEST, HUB, TICK = (MARK.format("{}", name) for name in ("1/test", "2/hub", "3/tick"))
+TURN = HUB + TICK
+READS = '7 {}.000000 read(5<pipe:[1]>, "x", 1) = 1 <0.300000>\n'
+SLEEPS = "7 {}.000000 clock_nanosleep(CLOCK_MONOTONIC, 0, {{}}, NULL) = 0 <0.010000>\n"
+
+
+@pytest.mark.parametrize(
+    ("trace", "count"),
+    [
+        (TURN + TURN + HUB + TEST + READS + TURN, 1),
+        # The hub had nobody to run then, and no listener.
+        (TURN + TURN + HUB + TEST + READS + HUB + SLEEPS + TICK, 0),
+        # It was spawned afterwards.
+        (TEST + READS + TURN + TURN + TURN, 0),
+    ],
+)
+def test_who_was_not_to_run_yet_is_not_told_to_have_been_held_up(trace: str, count: int) -> None:
+    phase = TICKS.splitlines(keepends=True)[0]
+    detection = Detection(About(), [Blocked])
+    for _ in detection.watch(parse((phase + trace.format(*range(11, 30))).splitlines(True))):
+        pass
+    assert len(list(detection.findings())) == count
+
+
 TICKS = """\
 7 10.000000 access("/.eventlet-debug/phase/10/call/test_b", F_OK) = -1 ENOENT (-) <0.000001>
 7 10.000100 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>

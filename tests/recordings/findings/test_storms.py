@@ -164,13 +164,13 @@ def test_a_hub_that_wakes_nobody_names_the_event_and_who_registered_it(
     reader, writer = os.pipe()
     os.write(writer, b"x")
     def register():
+        eventlet.sleep(0.05)  # the hub polls, and runs nobody else after it
         # As a listener that forgets to take the byte.
         eventlet.hubs.get_hub().add("read", reader, lambda fd: None, lambda: None, lambda: None)
     greenlet.settrace(label)
     eventlet.spawn(eventlet.hubs.trampoline, os.pipe()[0], read=True)
-    eventlet.spawn_after(0.05, register)
-    eventlet.sleep(0.02)
-    eventlet.sleep(0.4)
+    eventlet.spawn(register)
+    eventlet.sleep(0.45)
     {afterwards}
     """
     (storm,) = storms_of(program, hub=hub)
