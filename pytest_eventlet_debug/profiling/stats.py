@@ -22,6 +22,8 @@ Entry = tuple[int, int, float, float, dict[Function, Edge]]
 
 Stats = dict[Function, Entry]
 
+_PACKAGE = __name__.partition(".")[0]
+
 #: What stands above all greenlets, so that viewers open on the whole.
 ALL: Function = ("~", 0, "<all greenlets>")
 
@@ -160,7 +162,7 @@ def _stats_of(part: Part) -> Stats:
     for function, calls, recursive, total, own, _ in part.entries:
         entry: Entry = (calls - recursive, calls, own, total, {})
         stats[function] = _sum(stats[function], entry) if function in stats else entry
-        if function[0].startswith(OURS):
+        if _is_ours(function):
             ours.add(function)
     for caller, _, _, _, _, called in part.entries:
         is_ours = caller in ours
@@ -178,6 +180,11 @@ def _stats_of(part: Part) -> Stats:
     for function in ours:
         del stats[function]
     return _called(stats)
+
+
+def _is_ours(function: Function) -> bool:
+    """Say whether a function is the plugin's own, in Python or in C."""
+    return function[0].startswith(OURS) or f" '{_PACKAGE}." in function[2]
 
 
 def _passes_on(ours: Function, function: Function) -> bool:
