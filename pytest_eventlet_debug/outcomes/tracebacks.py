@@ -24,7 +24,11 @@ _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
-_LIBRARIES = re.compile(r"/(?:site|dist)-packages/|/lib(?:64)?/python3(?:\.\d+)?/|^<frozen ")
+_LIBRARIES = re.compile(
+    r"/(?:site|dist)-packages/|/lib(?:64)?/python3(?:\.\d+)?/|^<frozen |"
+    # This plugin, where it is installed from a clone: what it wraps is in many a traceback.
+    rf"/{__name__.partition('.')[0]}/"
+)
 
 
 class Frame(NamedTuple):

@@ -32,6 +32,7 @@ typedef struct {
     const void *key;
     PyObject *function; /* a code object, or the name of what is written in C */
     PyObject *label;    /* what the function is called in files, once that was asked for */
+    char is_ours;
     Map called;         /* from key to Edge */
 } Entry;
 
@@ -43,14 +44,16 @@ typedef struct {
 typedef struct {
     PyObject *root;
     Py_ssize_t greenlets;
-    Map entries; /* from key to Entry */
+    Map entries;  /* from key to Entry */
+    Map uncalled; /* from key to Edge: the calls that nobody made */
 } Table;
 
 typedef struct {
     Entry *entry;
-    Edge *edge; /* NULL where nobody called it */
+    Edge *edge; /* NULL where the call is hidden: it is the plugin's, and does not count */
     Nanoseconds since;
-    Nanoseconds below; /* time in what it called */
+    Nanoseconds below;  /* time in what it called */
+    Nanoseconds hidden; /* time in hidden calls below it */
     char outermost;    /* no other call of the function is open on this stack */
     char outermost_edge;
 } Call;
@@ -68,6 +71,8 @@ typedef struct {
     PyObject_HEAD
     PyObject *clock;   /* a callable that returns seconds, or NULL for clock_id */
     PyObject *root_of; /* called with a new greenlet and with who switched to it */
+    PyObject *folder;  /* what the file names of the plugin's functions begin with */
+    PyObject *package; /* what is in the names of those that it has in C */
     PyObject *indices; /* from root to the index of its Table */
     Table **tables;
     Py_ssize_t count;
@@ -141,8 +146,49 @@ described(PyObject *callable)
     return callable;
 }
 
+static int
+is_ours(CallStacks *self, PyObject *function)
+{
+    Py_ssize_t found;
+    if (PyCode_Check(function)) {
+        PyObject *file = ((PyCodeObject *)function)->co_filename;
+        found = PyUnicode_Tailmatch(file, self->folder, 0, PY_SSIZE_T_MAX, -1);
+    }
+    else {
+        found = PyUnicode_Find(function, self->package, 0, PY_SSIZE_T_MAX, 1) + 1;
+    }
+    if (found < 0) {
+        PyErr_Clear();
+    }
+    return found > 0;
+}
+
+/* Whether a function of ours stands in for one that it calls: it has its name then. */
+static int
+passes_on(const Entry *ours, const Entry *entry)
+{
+    if (!ours->is_ours || !PyCode_Check(ours->function)) {
+        return 0;
+    }
+    PyObject *name = ((PyCodeObject *)ours->function)->co_name;
+    if (PyCode_Check(entry->function)) {
+        return PyUnicode_Compare(name, ((PyCodeObject *)entry->function)->co_name) == 0;
+    }
+    static const char before[] = "<method '", behind[] = "' of ";
+    Py_ssize_t size;
+    const char *wanted = PyUnicode_AsUTF8AndSize(name, &size);
+    const char *text = wanted == NULL ? NULL : PyUnicode_AsUTF8(entry->function);
+    if (text == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    return strncmp(text, before, strlen(before)) == 0 &&
+           strncmp(text += strlen(before), wanted, size) == 0 &&
+           strncmp(text + size, behind, strlen(behind)) == 0;
+}
+
 static Entry *
-entry_for(Table *table, const void *key, PyObject *callable)
+entry_for(CallStacks *self, Table *table, const void *key, PyObject *callable)
 {
     Entry *entry = map_get(&table->entries, key);
     if (entry != NULL) {
@@ -160,27 +206,33 @@ entry_for(Table *table, const void *key, PyObject *callable)
         PyMem_Free(entry);
         return NULL;
     }
+    entry->is_ours = is_ours(self, entry->function);
     return entry;
 }
 
 static Edge *
-edge_for(Entry *caller, Table *table, const void *key, PyObject *callable)
+edge_for(Map *called, Entry *callee)
 {
-    Edge *edge = map_get(&caller->called, key);
+    Edge *edge = map_get(called, callee->key);
     if (edge != NULL) {
         return edge;
     }
-    Entry *callee = entry_for(table, key, callable);
-    edge = callee == NULL ? NULL : PyMem_Calloc(1, sizeof(Edge));
+    edge = PyMem_Calloc(1, sizeof(Edge));
     if (edge == NULL) {
         return NULL;
     }
     edge->callee = callee;
-    if (map_add(&caller->called, key, edge) < 0) {
+    if (map_add(called, callee->key, edge) < 0) {
         PyMem_Free(edge);
         return NULL;
     }
     return edge;
+}
+
+static int
+is_hidden(const Call *call)
+{
+    return call != NULL && call->edge == NULL;
 }
 
 static void
@@ -198,22 +250,31 @@ push(CallStacks *self, const void *key, PyObject *callable)
         stack->room = room;
     }
     Call *call = stack->calls + stack->depth;
-    Entry *entry;
-    Edge *edge = NULL;
-    if (stack->depth > 0) {
-        edge = edge_for(call[-1].entry, stack->table, key, callable);
-        entry = edge == NULL ? NULL : edge->callee;
+    Call *caller = stack->depth > 0 ? call - 1 : NULL;
+    Map *called = caller == NULL ? &stack->table->uncalled : &caller->entry->called;
+    Entry *entry = NULL;
+    Edge *edge = is_hidden(caller) ? NULL : map_get(called, key);
+    if (edge != NULL) {
+        entry = edge->callee;
     }
-    else {
-        entry = entry_for(stack->table, key, callable);
-    }
-    if (entry == NULL) {
+    else if ((entry = entry_for(self, stack->table, key, callable)) == NULL) {
         self->short_of_memory = 1;
         return;
     }
+    else if (!entry->is_ours && (!is_hidden(caller) || passes_on(caller->entry, entry))) {
+        while (is_hidden(caller)) {
+            caller = caller > stack->calls ? caller - 1 : NULL;
+        }
+        called = caller == NULL ? &stack->table->uncalled : &caller->entry->called;
+        edge = edge_for(called, entry);
+        if (edge == NULL) {
+            self->short_of_memory = 1;
+            return;
+        }
+    }
     *call = (Call){.entry = entry, .edge = edge, .outermost = 1, .outermost_edge = 1};
-    for (Call *other = call - 1; other >= stack->calls; other--) {
-        if (other->entry == entry) {
+    for (Call *other = call - 1; edge != NULL && other >= stack->calls; other--) {
+        if (other->entry == entry && other->edge != NULL) {
             call->outermost = 0;
             if (other->edge == edge) {
                 call->outermost_edge = 0;
@@ -242,12 +303,19 @@ static void
 pop_last(Stack *stack, Nanoseconds at)
 {
     Call *call = stack->calls + --stack->depth;
-    Nanoseconds total = at - call->since;
-    Nanoseconds own = total - call->below;
-    count(&call->entry->counts, own, total, call->outermost);
+    Nanoseconds total = at - call->since - call->hidden;
+    if (call->edge == NULL) {
+        call->hidden += total - call->below;
+        total = call->below;
+    }
+    else {
+        Nanoseconds own = total - call->below;
+        count(&call->entry->counts, own, total, call->outermost);
+        count(&call->edge->counts, own, total, call->outermost_edge);
+    }
     if (stack->depth > 0) {
         call[-1].below += total;
-        count(&call->edge->counts, own, total, call->outermost_edge);
+        call[-1].hidden += call->hidden;
     }
 }
 
@@ -593,6 +661,15 @@ tuple_of_entry(void *value)
     return called == NULL ? NULL : tuple_of(entry, &entry->counts, called);
 }
 
+/* Stands among the entries of a table for who called what nobody is known to have called. */
+static PyObject *
+tuple_of_nobody(const Table *table)
+{
+    PyObject *called = list_of(&table->uncalled, tuple_of_edge);
+    return called == NULL ? NULL
+                          : Py_BuildValue("((sis)iiddN)", "~", 0, "<nobody>", 0, 0, 0.0, 0.0, called);
+}
+
 static PyObject *
 parts(CallStacks *self, PyObject *Py_UNUSED(nothing))
 {
@@ -600,6 +677,11 @@ parts(CallStacks *self, PyObject *Py_UNUSED(nothing))
     for (Py_ssize_t i = 0; list != NULL && i < self->count; i++) {
         Table *table = self->tables[i];
         PyObject *entries = list_of(&table->entries, tuple_of_entry);
+        PyObject *nobody = entries == NULL ? NULL : tuple_of_nobody(table);
+        if (nobody == NULL || PyList_Append(entries, nobody) < 0) {
+            Py_CLEAR(entries);
+        }
+        Py_XDECREF(nobody);
         PyObject *part =
             entries == NULL ? NULL : Py_BuildValue("(NOn)", entries, table->root, table->greenlets);
         if (part == NULL || PyList_Append(list, part) < 0) {
@@ -637,9 +719,10 @@ get_short_of_memory(CallStacks *self, void *Py_UNUSED(closure))
 static PyObject *
 new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
 {
-    PyObject *clock, *root_of;
+    PyObject *clock, *root_of, *folder, *package;
     int stands_still;
-    if (!PyArg_ParseTuple(args, "OpO:CallStacks", &clock, &stands_still, &root_of)) {
+    const char *format = "OpOUU:CallStacks";
+    if (!PyArg_ParseTuple(args, format, &clock, &stands_still, &root_of, &folder, &package)) {
         return NULL;
     }
     CallStacks *self = (CallStacks *)type->tp_alloc(type, 0);
@@ -658,14 +741,24 @@ new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
         Py_INCREF(clock);
         self->clock = clock;
     }
-    Py_INCREF(root_of);
-    self->root_of = root_of;
+    self->root_of = Py_NewRef(root_of);
+    self->folder = Py_NewRef(folder);
+    self->package = Py_NewRef(package);
     self->stands_still = (char)stands_still;
     self->indices = PyDict_New();
     if (self->indices == NULL) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
+}
+
+static void
+free_values(Map *map)
+{
+    for (size_t i = 0; map->slots != NULL && i <= map->mask; i++) {
+        PyMem_Free(map->slots[i].value);
+    }
+    PyMem_Free(map->slots);
 }
 
 static void
@@ -686,15 +779,13 @@ dealloc(CallStacks *self)
             if (entry == NULL) {
                 continue;
             }
-            for (size_t k = 0; entry->called.slots != NULL && k <= entry->called.mask; k++) {
-                PyMem_Free(entry->called.slots[k].value);
-            }
-            PyMem_Free(entry->called.slots);
+            free_values(&entry->called);
             Py_DECREF(entry->function);
             Py_XDECREF(entry->label);
             PyMem_Free(entry);
         }
         PyMem_Free(entries->slots);
+        free_values(&self->tables[i]->uncalled);
         Py_DECREF(self->tables[i]->root);
         PyMem_Free(self->tables[i]);
     }
@@ -702,6 +793,8 @@ dealloc(CallStacks *self)
     Py_XDECREF(self->indices);
     Py_XDECREF(self->clock);
     Py_XDECREF(self->root_of);
+    Py_XDECREF(self->folder);
+    Py_XDECREF(self->package);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 

@@ -9,6 +9,8 @@ class CallStacks:
         clock: int | Callable[[], float],
         stands_still: bool,
         root_of: Callable[[Any, Any], Function | None],
+        folder: str,
+        package: str,
         /,
     ) -> None: ...
     @property

@@ -15,8 +15,11 @@ from pytest_eventlet_debug.profiling.engine import TAKEN
 from pytest_eventlet_debug.profiling.engine import require_free_thread
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
 from pytest_eventlet_debug.profiling.greenlet_engine import root
+from pytest_eventlet_debug.profiling.stats import NOBODY
 from pytest_eventlet_debug.profiling.stats import Function
+from pytest_eventlet_debug.profiling.stats import is_ours
 from pytest_eventlet_debug.profiling.stats import label
+from pytest_eventlet_debug.profiling.stats import passes_on
 
 
 class FallbackEngine(GreenletEngine):
@@ -54,14 +57,17 @@ class _Table:
 
     greenlets: int = 0
     counts: dict[object, _Counts] = dataclasses.field(default_factory=dict)
+    uncalled: dict[object, _Counts] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(slots=True)
 class _Call:
     key: object
-    counts: list[_Counts]  # of the function, and, if it has a caller, of it by that one
+    function: Function
+    counts: list[_Counts]  # of the function, and of it by its caller, or by nobody; none if hidden
     since: float = 0.0
     below: float = 0.0  # seconds in what it called
+    hidden: float = 0.0  # seconds in hidden calls below it: the plugin's, which do not count
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -75,19 +81,30 @@ class _Stack:
     open: Counter[_Counts] = dataclasses.field(default_factory=Counter)
 
     def push(self, key: object, function: object) -> _Call:
-        counts = [_counts_in(self.table.counts, key, function)]
-        if self.calls:
-            counts.append(_counts_in(self.calls[-1].counts[0].called, key, function))
-        call = _Call(key, counts)
+        named = label(function)
+        above = self.calls[-1] if self.calls else None
+        is_hidden = above is not None and not above.counts
+        if is_hidden and above is not None and is_ours(above.function):
+            is_hidden = not passes_on(above.function, named)
+        counts = []
+        if not is_hidden and not is_ours(named):
+            callers = (call.counts[0].called for call in reversed(self.calls) if call.counts)
+            tables = (self.table.counts, next(callers, self.table.uncalled))
+            counts = [_counts_in(each, key, function) for each in tables]
+        call = _Call(key, named, counts)
         self.open.update(counts)
         self.calls.append(call)
         return call
 
     def pop(self, at: float) -> None:
         call = self.calls.pop()
-        total = at - call.since
+        total = at - call.since - call.hidden
+        if not call.counts:
+            call.hidden += total - call.below
+            total = call.below
         if self.calls:
             self.calls[-1].below += total
+            self.calls[-1].hidden += call.hidden
         for counts in call.counts:
             counts.calls += 1
             counts.own += total - call.below
@@ -143,7 +160,7 @@ class CallStacks:
 
     def parts(self) -> list[tuple[list[tuple[Any, ...]], Function | None, int]]:
         return [
-            ([_entry(counts) for counts in table.counts.values()], shown_under, table.greenlets)
+            ([*map(_entry, table.counts.values()), _nobody(table)], shown_under, table.greenlets)
             for shown_under, table in self._tables.items()
         ]
 
@@ -203,3 +220,7 @@ def _counts_in(table: dict[object, _Counts], key: object, function: object) -> _
 
 def _entry(counts: _Counts) -> tuple[Any, ...]:
     return *counts.figures(), [called.figures() for called in counts.called.values()]
+
+
+def _nobody(table: _Table) -> tuple[Any, ...]:
+    return NOBODY, 0, 0, 0.0, 0.0, [called.figures() for called in table.uncalled.values()]

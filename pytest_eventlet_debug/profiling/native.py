@@ -16,6 +16,8 @@ from pytest_eventlet_debug.profiling.engine import ProfilingError
 from pytest_eventlet_debug.profiling.engine import require_free_thread
 from pytest_eventlet_debug.profiling.greenlet_engine import GreenletEngine
 from pytest_eventlet_debug.profiling.greenlet_engine import root
+from pytest_eventlet_debug.profiling.stats import OURS_IN_C
+from pytest_eventlet_debug.system.code_places import OURS
 
 _SHORT_OF_MEMORY = "memory ran out, and calls were lost"
 
@@ -29,7 +31,7 @@ class NativeEngine(GreenletEngine):
     def _listen(self) -> CallStacks:
         clock = self._clock
         source = clock.now if clock.number is None else clock.number
-        stacks = CallStacks(source, clock.stands_still, root)
+        stacks = CallStacks(source, clock.stands_still, root, OURS, OURS_IN_C)
         self._unsubscribe = _subscribe(stacks)
         return stacks
 

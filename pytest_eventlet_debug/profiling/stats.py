@@ -22,8 +22,16 @@ Entry = tuple[int, int, float, float, dict[Function, Edge]]
 
 Stats = dict[Function, Entry]
 
+#: Is in the name of a method that the plugin has in C.
+OURS_IN_C = f" '{__name__.partition('.')[0]}."
+
 #: What stands above all greenlets, so that viewers open on the whole.
 ALL: Function = ("~", 0, "<all greenlets>")
+
+
+#: Stands among entries for who called what no one is known to have called: frames that were open
+#: when the profile began, and greenlet itself. ``_native.c`` has the same name.
+NOBODY: Function = ("~", 0, "<nobody>")
 
 
 class Part(NamedTuple):
@@ -31,7 +39,8 @@ class Part(NamedTuple):
 
     :param entries: as ``_lsprof.Profiler.getstats()`` returns them: a function, its calls, those
         of them that are recursive, cumulative seconds, self seconds, and the same of what it
-        called. But see :func:`labelled`.
+        called. But see :func:`labelled`. What :data:`NOBODY` called need not be there; it is an
+        estimate then.
     :param root: what its greenlets are shown under, see :func:`root_of`, or ``None``.
     :param greenlets: how many there were.
     """
@@ -112,15 +121,16 @@ def under(root: Function, calls: int, stats: Stats) -> Stats:
     inside = sum(own for _, _, own, _, _ in stats.values())
     result: Stats = {root: (calls, calls, 0.0, inside, {})}
     for function, entry in stats.items():
-        uncalled = _uncalled(function, entry)
-        if uncalled is not None:
-            entry = (*entry[:4], {**entry[4], root: uncalled})
-        result[function] = entry
+        callers = dict(entry[4])
+        known, other = callers.pop(NOBODY, None), _uncalled(function, entry)
+        for edge in filter(None, (known, other)):
+            _add_edge(callers, root, edge)
+        result[function] = (*entry[:4], callers)
     return result
 
 
 def _uncalled(function: Function, entry: Entry) -> Edge | None:
-    """Return the counts of the calls of a function that no other is known to have made."""
+    """Estimate the counts of the calls that are missing among those of a function's callers."""
     primitive, calls, own, total, callers = entry
     for edge in callers.values():
         calls -= edge[0]
@@ -142,7 +152,7 @@ def _apart(stats: Stats, root: Function) -> Stats:
     names = {
         function: (*function[:2], f"{function[2]} [{spawned}]")
         for function, entry in stats.items()
-        if not entry[4]
+        if entry[4].keys() <= {NOBODY}
     }
     return {
         names.get(function, function): (
@@ -158,17 +168,19 @@ def _stats_of(part: Part) -> Stats:
     stats: Stats = {}
     ours = set()
     for function, calls, recursive, total, own, _ in part.entries:
+        if function == NOBODY:
+            continue
         entry: Entry = (calls - recursive, calls, own, total, {})
         stats[function] = _sum(stats[function], entry) if function in stats else entry
-        if function[0].startswith(OURS):
+        if is_ours(function):
             ours.add(function)
     for caller, _, _, _, _, called in part.entries:
-        is_ours = caller in ours
+        by_us = caller in ours
         for function, count, again, below, self_time in called:
             edge = (count, count - again, self_time, below)
-            if not is_ours:
+            if not by_us:
                 _add_edge(stats[function][4], caller, edge)
-            elif _passes_on(caller, function):
+            elif passes_on(caller, function):
                 for other, share in _shared(edge, caller, part):
                     if other not in ours:
                         _add_edge(stats[function][4], other, share)
@@ -180,7 +192,12 @@ def _stats_of(part: Part) -> Stats:
     return _called(stats)
 
 
-def _passes_on(ours: Function, function: Function) -> bool:
+def is_ours(function: Function) -> bool:
+    """Say whether a function is the plugin's own, in Python or in C."""
+    return function[0].startswith(OURS) or OURS_IN_C in function[2]
+
+
+def passes_on(ours: Function, function: Function) -> bool:
     """Say whether a function of ours stands in for one that it calls: it has its name then."""
     name = ours[2]
     return function[2] == name or function[2].startswith(f"<method '{name}' of ")

@@ -88,6 +88,16 @@ def test_the_users_frame_is_the_innermost_outside_of_libraries(tmp_path: Path) -
     assert found.users == Frame(f"{tmp_path}/program.py", 4, "load")
 
 
+def test_a_frame_of_the_plugins_is_not_the_users(tmp_path: Path) -> None:
+    ours = "from pytest_eventlet_debug.phrasing import span"
+    text = printed(tmp_path, f"{ours}\n\ndef load():\n    span(None)\n\nload()\n")
+    found = first_printed([text])
+    assert found is not None
+    assert found.raised is not None
+    assert found.raised.file.endswith("pytest_eventlet_debug/phrasing.py")
+    assert found.users == Frame(f"{tmp_path}/program.py", 4, "load")
+
+
 def test_words_that_a_logger_puts_before_each_line_are_passed_over(tmp_path: Path) -> None:
     text = printed(tmp_path, "def a():\n    raise KeyError('k')\n\na()\n")
     logged = "".join(f"worker 3: {line}\n" for line in text.splitlines())

@@ -111,6 +111,47 @@ def test_time_is_that_of_the_greenlet_that_ran(run: Run) -> None:
     )
 
 
+def test_what_greenlets_call_takes_all_the_time_that_the_plugin_did_not(run: Run) -> None:
+    assert (
+        run(
+            """
+        from pytest_eventlet_debug.phrasing import span
+
+        def inner():
+            burn(0.01)
+            yield
+
+        def outer():
+            for number in range(100):
+                span(number)
+            next(inner())
+            yield
+
+        def other():
+            next(inner())
+
+        engine = make_engine()
+        engine.start()
+        next(outer())
+        next(inner())
+        other()
+        engine.stop()
+        profile = engine.profile()
+        whole = seen(profile)["<all greenlets>"]
+        called = [callers for *_, callers in profile.stats.values()]
+        edges = [edge for each in called for caller, edge in each.items() if "<all" in caller[2]]
+        assert abs(whole[3] - sum(edge[3] for edge in edges)) < 1e-8, (whole, edges)
+        assert "span" not in seen(profile) and "<nobody>" not in seen(profile)
+        outer = seen(profile)["outer"]
+        below = sum(e[3] for each in called for caller, e in each.items() if caller[2] == "outer")
+        assert abs(outer[3] - outer[2] - below) < 1e-8, outer
+        print("done")
+        """
+        )
+        == "done\n"
+    )
+
+
 @depends_on_speed
 def test_by_the_wall_clock_waiting_is_time_in_switch(run: Run) -> None:
     assert (

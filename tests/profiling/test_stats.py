@@ -106,6 +106,16 @@ def test_what_a_function_of_ours_stands_in_for_is_called_by_its_callers() -> Non
     }
 
 
+def test_what_is_written_in_c_is_ours_too_and_nothing_that_we_stand_in_for() -> None:
+    arm = "<method 'arm' of 'pytest_eventlet_debug.stalls._watcher.Watcher' objects>"
+    entries = [
+        Call(code("f"), 1, 0, 5.0, 1.0, [Called(of_ours("arm"), 1, 0, 4.0, 1.0)]),
+        Call(of_ours("arm"), 1, 0, 4.0, 1.0, [Called(arm, 1, 0, 3.0, 3.0)]),
+        Call(arm, 1, 0, 3.0, 3.0),
+    ]
+    assert merge([Part(labelled(entries))]) == {("/x.py", 1, "f"): (1, 1, 1.0, 5.0, {})}
+
+
 class Worker:
     def run(self) -> None: ...
 

@@ -39,6 +39,11 @@ def test_a_test_that_hardly_does_more_than_wait_is_one_line() -> None:
     assert list(lines(waiting)) == [" 98% 200.000 s  idle: the hub waited"]
 
 
+def test_a_hub_that_hardly_ever_waited_when_it_polled_is_not_called_idle_alone() -> None:
+    polling = {POLL: (9000, 9000, 8.0, 8.0, {DO_POLL: (9000, 9000, 8.0, 8.0)})}
+    assert list(lines(polling)) == ["100%   8.000 s  idle: the hub waited or polled"]
+
+
 def test_what_pytest_does_and_addresses_are_not_shown() -> None:
     snap, test = ("/lib/_pytest/capture.py", 9, "snap"), ("/a/test_x.py", 3, "test_x")
     called = (1, 1, 1.0, 1.0)

@@ -91,10 +91,11 @@ class Closed:
         match = _DESCRIPTOR.match(call.args)
         if match is None or len(self._found) == _MOST:
             return
-        if errno == "EBADF":
-            self._bad(call, int(match[1]), int(match[1]))
-        else:
+        if errno != "EBADF":
             self._gone(call, match)
+        elif match[2] is None:
+            # What strace can name is open, but not for this: read() of what was opened to write.
+            self._bad(call, int(match[1]), int(match[1]))
 
     def _end(self, call: Syscall) -> None:
         if call.errno is not None:

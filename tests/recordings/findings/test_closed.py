@@ -116,6 +116,23 @@ def test_sweep():
     assert find(program, Closed) == []
 
 
+def test_reading_what_is_open_for_writing_alone_is_no_finding(find: Find) -> None:
+    program = """
+import os
+import pytest
+
+def test_write_only(tmp_path):
+    closed = os.open(tmp_path, os.O_RDONLY)
+    os.close(closed)
+    file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    assert file == closed
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.read(file, 1)
+    os.close(file)
+"""
+    assert find(program, Closed) == []
+
+
 def test_a_number_that_was_given_out_again_names_to_whom(find: Find) -> None:
     program = """
 import os
