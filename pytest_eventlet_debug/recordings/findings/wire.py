@@ -13,6 +13,7 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
+from pytest_eventlet_debug.recordings.findings.dns_exchange import DnsExchange
 from pytest_eventlet_debug.recordings.findings.http_stream import HttpStream
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -93,6 +94,7 @@ class Wire:
         self._connections: dict[tuple[Endpoint, Endpoint], _Connection] = {}
         self._found: list[tuple[int, Finding]] = []
         self._refused: set[Endpoint] = set()
+        self._dns = DnsExchange()
         self._full: dict[Endpoint, tuple[Packet, Segment]] = {}
         self._last_ns = 0
 
@@ -101,9 +103,12 @@ class Wire:
 
         :param segment: what :func:`~pytest_eventlet_debug.recordings.packets.dissect` made of it.
         """
-        if segment is None or segment.protocol != "tcp" or segment.quoted:
+        if segment is None or segment.quoted:
             return
         if self._died_ns is not None and packet.time_ns > self._died_ns:
+            return
+        if segment.protocol == "udp":
+            self._see_datagram(packet, segment)
             return
         ends = min(segment.source, segment.target), max(segment.source, segment.target)
         if segment.flags & SYN and not segment.flags & ACK:
@@ -128,6 +133,14 @@ class Wire:
         after = (segment.sequence + length) % _WRAP
         if side.next is None or (after - side.next) % _WRAP < _HALF:
             side.next = after
+
+    def _see_datagram(self, packet: Packet, segment: Segment) -> None:
+        data = packet.data[segment.at : segment.at + segment.payload]
+        wrong = self._dns.see(segment.source, segment.target, data)
+        if wrong is not None:
+            self._lived_ns = packet.time_ns
+            what = f"{segment.source} {wrong}"
+            self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
 
     def _see_window(self, packet: Packet, segment: Segment) -> None:
         """Take note of whether a packet's sender has room for more."""
