@@ -16,6 +16,7 @@ Certainty = Literal["certain", "likely", "seen once", "cut trace"]
 Kind = Literal[
     "blocked",
     "busy",
+    "child",
     "closed",
     "hub busy",
     "hub cost",

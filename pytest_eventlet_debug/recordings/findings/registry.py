@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_eventlet_debug.recordings.findings.blocked import Blocked
 from pytest_eventlet_debug.recordings.findings.busy import Busy
+from pytest_eventlet_debug.recordings.findings.child import Child
 from pytest_eventlet_debug.recordings.findings.closed import Closed
 from pytest_eventlet_debug.recordings.findings.left_open import LeftOpen
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
@@ -11,4 +12,13 @@ from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.reused import Reused
 from pytest_eventlet_debug.recordings.findings.storms import Storms
 
-DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Busy, Closed, Reused, LeftOpen, LongTrace)
+DETECTORS: tuple[type[Detector], ...] = (
+    Storms,
+    Child,
+    Blocked,
+    Busy,
+    Closed,
+    Reused,
+    LeftOpen,
+    LongTrace,
+)
