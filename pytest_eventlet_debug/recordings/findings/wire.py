@@ -36,6 +36,13 @@ _HALF = 1 << 31
 _REQUEST = re.compile(rb"([A-Z]{3,10} \S{1,60})\S* HTTP/1\.[01]\r?\n")
 
 
+_FAILED = re.compile(rb"HTTP/1\.[01] (5\d\d)\b")
+#: The last line of a traceback at the end of an answer: what was raised.
+_RAISED = re.compile(
+    rb"Traceback \(most recent call last\):\n(?:.*\n)*([A-Za-z_][\w.]*(?:: [ -~]{1,200})?)\s*\Z"
+)
+
+
 class _Side:
     """What one end of a connection has sent."""
 
@@ -241,6 +248,13 @@ class Wire:
         request = connection.request[1]
         connection.request = None
         took_ns = packet.time_ns - request.packet.time_ns
+        failed = _FAILED.match(packet.data, segment.at)
+        if failed is not None:
+            raised = _RAISED.search(packet.data[segment.at : segment.at + segment.payload])
+            if raised is not None:
+                error = raised[1].decode("ascii", "backslashreplace")
+                what = f"{request.text} was answered with {failed[1].decode()}: {error}"
+                self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
         if took_ns >= LATE_NS:
             what = f"{request.text} was answered after {took_ns / 1e9:.2f} s"
             self._tell(f"{what}{self._cause(segment, packet)}", packet, what)

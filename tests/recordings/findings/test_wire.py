@@ -225,6 +225,36 @@ def test_full():
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (
+            "500",
+            r"GET /slow was answered with 500: ValueError: no such thing: sendto\(\d+\) by "
+            r"greenthread \d+:serve, trace line \d+",
+        ),
+        ("200", None),
+    ],
+)
+def test_a_server_error_with_a_traceback_says_what_was_raised(
+    wire: Callable[[str], list[Finding]], status: str, told: str | None
+) -> None:
+    body = (
+        r"Traceback (most recent call last):\n  File \'app.py\', line 1, in app\n    raise\n"
+        r"ValueError: no such thing\n"
+    )
+    answer = (
+        f"connection.recv(100); body = b'{body}'; connection.sendall(b'HTTP/1.1 {status} No\\r\\n'"
+        r"b'Content-Length: %d\r\n\r\n' % len(body) + body)"
+    )
+    found = wire(SERVER.replace("SERVE", answer).replace("recv(100)\n", "recv(1000)\n"))
+    if told is None:
+        assert found == []
+    else:
+        (finding,) = found
+        assert re.fullmatch(told, finding.title)
+
+
 DNS = """
 import dns.message
 import eventlet
