@@ -20,6 +20,7 @@ Kind = Literal[
     "closed",
     "hub busy",
     "hub cost",
+    "hub idle",
     "left open",
     "long trace",
     "reused descriptor",

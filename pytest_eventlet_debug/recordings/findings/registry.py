@@ -6,6 +6,7 @@ from pytest_eventlet_debug.recordings.findings.blocked import Blocked
 from pytest_eventlet_debug.recordings.findings.busy import Busy
 from pytest_eventlet_debug.recordings.findings.child import Child
 from pytest_eventlet_debug.recordings.findings.closed import Closed
+from pytest_eventlet_debug.recordings.findings.idle_hubs import IdleHubs
 from pytest_eventlet_debug.recordings.findings.left_open import LeftOpen
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.lost_waits import LostWaits
@@ -16,6 +17,7 @@ from pytest_eventlet_debug.recordings.findings.storms import Storms
 DETECTORS: tuple[type[Detector], ...] = (
     Storms,
     Child,
+    IdleHubs,
     Blocked,
     Busy,
     Closed,
