@@ -56,6 +56,7 @@ class Held:
 
     def __init__(self) -> None:
         self._ends: dict[str, dict[int, tuple[End, bool | None]]] = {}
+        self._channels: dict[int, str] = {}
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None]]:
         """Return what to call, with the process's own calls, by their names."""
@@ -100,10 +101,13 @@ class Held:
             self._add(end, writes=writes)
 
     def _copied(self, call: Syscall) -> None:
-        end = end_of(call.args)
-        if end is None or call.value is None or call.value < 0:
+        if call.value is None or call.value < 0:
             return
         if call.name == "fcntl" and "F_DUPFD" not in call.args:
+            return
+        end = end_of(call.args)
+        if end is None:
+            self._forget(call.value)
             return
         known = self._ends.get(end.channel, {}).get(end.fd)
         shown = f"{call.value}{end.shown[len(str(end.fd)) :]}"
@@ -111,17 +115,26 @@ class Held:
         self._add(copy, writes=known[1] if known is not None else None)
 
     def _add(self, end: End, *, writes: bool | None) -> None:
+        if self._channels.get(end.fd) != end.channel:
+            self._forget(end.fd)  # closed by the call that gave its number away
         known = self._ends.get(end.channel)
         if known is None:
             if len(self._ends) == _MOST:
-                del self._ends[next(iter(self._ends))]
+                for fd in self._ends.pop(next(iter(self._ends))):
+                    del self._channels[fd]
             known = self._ends[end.channel] = {}
         known[end.fd] = end, writes
+        self._channels[end.fd] = end.channel
 
     def _closed(self, call: Syscall) -> None:
-        end = end_of(call.args)
-        if end is None or call.errno is not None:
-            return
-        known = self._ends.get(end.channel)
-        if known is not None and known.pop(end.fd, None) is not None and not known:
-            del self._ends[end.channel]
+        number = call.args.partition("<")[0]
+        if call.errno is None and number.isdigit():
+            self._forget(int(number))
+
+    def _forget(self, fd: int) -> None:
+        channel = self._channels.pop(fd, None)
+        if channel is not None:
+            known = self._ends[channel]
+            del known[fd]
+            if not known:
+                del self._ends[channel]
