@@ -41,6 +41,7 @@ from pytest_eventlet_debug.recordings.timeline import pass_trace
 from pytest_eventlet_debug.recordings.timeline import read_trace
 from pytest_eventlet_debug.redaction import Redaction
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system import unpatched
 
 #: The kernel closes a process's connections before it can be seen to have died, by less than this
 #: even where others have the CPUs.
@@ -112,7 +113,10 @@ def find(directory: Path, most: int | None = None) -> findings_file.Findings:
     :param most: bytes of the trace that are read, of its beginning and its end, while it is being
         written; ``None`` for all.
     """
-    detection = Detection(_about(read_test(directory)))
+    about = _about(read_test(directory))
+    if most is not None:
+        about = replace(about, until_ns=unpatched.time_ns())
+    detection = Detection(about)
     if most is None:
         problems = pass_trace(directory, detection.watch)
     else:
@@ -137,7 +141,16 @@ def find(directory: Path, most: int | None = None) -> findings_file.Findings:
 def _about(test: TestRecord | None) -> About:
     if test is None:
         return About()
-    return About(test.nodeid, test.hub, test.pid, test.phases, cpu=test.cpu, left=tuple(test.left))
+    ends = test.outcomes.values()
+    return About(
+        test.nodeid,
+        test.hub,
+        test.pid,
+        test.phases,
+        cpu=test.cpu,
+        left=tuple(test.left),
+        passed="teardown" in test.outcomes and all(end in ("passed", "skipped") for end in ends),
+    )
 
 
 def _death(

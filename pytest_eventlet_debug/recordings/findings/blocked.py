@@ -53,7 +53,7 @@ _DELAYS = 64
 
 _CALLS = SLEEPS | names(
     """read readv pread64 write writev pwrite64 send sendto sendmsg recv recvfrom recvmsg splice
-    accept accept4 connect flock fcntl futex futex_time64 wait4 waitid"""
+    accept accept4 connect flock fcntl futex futex_time64 wait4 waitid open openat"""
 )
 #: What it sends to have the recording ended, as strace shows it.
 _OWN_LAST_WORDS = '\\"strace-stop\\"'
@@ -73,6 +73,7 @@ _WOULD_WAIT = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY"))
 #: How ``--eventlet-blocked`` asks for how long the thread of the tests lacked a CPU in all.
 _DELAY = re.compile(r"\d+</proc/(\d+)/task/\1/schedstat>, \"\d+ (\d+) ")
 _OBJECT = re.compile(rf"\d+(?!x)(?:{ANNOTATION})?")
+_PATH = re.compile(rf'(?:AT_FDCWD(?:{ANNOTATION})?, )?("(?:[^"\\]|\\.)*")')
 
 
 class _Block(NamedTuple):
@@ -300,6 +301,9 @@ def _is_own(call: Syscall) -> bool:
 
 
 def shown(call: Syscall) -> str:
-    """Return a call with what it acts on: ``read(9<pipe:[42]>)``."""
+    """Return a call with what it acts on: ``read(9<pipe:[42]>)``, ``openat("/tmp/fifo")``."""
+    path = _PATH.match(call.args) if call.name.startswith("open") else None
+    if path is not None:
+        return f"{call.name}({path[1]})"
     match = _OBJECT.match(call.args)
     return f"{call.name}({match[0] if match is not None else ''})"

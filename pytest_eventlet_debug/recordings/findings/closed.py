@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 import re
 from typing import ClassVar
-from typing import TypeVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.phrasing import span
@@ -26,12 +25,11 @@ from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import Syscall
 
 _MOST = 20
-#: Connections and descriptors whose end is remembered.
-_REMEMBERED = 4096
 
 _USES = names(
     """read readv write writev send sendto sendmsg recv recvfrom recvmsg accept accept4 connect
@@ -43,10 +41,6 @@ _GONE = frozenset(("ECONNRESET", "EPIPE"))
 _DESCRIPTOR = re.compile(rf"(\d{{1,10}})({ANNOTATION})?")
 _FLOW = re.compile(r"<(?:TCP|TCPv6):\[(.+)->(.+)\]>\Z")
 _FAILED = frozenset(("EBADF", *_GONE))
-
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 
 class Closed:
@@ -79,7 +73,7 @@ class Closed:
         known = self._listeners.get(who)
         if number.isdecimal():
             if known != int(number):
-                _remember(self._listeners, who, int(number))
+                remember(self._listeners, who, int(number))
         elif call.errno == "EBADF" and number[0:1] == "-" and known is not None:
             # Python's socket object gives -1 once it is closed.
             self._bad(call, known, -1)
@@ -105,7 +99,7 @@ class Closed:
             match = _DESCRIPTOR.match(args)
             flow = _FLOW.match(match[2] or "") if match is not None else None
             if flow is not None:
-                _remember(self._flows, (flow[1], flow[2]), call)
+                remember(self._flows, (flow[1], flow[2]), call)
         if call.name == "close":
             self._openings.closed(call)
 
@@ -187,11 +181,3 @@ class Closed:
 
     def findings(self) -> Iterable[Finding]:
         return self._found.values()
-
-
-def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    """Keep a value; the oldest goes when there are too many."""
-    known.pop(key, None)
-    if len(known) == _REMEMBERED:
-        del known[next(iter(known))]
-    known[key] = value

@@ -16,9 +16,11 @@ Certainty = Literal["certain", "likely", "seen once", "cut trace"]
 Kind = Literal[
     "blocked",
     "busy",
+    "child",
     "closed",
     "hub busy",
     "hub cost",
+    "hub idle",
     "left open",
     "long trace",
     "reused descriptor",

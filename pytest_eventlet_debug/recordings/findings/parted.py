@@ -49,6 +49,8 @@ _PROCESSES = "processes"
 #: Characters of data that are kept and shown; of what numbers are taken from, compared.
 _SHOWN = 60
 _COMPARED = 30
+#: Sockets whose data comes in messages: each call moves one, which may be empty.
+_DATAGRAM = re.compile(r"\d+<(?:UDP|UNIX(?!-STREAM))")
 _TRANSFERS = frozenset(("send", "receive"))
 
 
@@ -187,13 +189,17 @@ class _Reader:
 def _meaning(call: Syscall) -> tuple[str, str]:
     """Return what a call on a socket does, and the data that it moves."""
     name = call.name
+    is_datagram = _DATAGRAM.match(call.args) is not None
     if call.errno is not None and call.errno not in _NOT_YET:
         return f"{name} {call.errno}", ""
-    if name in _RECEIVES and call.value == 0:
+    if name in _RECEIVES and call.value == 0 and not is_datagram:
         return "end of file", ""
     if name in _SENDS or name in _RECEIVES:
         data = _DATA.search(call.args)
-        return "send" if name in _SENDS else "receive", data[1][:_SHOWN] if data is not None else ""
+        action = "send" if name in _SENDS else "receive"
+        if is_datagram:
+            action += " datagram"
+        return action, data[1][:_SHOWN] if data is not None else ""
     return "accept" if name == "accept4" else name, ""
 
 

@@ -29,6 +29,7 @@ class Processes:
     def __init__(self, pid: int | None) -> None:
         self.main = pid
         self._process: dict[int, int] = {}
+        self._starts: dict[int, Syscall] = {}
         self._programs: dict[int, str] = {}
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
@@ -39,6 +40,10 @@ class Processes:
     def process(self, thread: int) -> int | None:
         """Return the process that a thread belongs to, as far as the trace has told."""
         return self._process.get(thread, self.main)
+
+    def children(self) -> Mapping[int, Syscall]:
+        """Return the processes that were started, each with the call that did it."""
+        return self._starts
 
     def describe(self, thread: int, greenthread: str | None) -> str:
         """Name who made a call: a greenthread of the test process, a thread, a child."""
@@ -58,6 +63,7 @@ class Processes:
                 self._process[call.value] = parent
             return
         self._process[call.value] = call.value
+        self._starts[call.value] = call
         if parent in self._programs and call.value not in self._programs:
             self._programs[call.value] = self._programs[parent]
 
@@ -65,5 +71,5 @@ class Processes:
         if call.errno is not None:
             return
         path, *words = (unescape(each) for each in _QUOTED.findall(call.args))
-        line = " ".join([path, *words[1:]])
+        line = " ".join(" ".join([path, *words[1:]]).split())
         self._programs[call.pid] = line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."

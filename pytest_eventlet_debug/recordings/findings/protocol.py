@@ -34,6 +34,8 @@ class About(msgspec.Struct, frozen=True):
     :param phases: start and end of each phase that ran, nanoseconds since the epoch.
     :param cpu: seconds of CPU that the thread of the test used in each of them.
     :param left: descriptors that the test left open.
+    :param passed: whether it ended, and nothing in it failed.
+    :param until_ns: the time, nanoseconds since the epoch, if the test still runs.
     """
 
     nodeid: str = ""
@@ -42,6 +44,8 @@ class About(msgspec.Struct, frozen=True):
     phases: dict[str, tuple[int, int]] = {}
     cpu: dict[str, float] = {}
     left: tuple[int, ...] = ()
+    passed: bool = False
+    until_ns: int | None = None
 
 
 class Pause(NamedTuple):

@@ -55,6 +55,17 @@ class Registrations:
         before, end = self._ended.get((pid, fd), (None, 0))
         return before if before is not None and before.line < line < end else None
 
+    def current(self, pid: int, fd: int) -> Registration | None:
+        """Return who has registered a descriptor with the thread *pid* now."""
+        return self._known.get((pid, fd))
+
+    def latest(self, pid: int) -> Mapping[int, Registration]:
+        """Return how the thread *pid* registered each descriptor last, taken back or not."""
+        ended = {key: before for key, (before, _) in self._ended.items()}
+        return {
+            fd: each for (thread, fd), each in {**ended, **self._known}.items() if thread == pid
+        }
+
     def control(self, call: Syscall) -> None:
         """Take note of an ``epoll_ctl``."""
         match = _CONTROL.match(call.args)

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from pytest_eventlet_debug.recordings.findings.blocked import Blocked
 from pytest_eventlet_debug.recordings.findings.busy import Busy
+from pytest_eventlet_debug.recordings.findings.child import Child
 from pytest_eventlet_debug.recordings.findings.closed import Closed
+from pytest_eventlet_debug.recordings.findings.idle_hubs import IdleHubs
 from pytest_eventlet_debug.recordings.findings.left_open import LeftOpen
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
+from pytest_eventlet_debug.recordings.findings.lost_waits import LostWaits
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.reused import Reused
 from pytest_eventlet_debug.recordings.findings.storms import Storms
 
-DETECTORS: tuple[type[Detector], ...] = (Storms, Blocked, Busy, Closed, Reused, LeftOpen, LongTrace)
+DETECTORS: tuple[type[Detector], ...] = (
+    Storms,
+    Child,
+    IdleHubs,
+    Blocked,
+    Busy,
+    Closed,
+    LostWaits,
+    Reused,
+    LeftOpen,
+    LongTrace,
+)

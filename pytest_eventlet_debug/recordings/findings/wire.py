@@ -13,6 +13,7 @@ from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
+from pytest_eventlet_debug.recordings.findings.dns_exchange import DnsExchange
 from pytest_eventlet_debug.recordings.findings.http_stream import HttpStream
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -33,6 +34,13 @@ _WRAP = 1 << 32
 _HALF = 1 << 31
 
 _REQUEST = re.compile(rb"([A-Z]{3,10} \S{1,60})\S* HTTP/1\.[01]\r?\n")
+
+
+_FAILED = re.compile(rb"HTTP/1\.[01] (5\d\d)\b")
+#: The last line of a traceback at the end of an answer: what was raised.
+_RAISED = re.compile(
+    rb"Traceback \(most recent call last\):\n(?:.*\n)*([A-Za-z_][\w.]*(?:: [ -~]{1,200})?)\s*\Z"
+)
 
 
 class _Side:
@@ -93,6 +101,7 @@ class Wire:
         self._connections: dict[tuple[Endpoint, Endpoint], _Connection] = {}
         self._found: list[tuple[int, Finding]] = []
         self._refused: set[Endpoint] = set()
+        self._dns = DnsExchange()
         self._full: dict[Endpoint, tuple[Packet, Segment]] = {}
         self._last_ns = 0
 
@@ -101,9 +110,12 @@ class Wire:
 
         :param segment: what :func:`~pytest_eventlet_debug.recordings.packets.dissect` made of it.
         """
-        if segment is None or segment.protocol != "tcp" or segment.quoted:
+        if segment is None or segment.quoted:
             return
         if self._died_ns is not None and packet.time_ns > self._died_ns:
+            return
+        if segment.protocol == "udp":
+            self._see_datagram(packet, segment)
             return
         ends = min(segment.source, segment.target), max(segment.source, segment.target)
         if segment.flags & SYN and not segment.flags & ACK:
@@ -128,6 +140,14 @@ class Wire:
         after = (segment.sequence + length) % _WRAP
         if side.next is None or (after - side.next) % _WRAP < _HALF:
             side.next = after
+
+    def _see_datagram(self, packet: Packet, segment: Segment) -> None:
+        data = packet.data[segment.at : segment.at + segment.payload]
+        wrong = self._dns.see(segment.source, segment.target, data)
+        if wrong is not None:
+            self._lived_ns = packet.time_ns
+            what = f"{segment.source} {wrong}"
+            self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
 
     def _see_window(self, packet: Packet, segment: Segment) -> None:
         """Take note of whether a packet's sender has room for more."""
@@ -228,6 +248,13 @@ class Wire:
         request = connection.request[1]
         connection.request = None
         took_ns = packet.time_ns - request.packet.time_ns
+        failed = _FAILED.match(packet.data, segment.at)
+        if failed is not None:
+            raised = _RAISED.search(packet.data[segment.at : segment.at + segment.payload])
+            if raised is not None:
+                error = raised[1].decode("ascii", "backslashreplace")
+                what = f"{request.text} was answered with {failed[1].decode()}: {error}"
+                self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
         if took_ns >= LATE_NS:
             what = f"{request.text} was answered after {took_ns / 1e9:.2f} s"
             self._tell(f"{what}{self._cause(segment, packet)}", packet, what)

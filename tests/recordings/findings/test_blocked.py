@@ -304,3 +304,35 @@ def test_time_without_a_cpu_is_not_time_in_the_kernel(
     for _ in detection.watch(parse(lines)):
         pass
     assert len(list(detection.findings())) == count
+
+
+def test_opening_a_fifo_that_nobody_writes_to_yet_names_its_path(find: Find) -> None:
+    program = """
+import os
+import subprocess
+import sys
+import eventlet
+
+def test_fifo(tmp_path):
+    path = str(tmp_path / "control")
+    os.mkfifo(path)
+    done = []
+    def tick():
+        while not done:
+            eventlet.sleep(0.01)
+    def listen():
+        eventlet.sleep(0.1)
+        program = f"import time; time.sleep(0.5); open({path!r}, 'w')"
+        child = subprocess.Popen([sys.executable, "-S", "-c", program])
+        open(path).close()
+        child.wait()
+        done.append(True)
+    eventlet.spawn(tick)
+    eventlet.spawn(listen).wait()
+"""
+    (opened,) = (each for each in find(program, Blocked) if " in openat(" in each.title)
+    assert re.search(
+        r':listen held the hub for \d\.\d\d s in openat\("/\S+/control"\) at test_program\.py:\d+ '
+        r"in listen while \d+:tick was to run",
+        opened.title,
+    )

@@ -121,6 +121,31 @@ def diff(*directories: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_each_datagram_is_a_step_even_an_empty_one(record: Record) -> None:
+    program = """
+import eventlet
+from eventlet.green import socket
+
+def test_datagrams():
+    server, client = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+    server.bind(("127.0.0.1", 0))
+    for text in (b"one", b"", b"two"):
+        client.sendto(text, server.getsockname())
+    for text in (b"one", b"", b"two"):
+        assert server.recv(100) == text
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for text in (b"three", b"four"):
+        ours.send(text)
+        assert theirs.recv(100) == text
+"""
+    (directory,) = record(program, "epolls")
+    received = [(step.role, step.data) for step in read(directory) if "receive" in step.action]
+    assert received == [
+        *(("listener 1", text) for text in ("one", "", "two")),
+        *(("pair 1 b", text) for text in ("three", "four")),
+    ]
+
+
 def test_the_command_shows_both_sides_and_its_status_says_whether_they_part(
     record: Record, tmp_path: Path
 ) -> None:

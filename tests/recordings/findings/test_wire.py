@@ -226,6 +226,96 @@ def test_full():
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (
+            "500",
+            r"GET /slow was answered with 500: ValueError: no such thing: sendto\(\d+\) by "
+            r"greenthread \d+:serve, trace line \d+",
+        ),
+        ("200", None),
+    ],
+)
+def test_a_server_error_with_a_traceback_says_what_was_raised(
+    wire: Callable[[str], list[Finding]], status: str, told: str | None
+) -> None:
+    body = (
+        r"Traceback (most recent call last):\n  File \'app.py\', line 1, in app\n    raise\n"
+        r"ValueError: no such thing\n"
+    )
+    answer = (
+        f"connection.recv(100); body = b'{body}'; connection.sendall(b'HTTP/1.1 {status} No\\r\\n'"
+        r"b'Content-Length: %d\r\n\r\n' % len(body) + body)"
+    )
+    found = wire(SERVER.replace("SERVE", answer).replace("recv(100)\n", "recv(1000)\n"))
+    if told is None:
+        assert found == []
+    else:
+        (finding,) = found
+        assert re.fullmatch(told, finding.title)
+
+
+DNS = """
+import dns.message
+import eventlet
+from eventlet.green import socket
+
+def exchange(client, server):
+    for name in ("first.test", "second.test"):
+        query = dns.message.make_query(name, "A")
+        client.sendto(query.to_wire(), server.getsockname())
+        data, peer = server.recvfrom(2000)
+        yield dns.message.make_response(dns.message.from_wire(data)), peer
+
+def test_dns():
+    client, server, other = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(3))
+    for each in (client, server, other):
+        each.bind(("127.0.0.1", 0))
+    for answer, peer in exchange(client, server):
+        ANSWER
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (
+            "answer.id ^= 1; server.sendto(answer.to_wire(), peer)",
+            r"with the id \d+ instead of \d+",
+        ),
+        (
+            "other.sendto(answer.to_wire(), peer)",
+            r"which had been sent to 127\.0\.0\.1:\d+",
+        ),
+        (
+            "answer.question = dns.message.make_query('other.test', 'A').question; "
+            "server.sendto(answer.to_wire(), peer)",
+            r"with the question other\.test A",
+        ),
+    ],
+)
+def test_a_dns_answer_that_is_not_the_querys_says_in_what(
+    wire: Callable[[str], list[Finding]], answer: str, told: str
+) -> None:
+    found = wire(DNS.replace("ANSWER", answer))
+    assert len(found) == 2
+    for finding, name in zip(found, ("first", "second"), strict=True):
+        assert re.fullmatch(
+            rf"127\.0\.0\.1:\d+ answered the DNS query for {name}\.test A,? {told}: "
+            r"sendto\(\d+\) by greenthread 1:test, trace line \d+",
+            finding.title,
+        )
+        assert finding.place.startswith("capture.pcapng packet ")
+
+
+def test_dns_answers_that_match_a_query_are_no_findings(
+    wire: Callable[[str], list[Finding]],
+) -> None:
+    twice = "[server.sendto(answer.to_wire(), peer) for _ in range(2)]; server.sendto(b'?', peer)"
+    assert wire(DNS.replace("ANSWER", twice)) == []
+
+
 def test_what_the_kernel_resets_as_the_process_dies_is_not_told(record: Record) -> None:
     program = """
 import os, eventlet

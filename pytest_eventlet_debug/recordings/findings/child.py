@@ -1,0 +1,540 @@
+"""Say which child processes ended badly or got stuck, and what the test still expects of them.
+
+A child that ends in silence leaves a test that waits for its answer, and one that writes into a
+pipe that nobody reads waits for the test, which may wait for it. Both show in the trace alone.
+
+Many tests start what fails on purpose. So nothing is told of a test that passes, nor of a child
+that another process of the test sent a signal, or whose program could not be started, which the
+one that started it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import chain
+from itertools import islice
+import re
+from typing import ClassVar
+from typing import NamedTuple
+
+from pytest_eventlet_debug import dump_limits
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.channels import COPIES
+from pytest_eventlet_debug.recordings.findings.channels import READS
+from pytest_eventlet_debug.recordings.findings.channels import WRITES
+from pytest_eventlet_debug.recordings.findings.channels import End
+from pytest_eventlet_debug.recordings.findings.channels import Held
+from pytest_eventlet_debug.recordings.findings.channels import end_of
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.registrations import Registrations
+from pytest_eventlet_debug.recordings.findings.registrations import events_of
+from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Exit
+from pytest_eventlet_debug.recordings.strace_log import Phase
+from pytest_eventlet_debug.recordings.strace_log import Signal
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.strace_log import unescape
+
+STUCK_NS = 1_000_000_000
+"""A child that waits for less may well go on."""
+_MOST = 5
+_CHILDREN = 512
+_ENDS = 32
+_SHOWN = 40
+_SAID = 500
+
+_TRANSFERS = READS | WRITES
+_WAITS = names("wait4 waitid")
+_KILLS = names("kill tkill tgkill pidfd_send_signal")
+_STARTS = names("clone clone3 fork vfork")
+_POLL_SETS = names("epoll_create epoll_create1")
+_CALLS = _TRANSFERS | COPIES | _WAITS | _KILLS | _STARTS | _POLL_SETS
+_CALLS |= POLLS | names("pipe pipe2 socketpair fcntl close execve exit_group epoll_ctl")
+
+#: What a hung test writes first when it is told to show what is alive; all after it is the dump's.
+_SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
+#: Standard error, or a file without a name, as pytest captures output in.
+_OUTPUT = re.compile(r"2<|\d+<[^<>]*>\(deleted\)")
+_DATA = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+_SHARED = re.compile(rf"(\d+)(?:{ANNOTATION})?, EPOLL_CTL_ADD, (\d+(?:{ANNOTATION})?)")
+_NUMBER = re.compile(r"-?\d+")
+_WAITED = re.compile(r"si_pid=(\d+)")
+_ASKED = re.compile(r"(?:P_PID, )?(\d+)")
+_OF_PIDFD = re.compile(r"\d+<pid:(\d+)>")
+
+
+class _Wait(NamedTuple):
+    """What the test process waited for in vain."""
+
+    shown: str
+    who: str
+    where: str
+    line: int
+
+
+class _Thread:
+    """What a thread of another process did last."""
+
+    __slots__ = (
+        *("ended", "ends", "executed", "exiting", "failed", "last", "polls", "said", "shares"),
+        "stuck",
+    )
+
+    def __init__(self) -> None:
+        self.ends: dict[str, End] = {}
+        self.last: Syscall | None = None
+        self.polls: set[int] = set()
+        self.said = ""
+        self.shares: Syscall | None = None
+        self.stuck: Syscall | None = None
+        self.exiting: Syscall | None = None
+        self.executed = False
+        self.failed = False
+        self.ended: Exit | None = None
+
+
+class Child:
+    """The detector of child processes that end badly or get stuck."""
+
+    kind: ClassVar[Kind] = "child"
+
+    def __init__(self, about: About) -> None:
+        self._passed = about.passed
+        self._until_ns = about.until_ns
+        self._processes = Processes(about.pid)
+        self._children = self._processes.children()
+        self._start_handlers = self._processes.handlers()
+        self._held = Held()
+        self._held_handlers = self._held.handlers()
+        self._registrations = Registrations()
+        self._own: set[int] = set()
+        self._main: int | None = None
+        self._threads: dict[int, _Thread] = {}
+        self._stuck: dict[int, Syscall] = {}
+        self._asked: dict[int, list[Syscall]] = {}
+        self._reaped: dict[int, Syscall] = {}
+        self._ready: dict[int, int] = {}
+        self._used: dict[str, int] = {}
+        self._broken: dict[str, Syscall] = {}
+        self._killers: dict[int, Syscall] = {}
+        self._excused: set[int] = set()
+        self._is_over = False
+        self._was_killed = False
+        self._last_ns = 0
+
+    def handlers(self) -> Handlers:
+        if self._passed:
+            return {}
+        return {**dict.fromkeys(_CALLS, self._call), ANY_OTHER: self._other}
+
+    def _other(self, event: Event) -> None:
+        if self._is_over:
+            if type(event) is Exit and event.pid == self._main:
+                self._was_killed = event.signal == "SIGKILL"
+            return
+        if type(event) is Phase and self._main is None:
+            self._main = event.pid
+            self._own.add(event.pid)
+        elif type(event) is Signal:
+            self._last_ns = event.time_ns
+        elif type(event) is Exit:
+            self._last_ns = event.time_ns
+            if event.pid == self._main:
+                self._is_over = True
+                self._was_killed = event.signal == "SIGKILL"
+            elif event.pid not in self._own and event.superseded_by is None:
+                self._thread(event.pid).ended = event
+
+    def _call(self, call: Syscall) -> None:
+        name, pid = call.name, call.pid
+        if self._main is None:
+            return
+        if self._is_over:
+            # What has not returned is in the trace where its thread ends.
+            if _is_waiting(call) and call.start_ns < self._last_ns:
+                self._note_stuck(call)
+            return
+        self._last_ns = max(self._last_ns, call.start_ns)
+        if name in self._start_handlers:
+            self._start_handlers[name](call)
+            self._started(call)
+        if name in _KILLS:
+            self._kill(call)
+        elif name in _WAITS:
+            self._waited(call)
+        if pid in self._own:
+            self._of_test(call)
+        else:
+            self._of_child(call)
+
+    def _started(self, call: Syscall) -> None:
+        if call.pid in self._own and "CLONE_THREAD" in call.args and (call.value or 0) > 0:
+            self._own.add(call.value or 0)
+            self._threads.pop(call.value or 0, None)
+
+    def _of_test(self, call: Syscall) -> None:
+        name, pid = call.name, call.pid
+        if name == "write" and pid == self._main and _SHOWS_ALIVE in call.args:
+            self._is_over = True
+            return
+        handler = self._held_handlers.get(name)
+        if handler is not None and (self._children or name not in _TRANSFERS):
+            handler(call)
+        if name == "epoll_ctl":
+            self._registrations.control(call)
+        elif name == "close":
+            self._registrations.closed(call)
+        if not self._children:
+            return
+        self._stuck.pop(pid, None)
+        if _is_waiting(call) or (call.errno or "").startswith("ERESTART"):
+            self._note_stuck(call)
+        elif name in POLLS:
+            self._ready.update((fd, call.line) for _, fd in events_of(call))
+        elif name in _TRANSFERS:
+            end = end_of(call.args)
+            if end is not None:
+                remember(self._used, end.channel, call.line)
+            if end is not None and (
+                call.errno in ("EPIPE", "ECONNRESET") or (name in READS and call.value == 0)
+            ):
+                remember(self._broken, end.channel, call)
+
+    def _note_stuck(self, call: Syscall) -> None:
+        if call.pid in self._own:
+            self._stuck[call.pid] = call
+        else:
+            self._thread(call.pid).stuck = call
+
+    def _waited(self, call: Syscall) -> None:
+        if call.name == "wait4" and (call.value or 0) > 0:
+            self._reaped[call.value or 0] = call
+            return
+        match = _WAITED.search(call.args)
+        if match is not None and "WNOWAIT" not in call.args:
+            self._reaped[int(match[1])] = call
+        elif call.value == 0 and (asked := _ASKED.match(call.args)) is not None:
+            self._asked.setdefault(int(asked[1]), []).append(call)
+            del self._asked[int(asked[1])][:-2]
+
+    def _kill(self, call: Syscall) -> None:
+        """Take note of who sends whom a signal. Who gets one of another process ends on purpose."""
+        match = _OF_PIDFD.match(call.args) or _NUMBER.search(call.args)
+        if match is None or call.errno is not None or "SIG" not in call.args:
+            return
+        target = int(match[match.re.groups])
+        if target == call.pid:
+            self._killers.setdefault(target, call)  # a handler sends it once more
+            return
+        for pid in (target,) if target > 0 else tuple(self._threads):
+            thread = self._threads.get(pid)
+            if thread is None or thread.ended is None:
+                self._excused.add(pid)
+
+    def _of_child(self, call: Syscall) -> None:
+        thread = self._thread(call.pid)
+        name = call.name
+        thread.stuck = None
+        if _is_waiting(call):
+            self._note_stuck(call)
+        if name == "execve":
+            thread.executed |= call.errno is None
+            thread.failed |= call.errno is not None
+        elif name == "exit_group":
+            thread.exiting = call
+        elif name in _TRANSFERS:
+            self._transferred(thread, call)
+        elif name in _POLL_SETS and call.value is not None:
+            thread.polls.add(call.value)
+        elif name == "epoll_ctl" and thread.shares is None and "EPOLL_CTL_ADD" in call.args:
+            self._added(thread, call)
+        elif name in COPIES:
+            self._note(thread, call)
+
+    @staticmethod
+    def _added(thread: _Thread, call: Syscall) -> None:
+        match = _NUMBER.match(call.args)
+        if match is not None and int(match[0]) not in thread.polls and not thread.executed:
+            thread.shares = call
+
+    def _transferred(self, thread: _Thread, call: Syscall) -> None:
+        is_output = call.name in WRITES and _OUTPUT.match(call.args) is not None
+        if is_output and (data := _DATA.search(call.args)) is not None:
+            thread.said = (thread.said + unescape(data[1]) + (data[2] or ""))[-_SAID:]
+        if self._note(thread, call) and (call.value or 0) > 0 and not is_output:
+            thread.last = call
+
+    @staticmethod
+    def _note(thread: _Thread, call: Syscall) -> bool:
+        end = end_of(call.args)
+        if end is None or (end.channel not in thread.ends and len(thread.ends) == _ENDS):
+            return False
+        thread.ends[end.channel] = end
+        return True
+
+    def _thread(self, pid: int) -> _Thread:
+        thread = self._threads.get(pid)
+        if thread is None:
+            if len(self._threads) == _CHILDREN:
+                del self._threads[next(iter(self._threads))]
+            thread = self._threads[pid] = _Thread()
+        return thread
+
+    def findings(self) -> Iterable[Finding]:
+        if not self._children:
+            return
+        waits = list(self._waits())
+        found = chain(
+            self._stuck_children(waits), self._sharing_children(), self._ended_children(waits)
+        )
+        yield from islice(found, _MOST)
+
+    def _waits(self) -> Iterator[_Wait]:
+        """Yield the channels for which the test process waited last, and nothing came."""
+        for call in self._stuck.values():
+            end = end_of(call.args) if call.name in _TRANSFERS else None
+            if end is not None:
+                who = self._processes.describe(call.pid, call.greenthread)
+                yield _Wait(end.shown, who, call.where, call.line)
+        for fd, known in self._registrations.latest(self._main or 0).items():
+            end = end_of(known.shown)
+            if (
+                end is None
+                or max(self._ready.get(fd, 0), self._used.get(end.channel, 0)) > known.line
+            ):
+                continue
+            who = self._processes.describe(self._main or 0, known.greenthread)
+            yield _Wait(known.shown, who, known.at, known.line)
+
+    def _stuck_children(self, waits: list[_Wait]) -> Iterator[Finding]:
+        """Tell of children that wait for the test process."""
+        for pid, thread in self._threads.items():
+            call = thread.stuck
+            end = end_of(call.args) if call is not None and call.name in _TRANSFERS else None
+            if call is None or end is None or self._processes.process(pid) == self._main:
+                continue
+            until_ns = self._last_ns
+            if thread.ended is not None:
+                until_ns = thread.ended.time_ns
+            elif self._until_ns is not None and not self._is_over:
+                until_ns = self._until_ns  # nothing else need be in the trace since
+            waited_ns = until_ns - call.start_ns
+            if waited_ns < STUCK_NS:
+                continue
+            writes = call.name in WRITES
+            others = self._held.readers(end) if writes else self._held.writers(end)
+            other = next(iter(others), None)
+            expected = self._expected(pid, call, end, waits)
+            if other is None or not (writes or expected):
+                continue
+            lack = "did not read from it" if writes else "wrote nothing into it"
+            state = "is full" if writes else "is empty"
+            yield self._finding(
+                f"{self._name(pid)} waited for {waited_ns / 1e9:.2f} s in "
+                f"{call.name}({end.shown}){_own(call.where)}, which {state}: the test process has "
+                f"its other end, {other.shown}, and {lack}{expected}",
+                Evidence(f"{call.name}({end.shown})", STRACE_FILE, call.line),
+                {"seconds": waited_ns / 1e9},
+            )
+
+    def _sharing_children(self) -> Iterator[Finding]:
+        """Tell of children that have their hub poll with the epoll set of the test's."""
+        for pid, start in self._children.items():
+            call = self._threads[pid].shares if pid in self._threads else None
+            match = _SHARED.match(call.args) if call is not None else None
+            if call is None or match is None or start.pid not in self._own:
+                continue
+            yield self._finding(
+                f"{self._name(pid)} shares the epoll set {match[1]} of the test process since the "
+                f"fork: it adds {match[2]}{_own(call.where)}, whose events come to both of them",
+                Evidence(f"epoll_ctl({match[0]})", STRACE_FILE, call.line),
+                {},
+            )
+
+    def _expected(self, pid: int, since: Syscall, end: End, waits: list[_Wait]) -> str:
+        """Say what the test process expects of a child, for the end of a phrase."""
+        family = set(self._family(pid))
+        for call in self._stuck.values():
+            asked = _ASKED.match(call.args) if call.name in _WAITS else None
+            if call.name in _WAITS and (asked is None or int(asked[1]) in family):
+                who = self._processes.describe(call.pid, call.greenthread)
+                return f"; {who} waited for the child to end{_own(call.where)} (line {call.line})"
+        for each in family:
+            calls = self._asked.get(each, [])
+            if len(calls) == 2 and calls[0].line > since.line:
+                call = calls[1]
+                who = self._processes.describe(call.pid, call.greenthread)
+                return f"; {who} waited for the child to end{_own(call.where)} (line {call.line})"
+        ends = self._ends(pid)
+        for wait in waits:
+            other = end_of(wait.shown)
+            if other is not None and other.channel != end.channel and other.channel in ends:
+                return f"; {wait.who} waited for {wait.shown}{_own(wait.where)} (line {wait.line})"
+        return ""
+
+    def _family(self, pid: int) -> Iterator[int]:
+        """Yield a process and those that it descends from, up to the test's."""
+        process = self._processes.process(pid)
+        starts = self._children
+        while process is not None and process != self._main:
+            yield process
+            start = starts.get(process)
+            process = self._processes.process(start.pid) if start is not None else None
+
+    def _ends(self, pid: int) -> dict[str, End]:
+        """Return what a process has used, its threads included."""
+        process = self._processes.process(pid)
+        found: dict[str, End] = {}
+        for other, thread in self._threads.items():
+            if self._processes.process(other) == process:
+                found.update(thread.ends)
+        return found
+
+    def _ended_children(self, waits: list[_Wait]) -> Iterator[Finding]:
+        """Tell of children that ended, those for which the test waits first."""
+        ended = []
+        alike: dict[tuple[object, ...], int] = {}
+        for pid, start in self._children.items():
+            thread = self._threads.get(pid)
+            if thread is None or thread.ended is None or not self._may_tell(pid, thread):
+                continue
+            wait = self._awaited(pid, start, waits)
+            is_direct = start.pid in self._own
+            is_bad = thread.ended.status != 0 and pid not in self._excused
+            if wait is not None or (is_bad and is_direct):
+                ended.append((wait is None, pid in self._reaped, pid, wait))
+                key = self._likeness(pid, thread)
+                alike[key] = alike.get(key, 0) + 1
+        for _, _, pid, wait in sorted(ended, key=lambda each: each[:3]):
+            count = alike.pop(self._likeness(pid, self._threads[pid]), 0)
+            if count:
+                yield self._tell_end(pid, self._threads[pid], wait, count - 1)
+
+    def _likeness(self, pid: int, thread: _Thread) -> tuple[object, ...]:
+        """Return what children that ended for the same reason have in common."""
+        ended, start = thread.ended, self._children[pid]
+        how = (ended.status, ended.signal) if ended is not None else None
+        return how, start.at, _last_line(thread.said)
+
+    def _may_tell(self, pid: int, thread: _Thread) -> bool:
+        if thread.failed and not thread.executed:
+            return False
+        killed = thread.ended is not None and thread.ended.signal == "SIGKILL"
+        return not (killed and self._was_killed and pid not in self._killers)
+
+    def _awaited(self, pid: int, start: Syscall, waits: list[_Wait]) -> _Wait | None:
+        """Return the test's wait for a channel that a child used, if no other process has it."""
+        for wait in waits:
+            end = end_of(wait.shown)
+            if end is None or (end.side and wait.line < start.line):
+                continue  # an asyncio loop's socket pair to itself is inherited, too
+            users = {
+                self._processes.process(other)
+                for other, each in self._threads.items()
+                if end.channel in each.ends
+            }
+            users.discard(self._main)
+            if pid in users and all(self._has_ended(user) for user in users):
+                return wait
+        return None
+
+    def _has_ended(self, process: int | None) -> bool:
+        thread = self._threads.get(process or 0)
+        return thread is not None and thread.ended is not None
+
+    def _tell_end(self, pid: int, thread: _Thread, wait: _Wait | None, more: int) -> Finding:
+        ended = thread.ended
+        assert ended is not None
+        how = f"ended with status {ended.status}"
+        if ended.signal is not None:
+            how = f"was killed by {ended.signal}"
+        killer = self._killers.get(pid) if ended.signal else None
+        place = _own(killer.where) if killer is not None else ""
+        if ended.signal is None and thread.exiting is not None:
+            # What a library calls on behalf of the line that forked is in every child.
+            place = thread.exiting.where if ", from " not in thread.exiting.where else ""
+        line = _last_line(thread.said)
+        last = thread.last
+        if line:
+            after = f' after it had written "{line}"'
+        elif last is not None:
+            after = f" after {_transfer(last)} (line {last.line})"
+        else:
+            after = ""
+        others = f", and {more} more like it" if more else ""
+        status = {"status": float(ended.status)} if ended.status is not None else {}
+        return self._finding(
+            f"{self._name(pid)} {how}{place}{after}{self._consequence(pid, thread, wait)}{others}",
+            Evidence(f"+++ {how} +++", STRACE_FILE, ended.line),
+            status,
+        )
+
+    def _consequence(self, pid: int, thread: _Thread, wait: _Wait | None) -> str:
+        reaped = self._reaped.get(pid)
+        unreaped = "; nobody waited for the child" if reaped is None else ""
+        if wait is not None:
+            return (
+                f"; {wait.who} waited in vain for {wait.shown}{_own(wait.where)} "
+                f"(line {wait.line}), which no other process used{unreaped}"
+            )
+        ended_line = thread.ended.line if thread.ended is not None else 0
+        for channel in self._ends(pid):
+            call = self._broken.get(channel)
+            if call is not None and call.line > ended_line:
+                who = self._processes.describe(call.pid, call.greenthread)
+                end = end_of(call.args)
+                what = f"got {call.errno}" if call.errno else "read the end of file"
+                return (
+                    f"; {who} then {what} from {end.shown if end else ''}{_own(call.where)} "
+                    f"(line {call.line}){unreaped}"
+                )
+        if reaped is not None:
+            who = self._processes.describe(reaped.pid, reaped.greenthread)
+            return f"; {who} waited for it{_own(reaped.where)} (line {reaped.line})"
+        return unreaped
+
+    def _name(self, pid: int) -> str:
+        name = self._processes.describe(pid, None)
+        start = self._children.get(self._processes.process(pid) or pid)
+        return f"{name}, started{_own(start.where)}," if start is not None and start.at else name
+
+    def _finding(self, title: str, evidence: Evidence, counts: dict[str, float]) -> Finding:
+        return Finding(self.kind, title, (evidence,), counts=counts)
+
+
+def _is_waiting(call: Syscall) -> bool:
+    """Say whether a call did not return as long as the trace goes, or its thread lived."""
+    return call.value is None and call.errno is None and call.name in _TRANSFERS | _WAITS
+
+
+def _own(where: str) -> str:
+    """Return of a line of a library's and the nearest of the user's own the latter alone."""
+    return f" at {where.rpartition(', from ')[2]}" if ", from " in where else where
+
+
+def _last_line(said: str) -> str:
+    """Return the last line of an output, as one to print; nothing if strace has cut it."""
+    line = said.rstrip().rpartition("\n")[2].strip()
+    if line.endswith("..."):
+        return ""
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+    return shown if len(shown) <= 2 * _SHOWN else f"{shown[: 2 * _SHOWN]}..."
+
+
+def _transfer(call: Syscall) -> str:
+    """Return a transfer with the beginning of its data: ``read(16<pipe:[42]>, "poison")``."""
+    end, data = end_of(call.args), _DATA.search(call.args)
+    shown = f', "{data[1][:_SHOWN]}"' if data is not None else ""
+    more = "..." if data is not None and (data[2] or len(data[1]) > _SHOWN) else ""
+    return f"{call.name}({end.shown if end else ''}{shown}{more})"

@@ -1,0 +1,102 @@
+"""Find greenthreads that wait for a descriptor which another one closes: nothing wakes them.
+
+The kernel takes a descriptor out of an epoll set when it is closed, and tells nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+from typing import NamedTuple
+
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.registrations import Registration
+from pytest_eventlet_debug.recordings.findings.registrations import Registrations
+from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
+from pytest_eventlet_debug.recordings.strace_log import Event
+from pytest_eventlet_debug.recordings.strace_log import Exit
+from pytest_eventlet_debug.recordings.strace_log import Phase
+from pytest_eventlet_debug.recordings.strace_log import Signal
+from pytest_eventlet_debug.recordings.strace_log import Switch
+from pytest_eventlet_debug.recordings.strace_log import Syscall
+
+LOST_NS = 1_000_000_000
+"""Whoever runs again sooner may have been ended together with what it waited for."""
+_MOST = 5
+
+
+class _Lost(NamedTuple):
+    """A wait whose descriptor was closed."""
+
+    wait: Registration
+    close: Syscall
+
+
+class LostWaits:
+    """The detector of descriptors that are closed while a greenthread waits for them."""
+
+    kind: ClassVar[Kind] = "closed"
+
+    def __init__(self, about: About) -> None:
+        self._until_ns = about.until_ns
+        self._main: int | None = None
+        self._registrations = Registrations()
+        self._lost: dict[str, _Lost] = {}
+        self._found: list[tuple[_Lost, int]] = []
+        self._last_ns = 0
+
+    def handlers(self) -> Handlers:
+        return {
+            "epoll_ctl": self._registrations.control,
+            "close": self._closed,
+            ANY_OTHER: self._other,
+        }
+
+    def _closed(self, call: Syscall) -> None:
+        if call.pid == self._main and call.errno is None:
+            number = call.args.partition("<")[0]
+            wait = self._registrations.current(call.pid, int(number)) if number.isdigit() else None
+            who = wait.greenthread if wait is not None else None
+            is_other = None not in (who, call.greenthread) and who != call.greenthread
+            if wait is not None and who is not None and is_other and not who.endswith(HUB_LABEL):
+                remember(self._lost, who, _Lost(wait, call))
+        self._registrations.closed(call)
+
+    def _other(self, event: Event) -> None:
+        if type(event) is Phase:
+            self._main = event.pid
+        if not isinstance(event, Phase | Switch | Signal | Exit) or event.pid != self._main:
+            return
+        self._last_ns = event.time_ns
+        if type(event) is Switch:
+            lost = self._lost.pop(event.greenthread, None)
+            if lost is not None:
+                self._judge(lost, event.time_ns)
+
+    def _judge(self, lost: _Lost, until_ns: int) -> None:
+        if until_ns - lost.close.start_ns >= LOST_NS and len(self._found) < _MOST:
+            self._found.append((lost, until_ns - lost.close.start_ns))
+
+    def findings(self) -> Iterable[Finding]:
+        for lost in self._lost.values():
+            self._judge(lost, self._until_ns or self._last_ns)
+        self._lost.clear()
+        for (wait, close), since_ns in self._found:
+            yield Finding(
+                self.kind,
+                f"{wait.shown} was closed by greenthread {close.greenthread}{close.where} while "
+                f"greenthread {wait.greenthread} waited for it{wait.at} (line {wait.line}); "
+                f"{wait.greenthread} did not run for {since_ns / 1e9:.2f} s after that",
+                (
+                    Evidence(f"close({wait.shown})", STRACE_FILE, close.line),
+                    Evidence(f"epoll_ctl({wait.shown})", STRACE_FILE, wait.line),
+                ),
+                counts={"seconds": since_ns / 1e9},
+            )

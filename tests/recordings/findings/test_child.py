@@ -1,0 +1,272 @@
+"""Child processes that end badly or get stuck, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.findings.child import Child
+from pytest_eventlet_debug.recordings.findings.model import Finding
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Find = Callable[..., list[Finding]]
+Record = Callable[..., list[Path]]
+
+HEAD = """
+import os
+import signal
+import sys
+import eventlet
+from eventlet import greenio
+from eventlet.green import subprocess
+
+def python(program, **options):
+    return subprocess.Popen([sys.executable, "-S", "-c", program], **options)
+"""
+
+WORKER = (
+    HEAD
+    + """
+def start_worker():
+    jobs, to_worker = os.pipe()
+    answers, from_worker = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        while job := os.read(jobs, 100):
+            if job == b"poison":
+                END
+            os.write(from_worker, b"done " + job)
+    return greenio.GreenPipe(to_worker, "wb", 0), greenio.GreenPipe(answers, "rb", 0)
+
+def test_worker():
+    to_worker, answers = start_worker()
+    to_worker.write(b"one")
+    assert answers.read(8) == b"done one"
+    to_worker.write(b"poison")
+    with eventlet.Timeout(1):
+        answers.read(11)
+"""
+)
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_child_that_ends_while_its_answer_is_awaited_is_told_with_both(
+    find: Find, hub: str, status: int
+) -> None:
+    (found,) = find(WORKER.replace("END", f"os._exit({status})"), Child, hub)
+    assert found.kind == "child"
+    assert re.fullmatch(
+        r"child process \d+, started at test_program\.py:\d+ in start_worker, "
+        rf"ended with status {status} at test_program\.py:\d+ in start_worker "
+        r'after read\(\d+<pipe:\[\d+\]>, "poison"\) \(line \d+\); '
+        r"greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> at test_program\.py:\d+ in "
+        r"test_worker \(line \d+\), which no other process used; nobody waited for the child",
+        found.title,
+    )
+    assert found.place.startswith("strace.txt line ")
+    assert found.counts == {"status": status}
+
+
+def test_a_child_that_is_killed_is_told_with_the_signal_and_who_sent_it(find: Find) -> None:
+    (found,) = find(WORKER.replace("END", "os.kill(os.getpid(), signal.SIGSEGV)"), Child)
+    assert re.search(
+        r" was killed by SIGSEGV at test_program\.py:\d+ in start_worker after read", found.title
+    )
+    assert " waited in vain for " in found.title
+
+
+def test_a_child_that_is_killed_after_its_end_had_ended_by_itself(find: Find) -> None:
+    program = """
+def test_killed():
+    child = python("raise SystemExit(7)")
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+"""
+    (found,) = find(HEAD + program, Child)
+    assert " ended with status 7; greenthread 1:test waited for it at " in found.title
+
+
+def test_children_that_end_for_the_same_reason_are_told_once(find: Find) -> None:
+    program = """
+def test_pool():
+    for child in [python("int('x')", stderr=-1) for _ in range(6)]:
+        child.communicate()
+"""
+    (found,) = find(HEAD + program, Child)
+    assert "\"ValueError: invalid literal for int() with base 10: 'x'\"" in found.title
+    assert found.title.endswith(", and 5 more like it")
+
+
+def test_the_end_of_file_after_a_childs_end_is_told_with_what_the_child_had_written(
+    find: Find,
+) -> None:
+    program = """
+def test_answer():
+    child = python("input(); import no_such_module", stdin=-1, stdout=-1, stderr=-1)
+    child.stdin.write(b"1\\n")
+    child.stdin.close()
+    assert child.stdout.readline() == b"2\\n"
+"""
+    (found,) = find(HEAD + program, Child)
+    assert ' ended with status 1 after it had written "ModuleNotFoundError: ' in found.title
+    assert re.search(
+        r"; greenthread 1:test then read the end of file from \d+<pipe:\[\d+\]> at "
+        r"test_program\.py:\d+ in test_answer \(line \d+\); nobody waited for the child$",
+        found.title,
+    )
+
+
+def test_an_exception_in_a_forked_child_is_told_though_pytest_captures_it(find: Find) -> None:
+    program = """
+import multiprocessing
+
+def work():
+    raise ValueError("from the child")
+
+def test_work():
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+    (found,) = find(HEAD + program, Child)
+    assert 'ended with status 1 after it had written "ValueError: from the child"' in found.title
+    assert re.search(r"; greenthread 1:test waited for it at test_program\.py:\d+", found.title)
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_child_that_fills_a_pipe_which_nobody_reads_is_told_with_what_the_test_waits_for(
+    find: Find, hub: str
+) -> None:
+    program = """
+def test_run():
+    child = python("print('line ' * 40000)", stdout=-1)
+    try:
+        with eventlet.Timeout(2):
+            child.wait()
+    finally:
+        child.kill()
+"""
+    (found,) = find(HEAD + program, Child, hub)
+    assert re.fullmatch(
+        r"child process \d+ \(.* -S -c print\(.*\), started at test_program\.py:\d+ in python, "
+        r"waited for \d\.\d\d s in write\(1<(pipe:\[\d+\])>\), which is full: "
+        r"the test process has its other end, \d+<\1>, and did not read from it; "
+        r"greenthread 1:test waited for the child to end at test_program\.py:\d+ in test_run "
+        r"\(line \d+\)",
+        found.title,
+    )
+    assert found.counts["seconds"] > 1
+
+
+def test_a_child_whose_input_never_ends_is_told_if_the_test_waits_for_it(find: Find) -> None:
+    program = """
+def test_sort():
+    child = subprocess.Popen(["sort"], stdin=-1, stdout=-1)
+    child.stdin.write(b"b\\na\\n")
+    child.stdin.flush()
+    with eventlet.Timeout(2):
+        child.stdout.read()
+"""
+    (found,) = find(HEAD + program, Child)
+    assert re.search(
+        r"s in read\(0<(pipe:\[\d+\])>\), which is empty: the test process has its other end, "
+        r"\d+<\1>, and wrote nothing into it; greenthread 1:test waited for \d+<pipe:\[\d+\]> at ",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_forked_child_that_uses_the_hub_of_its_parent_is_told(find: Find, hub: str) -> None:
+    program = """
+def test_fork():
+    eventlet.sleep(0.01)
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with eventlet.Timeout(0.1, False):
+            greenio.GreenPipe(ours, "rb", 0).read(1)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+    (found,) = find(HEAD + program, Child, hub)
+    assert re.fullmatch(
+        r"child process \d+, started at test_program\.py:\d+ in test_fork, shares the epoll set "
+        r"\d+ of the test process since the fork: it adds \d+<pipe:\[\d+\]> at "
+        r"test_program\.py:\d+ in test_fork, whose events come to both of them",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'python("import time; time.sleep(60)").terminate()',
+        """
+    child = python("input()", stdin=-1)
+    child.send_signal(signal.SIGINT)
+    child.wait()""",
+        """
+    child = python("input()", stdin=-1)
+    signal.pidfd_send_signal(os.pidfd_open(child.pid), signal.SIGTERM)
+    child.wait()""",
+        """
+    try:
+        subprocess.Popen(["/no/such/program"])
+    except FileNotFoundError:
+        pass""",
+        """
+    child = subprocess.Popen(["cat"], stdin=-1, stdout=-1)
+    child.stdin.write(b"x")
+    child.stdin.flush()
+    eventlet.sleep(1.1)
+    assert child.communicate()[0] == b"x" """,
+        'assert python("print(1)", stdout=-1).communicate()[0] == b"1\\\\n"',
+    ],
+    ids=["terminated", "interrupted", "by pidfd", "no program", "idle", "good"],
+)
+def test_a_child_that_does_what_it_should_is_not_told(find: Find, body: str) -> None:
+    assert find(f"{HEAD}\ndef test_it():\n    {body}\n    assert False\n", Child) == []
+
+
+def test_a_status_that_a_test_which_passes_expects_is_not_told(record: Record) -> None:
+    program = (
+        HEAD + "\ndef test_false():\n    assert python('raise SystemExit(3)').wait() == WANTED\n"
+    )
+    for wanted, kinds in ((3, []), (4, ["child"])):
+        (directory,) = record(
+            program.replace("WANTED", str(wanted)), "epolls", name=f"want{wanted}"
+        )
+        read = findings_file.read(directory)
+        assert read is not None
+        assert [each.kind for each in read.findings] == kinds
+
+
+def test_a_test_that_hangs_shows_the_child_and_not_that_all_were_killed(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_program=HEAD
+        + """
+def test_reads_one_of_two():
+    child = python("import sys; sys.stderr.write('x' * 100000)", stdout=-1, stderr=-1)
+    bystander = python("import time; time.sleep(60)")
+    child.stdout.read()
+"""
+    )
+    result = pytester.runpytest_subprocess(
+        *("-p", "no:cacheprovider", "--strace", "--eventlet-hub=epolls", "--eventlet-timeout=3"),
+    )
+    shown = [line for line in result.outlines if "child: child process" in line]
+    assert len(shown) == 2  # with the test, and in the summary
+    for line in shown:
+        assert " in write(2<pipe:[" in line
+        assert "greenthread 1:test waited for " in line

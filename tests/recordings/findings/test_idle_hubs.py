@@ -1,0 +1,52 @@
+"""Threads with a hub of their own, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.idle_hubs import IdleHubs
+from pytest_eventlet_debug.recordings.findings.model import Finding
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Find = Callable[..., list[Finding]]
+
+PROGRAM = """
+import eventlet
+from eventlet import event
+from eventlet import patcher
+from eventlet import tpool
+
+threading = patcher.original("threading")
+
+def test_reports():
+    done = event.Event()
+    def work():
+        WORK
+    thread = threading.Thread(target=work)
+    thread.start()
+    eventlet.sleep(0.01)
+    thread.join()
+    tpool.execute(len, "")
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_plain_thread_that_sends_an_event_has_a_hub_that_never_runs(find: Find, hub: str) -> None:
+    (found,) = find(PROGRAM.replace("WORK", "done.send(1)"), IdleHubs, hub)
+    assert found.kind == "hub idle"
+    assert found.certainty == "likely"
+    assert re.match(
+        r"thread \d+, started at .*test_program\.py:\d+ in test_reports, made a hub of its own "
+        r"and never ran it: ",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize("work", ["pass", "eventlet.sleep(0.01)"])
+def test_a_thread_without_a_hub_or_with_one_that_runs_is_not_told(find: Find, work: str) -> None:
+    assert find(PROGRAM.replace("WORK", work), IdleHubs) == []

@@ -1,0 +1,61 @@
+"""Descriptors that are closed while somebody waits for them, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.lost_waits import LostWaits
+from pytest_eventlet_debug.recordings.findings.model import Finding
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Find = Callable[..., list[Finding]]
+
+PROGRAM = """
+import eventlet
+
+def test_close():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    client = eventlet.connect(listener.getsockname())
+    peer, _ = listener.accept()
+    def ask():
+        return client.recv(10)
+    asked = eventlet.spawn(ask)
+    eventlet.sleep(0.01)
+    END
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+@pytest.mark.parametrize("end", ["", "; asked.kill()"], ids=["never", "killed"])
+def test_a_close_while_another_waits_names_both_and_for_how_long(
+    find: Find, hub: str, end: str
+) -> None:
+    (found,) = find(
+        PROGRAM.replace("END", f"client.close(); eventlet.sleep(1.2){end}"), LostWaits, hub
+    )
+    assert found.kind == "closed"
+    assert re.fullmatch(
+        r"\d+<TCP:\[\S+\]> was closed by greenthread 1:test at socket\.py:\d+ in _real_close, from "
+        r"test_program\.py:\d+ in test_close while greenthread (\d:ask) waited for it at \S+ in "
+        r"register, from test_program\.py:\d+ in ask \(line \d+\); "
+        r"\1 did not run for 1\.\d\d s after that",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "asked.kill(); client.close(); eventlet.sleep(1.2)",
+        "client.close(); asked.kill(); eventlet.sleep(1.2)",
+        "peer.close(); asked.wait(); client.close(); eventlet.sleep(1.2)",
+    ],
+    ids=["killed before", "killed after", "answered"],
+)
+def test_who_runs_soon_after_the_close_has_not_lost_its_wait(find: Find, end: str) -> None:
+    assert find(PROGRAM.replace("END", end), LostWaits) == []
