@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -60,7 +61,6 @@ _OWN_LAST_WORDS = '\\"strace-stop\\"'
 
 #: It waits for the others as a rule: their ends and their events wake it.
 _TEST = "1:test"
-_NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")
 #: Begins what the kernel answers for a call that a signal has interrupted: ``ERESTARTSYS`` for a
 #: read, ``ERESTARTNOHAND`` for a sleep, ``ERESTART_RESTARTBLOCK`` for a wait with a timeout, all of
 #: which go on after it, and ``EINTR`` for an epoll set, which is asked again. See signal(7).
@@ -275,7 +275,7 @@ def _is_hub(greenthread: str | None) -> bool:
 
 def _returns_at_once(call: Syscall) -> bool:
     """Say whether a wait found its events there, or was not allowed to wait."""
-    return (call.duration_ns or 0) < AT_ONCE_NS or call.args.endswith(_NO_TIMEOUT)
+    return (call.duration_ns or 0) < AT_ONCE_NS or call.args.endswith(NO_TIMEOUT)
 
 
 def _lasted(block: _Block, delay_ns: int) -> bool:

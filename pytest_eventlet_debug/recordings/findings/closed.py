@@ -165,18 +165,19 @@ class Closed:
         if (call.name, end.line) in self._found:
             return
         since_ns = call.start_ns - end.start_ns
+        when = f"{span(since_ns)} before" if since_ns >= 0 else "meanwhile"  # by another thread
         user = self._processes.describe(call.pid, call.greenthread)
         closer = self._processes.describe(end.pid, end.greenthread)
         self._found[call.name, end.line] = Finding(
             self.kind,
-            f"{what} by {user}{call.where}: {how} {span(since_ns)} before by {closer}{end.where} "
+            f"{what} by {user}{call.where}: {how} {when} by {closer}{end.where} "
             f"(line {end.line}){more}",
             (
                 Evidence(what, STRACE_FILE, call.line),
                 Evidence(f"{end.name}({descriptor(end)})", STRACE_FILE, end.line),
             ),
             certainty,
-            {"seconds": since_ns / 1e9},
+            {"seconds": max(since_ns, 0) / 1e9},
         )
 
     def findings(self) -> Iterable[Finding]:

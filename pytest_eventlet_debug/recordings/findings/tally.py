@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -122,6 +123,7 @@ class Tallying:
         if (
             not duration_ns
             or call.value != 0
+            or call.args.endswith(NO_TIMEOUT)  # such a call takes long where there is no CPU for it
             or not self._in_call
             or call.pid != self._main
             or not (call.greenthread or "").endswith(HUB_LABEL)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 import re
 import shutil
 
 import pytest
 
 from pytest_eventlet_debug.recordings.findings.closed import Closed
+from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.strace_log import open_log
+from pytest_eventlet_debug.recordings.strace_log import parse
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
@@ -114,6 +119,23 @@ def test_sweep():
             pass
 """
     assert find(program, Closed) == []
+
+
+def test_what_another_thread_closes_during_the_call_was_closed_meanwhile(tmp_path: Path) -> None:
+    ours, theirs = "127.0.0.1:5001", "127.0.0.1:5002"
+    (tmp_path / "strace.txt").write_text(
+        f'7  100.000010 sendto(5<TCP:[{ours}->{theirs}]>, "x", 1, 0, NULL, 0 <unfinished ...>\n'
+        f"8  100.000079 close(6<TCP:[{theirs}->{ours}]> <unfinished ...>\n"
+        "8  100.000085 <... close resumed>) = 0 <0.000006>\n"
+        "7  100.000099 <... sendto resumed>) = -1 EPIPE (Broken pipe) <0.000089>\n"
+    )
+    detection = Detection(About(), [Closed])
+    with open_log(tmp_path / "strace.txt") as log:
+        for _ in detection.watch(parse(log)):
+            pass
+    (found,) = detection.findings()
+    assert "]> was closed meanwhile by thread 8 (line 2)" in found.title
+    assert found.counts == {"seconds": 0}
 
 
 def test_reading_what_is_open_for_writing_alone_is_no_finding(find: Find) -> None:

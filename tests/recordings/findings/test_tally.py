@@ -53,6 +53,23 @@ def test_calls_and_sleeps_of_one_hub_alone_are_told_with_the_line(record: Record
 
 
 @needs_strace
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_poll_that_may_not_wait_is_no_sleep(record: Record, hub: str) -> None:
+    program = """
+import eventlet
+
+def test_gives_way():
+    waiting = eventlet.spawn(eventlet.listen(("127.0.0.1", 0)).accept)
+    for _ in range(100):
+        eventlet.sleep(0)
+    waiting.kill()
+"""
+    (directory,) = record(program, hub)
+    assert re.search(r" epoll_wait\(.*, 0\) = 0 ", (directory / "strace.txt").read_text())
+    assert tally_of(directory).slept == 0.0
+
+
+@needs_strace
 def test_the_same_work_on_two_hubs_is_no_finding(record: Record) -> None:
     program = """
 import eventlet
