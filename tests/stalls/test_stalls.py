@@ -343,8 +343,11 @@ def test_a_stall_and_its_system_call_are_one_finding(pytester: pytest.Pytester) 
         import eventlet
         import pytest
 
+        turns = []
+
         def tick():
             while True:
+                turns.append(1)
                 eventlet.sleep(0.01)
 
         # Until the child runs, nobody else has anything to do: on a busy machine its start alone
@@ -354,7 +357,8 @@ def test_a_stall_and_its_system_call_are_one_finding(pytester: pytest.Pytester) 
             sleep = ["sh", "-c", "read word; sleep 0.4"]
             child = subprocess.Popen(sleep, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             other = eventlet.spawn(tick)
-            eventlet.sleep(0.01)
+            while len(turns) < 3:  # who has run once only is not known to have been held up
+                eventlet.sleep(0.01)
             def read():
                 os.write(child.stdin.fileno(), b"now\\n")
                 os.read(child.stdout.fileno(), 1)  # HERE

@@ -137,7 +137,7 @@ class Blocked:
         elif duration_ns >= MIN_NS and self._counts(call):
             self._decide()
             self._pending, self._readied, self._next = call, [], None
-            self._had_begun = frozenset(name for name, turns in self._turns.items() if turns > 1)
+            self._had_begun = frozenset(self._turns) - {_TEST}
             self._delay_after = None
 
     def _lacked(self, time_ns: int, delay_ns: int) -> None:
@@ -221,7 +221,7 @@ class Blocked:
         if pending is not None:
             if name == pending.greenthread:
                 self._decide()
-            elif self._next is None and name != _TEST and name in self._had_begun:
+            elif self._next is None and name in self._had_begun and self._turns.get(name, 0) > 1:
                 self._next = name
         if len(self._turns) == _REMEMBERED and name not in self._turns:
             self._turns.clear()
