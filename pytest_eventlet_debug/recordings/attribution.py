@@ -25,7 +25,7 @@ from pytest_eventlet_debug.recordings.packets import Endpoint
 from pytest_eventlet_debug.recordings.packets import Protocol
 from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.packets import endpoint
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _SENDS = frozenset(
     (

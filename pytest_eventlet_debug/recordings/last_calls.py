@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.own_thread import without_own_thread
 from pytest_eventlet_debug.recordings.story import is_runners
-from pytest_eventlet_debug.recordings.strace_log import Exit
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Exit
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 #: Calls that are shown of all threads together, and of each at least.
 _ALL = 24

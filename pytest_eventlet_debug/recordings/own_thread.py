@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import re
 
 from pytest_eventlet_debug.recordings import marks
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _MARK = re.compile(rf'"{re.escape(marks.PREFIX + marks.WATCHER)}(?:/(\d{{1,10}}))?"')
 

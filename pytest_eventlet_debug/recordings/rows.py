@@ -40,7 +40,7 @@ class Row(NamedTuple):
     cause: Call | None = None
     """The call that sent a packet."""
     at: str | None = None
-    """The line of Python that made a call, see :class:`~.strace_log.Syscall`."""
+    """The line of Python that made a call, see :class:`~.trace_events.Syscall`."""
 
 
 class Timeline(NamedTuple):

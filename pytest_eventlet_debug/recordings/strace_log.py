@@ -21,7 +21,6 @@ import os
 from pathlib import Path
 import re
 from typing import Final
-from typing import Literal
 from typing import NamedTuple
 from typing import TextIO
 from typing import TypeAlias
@@ -30,116 +29,20 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings import kernel_calls
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings import packing
-
-State = Literal["returned", "unfinished", "detached", "truncated", "resumed"]
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Exit
+from pytest_eventlet_debug.recordings.trace_events import Gap
+from pytest_eventlet_debug.recordings.trace_events import Phase
+from pytest_eventlet_debug.recordings.trace_events import Signal
+from pytest_eventlet_debug.recordings.trace_events import State
+from pytest_eventlet_debug.recordings.trace_events import Switch
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Unparsed
 
 
 class StraceLogError(Exception):
     """A strace log cannot be read at all; the message names the file and the cause."""
 
-
-class Syscall(NamedTuple):
-    """One system call of one thread.
-
-    ``state`` is ``returned`` for a whole call. Of the others a part is missing:
-    ``unfinished`` (the thread or the log ended first), ``detached`` (strace stopped
-    watching), ``truncated`` (the log breaks off in this line) and ``resumed`` (strace
-    attached in mid-call: ``args`` is only their end, ``start_ns`` the time of return).
-    """
-
-    line: int
-    """Line number of the start of the call; the first line of the log is 1."""
-    pid: int
-    """Thread id, as in strace's first column."""
-    start_ns: int
-    """Entry of the call, nanoseconds since the epoch (CLOCK_REALTIME)."""
-    name: str
-    args: str
-    """The arguments as strace wrote them, still escaped."""
-    ret: str | None
-    """Everything after ``=`` but the time spent: ``-1 EBADF (Bad file descriptor)``."""
-    value: int | None
-    """The returned number; None if strace could not tell (``= ?``)."""
-    errno: str | None
-    """Symbolic error, such as ``EBADF`` or ``ERESTARTSYS``."""
-    duration_ns: int | None
-    """Time between entry and return, nanoseconds (strace's ``-T``)."""
-    greenthread: str | None
-    """Label of the greenthread that the thread was running, such as ``3:serve``."""
-    state: State
-    at: str | None = None
-    """The line of Python that made the call, ``greenio/base.py:237 in accept``, and behind
-    ``, from`` the nearest one of the user's own code; None where the trace does not tell."""
-
-    @property
-    def where(self) -> str:
-        """The line of Python for the end of a phrase, `` at greenio/base.py:237 in accept``."""
-        return f" at {self.at}" if self.at is not None else ""
-
-
-class Signal(NamedTuple):
-    """A signal that was delivered to a thread, or that stopped it."""
-
-    line: int
-    pid: int
-    time_ns: int
-    name: str
-    info: str
-    """The siginfo as strace wrote it: ``{si_signo=SIGCHLD, ...}``, or ``stopped``."""
-
-
-class Exit(NamedTuple):
-    """The end of a thread: exactly one of the last three is not None."""
-
-    line: int
-    pid: int
-    time_ns: int
-    status: int | None
-    signal: str | None
-    superseded_by: int | None
-    """The thread whose execve(2) replaced this one."""
-
-
-class Phase(NamedTuple):
-    """A mark that a phase of a test begins."""
-
-    line: int
-    pid: int
-    time_ns: int
-    """The time strace saw, nanoseconds since the epoch."""
-    phase: str
-    nodeid: str
-
-
-class Switch(NamedTuple):
-    """A mark that the thread now runs another greenthread."""
-
-    line: int
-    pid: int
-    time_ns: int
-    greenthread: str
-
-
-#: How the label ends of a greenthread that is eventlet's main loop.
-HUB_LABEL: Final = ":hub"
-
-
-class Gap(NamedTuple):
-    """A place at which the middle of a long trace is left out."""
-
-    line: int
-    size: int
-    """Bytes that are missing here."""
-
-
-class Unparsed(NamedTuple):
-    """A line that is no known form of strace's output, without its newline."""
-
-    line: int
-    text: str
-
-
-Event: TypeAlias = Syscall | Signal | Exit | Phase | Switch | Gap | Unparsed
 
 #: What ``-yy`` puts behind a descriptor, for the patterns of those who read arguments.
 ANNOTATION: Final = r"<(?:->|[^<>]|<[^<>]*>)*>"

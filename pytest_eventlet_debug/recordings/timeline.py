@@ -38,16 +38,16 @@ from pytest_eventlet_debug.recordings.rows import Row
 from pytest_eventlet_debug.recordings.rows import Timeline
 from pytest_eventlet_debug.recordings.rows import lay_out
 from pytest_eventlet_debug.recordings.rows import when
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Exit
-from pytest_eventlet_debug.recordings.strace_log import Phase
-from pytest_eventlet_debug.recordings.strace_log import Signal
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
-from pytest_eventlet_debug.recordings.strace_log import Switch
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Exit
+from pytest_eventlet_debug.recordings.trace_events import Phase
+from pytest_eventlet_debug.recordings.trace_events import Signal
+from pytest_eventlet_debug.recordings.trace_events import Switch
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 #: Rows of a trace that are kept, half from its beginning and half from its end.
 MAX_ROWS = 200_000

@@ -17,8 +17,8 @@ from pytest_eventlet_debug.recordings.packets import RST
 from pytest_eventlet_debug.recordings.packets import SYN
 from pytest_eventlet_debug.recordings.packets import Endpoint
 from pytest_eventlet_debug.recordings.packets import Segment
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 A, B = Endpoint("127.0.0.1", 1000), Endpoint("127.0.0.1", 2000)
 CLIENT = "5<TCP:[127.0.0.1:1000->127.0.0.1:2000]>"

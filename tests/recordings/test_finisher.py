@@ -25,9 +25,9 @@ from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.finisher import finish
 from pytest_eventlet_debug.recordings.found import findings_of
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 needs_tracers = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("strace"),

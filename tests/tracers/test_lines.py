@@ -13,9 +13,9 @@ import sys
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 pytest.importorskip("pytest_eventlet_debug.profiling._native")
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")

@@ -16,10 +16,10 @@ from programs import wait_until_gone
 import psutil
 import pytest
 
-from pytest_eventlet_debug.recordings.strace_log import Syscall
-from pytest_eventlet_debug.recordings.strace_log import Unparsed
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Unparsed
 from pytest_eventlet_debug.tracers.strace_program import keep_marks
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")

@@ -12,11 +12,11 @@ import pytest
 from pytest_eventlet_debug.helper import trace_limit
 from pytest_eventlet_debug.helper.trace_limit import TraceLimit
 from pytest_eventlet_debug.recordings.findings import file as findings_file
-from pytest_eventlet_debug.recordings.strace_log import Gap
-from pytest_eventlet_debug.recordings.strace_log import Syscall
-from pytest_eventlet_debug.recordings.strace_log import Unparsed
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Gap
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Unparsed
 
 LIMIT = 100_000
 

@@ -23,10 +23,10 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Pause
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Phase
-from pytest_eventlet_debug.recordings.strace_log import Switch
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Phase
+from pytest_eventlet_debug.recordings.trace_events import Switch
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 MIN_NS = 1_000_000_000
 """How long a gap must be, and how long the phase must have computed, whatever others do."""

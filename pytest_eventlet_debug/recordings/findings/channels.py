@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from pytest_eventlet_debug.recordings.findings.call_names import names
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
 
 READS = names("read readv recv recvfrom recvmsg")

@@ -21,10 +21,10 @@ from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.protocol import Pause
 from pytest_eventlet_debug.recordings.findings.registry import DETECTORS
 from pytest_eventlet_debug.recordings.findings.tally import Tallying
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Gap
-from pytest_eventlet_debug.recordings.strace_log import Syscall
-from pytest_eventlet_debug.recordings.strace_log import Unparsed
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Gap
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Unparsed
 
 _PAUSE_NS = 1_000_000_000
 

@@ -19,13 +19,13 @@ from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.remembering import remember
-from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Exit
-from pytest_eventlet_debug.recordings.strace_log import Phase
-from pytest_eventlet_debug.recordings.strace_log import Signal
-from pytest_eventlet_debug.recordings.strace_log import Switch
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Exit
+from pytest_eventlet_debug.recordings.trace_events import Phase
+from pytest_eventlet_debug.recordings.trace_events import Signal
+from pytest_eventlet_debug.recordings.trace_events import Switch
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 LOST_NS = 1_000_000_000
 """Whoever runs again sooner may have been ended together with what it waited for."""

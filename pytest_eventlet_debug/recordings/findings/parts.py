@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_eventlet_debug.recordings.findings.call_names import names
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
 
 PAIRS = names("socketpair pipe pipe2")

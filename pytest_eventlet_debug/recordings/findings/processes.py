@@ -6,9 +6,9 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import re
 
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import unescape
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 #: Characters of a command line that are shown.
 _SHOWN = 80

@@ -14,8 +14,8 @@ import msgspec
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 #: In the place of a call's name: every call; every call that failed; every event that is no call;
 #: every :class:`Pause`.

@@ -8,8 +8,8 @@ import re
 from typing import NamedTuple
 
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
-from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _CONTROL = re.compile(
     rf"(\d+)(?:<[^ ]*)?, EPOLL_CTL_(ADD|MOD|DEL), (-?\d+)((?:{ANNOTATION})?)", re.ASCII

@@ -38,11 +38,11 @@ from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
-from pytest_eventlet_debug.recordings.strace_log import HUB_LABEL
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Exit
-from pytest_eventlet_debug.recordings.strace_log import Switch
-from pytest_eventlet_debug.recordings.strace_log import Syscall
+from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Exit
+from pytest_eventlet_debug.recordings.trace_events import Switch
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 MAX_KINDS = 24
 """Kinds of calls in a run; loops over two or three descriptors have up to 16."""

@@ -6,8 +6,8 @@ import pytest
 
 from pytest_eventlet_debug.recordings.findings.channels import Held
 from pytest_eventlet_debug.recordings.findings.channels import end_of
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 PIPE = "pipe2([5<pipe:[42]>, 6<pipe:[42]>], O_CLOEXEC) = 0"
 

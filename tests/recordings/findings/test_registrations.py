@@ -8,9 +8,9 @@ import pytest
 
 from pytest_eventlet_debug.recordings.findings.registrations import Addition
 from pytest_eventlet_debug.recordings.findings.registrations import Additions
-from pytest_eventlet_debug.recordings.strace_log import Switch
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Switch
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 Wait = Callable[..., str]
 

@@ -21,11 +21,11 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.storms import Storm
-from pytest_eventlet_debug.recordings.strace_log import Event
-from pytest_eventlet_debug.recordings.strace_log import Exit
-from pytest_eventlet_debug.recordings.strace_log import Syscall
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Exit
+from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
