@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+#: The first line, written before anything is looked at.
 BEGIN = "-- what is alive --\n"
-"""The first line, written before anything is looked at."""
+#: The last line of a dump that is complete.
 END = "-- end of what is alive --\n"
-"""The last line of a dump that is complete."""
+#: What a dump may take; then no further part of it is begun.
 MAX_SECONDS = 5.0
-"""What a dump may take; then no further part of it is begun."""

@@ -26,12 +26,12 @@ from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.collector import collector_paused
 
+#: The last ones of a test that are kept.
 MAX_SNAPSHOTS = 5
-"""The last ones of a test that are kept."""
+#: Tasks of one snapshot.
 MAX_TASKS = 10_000
-"""Tasks of one snapshot."""
+#: What all snapshots of one test may take; a test may expect many exceptions.
 MAX_SECONDS = 2.0
-"""What all snapshots of one test may take; a test may expect many exceptions."""
 
 
 class Cancelled(NamedTuple):

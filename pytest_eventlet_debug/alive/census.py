@@ -30,8 +30,8 @@ from pytest_eventlet_debug.system.collector import collector_paused
 
 _HUB_TASK = "Hub.run.<locals>.async_run()"
 
+#: Objects that are looked at for what a hub still holds.
 MAX_REACHED = 20_000
-"""Objects that are looked at for what a hub still holds."""
 
 
 @dataclasses.dataclass

@@ -27,11 +27,11 @@ except ImportError:  # there was no compiler
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
 
 
+#: An attribute of tasks and greenlets: the code and line that cancelled or killed them.
 ENDED = "_eventlet_debug_ended"
-"""An attribute of tasks and greenlets: the code and line that cancelled or killed them."""
 
+#: The last ones of a test that are kept.
 MAX_ENDINGS = 10
-"""The last ones of a test that are kept."""
 
 _HUBS = os.path.join("eventlet", "hubs") + os.sep
 _HUB_TASK = "Hub.run.<locals>"
@@ -43,14 +43,14 @@ _CLEANERS = ("runners.py", "taskgroups.py")
 class Ending(NamedTuple):
     """A task that was cancelled, or a greenthread that was killed."""
 
+    #: Such as ``task Task-2`` or ``greenthread serve``.
     what: str
-    """Such as ``task Task-2`` or ``greenthread serve``."""
+    #: ``cancelled`` or ``killed``.
     verb: str
-    """``cancelled`` or ``killed``."""
+    #: The line that did it: the nearest one that is not of asyncio or eventlet.
     place: Frame
-    """The line that did it: the nearest one that is not of asyncio or eventlet."""
+    #: What runs there: ``the test``, ``the hub`` or ``greenthread serve``.
     by: str
-    """What runs there: ``the test``, ``the hub`` or ``greenthread serve``."""
 
 
 # Common to all watches: dumps and leaks may both be asked for, and only one of them wraps.

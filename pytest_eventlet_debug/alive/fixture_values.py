@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+#: Objects that are looked at.
 MAX_REACHED = 20_000
-"""Objects that are looked at."""
 
 _ENDS = (type, types.ModuleType, types.FunctionType, types.CodeType, types.FrameType)
 

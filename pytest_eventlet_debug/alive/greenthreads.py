@@ -36,24 +36,24 @@ class Greenthread(NamedTuple):
     """A greenthread, or a plain greenlet, at the moment it was looked at."""
 
     id: int
+    #: The function that it was spawned with.
     name: str
-    """The function that it was spawned with."""
     state: State
+    #: Its thread where that is not the one that looks.
     thread: str | None
-    """Its thread where that is not the one that looks."""
+    #: Outermost first, without the frames in which it merely waits.
     stack: tuple[Frame, ...]
-    """Outermost first, without the frames in which it merely waits."""
     waits: Waits | None
+    #: Seconds until an ``eventlet.Timeout`` will be raised in it.
     timeout: float | None = None
-    """Seconds until an ``eventlet.Timeout`` will be raised in it."""
+    #: Ids of the greenthreads whose end, or whose lock, it waits for.
     needs: tuple[int, ...] = ()
-    """Ids of the greenthreads whose end, or whose lock, it waits for."""
+    #: Whether the test itself runs in it.
     of_test: bool = False
-    """Whether the test itself runs in it."""
+    #: The line that spawned it, where that was watched.
     spawned: Frame | None = None
-    """The line that spawned it, where that was watched."""
+    #: The line that killed it, which it has not come to or did not heed.
     killed: Frame | None = None
-    """The line that killed it, which it has not come to or did not heed."""
 
 
 class Thread(NamedTuple):
@@ -62,8 +62,8 @@ class Thread(NamedTuple):
     ident: int
     name: str
     stack: tuple[Frame, ...]
+    #: What a thread of ``eventlet.tpool`` executes; ``None`` for one that is idle, or no such.
     calls: str | None = None
-    """What a thread of ``eventlet.tpool`` executes; ``None`` for one that is idle, or no such."""
     of_tpool: bool = False
 
 
@@ -72,10 +72,10 @@ class AliveGreenthreads(NamedTuple):
 
     greenthreads: tuple[Greenthread, ...] = ()
     threads: tuple[Thread, ...] = ()
+    #: Ids of greenthreads that wait for each other's end or lock in a circle.
     cycles: tuple[tuple[int, ...], ...] = ()
-    """Ids of greenthreads that wait for each other's end or lock in a circle."""
+    #: Whether ``gc.freeze()`` hides older ones that wait for no hub.
     frozen: bool = False
-    """Whether ``gc.freeze()`` hides older ones that wait for no hub."""
 
 
 def find_greenthreads(

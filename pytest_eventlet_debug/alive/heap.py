@@ -45,10 +45,10 @@ class Heap:
     loops: tuple[Any, ...] = ()
     greenlets: tuple[Any, ...] = ()
     hubs: tuple[Any, ...] = ()
+    #: What executors of ``concurrent.futures`` have queued or run in a thread.
     work_items: tuple[Any, ...] = ()
-    """What executors of ``concurrent.futures`` have queued or run in a thread."""
+    #: Whether ``gc.freeze()`` hides what was made before it.
     frozen: bool = False
-    """Whether ``gc.freeze()`` hides what was made before it."""
 
 
 def walk() -> Heap:

@@ -20,38 +20,38 @@ from pytest_eventlet_debug.hubs.names import own_hub
 class WatchedDescriptor(NamedTuple):
     """A listener of a hub."""
 
+    #: ``read`` or ``write``.
     event: str
-    """``read`` or ``write``."""
     fd: int
+    #: The socket's addresses, or the file.
     target: str
-    """The socket's addresses, or the file."""
+    #: The name of the one that waits for it.
     greenthread: str
-    """The name of the one that waits for it."""
 
 
 class PendingCall(NamedTuple):
     """A timer of a hub."""
 
+    #: Time left; 0 where it is due.
     seconds: float
-    """Time left; 0 where it is due."""
     call: str
 
 
 class HubState(NamedTuple):
     """A hub at the moment it was looked at."""
 
+    #: Its name, as ``--eventlet-hub`` takes it.
     kind: str
-    """Its name, as ``--eventlet-hub`` takes it."""
     running: bool
+    #: Whether an exception ended it so that it cannot run again.
     stuck: bool
-    """Whether an exception ended it so that it cannot run again."""
+    #: Whether it is the hub of the thread that looks.
     current: bool
-    """Whether it is the hub of the thread that looks."""
     listeners: tuple[WatchedDescriptor, ...]
+    #: The next one first.
     timers: tuple[PendingCall, ...]
-    """The next one first."""
+    #: Descriptors that the hub is woken for in vain, with what they are.
     strays: tuple[str, ...] = ()
-    """Descriptors that the hub is woken for in vain, with what they are."""
 
 
 def find_hubs(heap: Heap) -> tuple[HubState, ...]:

@@ -38,12 +38,12 @@ from pytest_eventlet_debug.warning_types import EventletLeakWarning
 
 Mode = Literal["warn", "fail"]
 
+#: What threads and processes that are about to end are given for it.
 GRACE_SECONDS = 0.2
-"""What threads and processes that are about to end are given for it."""
+#: The same where others have the CPUs.
 MOST_GRACE_SECONDS = 2.0
-"""The same where others have the CPUs."""
+#: Leftovers of one test that are named; the rest is counted.
 MAX_LINES = 30
-"""Leftovers of one test that are named; the rest is counted."""
 
 _SECONDS = re.compile(r"-?\d+\.\d+ s left")
 

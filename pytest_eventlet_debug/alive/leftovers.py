@@ -76,8 +76,8 @@ class _Awaited(NamedTuple):
 
     nodeid: str
     greenlet: weakref.ref[Any]
+    #: The ids of the timers and listeners that will.
     wakers: tuple[int, ...]
-    """The ids of the timers and listeners that will."""
 
 
 @dataclasses.dataclass
@@ -85,8 +85,8 @@ class Late:
     """What is judged after the next test."""
 
     greenlets: list[_Awaited] = dataclasses.field(default_factory=list)
+    #: Descriptors with the test that opened them.
     files: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
-    """Descriptors with the test that opened them."""
 
 
 class Leftovers:

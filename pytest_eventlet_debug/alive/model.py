@@ -12,8 +12,8 @@ import types
 from typing import Any
 from typing import NamedTuple
 
+#: Characters of a foreign object's repr that are kept.
 MAX_REPR = 100
-"""Characters of a foreign object's repr that are kept."""
 
 
 class Frame(NamedTuple):
@@ -32,11 +32,11 @@ class Frame(NamedTuple):
 class Waits(NamedTuple):
     """What a task or greenthread waits for."""
 
+    #: The same for all that wait for the same kind of thing, such as ``sleep``.
     kind: str
-    """The same for all that wait for the same kind of thing, such as ``sleep``."""
     text: str
+    #: Time left, if the wait has an end.
     seconds: float | None = None
-    """Time left, if the wait has an end."""
 
 
 @functools.lru_cache(maxsize=1000)

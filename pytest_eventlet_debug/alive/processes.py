@@ -79,10 +79,10 @@ class Process(NamedTuple):
 
     pid: int
     command: str
+    #: As proc_pid_status(5) has it, such as ``S (sleeping)``.
     state: str
-    """As proc_pid_status(5) has it, such as ``S (sleeping)``."""
+    #: The call it is in, such as ``read(0, pipe:[1])``, or nothing where that is not told.
     waits: str
-    """The call it is in, such as ``read(0, pipe:[1])``, or nothing where that is not told."""
 
 
 def find_children() -> list[Process]:

@@ -25,13 +25,13 @@ from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import Loop
 from pytest_eventlet_debug.alive.tasks import Task
 
+#: Stacks that are shown; of the others only the number.
 MAX_GROUPS = 50
-"""Stacks that are shown; of the others only the number."""
+#: Frames of one stack that are shown: half of them outermost, half innermost.
 MAX_FRAMES = 12
-"""Frames of one stack that are shown: half of them outermost, half innermost."""
 MAX_NAMES = 3
+#: How deep tasks that await tasks are followed.
 MAX_DEPTH = 10
-"""How deep tasks that await tasks are followed."""
 
 _ORDER = {"running": 0, "current": 0, "cancelling": 1, "ready": 2, "waiting": 3}
 _STEP = "   "

@@ -7,8 +7,8 @@ import linecache
 
 from pytest_eventlet_debug.system import unpatched
 
+#: A larger file is none that somebody wrote.
 MAX_BYTES = 4 << 20
-"""A larger file is none that somebody wrote."""
 
 
 def line(filename: str, lineno: int) -> str:

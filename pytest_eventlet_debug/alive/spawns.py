@@ -9,8 +9,8 @@ from typing import Any
 
 from pytest_eventlet_debug.system.code_places import stand_in
 
+#: An attribute of greenlets: the code and line that spawned them, where that was watched.
 SITE = "_eventlet_debug_spawned"
-"""An attribute of greenlets: the code and line that spawned them, where that was watched."""
 
 
 class SpawnWatch:

@@ -32,11 +32,11 @@ from pytest_eventlet_debug.system.collector import collector_paused
 
 State = Literal["running", "ready", "waiting", "cancelling", "done"]
 
+#: Frames of one await chain that are followed.
 MAX_CHAIN = 500
-"""Frames of one await chain that are followed."""
 
+#: An attribute of tasks: the code and line that made them, where that was watched.
 SITE = "_eventlet_debug_site"
-"""An attribute of tasks: the code and line that made them, where that was watched."""
 
 _AWAITED = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _DRIVERS = frozenset(
@@ -47,25 +47,25 @@ _DRIVERS = frozenset(
 class Task(NamedTuple):
     """A task at the moment it was looked at."""
 
+    #: The ``id()`` of the task; only good to relate entries of one :class:`AliveTasks`.
     id: int
-    """The ``id()`` of the task; only good to relate entries of one :class:`AliveTasks`."""
+    #: The ``id()`` of its loop, 0 if unknown.
     loop: int
-    """The ``id()`` of its loop, 0 if unknown."""
     name: str
     state: State
+    #: Qualified name, as in ``Hub.run.<locals>.async_run()``.
     coroutine: str
-    """Qualified name, as in ``Hub.run.<locals>.async_run()``."""
+    #: The await chain, outermost first.
     stack: tuple[Frame, ...]
-    """The await chain, outermost first."""
     waits: Waits | None
+    #: Ids of the tasks one or all of which it waits for.
     awaits: tuple[int, ...] = ()
-    """Ids of the tasks one or all of which it waits for."""
+    #: Ids of the tasks without all of which it will not go on.
     needs: tuple[int, ...] = ()
-    """Ids of the tasks without all of which it will not go on."""
+    #: Where it was made.
     created: Frame | None = None
-    """Where it was made."""
+    #: The line that cancelled it, which it has not come to or did not heed.
     cancelled: Frame | None = None
-    """The line that cancelled it, which it has not come to or did not heed."""
 
 
 class Loop(NamedTuple):
@@ -74,22 +74,22 @@ class Loop(NamedTuple):
     id: int
     kind: str
     state: Literal["running", "not running", "closed"]
+    #: Name of the thread that runs it.
     thread: str | None
-    """Name of the thread that runs it."""
 
 
 class AliveTasks(NamedTuple):
     """All tasks of all loops of all threads."""
 
+    #: Those that are not done.
     tasks: tuple[Task, ...] = ()
-    """Those that are not done."""
     loops: tuple[Loop, ...] = ()
+    #: Number of finished tasks that are still in memory.
     done: int = 0
-    """Number of finished tasks that are still in memory."""
+    #: Ids of tasks that await each other in a circle.
     cycles: tuple[tuple[int, ...], ...] = ()
-    """Ids of tasks that await each other in a circle."""
+    #: Whether ``gc.freeze()`` may hide loops, and with them tasks.
     frozen: bool = False
-    """Whether ``gc.freeze()`` may hide loops, and with them tasks."""
 
 
 def find_tasks(heap: Heap | None = None) -> AliveTasks:

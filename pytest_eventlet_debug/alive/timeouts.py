@@ -10,8 +10,8 @@ from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
 
+#: What all looks of one test may take; a test may well expect many timeouts.
 MAX_SECONDS = 1.0
-"""What all looks of one test may take; a test may well expect many timeouts."""
 
 
 class TimeoutWatch:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 class Listener(NamedTuple):
     """A descriptor that a hub watches; *raw* is eventlet's own object."""
 
+    #: ``read`` or ``write``.
     event: str
-    """``read`` or ``write``."""
     fd: int
     greenlet: Any
     raw: Any
@@ -21,10 +21,10 @@ class Listener(NamedTuple):
 class Timer(NamedTuple):
     """A call that a hub will make; *raw* is eventlet's own object."""
 
+    #: Time left; below zero where it is due.
     seconds: float
-    """Time left; below zero where it is due."""
+    #: ``switch`` or ``throw`` into *greenlet*, or empty for another call.
     action: str
-    """``switch`` or ``throw`` into *greenlet*, or empty for another call."""
     greenlet: Any
     call: Any
     arguments: tuple[Any, ...]
@@ -36,10 +36,10 @@ class Wakers:
 
     def __init__(self, hubs: Iterable[Any], greenlet_type: type) -> None:
         self._type = greenlet_type
+        #: By id of the hub.
         self.listeners: dict[int, list[Listener]] = {}
-        """By id of the hub."""
+        #: By id of the hub, the next one first.
         self.timers: dict[int, list[Timer]] = {}
-        """By id of the hub, the next one first."""
         self._left: dict[int, float] = {}
         self._listeners_of: dict[int, list[Listener]] = {}
         self._timers_of: dict[int, list[Timer]] = {}

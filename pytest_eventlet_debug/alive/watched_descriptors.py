@@ -19,8 +19,8 @@ class _Entry(NamedTuple):
     """What an epoll set has for a descriptor."""
 
     events: int
+    #: The file's, in kernels that tell it (since 4.13).
     inode: int | None
-    """The file's, in kernels that tell it (since 4.13)."""
 
 
 class Watched:

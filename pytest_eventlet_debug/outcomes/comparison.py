@@ -16,10 +16,10 @@ from pytest_eventlet_debug.outcomes.outcomes import OutcomeOrAbsent
 class Difference:
     """A test that did not end alike on all hubs that have it."""
 
+    #: Node id without the hub's suffix.
     test: str
-    """Node id without the hub's suffix."""
+    #: Hub and outcome, in the order of the hubs.
     outcomes: tuple[tuple[str, OutcomeOrAbsent], ...]
-    """Hub and outcome, in the order of the hubs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,12 @@ class ModuleDifference:
 class Comparison:
     """What differs between hubs; falsy if nothing does."""
 
+    #: The hubs that were compared, in order.
     hubs: tuple[str, ...]
-    """The hubs that were compared, in order."""
     differences: tuple[Difference, ...]
     modules: tuple[ModuleDifference, ...]
+    #: How many tests ran on two or more of the hubs.
     common: int = 0
-    """How many tests ran on two or more of the hubs."""
 
     def __bool__(self) -> bool:
         return bool(self.differences or self.modules)

@@ -63,15 +63,15 @@ _WRAP = 1 << 32
 class Call(NamedTuple):
     """A system call on a socket, as far as packets are concerned."""
 
+    #: Line of the trace, from 1.
     line: int
-    """Line of the trace, from 1."""
     start_ns: int
     pid: int
     name: str
     fd: int
     greenthread: str | None
+    #: The line of Python that made it.
     at: str | None = None
-    """The line of Python that made it."""
 
 
 class Socket(NamedTuple):
@@ -128,8 +128,8 @@ class _Stream:
         self.starts: list[int] = []
         self.calls: list[Call] = []
         self.total = 0
+        #: The sequence number of byte 0.
         self.base: int | None = None
-        """The sequence number of byte 0."""
 
     def add(self, call: Call, size: int) -> None:
         self.starts.append(self.total)
@@ -171,8 +171,8 @@ class Attribution:
         self._controls: dict[Flow, list[Call]] = {}
         self._connects: dict[Endpoint, list[Call]] = {}
         self._owners: dict[Flow, int] = {}
+        #: Ports of the sockets that appear in the trace.
         self.ports: set[int] = set()
-        """Ports of the sockets that appear in the trace."""
         for call in calls:
             self.add(call)
 

@@ -38,17 +38,17 @@ class Segment(NamedTuple):
     protocol: Protocol
     source: Endpoint
     target: Endpoint
+    #: Bytes of payload on the wire, which may be more than were captured.
     payload: int
-    """Bytes of payload on the wire, which may be more than were captured."""
+    #: Where in the packet's bytes the payload begins.
     at: int
-    """Where in the packet's bytes the payload begins."""
+    #: TCP: number of the first byte; UDP: 0.
     sequence: int
-    """TCP: number of the first byte; UDP: 0."""
     flags: int
+    #: Whether an ICMP error tells of it, so that it is not sent here.
     quoted: bool
-    """Whether an ICMP error tells of it, so that it is not sent here."""
+    #: TCP: how much its sender has room for; scaled, but 0 is 0.
     window: int = 0
-    """TCP: how much its sender has room for; scaled, but 0 is 0."""
 
 
 _PORTS = struct.Struct("!HH")

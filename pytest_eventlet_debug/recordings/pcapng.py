@@ -166,14 +166,14 @@ class Interface(NamedTuple):
 class Packet(NamedTuple):
     """One captured packet."""
 
+    #: Its place among the packets and journal entries of the file, as in Wireshark, from 1.
     number: int
-    """Its place among the packets and journal entries of the file, as in Wireshark, from 1."""
+    #: Nanoseconds since the epoch.
     time_ns: int
-    """Nanoseconds since the epoch."""
+    #: The bytes that were captured, from the link layer's header on.
     data: bytes
-    """The bytes that were captured, from the link layer's header on."""
+    #: How many bytes it had on the wire.
     length: int
-    """How many bytes it had on the wire."""
     linktype: int
     comment: str | None
 

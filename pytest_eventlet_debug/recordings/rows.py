@@ -21,26 +21,26 @@ Kind = Literal["phase", "syscall", "signal", "thread", "switch", "packet", "dump
 class Row(NamedTuple):
     """One thing that happened."""
 
+    #: Nanoseconds since the epoch; a call's entry.
     time_ns: int
-    """Nanoseconds since the epoch; a call's entry."""
     kind: Kind
+    #: One line for a reader: the call as strace wrote it, a packet's ends and flags.
     text: str
-    """One line for a reader: the call as strace wrote it, a packet's ends and flags."""
+    #: The thread, as in strace's first column.
     pid: int | None = None
-    """The thread, as in strace's first column."""
+    #: The process of that thread, as far as the trace tells.
     process: int | None = None
-    """The process of that thread, as far as the trace tells."""
     greenthread: str | None = None
     duration_ns: int | None = None
+    #: Line of ``strace.txt``, or number of the packet in its file.
     line: int | None = None
-    """Line of ``strace.txt``, or number of the packet in its file."""
+    #: The call, signal or phase.
     name: str = ""
-    """The call, signal or phase."""
     failed: bool = False
+    #: The call that sent a packet.
     cause: Call | None = None
-    """The call that sent a packet."""
+    #: The line of Python that made a call, see :class:`~.trace_events.Syscall`.
     at: str | None = None
-    """The line of Python that made a call, see :class:`~.trace_events.Syscall`."""
 
 
 class Timeline(NamedTuple):

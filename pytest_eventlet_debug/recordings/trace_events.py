@@ -19,29 +19,29 @@ class Syscall(NamedTuple):
     attached in mid-call: ``args`` is only their end, ``start_ns`` the time of return).
     """
 
+    #: Line number of the start of the call; the first line of the log is 1.
     line: int
-    """Line number of the start of the call; the first line of the log is 1."""
+    #: Thread id, as in strace's first column.
     pid: int
-    """Thread id, as in strace's first column."""
+    #: Entry of the call, nanoseconds since the epoch (CLOCK_REALTIME).
     start_ns: int
-    """Entry of the call, nanoseconds since the epoch (CLOCK_REALTIME)."""
     name: str
+    #: The arguments as strace wrote them, still escaped.
     args: str
-    """The arguments as strace wrote them, still escaped."""
+    #: Everything after ``=`` but the time spent: ``-1 EBADF (Bad file descriptor)``.
     ret: str | None
-    """Everything after ``=`` but the time spent: ``-1 EBADF (Bad file descriptor)``."""
+    #: The returned number; None if strace could not tell (``= ?``).
     value: int | None
-    """The returned number; None if strace could not tell (``= ?``)."""
+    #: Symbolic error, such as ``EBADF`` or ``ERESTARTSYS``.
     errno: str | None
-    """Symbolic error, such as ``EBADF`` or ``ERESTARTSYS``."""
+    #: Time between entry and return, nanoseconds (strace's ``-T``).
     duration_ns: int | None
-    """Time between entry and return, nanoseconds (strace's ``-T``)."""
+    #: Label of the greenthread that the thread was running, such as ``3:serve``.
     greenthread: str | None
-    """Label of the greenthread that the thread was running, such as ``3:serve``."""
     state: State
+    #: The line of Python that made the call, ``greenio/base.py:237 in accept``, and behind ``,
+    #: from`` the nearest one of the user's own code; None where the trace does not tell.
     at: str | None = None
-    """The line of Python that made the call, ``greenio/base.py:237 in accept``, and behind
-    ``, from`` the nearest one of the user's own code; None where the trace does not tell."""
 
     @property
     def where(self) -> str:
@@ -56,8 +56,8 @@ class Signal(NamedTuple):
     pid: int
     time_ns: int
     name: str
+    #: The siginfo as strace wrote it: ``{si_signo=SIGCHLD, ...}``, or ``stopped``.
     info: str
-    """The siginfo as strace wrote it: ``{si_signo=SIGCHLD, ...}``, or ``stopped``."""
 
 
 class Exit(NamedTuple):
@@ -68,8 +68,8 @@ class Exit(NamedTuple):
     time_ns: int
     status: int | None
     signal: str | None
+    #: The thread whose execve(2) replaced this one.
     superseded_by: int | None
-    """The thread whose execve(2) replaced this one."""
 
 
 class Phase(NamedTuple):
@@ -77,8 +77,8 @@ class Phase(NamedTuple):
 
     line: int
     pid: int
+    #: The time strace saw, nanoseconds since the epoch.
     time_ns: int
-    """The time strace saw, nanoseconds since the epoch."""
     phase: str
     nodeid: str
 
@@ -100,8 +100,8 @@ class Gap(NamedTuple):
     """A place at which the middle of a long trace is left out."""
 
     line: int
+    #: Bytes that are missing here.
     size: int
-    """Bytes that are missing here."""
 
 
 class Unparsed(NamedTuple):

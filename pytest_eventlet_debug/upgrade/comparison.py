@@ -64,12 +64,12 @@ class Vanished:
     """Tests that are not there any more, since their module gave none."""
 
     uncollected: Uncollected
+    #: How many tests it had.
     count: int
-    """How many tests it had."""
+    #: How many of them passed.
     passed: int
-    """How many of them passed."""
+    #: The distribution that the error came from, if any.
     origin: str | None
-    """The distribution that the error came from, if any."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +89,10 @@ class Upgrade:
     name: str
     before: str | None
     now: str | None
+    #: In how many of what got worse it is the changed one that is nearest to the error.
     nearest: int
-    """In how many of what got worse it is the changed one that is nearest to the error."""
+    #: In how many of what got worse it is in the traceback or in the error's text.
     involved: int
-    """In how many of what got worse it is in the traceback or in the error's text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +102,20 @@ class Verdict:
     changes: tuple[Change, ...]
     vanished: tuple[Vanished, ...]
     slower: tuple[Slower, ...]
+    #: How many times as long as before the tests take, at the median.
     pace: float
-    """How many times as long as before the tests take, at the median."""
+    #: How many times as long is usual for one test to vary, beyond the pace.
     noise: float
-    """How many times as long is usual for one test to vary, beyond the pace."""
+    #: The most likely cause of what got worse first.
     upgrades: tuple[Upgrade, ...]
-    """The most likely cause of what got worse first."""
+    #: How many tests both runs have, on hubs that both have.
     compared: int
-    """How many tests both runs have, on hubs that both have."""
+    #: How many of them ended as before and do not fail.
     same: int
-    """How many of them ended as before and do not fail."""
+    #: How many tests of the old run the new one did not come to or was not asked for.
     unreached: int
-    """How many tests of the old run the new one did not come to or was not asked for."""
+    #: What else limits the comparison, a sentence each.
     notes: tuple[str, ...]
-    """What else limits the comparison, a sentence each."""
 
     def of(self, kind: Kind) -> list[Change]:
         """Return the changes of one kind."""

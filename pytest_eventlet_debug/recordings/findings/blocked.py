@@ -44,10 +44,10 @@ from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
 
+#: A call that takes less may as well have waited for the disk or the processor.
 MIN_NS = 200_000_000
-"""A call that takes less may as well have waited for the disk or the processor."""
+#: A wait that takes less found its events there.
 AT_ONCE_NS = 1_000_000
-"""A wait that takes less found its events there."""
 _MOST = 20
 _REMEMBERED = 4096
 _DELAYS = 64
@@ -83,8 +83,8 @@ class _Block(NamedTuple):
     seconds: float
     others: str
     certainty: Certainty
+    #: For how long the thread had lacked a CPU in all before it; ``None`` where nobody asked.
     delay_ns: int | None
-    """For how long the thread had lacked a CPU in all before it; ``None`` where nobody asked."""
 
 
 class Blocked:

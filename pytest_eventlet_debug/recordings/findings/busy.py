@@ -28,12 +28,12 @@ from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
+#: How long a gap must be, and how long the phase must have computed, whatever others do.
 MIN_NS = 1_000_000_000
-"""How long a gap must be, and how long the phase must have computed, whatever others do."""
+#: How much of the gaps the CPU time must explain; on a loaded machine others want the CPU, too.
 MIN_CPU_SHARE = 0.25
-"""How much of the gaps the CPU time must explain; on a loaded machine others want the CPU, too."""
+#: How much of them it must explain where all else was computing as well.
 CERTAIN_SHARE = 0.25
-"""How much of them it must explain where all else was computing as well."""
 _MOST = 20
 
 

@@ -28,12 +28,12 @@ class End(NamedTuple):
     """A descriptor that is an end of a pipe or of a connection."""
 
     fd: int
+    #: The descriptor as strace names it: ``16<pipe:[42]>``.
     shown: str
-    """The descriptor as strace names it: ``16<pipe:[42]>``."""
+    #: The same for both ends.
     channel: str
-    """The same for both ends."""
+    #: Which of the two ends of a connection; empty for a pipe, of which strace does not tell.
     side: str
-    """Which of the two ends of a connection; empty for a pipe, of which strace does not tell."""
 
 
 def end_of(text: str) -> End | None:

@@ -46,8 +46,8 @@ from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Signal
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
+#: A child that waits for less may well go on.
 STUCK_NS = 1_000_000_000
-"""A child that waits for less may well go on."""
 _MOST = 5
 _CHILDREN = 512
 _ENDS = 32

@@ -36,8 +36,8 @@ class _Message(NamedTuple):
 
     id: int
     is_answer: bool
+    #: Name and type: ``example.org A``.
     question: str
-    """Name and type: ``example.org A``."""
 
 
 class _Query(NamedTuple):

@@ -37,8 +37,8 @@ class HttpStream:
         self._what = ""
         self._left = 0
         self._said = 0
+        #: Of a chunked body: what has come of a line that gives a size; ``None`` without one.
         self._line: bytes | None = None
-        """Of a chunked body: what has come of a line that gives a size; ``None`` without one."""
         self._trailer = False
         self._chunked = False
 

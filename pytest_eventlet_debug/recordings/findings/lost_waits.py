@@ -27,8 +27,8 @@ from pytest_eventlet_debug.recordings.trace_events import Signal
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
+#: Whoever runs again sooner may have been ended together with what it waited for.
 LOST_NS = 1_000_000_000
-"""Whoever runs again sooner may have been ended together with what it waited for."""
 _MOST = 5
 
 

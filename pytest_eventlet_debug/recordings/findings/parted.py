@@ -59,8 +59,8 @@ class Step(NamedTuple):
 
     role: str
     action: str
+    #: The first bytes of a transfer as strace wrote them.
     data: str
-    """The first bytes of a transfer as strace wrote them."""
     line: int
     greenthread: str | None
 

@@ -52,8 +52,8 @@ class Pause(NamedTuple):
     """A second or more between two events of a trace, calls that block included."""
 
     before: Event
+    #: When the next event began, nanoseconds since the epoch.
     until_ns: int
-    """When the next event began, nanoseconds since the epoch."""
 
 
 #: What to call with which calls and other events, by the names above or a call's.

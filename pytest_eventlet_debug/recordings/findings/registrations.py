@@ -25,12 +25,12 @@ _SELECTED = re.compile(r"(in|out|except) \[([\d ]+)\]", re.ASCII)
 class Registration(NamedTuple):
     """A descriptor whose events were asked for."""
 
+    #: The descriptor as strace names it: ``5<TCP:[127.0.0.1:80]>``.
     shown: str
-    """The descriptor as strace names it: ``5<TCP:[127.0.0.1:80]>``."""
     greenthread: str | None
     line: int
+    #: The line of Python that asked, for the end of a phrase.
     at: str = ""
-    """The line of Python that asked, for the end of a phrase."""
 
 
 class Registrations:
@@ -94,10 +94,10 @@ class Registrations:
 class Addition(NamedTuple):
     """When a hub began to poll for a descriptor."""
 
+    #: Of the first wait with it.
     line: int
-    """Of the first wait with it."""
+    #: Those that ran since the wait before; one of them had the hub do so, as a rule.
     greenthreads: tuple[str, ...]
-    """Those that ran since the wait before; one of them had the hub do so, as a rule."""
 
 
 class Additions:

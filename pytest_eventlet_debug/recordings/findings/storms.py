@@ -44,27 +44,27 @@ from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
+#: Kinds of calls in a run; loops over two or three descriptors have up to 16.
 MAX_KINDS = 24
-"""Kinds of calls in a run; loops over two or three descriptors have up to 16."""
+#: How often the most frequent call of a run comes.
 MIN_REPEATS = 60
-"""How often the most frequent call of a run comes."""
 MIN_CALLS_PER_KIND = 20
+#: Calls a second; strace takes up to a millisecond for each call on a socket.
 MIN_RATE = 200
-"""Calls a second; strace takes up to a millisecond for each call on a socket."""
+#: The share of its time that a run may spend blocked; more is waiting, not spinning.
 MAX_BLOCKED = 0.5
-"""The share of its time that a run may spend blocked; more is waiting, not spinning."""
+#: The share of the turns in which a call is made, or a greenthread runs, to count as a part.
 MIN_SHARE = 0.1
-"""The share of the turns in which a call is made, or a greenthread runs, to count as a part."""
+#: The share of the hub's polls after which a greenthread runs; before a timer is due, the ``poll``
+#: hub polls some 15 times without waiting, as its timeout is whole milliseconds.
 MIN_WOKEN_SHARE = 0.02
-"""The share of the hub's polls after which a greenthread runs; before a timer is due, the ``poll``
-hub polls some 15 times without waiting, as its timeout is whole milliseconds."""
+#: How often it has to run for that; once or twice is the beginning or the end.
 MIN_WOKEN = 5
-"""How often it has to run for that; once or twice is the beginning or the end."""
 MIN_RUN_SECONDS = 0.02
+#: All runs of one pattern.
 MIN_SECONDS = 0.1
-"""All runs of one pattern."""
+#: A test may well call ``sleep(0)`` one or two thousand times.
 MIN_SPIN_TURNS = 10_000
-"""A test may well call ``sleep(0)`` one or two thousand times."""
 _MOST_PATTERNS = 256
 
 #: Greenthreads that are named where it is not known which of them it was.
@@ -174,14 +174,14 @@ class _Caught(NamedTuple):
     fd: int
     registration: Registration | None
     addition: Addition | None
+    #: Whether a call of the storm acts on the descriptor.
     served: bool
-    """Whether a call of the storm acts on the descriptor."""
+    #: The descriptor as the wait names it, where that does.
     shown: str
-    """The descriptor as the wait names it, where that does."""
+    #: Of a wait that brought it.
     line: int
-    """Of a wait that brought it."""
+    #: Whether that is the first of these waits.
     since: bool
-    """Whether that is the first of these waits."""
 
     def describe(self) -> str:
         known = self.registration
@@ -206,25 +206,25 @@ class Storm(msgspec.Struct):
     """Calls that one thread repeated without getting anywhere; equal runs are one."""
 
     kind: Kind
+    #: The call that tells most: ``accept4(-1) = -1 EBADF``.
     syscall: str
-    """The call that tells most: ``accept4(-1) = -1 EBADF``."""
+    #: All calls that came again and again, the one above first.
     pattern: tuple[str, ...]
-    """All calls that came again and again, the one above first."""
+    #: How often that call came.
     count: int
-    """How often that call came."""
+    #: Seconds spent repeating.
     duration: float
-    """Seconds spent repeating."""
+    #: Thread id.
     pid: int
-    """Thread id."""
+    #: The greenthread that made ``syscall``, such as ``3:serve``; None if not recorded.
     greenthread: str | None
-    """The greenthread that made ``syscall``, such as ``3:serve``; None if not recorded."""
+    #: Number of the storm's first line in the log.
     line: int
-    """Number of the storm's first line in the log."""
     caught: tuple[_Caught, ...] = ()
+    #: Whom to name: a greenthread, a thread, or a child process with its program.
     who: str = ""
-    """Whom to name: a greenthread, a thread, or a child process with its program."""
+    #: The line of Python that made ``syscall`` last, for the end of a phrase.
     at: str = ""
-    """The line of Python that made ``syscall`` last, for the end of a phrase."""
 
     @property
     def may_be_progress(self) -> bool:

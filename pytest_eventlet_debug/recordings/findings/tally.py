@@ -35,22 +35,22 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 KIND: Final[Kind] = "hub cost"
 
 MIN_CALLS = 20
+#: Calls on one hub for each on another; a retry more or less is no difference.
 MIN_RATIO = 4.0
-"""Calls on one hub for each on another; a retry more or less is no difference."""
 MIN_SECONDS = 0.3
 MIN_SECONDS_RATIO = 2.0
+#: How much of the longer sleep must show in the time that the test took.
 MIN_SECONDS_SHARE = 0.7
-"""How much of the longer sleep must show in the time that the test took."""
+#: What the longer hub must have more of: a missed wake-up is a sleep that the other has not.
 LONG_SLEEP_NS = 100_000_000
-"""What the longer hub must have more of: a missed wake-up is a sleep that the other has not."""
+#: How much of a difference must be one socket's for that to be named.
 MIN_OBJECT_SHARE = 0.8
-"""How much of a difference must be one socket's for that to be named."""
 MIN_CPU_SECONDS = 0.5
+#: A CPU that others use too makes caches cold: a third more says nothing.
 MIN_CPU_RATIO = 3.0
-"""A CPU that others use too makes caches cold: a third more says nothing."""
 MIN_ALL_CALLS = 2_000
+#: All calls but those of imports and the hub's own: each turn of the asyncio hub is a wait.
 MIN_ALL_RATIO = 10.0
-"""All calls but those of imports and the hub's own: each turn of the asyncio hub is a wait."""
 
 _COMPARED = names(
     """socket socketpair bind listen accept accept4 connect shutdown getsockname getpeername

@@ -26,8 +26,8 @@ from pytest_eventlet_debug.recordings.packets import Endpoint
 from pytest_eventlet_debug.recordings.packets import Segment
 from pytest_eventlet_debug.recordings.pcapng import Packet
 
+#: An answer that takes longer is told, and so is a peer that takes in nothing for as long.
 LATE_NS = 1_000_000_000
-"""An answer that takes longer is told, and so is a peer that takes in nothing for as long."""
 _MOST = 20
 _CONNECTIONS = 10_000
 _WRAP = 1 << 32
@@ -49,8 +49,8 @@ class _Side:
     __slots__ = ("next", "stream")
 
     def __init__(self) -> None:
+        #: The sequence number after the last byte.
         self.next: int | None = None
-        """The sequence number after the last byte."""
         self.stream = HttpStream()
 
 
