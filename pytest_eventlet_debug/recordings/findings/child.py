@@ -22,12 +22,16 @@ from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import names
-from pytest_eventlet_debug.recordings.findings.channels import COPIES
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.channels import End
 from pytest_eventlet_debug.recordings.findings.channels import Held
 from pytest_eventlet_debug.recordings.findings.channels import end_of
+from pytest_eventlet_debug.recordings.findings.child_threads import CALLS
+from pytest_eventlet_debug.recordings.findings.child_threads import DATA
+from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
+from pytest_eventlet_debug.recordings.findings.child_threads import ChildThread
+from pytest_eventlet_debug.recordings.findings.child_threads import ChildThreads
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -39,7 +43,6 @@ from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
-from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
@@ -49,24 +52,15 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 #: A child that waits for less may well go on.
 STUCK_NS = 1_000_000_000
 _MOST = 5
-_CHILDREN = 512
-_ENDS = 32
 _SHOWN = 40
-_SAID = 500
 
-_TRANSFERS = READS | WRITES
 _WAITS = names("wait4 waitid")
 _KILLS = names("kill tkill tgkill pidfd_send_signal")
 _STARTS = names("clone clone3 fork vfork")
-_POLL_SETS = names("epoll_create epoll_create1")
-_CALLS = _TRANSFERS | COPIES | _WAITS | _KILLS | _STARTS | _POLL_SETS
-_CALLS |= POLLS | names("pipe pipe2 socketpair fcntl close execve exit_group epoll_ctl")
+_CALLS = CALLS | _WAITS | _KILLS | _STARTS | POLLS | names("pipe pipe2 socketpair fcntl close")
 
 #: What a hung test writes first when it is told to show what is alive; all after it is the dump's.
 _SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
-#: Standard error, or a file without a name, as pytest captures output in.
-_OUTPUT = re.compile(r"2<|\d+<[^<>]*>\(deleted\)")
-_DATA = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
 _SHARED = re.compile(rf"(\d+)(?:{ANNOTATION})?, EPOLL_CTL_ADD, (\d+(?:{ANNOTATION})?)")
 _NUMBER = re.compile(r"-?\d+")
 _WAITED = re.compile(r"si_pid=(\d+)")
@@ -81,27 +75,6 @@ class _Wait(NamedTuple):
     who: str
     where: str
     line: int
-
-
-class _Thread:
-    """What a thread of another process did last."""
-
-    __slots__ = (
-        *("ended", "ends", "executed", "exiting", "failed", "last", "polls", "said", "shares"),
-        "stuck",
-    )
-
-    def __init__(self) -> None:
-        self.ends: dict[str, End] = {}
-        self.last: Syscall | None = None
-        self.polls: set[int] = set()
-        self.said = ""
-        self.shares: Syscall | None = None
-        self.stuck: Syscall | None = None
-        self.exiting: Syscall | None = None
-        self.executed = False
-        self.failed = False
-        self.ended: Exit | None = None
 
 
 class Child:
@@ -120,7 +93,7 @@ class Child:
         self._registrations = Registrations()
         self._own: set[int] = set()
         self._main: int | None = None
-        self._threads: dict[int, _Thread] = {}
+        self._threads = ChildThreads()
         self._stuck: dict[int, Syscall] = {}
         self._asked: dict[int, list[Syscall]] = {}
         self._reaped: dict[int, Syscall] = {}
@@ -154,7 +127,7 @@ class Child:
                 self._is_over = True
                 self._was_killed = event.signal == "SIGKILL"
             elif event.pid not in self._own and event.superseded_by is None:
-                self._thread(event.pid).ended = event
+                self._threads.at(event.pid).ended = event
 
     def _call(self, call: Syscall) -> None:
         name, pid = call.name, call.pid
@@ -175,13 +148,15 @@ class Child:
             self._waited(call)
         if pid in self._own:
             self._of_test(call)
-        else:
-            self._of_child(call)
+            return
+        self._threads.at(pid).stuck = call if _is_waiting(call) else None
+        if name in CALLS:
+            self._threads.see(call)
 
     def _started(self, call: Syscall) -> None:
         if call.pid in self._own and "CLONE_THREAD" in call.args and (call.value or 0) > 0:
             self._own.add(call.value or 0)
-            self._threads.pop(call.value or 0, None)
+            self._threads.forget(call.value or 0)
 
     def _of_test(self, call: Syscall) -> None:
         name, pid = call.name, call.pid
@@ -189,7 +164,7 @@ class Child:
             self._is_over = True
             return
         handler = self._held_handlers.get(name)
-        if handler is not None and (self._children or name not in _TRANSFERS):
+        if handler is not None and (self._children or name not in TRANSFERS):
             handler(call)
         if name == "epoll_ctl":
             self._registrations.control(call)
@@ -202,7 +177,7 @@ class Child:
             self._note_stuck(call)
         elif name in POLLS:
             self._ready.update((fd, call.line) for _, fd in events_of(call))
-        elif name in _TRANSFERS:
+        elif name in TRANSFERS:
             end = end_of(call.args)
             if end is not None:
                 remember(self._used, end.channel, call.line)
@@ -215,7 +190,7 @@ class Child:
         if call.pid in self._own:
             self._stuck[call.pid] = call
         else:
-            self._thread(call.pid).stuck = call
+            self._threads.at(call.pid).stuck = call
 
     def _waited(self, call: Syscall) -> None:
         if call.name == "wait4" and (call.value or 0) > 0:
@@ -242,55 +217,6 @@ class Child:
             if thread is None or thread.ended is None:
                 self._excused.add(pid)
 
-    def _of_child(self, call: Syscall) -> None:
-        thread = self._thread(call.pid)
-        name = call.name
-        thread.stuck = None
-        if _is_waiting(call):
-            self._note_stuck(call)
-        if name == "execve":
-            thread.executed |= call.errno is None
-            thread.failed |= call.errno is not None
-        elif name == "exit_group":
-            thread.exiting = call
-        elif name in _TRANSFERS:
-            self._transferred(thread, call)
-        elif name in _POLL_SETS and call.value is not None:
-            thread.polls.add(call.value)
-        elif name == "epoll_ctl" and thread.shares is None and "EPOLL_CTL_ADD" in call.args:
-            self._added(thread, call)
-        elif name in COPIES:
-            self._note(thread, call)
-
-    @staticmethod
-    def _added(thread: _Thread, call: Syscall) -> None:
-        match = _NUMBER.match(call.args)
-        if match is not None and int(match[0]) not in thread.polls and not thread.executed:
-            thread.shares = call
-
-    def _transferred(self, thread: _Thread, call: Syscall) -> None:
-        is_output = call.name in WRITES and _OUTPUT.match(call.args) is not None
-        if is_output and (data := _DATA.search(call.args)) is not None:
-            thread.said = (thread.said + unescape(data[1]) + (data[2] or ""))[-_SAID:]
-        if self._note(thread, call) and (call.value or 0) > 0 and not is_output:
-            thread.last = call
-
-    @staticmethod
-    def _note(thread: _Thread, call: Syscall) -> bool:
-        end = end_of(call.args)
-        if end is None or (end.channel not in thread.ends and len(thread.ends) == _ENDS):
-            return False
-        thread.ends[end.channel] = end
-        return True
-
-    def _thread(self, pid: int) -> _Thread:
-        thread = self._threads.get(pid)
-        if thread is None:
-            if len(self._threads) == _CHILDREN:
-                del self._threads[next(iter(self._threads))]
-            thread = self._threads[pid] = _Thread()
-        return thread
-
     def findings(self) -> Iterable[Finding]:
         if not self._children:
             return
@@ -303,7 +229,7 @@ class Child:
     def _waits(self) -> Iterator[_Wait]:
         """Yield the channels for which the test process waited last, and nothing came."""
         for call in self._stuck.values():
-            end = end_of(call.args) if call.name in _TRANSFERS else None
+            end = end_of(call.args) if call.name in TRANSFERS else None
             if end is not None:
                 who = self._processes.describe(call.pid, call.greenthread)
                 yield _Wait(end.shown, who, call.where, call.line)
@@ -321,7 +247,7 @@ class Child:
         """Tell of children that wait for the test process."""
         for pid, thread in self._threads.items():
             call = thread.stuck
-            end = end_of(call.args) if call is not None and call.name in _TRANSFERS else None
+            end = end_of(call.args) if call is not None and call.name in TRANSFERS else None
             if call is None or end is None or self._processes.process(pid) == self._main:
                 continue
             until_ns = self._last_ns
@@ -351,7 +277,8 @@ class Child:
     def _sharing_children(self) -> Iterator[Finding]:
         """Tell of children that have their hub poll with the epoll set of the test's."""
         for pid, start in self._children.items():
-            call = self._threads[pid].shares if pid in self._threads else None
+            thread = self._threads.get(pid)
+            call = thread.shares if thread is not None else None
             match = _SHARED.match(call.args) if call is not None else None
             if call is None or match is None or start.pid not in self._own:
                 continue
@@ -417,17 +344,17 @@ class Child:
                 key = self._likeness(pid, thread)
                 alike[key] = alike.get(key, 0) + 1
         for _, _, pid, wait in sorted(ended, key=lambda each: each[:3]):
-            count = alike.pop(self._likeness(pid, self._threads[pid]), 0)
+            count = alike.pop(self._likeness(pid, self._threads.at(pid)), 0)
             if count:
-                yield self._tell_end(pid, self._threads[pid], wait, count - 1)
+                yield self._tell_end(pid, self._threads.at(pid), wait, count - 1)
 
-    def _likeness(self, pid: int, thread: _Thread) -> tuple[object, ...]:
+    def _likeness(self, pid: int, thread: ChildThread) -> tuple[object, ...]:
         """Return what children that ended for the same reason have in common."""
         ended, start = thread.ended, self._children[pid]
         how = (ended.status, ended.signal) if ended is not None else None
         return how, start.at, _last_line(thread.said)
 
-    def _may_tell(self, pid: int, thread: _Thread) -> bool:
+    def _may_tell(self, pid: int, thread: ChildThread) -> bool:
         if thread.failed and not thread.executed:
             return False
         killed = thread.ended is not None and thread.ended.signal == "SIGKILL"
@@ -453,7 +380,7 @@ class Child:
         thread = self._threads.get(process or 0)
         return thread is not None and thread.ended is not None
 
-    def _tell_end(self, pid: int, thread: _Thread, wait: _Wait | None, more: int) -> Finding:
+    def _tell_end(self, pid: int, thread: ChildThread, wait: _Wait | None, more: int) -> Finding:
         ended = thread.ended
         assert ended is not None
         how = f"ended with status {ended.status}"
@@ -480,7 +407,7 @@ class Child:
             status,
         )
 
-    def _consequence(self, pid: int, thread: _Thread, wait: _Wait | None) -> str:
+    def _consequence(self, pid: int, thread: ChildThread, wait: _Wait | None) -> str:
         reaped = self._reaped.get(pid)
         unreaped = "; nobody waited for the child" if reaped is None else ""
         if wait is not None:
@@ -515,7 +442,7 @@ class Child:
 
 def _is_waiting(call: Syscall) -> bool:
     """Say whether a call did not return as long as the trace goes, or its thread lived."""
-    return call.value is None and call.errno is None and call.name in _TRANSFERS | _WAITS
+    return call.value is None and call.errno is None and call.name in TRANSFERS | _WAITS
 
 
 def _own(where: str) -> str:
@@ -534,7 +461,7 @@ def _last_line(said: str) -> str:
 
 def _transfer(call: Syscall) -> str:
     """Return a transfer with the beginning of its data: ``read(16<pipe:[42]>, "poison")``."""
-    end, data = end_of(call.args), _DATA.search(call.args)
+    end, data = end_of(call.args), DATA.search(call.args)
     shown = f', "{data[1][:_SHOWN]}"' if data is not None else ""
     more = "..." if data is not None and (data[2] or len(data[1]) > _SHOWN) else ""
     return f"{call.name}({end.shown if end else ''}{shown}{more})"

@@ -1,0 +1,132 @@
+"""What children of the test process did last, as far as findings tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView
+from collections.abc import Iterator
+import re
+
+from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.channels import COPIES
+from pytest_eventlet_debug.recordings.findings.channels import READS
+from pytest_eventlet_debug.recordings.findings.channels import WRITES
+from pytest_eventlet_debug.recordings.findings.channels import End
+from pytest_eventlet_debug.recordings.findings.channels import end_of
+from pytest_eventlet_debug.recordings.strace_log import unescape
+from pytest_eventlet_debug.recordings.trace_events import Exit
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+
+_MOST = 512
+_ENDS = 32
+_SAID = 500
+
+TRANSFERS = READS | WRITES
+_POLL_SETS = names("epoll_create epoll_create1")
+
+#: The calls that :meth:`ChildThreads.see` takes.
+CALLS = TRANSFERS | COPIES | _POLL_SETS | names("execve exit_group epoll_ctl")
+
+#: Standard error, or a file without a name, as pytest captures output in.
+_OUTPUT = re.compile(r"2<|\d+<[^<>]*>\(deleted\)")
+#: What a transfer transfers, and whether strace has cut it.
+DATA = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+_NUMBER = re.compile(r"-?\d+")
+
+
+class ChildThread:
+    """What a thread of another process than the test's did last."""
+
+    __slots__ = (
+        *("ended", "ends", "executed", "exiting", "failed", "last", "polls", "said", "shares"),
+        "stuck",
+    )
+
+    def __init__(self) -> None:
+        #: The ends of pipes and connections that it used, by their channels.
+        self.ends: dict[str, End] = {}
+        #: Its last transfer of data that was not output.
+        self.last: Syscall | None = None
+        #: The epoll sets that it made.
+        self.polls: set[int] = set()
+        #: The last that it wrote as output.
+        self.said = ""
+        #: Its first call on an epoll set that it did not make.
+        self.shares: Syscall | None = None
+        #: The call in which it waits.
+        self.stuck: Syscall | None = None
+        #: The call by which it ended.
+        self.exiting: Syscall | None = None
+        #: Whether it became another program, and whether it could not.
+        self.executed = False
+        self.failed = False
+        self.ended: Exit | None = None
+
+
+class ChildThreads:
+    """The threads of all processes but the test's."""
+
+    def __init__(self) -> None:
+        self._threads: dict[int, ChildThread] = {}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._threads)
+
+    def items(self) -> ItemsView[int, ChildThread]:
+        """Return them by their ids, in the order in which they were seen first."""
+        return self._threads.items()
+
+    def get(self, pid: int) -> ChildThread | None:
+        """Return one, if it was seen."""
+        return self._threads.get(pid)
+
+    def at(self, pid: int) -> ChildThread:
+        """Return one, seen now if it was not before; of too many the oldest goes."""
+        thread = self._threads.get(pid)
+        if thread is None:
+            if len(self._threads) == _MOST:
+                del self._threads[next(iter(self._threads))]
+            thread = self._threads[pid] = ChildThread()
+        return thread
+
+    def forget(self, pid: int) -> None:
+        """Forget one that has turned out to be the test's."""
+        self._threads.pop(pid, None)
+
+    def see(self, call: Syscall) -> None:
+        """Take note of a call of one."""
+        thread = self.at(call.pid)
+        name = call.name
+        if name == "execve":
+            thread.executed |= call.errno is None
+            thread.failed |= call.errno is not None
+        elif name == "exit_group":
+            thread.exiting = call
+        elif name in TRANSFERS:
+            self._transferred(thread, call)
+        elif name in _POLL_SETS and call.value is not None:
+            thread.polls.add(call.value)
+        elif name == "epoll_ctl" and thread.shares is None and "EPOLL_CTL_ADD" in call.args:
+            self._added(thread, call)
+        elif name in COPIES:
+            self._note(thread, call)
+
+    @staticmethod
+    def _added(thread: ChildThread, call: Syscall) -> None:
+        match = _NUMBER.match(call.args)
+        if match is not None and int(match[0]) not in thread.polls and not thread.executed:
+            thread.shares = call
+
+    def _transferred(self, thread: ChildThread, call: Syscall) -> None:
+        is_output = call.name in WRITES and _OUTPUT.match(call.args) is not None
+        if is_output and (data := DATA.search(call.args)) is not None:
+            thread.said = (thread.said + unescape(data[1]) + (data[2] or ""))[-_SAID:]
+        if self._note(thread, call) and (call.value or 0) > 0 and not is_output:
+            thread.last = call
+
+    @staticmethod
+    def _note(thread: ChildThread, call: Syscall) -> bool:
+        end = end_of(call.args)
+        if end is None or (end.channel not in thread.ends and len(thread.ends) == _ENDS):
+            return False
+        thread.ends[end.channel] = end
+        return True
