@@ -369,8 +369,8 @@ class Controller:
     def _ended_by_ctrl_c(self, run: HubRun, process: ChildProcess) -> bool:
         """Say whether it was Ctrl-C that ended a child, in no test that could be blamed.
 
-        Pytest does not catch it where a session begins, nor a second one, nor what is raised where
-        it tears down after the first: under the asyncio hub a teardown that waits cannot do so.
+        Pytest does not catch it where a session begins, nor a second one, nor what a teardown
+        raises after the first: as one does that waits under the asyncio hub, in Python 3.11.
         """
         if process.ended_by_interrupt:
             return run.stopped or (process.was_interrupted and not run.running)

@@ -274,16 +274,16 @@ def test_a_teardown_that_fails_after_ctrl_c_is_no_crash_of_its_test(
     pytester.makepyfile(
         """
         import os, signal
-        import eventlet, pytest
+        import pytest
 
         @pytest.fixture
         def server():
             yield
-            eventlet.sleep(0)
+            raise RuntimeError("still busy")
 
         def test_waits(server):
-            eventlet.spawn(os.kill, os.getppid(), signal.SIGINT)
-            eventlet.sleep(60)
+            os.kill(os.getppid(), signal.SIGINT)
+            signal.pause()
         """
     )
     result = pytester.runpytest_subprocess("--eventlet-hub=asyncio", "--eventlet-timeout=60")
@@ -291,7 +291,7 @@ def test_a_teardown_that_fails_after_ctrl_c_is_no_crash_of_its_test(
     result.stdout.fnmatch_lines(
         [
             "asyncio: ended with exit status 1 as it tore down after Ctrl-C: "
-            "RuntimeError: Already running!",
+            "RuntimeError: still busy",
             "*! KeyboardInterrupt !*",
         ]
     )

@@ -415,10 +415,9 @@ class Child:
                 f"; {wait.who} waited in vain for {wait.shown}{_own(wait.where)} "
                 f"(line {wait.line}), which no other process used{unreaped}"
             )
-        ended_line = thread.ended.line if thread.ended is not None else 0
         for channel in self._ends(pid):
             call = self._broken.get(channel)
-            if call is not None and call.line > ended_line:
+            if call is not None and _returned_ns(call) >= thread.closed_ns:
                 who = self._processes.describe(call.pid, call.greenthread)
                 end = end_of(call.args)
                 what = f"got {call.errno}" if call.errno else "read the end of file"
@@ -443,6 +442,10 @@ class Child:
 def _is_waiting(call: Syscall) -> bool:
     """Say whether a call did not return as long as the trace goes, or its thread lived."""
     return call.value is None and call.errno is None and call.name in TRANSFERS | _WAITS
+
+
+def _returned_ns(call: Syscall) -> int:
+    return call.start_ns + (call.duration_ns or 0)
 
 
 def _own(where: str) -> str:

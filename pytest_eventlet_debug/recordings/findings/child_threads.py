@@ -20,6 +20,10 @@ _MOST = 512
 _ENDS = 32
 _SAID = 500
 
+#: How much later than the kernel closes its descriptors strace may tell of a process that it was
+#: killed.
+_REPORTED_NS = 50_000_000
+
 TRANSFERS = READS | WRITES
 _POLL_SETS = names("epoll_create epoll_create1")
 
@@ -60,6 +64,13 @@ class ChildThread:
         self.executed = False
         self.failed = False
         self.ended: Exit | None = None
+
+    @property
+    def closed_ns(self) -> int:
+        """From when on its process may have closed its descriptors, for it ended; in ns."""
+        if self.exiting is not None:
+            return self.exiting.start_ns
+        return self.ended.time_ns - _REPORTED_NS if self.ended is not None else 0
 
 
 class ChildThreads:

@@ -11,7 +11,10 @@ import pytest
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.child import Child
+from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.strace_log import parse
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
@@ -122,6 +125,24 @@ def test_answer():
         r"test_program\.py:\d+ in test_answer \(line \d+\); nobody waited for the child$",
         found.title,
     )
+
+
+@pytest.mark.parametrize("end", ["exited with 3", "killed by SIGKILL"])
+def test_the_end_of_file_may_be_read_before_strace_tells_of_the_end(end: str) -> None:
+    exiting = "20 1.000500 exit_group(3) = ?\n" if end.startswith("exited") else ""
+    trace = f"""\
+10 1.000000 access("/.eventlet-debug/phase/1000000000/call/a::b", F_OK) = -1 ENOENT (No) <0.000009>
+10 1.000100 fork() = 20 <0.000010>
+20 1.000200 read(3<pipe:[7]>, "poison", 6) = 6 <0.000010>
+20 1.000300 read(4<pipe:[8]>, "", 1) = 0 <0.000010>
+10 1.000400 read(5<pipe:[8]>, "", 6) = 0 <0.000150>
+{exiting}20 1.000600 +++ {end} +++
+"""
+    detection = Detection(About(), [Child])
+    for _ in detection.watch(parse(trace.splitlines(keepends=True))):
+        pass
+    (found,) = detection.findings()
+    assert "; thread 10 then read the end of file from 5<pipe:[8]> (line 5); " in found.title
 
 
 def test_an_exception_in_a_forked_child_is_told_though_pytest_captures_it(find: Find) -> None:
