@@ -8,6 +8,10 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+#: Start a thread or a process.
+STARTS = names("clone clone3 fork vfork")
+#: Make an epoll set.
+EPOLL_SETS = names("epoll_create epoll_create1")
 #: A thread sleeps in these until a time has come.
 SLEEPS = names("nanosleep clock_nanosleep clock_nanosleep_time64 pause")
 #: And in these until something happens to one of several descriptors.

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
@@ -56,8 +57,7 @@ _SHOWN = 40
 
 _WAITS = names("wait4 waitid")
 _KILLS = names("kill tkill tgkill pidfd_send_signal")
-_STARTS = names("clone clone3 fork vfork")
-_CALLS = CALLS | _WAITS | _KILLS | _STARTS | POLLS | names("pipe pipe2 socketpair fcntl close")
+_CALLS = CALLS | _WAITS | _KILLS | STARTS | POLLS | names("pipe pipe2 socketpair fcntl close")
 
 #: What a hung test writes first when it is told to show what is alive; all after it is the dump's.
 _SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
@@ -154,9 +154,10 @@ class Child:
             self._threads.see(call)
 
     def _started(self, call: Syscall) -> None:
-        if call.pid in self._own and "CLONE_THREAD" in call.args and (call.value or 0) > 0:
-            self._own.add(call.value or 0)
-            self._threads.forget(call.value or 0)
+        thread = call.value or 0
+        if call.pid in self._own and "CLONE_THREAD" in call.args and thread > 0:
+            self._own.add(thread)
+            self._threads.forget(thread)
 
     def _of_test(self, call: Syscall) -> None:
         name, pid = call.name, call.pid

@@ -6,6 +6,7 @@ from collections.abc import ItemsView
 from collections.abc import Iterator
 import re
 
+from pytest_eventlet_debug.recordings.findings.call_names import EPOLL_SETS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import COPIES
 from pytest_eventlet_debug.recordings.findings.channels import READS
@@ -25,10 +26,9 @@ _SAID = 500
 _REPORTED_NS = 50_000_000
 
 TRANSFERS = READS | WRITES
-_POLL_SETS = names("epoll_create epoll_create1")
 
 #: The calls that :meth:`ChildThreads.see` takes.
-CALLS = TRANSFERS | COPIES | _POLL_SETS | names("execve exit_group epoll_ctl")
+CALLS = TRANSFERS | COPIES | EPOLL_SETS | names("execve exit_group epoll_ctl")
 
 #: Standard error, or a file without a name, as pytest captures output in.
 _OUTPUT = re.compile(r"2<|\d+<[^<>]*>\(deleted\)")
@@ -114,7 +114,7 @@ class ChildThreads:
             thread.exiting = call
         elif name in TRANSFERS:
             self._transferred(thread, call)
-        elif name in _POLL_SETS and call.value is not None:
+        elif name in EPOLL_SETS and call.value is not None:
             thread.polls.add(call.value)
         elif name == "epoll_ctl" and thread.shares is None and "EPOLL_CTL_ADD" in call.args:
             self._added(thread, call)

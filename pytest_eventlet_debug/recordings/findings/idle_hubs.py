@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import EPOLL_SETS
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -26,7 +27,6 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _MOST = 5
 _STARTS = names("clone clone3")
-_MADE = names("epoll_create epoll_create1")
 
 
 class IdleHubs:
@@ -45,7 +45,7 @@ class IdleHubs:
             return {}
         return {
             **dict.fromkeys(_STARTS, self._started),
-            **dict.fromkeys(_MADE, self._made),
+            **dict.fromkeys(EPOLL_SETS, self._made),
             **dict.fromkeys(POLLS | SLEEPS, self._waited),  # a hub without listeners sleeps
             ANY_OTHER: self._other,
         }

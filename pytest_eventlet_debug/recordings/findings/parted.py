@@ -20,6 +20,7 @@ import re
 from typing import NamedTuple
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
@@ -36,7 +37,6 @@ _SENDS = names("sendto sendmsg send write writev")
 _RECEIVES = names("recvfrom recvmsg recv read readv")
 _SOCKET_CALLS = _SENDS | _RECEIVES | names("bind listen accept accept4 connect shutdown close")
 _PROCESS_CALLS = names("execve exit_group kill")
-_STARTS = names("clone clone3 fork vfork")
 #: What calls that do not block answer until something is there: when depends on the run.
 _NOT_YET = frozenset(("EAGAIN", "EWOULDBLOCK", "EINPROGRESS", "EALREADY", "EINTR"))
 
@@ -142,7 +142,7 @@ class _Reader:
         self._handlers: Mapping[str, Callable[[Syscall], Step | None]] = {
             **dict.fromkeys(_SOCKET_CALLS, self._on_socket),
             **dict.fromkeys(_PROCESS_CALLS, self._on_process),
-            **dict.fromkeys(_STARTS, self._on_start),
+            **dict.fromkeys(STARTS, self._on_start),
             **dict.fromkeys(PAIRS, self._on_pair),
         }
 

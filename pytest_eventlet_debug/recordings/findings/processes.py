@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import re
 
+from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -34,7 +35,7 @@ class Processes:
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
         """Return what to call by the names of calls, as a detector does."""
-        starters = dict.fromkeys(("clone", "clone3", "fork", "vfork"), self._started)
+        starters = dict.fromkeys(STARTS, self._started)
         return {**starters, "execve": self._executed}
 
     def process(self, thread: int) -> int | None:
