@@ -17,24 +17,28 @@ from pytest_eventlet_debug.hubs.names import own_hub
 
 # Python 3.12 freezes some objects of its own as it starts.
 _FROZEN_AT_START = gc.get_freeze_count()
-_IS_CPYTHON = sys.implementation.name == "cpython"
 
 
-def of_types_in_python(objects: list[Any], types: tuple[type, ...], /) -> list[Any]:
-    """Return the objects whose type is one of these, in their order.
+def of_types_in_python(objects: list[Any], bases: tuple[type, ...], /) -> list[Any]:
+    """Return the objects whose type is one of these or derived from one, in their order.
 
     No object is asked anything: to hash a type can run its metaclass, and isinstance() a
     proxy's code. Nor is id() called, of which Python tells every audit hook.
     """
-    numbers = frozenset(map(object.__hash__, types))
+    numbers = frozenset(map(object.__hash__, _with_subclasses(bases).values()))
     are_of = map(numbers.__contains__, map(object.__hash__, map(type, objects)))
     return [*itertools.compress(objects, are_of)]
 
 
 try:
+    from pytest_eventlet_debug.alive._heap import Young
     from pytest_eventlet_debug.alive._heap import of_types
 except ImportError:  # there was no compiler
     of_types = of_types_in_python
+    _HAS_YOUNG = False
+else:
+    # Python 3.14 collects in another way, and others may not have generations at all.
+    _HAS_YOUNG = sys.version_info < (3, 14) and sys.implementation.name == "cpython"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,26 +58,26 @@ class Heap:
 def walk() -> Heap:
     """Look at every object once."""
     wanted = _wanted()
-    found = _pick(gc.get_objects() if wanted else [], wanted)
-    return _heap(found)
+    return _heap(_sort(_all_of(_bases(wanted)), wanted))
 
 
 class Follower:
     """Walks as :func:`walk` does, again and again, over what is new since the last time.
 
-    The collector keeps objects in lists by age and appends to the older list as it collects
-    the younger. So what came after an object of ours is new.
+    The collector keeps objects in lists by age. The young ones are few, and are looked at before
+    a collection makes them old.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, dict[int, weakref.ref[Any]]] = {}
-        self._marker: list[object] | None = None
-        self._collections = (0, 0)
+        self._young = Young(gc.get_objects) if _HAS_YOUNG else None
+        self._callback = self._young.before_collection if self._young is not None else None
+        self._frozen = 0
 
     def walk(self) -> Heap:
         """Return what was found before and still lives, and what is new."""
         wanted = _wanted()
-        found = _pick(self._new_objects() if wanted else [], wanted)
+        found = _sort(self._new_of(_bases(wanted)), wanted)
         for name, known in self._known.items():
             things = found.setdefault(name, [])
             new = set(map(id, things))
@@ -83,52 +87,48 @@ class Follower:
         self._remember(found)
         return heap
 
-    def _new_objects(self) -> list[Any]:
-        if self._marker is None:
-            return gc.get_objects()
-        middle, full = _collections()
-        if full != self._collections[1]:
-            return gc.get_objects()
-        objects = [*gc.get_objects(generation=0), *gc.get_objects(generation=1)]
-        if middle != self._collections[0]:
-            for thing in reversed(gc.get_objects(generation=2)):
-                if thing is self._marker:
-                    break
-                objects.append(thing)
-        return objects
+    def stop(self) -> None:
+        """Look no more before collections."""
+        gc.callbacks[:] = [each for each in gc.callbacks if each is not self._callback]
+
+    def _new_of(self, bases: tuple[type, ...]) -> list[Any]:
+        if self._young is None or self._callback is None:
+            return _all_of(bases)
+        if not any(each is self._callback for each in gc.callbacks):
+            gc.callbacks.append(self._callback)
+        if gc.isenabled():
+            gc.collect(1)  # so that no object is young, and looked at, twice
+        new = self._young.take(bases)
+        frozen = gc.get_freeze_count()
+        if new is None or frozen != self._frozen:
+            new = _all_of(bases)
+        self._frozen = frozen
+        return new
 
     def _remember(self, found: dict[str, list[Any]]) -> None:
-        # Python 3.14 keeps its lists in another way, and others may not have them at all.
-        self._marker = None
         try:
             self._known = {
                 name: {id(thing): weakref.ref(thing) for thing in things}
                 for name, things in found.items()
             }
-        except TypeError:
-            return  # one that takes no weak references
-        if gc.isenabled() and sys.version_info < (3, 14) and _IS_CPYTHON:
-            self._marker = []
-            # The marker, and all that is as old, goes to the oldest.
-            gc.collect(1)
-            self._collections = _collections()
+        except TypeError:  # one that takes no weak references
+            self._known, self._frozen = {}, -1
 
 
-def _collections() -> tuple[int, int]:
-    """Return how often the middle and the oldest objects have been collected."""
-    _, middle, full = gc.get_stats()
-    return middle["collections"], full["collections"]
+def _bases(wanted: dict[str, tuple[type, ...]]) -> tuple[type, ...]:
+    return tuple(itertools.chain.from_iterable(wanted.values()))
 
 
-def _pick(objects: list[Any], wanted: dict[str, tuple[type, ...]]) -> dict[str, list[Any]]:
+def _all_of(bases: tuple[type, ...]) -> list[Any]:
+    return of_types(gc.get_objects(), bases) if bases else []
+
+
+def _sort(things: list[Any], wanted: dict[str, tuple[type, ...]]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {name: [] for name in wanted}
-    into: dict[int, list[Any]] = {}
-    types: list[type] = []
-    for name, bases in wanted.items():
-        for number, kind in _with_subclasses(bases).items():
-            into.setdefault(number, found[name])
-            types.append(kind)
-    for thing in of_types(objects, tuple(types)):
+    into = {
+        number: found[name] for name, bases in wanted.items() for number in _with_subclasses(bases)
+    }
+    for thing in things:
         into[id(type(thing))].append(thing)
     return found
 

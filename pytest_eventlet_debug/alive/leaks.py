@@ -94,6 +94,7 @@ class LeakWatch:
         self._spawns.stop()
         self._origins.stop()
         self._endings.stop()
+        self._follower.stop()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
