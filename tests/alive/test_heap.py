@@ -57,8 +57,12 @@ def test_objects_are_picked_by_their_types_alone(
         assert list(map(id, of_types(objects, wanted))) == list(map(id, expected))
 
 
-@pytest.fixture
-def follower() -> Iterator[heap.Follower]:
+@pytest.fixture(params=["young objects", "all objects"])
+def follower(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[heap.Follower]:
+    if request.param == "all objects":
+        monkeypatch.setattr(heap, "_HAS_YOUNG", False)
     follower = heap.Follower()
     greenlet.getcurrent()  # the main one is made when it is first asked for
     yield follower
