@@ -16,14 +16,12 @@ from itertools import chain
 from itertools import islice
 import re
 from typing import ClassVar
-from typing import NamedTuple
 
 from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
-from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.channels import End
 from pytest_eventlet_debug.recordings.findings.channels import Held
@@ -33,6 +31,10 @@ from pytest_eventlet_debug.recordings.findings.child_threads import DATA
 from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
 from pytest_eventlet_debug.recordings.findings.child_threads import ChildThread
 from pytest_eventlet_debug.recordings.findings.child_threads import ChildThreads
+from pytest_eventlet_debug.recordings.findings.child_waits import WAITS
+from pytest_eventlet_debug.recordings.findings.child_waits import ParentWaits
+from pytest_eventlet_debug.recordings.findings.child_waits import Wait
+from pytest_eventlet_debug.recordings.findings.child_waits import is_waiting
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -40,9 +42,6 @@ from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.findings.registrations import Registrations
-from pytest_eventlet_debug.recordings.findings.registrations import events_of
-from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
@@ -55,26 +54,14 @@ STUCK_NS = 1_000_000_000
 _MOST = 5
 _SHOWN = 40
 
-_WAITS = names("wait4 waitid")
 _KILLS = names("kill tkill tgkill pidfd_send_signal")
-_CALLS = CALLS | _WAITS | _KILLS | STARTS | POLLS | names("pipe pipe2 socketpair fcntl close")
+_CALLS = CALLS | WAITS | _KILLS | STARTS | POLLS | names("pipe pipe2 socketpair fcntl close")
 
 #: What a hung test writes first when it is told to show what is alive; all after it is the dump's.
 _SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _SHARED = re.compile(rf"(\d+)(?:{ANNOTATION})?, EPOLL_CTL_ADD, (\d+(?:{ANNOTATION})?)")
 _NUMBER = re.compile(r"-?\d+")
-_WAITED = re.compile(r"si_pid=(\d+)")
-_ASKED = re.compile(r"(?:P_PID, )?(\d+)")
 _OF_PIDFD = re.compile(r"\d+<pid:(\d+)>")
-
-
-class _Wait(NamedTuple):
-    """What the test process waited for in vain."""
-
-    shown: str
-    who: str
-    where: str
-    line: int
 
 
 class Child:
@@ -90,16 +77,10 @@ class Child:
         self._start_handlers = self._processes.handlers()
         self._held = Held()
         self._held_handlers = self._held.handlers()
-        self._registrations = Registrations()
         self._own: set[int] = set()
         self._main: int | None = None
         self._threads = ChildThreads()
-        self._stuck: dict[int, Syscall] = {}
-        self._asked: dict[int, list[Syscall]] = {}
-        self._reaped: dict[int, Syscall] = {}
-        self._ready: dict[int, int] = {}
-        self._used: dict[str, int] = {}
-        self._broken: dict[str, Syscall] = {}
+        self._waits = ParentWaits(self._processes)
         self._killers: dict[int, Syscall] = {}
         self._excused: set[int] = set()
         self._is_over = False
@@ -135,8 +116,11 @@ class Child:
             return
         if self._is_over:
             # What has not returned is in the trace where its thread ends.
-            if _is_waiting(call) and call.start_ns < self._last_ns:
-                self._note_stuck(call)
+            if is_waiting(call) and call.start_ns < self._last_ns:
+                if pid in self._own:
+                    self._waits.stick(call)
+                else:
+                    self._threads.at(pid).stuck = call
             return
         self._last_ns = max(self._last_ns, call.start_ns)
         if name in self._start_handlers:
@@ -144,12 +128,12 @@ class Child:
             self._started(call)
         if name in _KILLS:
             self._kill(call)
-        elif name in _WAITS:
-            self._waited(call)
+        elif name in WAITS:
+            self._waits.wait(call)
         if pid in self._own:
             self._of_test(call)
             return
-        self._threads.at(pid).stuck = call if _is_waiting(call) else None
+        self._threads.at(pid).stuck = call if is_waiting(call) else None
         if name in CALLS:
             self._threads.see(call)
 
@@ -167,42 +151,9 @@ class Child:
         handler = self._held_handlers.get(name)
         if handler is not None and (self._children or name not in TRANSFERS):
             handler(call)
-        if name == "epoll_ctl":
-            self._registrations.control(call)
-        elif name == "close":
-            self._registrations.closed(call)
-        if not self._children:
-            return
-        self._stuck.pop(pid, None)
-        if _is_waiting(call) or (call.errno or "").startswith("ERESTART"):
-            self._note_stuck(call)
-        elif name in POLLS:
-            self._ready.update((fd, call.line) for _, fd in events_of(call))
-        elif name in TRANSFERS:
-            end = end_of(call.args)
-            if end is not None:
-                remember(self._used, end.channel, call.line)
-            if end is not None and (
-                call.errno in ("EPIPE", "ECONNRESET") or (name in READS and call.value == 0)
-            ):
-                remember(self._broken, end.channel, call)
-
-    def _note_stuck(self, call: Syscall) -> None:
-        if call.pid in self._own:
-            self._stuck[call.pid] = call
-        else:
-            self._threads.at(call.pid).stuck = call
-
-    def _waited(self, call: Syscall) -> None:
-        if call.name == "wait4" and (call.value or 0) > 0:
-            self._reaped[call.value or 0] = call
-            return
-        match = _WAITED.search(call.args)
-        if match is not None and "WNOWAIT" not in call.args:
-            self._reaped[int(match[1])] = call
-        elif call.value == 0 and (asked := _ASKED.match(call.args)) is not None:
-            self._asked.setdefault(int(asked[1]), []).append(call)
-            del self._asked[int(asked[1])][:-2]
+        self._waits.register(call)
+        if self._children:
+            self._waits.see(call)
 
     def _kill(self, call: Syscall) -> None:
         """Take note of who sends whom a signal. Who gets one of another process ends on purpose."""
@@ -221,30 +172,13 @@ class Child:
     def findings(self) -> Iterable[Finding]:
         if not self._children:
             return
-        waits = list(self._waits())
+        waits = list(self._waits.for_data(self._main))
         found = chain(
             self._stuck_children(waits), self._sharing_children(), self._ended_children(waits)
         )
         yield from islice(found, _MOST)
 
-    def _waits(self) -> Iterator[_Wait]:
-        """Yield the channels for which the test process waited last, and nothing came."""
-        for call in self._stuck.values():
-            end = end_of(call.args) if call.name in TRANSFERS else None
-            if end is not None:
-                who = self._processes.describe(call.pid, call.greenthread)
-                yield _Wait(end.shown, who, call.where, call.line)
-        for fd, known in self._registrations.latest(self._main or 0).items():
-            end = end_of(known.shown)
-            if (
-                end is None
-                or max(self._ready.get(fd, 0), self._used.get(end.channel, 0)) > known.line
-            ):
-                continue
-            who = self._processes.describe(self._main or 0, known.greenthread)
-            yield _Wait(known.shown, who, known.at, known.line)
-
-    def _stuck_children(self, waits: list[_Wait]) -> Iterator[Finding]:
+    def _stuck_children(self, waits: list[Wait]) -> Iterator[Finding]:
         """Tell of children that wait for the test process."""
         for pid, thread in self._threads.items():
             call = thread.stuck
@@ -290,20 +224,12 @@ class Child:
                 {},
             )
 
-    def _expected(self, pid: int, since: Syscall, end: End, waits: list[_Wait]) -> str:
+    def _expected(self, pid: int, since: Syscall, end: End, waits: list[Wait]) -> str:
         """Say what the test process expects of a child, for the end of a phrase."""
-        family = set(self._family(pid))
-        for call in self._stuck.values():
-            asked = _ASKED.match(call.args) if call.name in _WAITS else None
-            if call.name in _WAITS and (asked is None or int(asked[1]) in family):
-                who = self._processes.describe(call.pid, call.greenthread)
-                return f"; {who} waited for the child to end{_own(call.where)} (line {call.line})"
-        for each in family:
-            calls = self._asked.get(each, [])
-            if len(calls) == 2 and calls[0].line > since.line:
-                call = calls[1]
-                who = self._processes.describe(call.pid, call.greenthread)
-                return f"; {who} waited for the child to end{_own(call.where)} (line {call.line})"
+        call = self._waits.for_an_end(set(self._family(pid)), since)
+        if call is not None:
+            who = self._processes.describe(call.pid, call.greenthread)
+            return f"; {who} waited for the child to end{_own(call.where)} (line {call.line})"
         ends = self._ends(pid)
         for wait in waits:
             other = end_of(wait.shown)
@@ -329,7 +255,7 @@ class Child:
                 found.update(thread.ends)
         return found
 
-    def _ended_children(self, waits: list[_Wait]) -> Iterator[Finding]:
+    def _ended_children(self, waits: list[Wait]) -> Iterator[Finding]:
         """Tell of children that ended, those for which the test waits first."""
         ended = []
         alike: dict[tuple[object, ...], int] = {}
@@ -341,7 +267,7 @@ class Child:
             is_direct = start.pid in self._own
             is_bad = thread.ended.status != 0 and pid not in self._excused
             if wait is not None or (is_bad and is_direct):
-                ended.append((wait is None, pid in self._reaped, pid, wait))
+                ended.append((wait is None, self._waits.reaped(pid) is not None, pid, wait))
                 key = self._likeness(pid, thread)
                 alike[key] = alike.get(key, 0) + 1
         for _, _, pid, wait in sorted(ended, key=lambda each: each[:3]):
@@ -361,7 +287,7 @@ class Child:
         killed = thread.ended is not None and thread.ended.signal == "SIGKILL"
         return not (killed and self._was_killed and pid not in self._killers)
 
-    def _awaited(self, pid: int, start: Syscall, waits: list[_Wait]) -> _Wait | None:
+    def _awaited(self, pid: int, start: Syscall, waits: list[Wait]) -> Wait | None:
         """Return the test's wait for a channel that a child used, if no other process has it."""
         for wait in waits:
             end = end_of(wait.shown)
@@ -381,7 +307,7 @@ class Child:
         thread = self._threads.get(process or 0)
         return thread is not None and thread.ended is not None
 
-    def _tell_end(self, pid: int, thread: ChildThread, wait: _Wait | None, more: int) -> Finding:
+    def _tell_end(self, pid: int, thread: ChildThread, wait: Wait | None, more: int) -> Finding:
         ended = thread.ended
         assert ended is not None
         how = f"ended with status {ended.status}"
@@ -408,8 +334,8 @@ class Child:
             status,
         )
 
-    def _consequence(self, pid: int, thread: ChildThread, wait: _Wait | None) -> str:
-        reaped = self._reaped.get(pid)
+    def _consequence(self, pid: int, thread: ChildThread, wait: Wait | None) -> str:
+        reaped = self._waits.reaped(pid)
         unreaped = "; nobody waited for the child" if reaped is None else ""
         if wait is not None:
             return (
@@ -417,7 +343,7 @@ class Child:
                 f"(line {wait.line}), which no other process used{unreaped}"
             )
         for channel in self._ends(pid):
-            call = self._broken.get(channel)
+            call = self._waits.broken(channel)
             if call is not None and _returned_ns(call) >= thread.closed_ns:
                 who = self._processes.describe(call.pid, call.greenthread)
                 end = end_of(call.args)
@@ -438,11 +364,6 @@ class Child:
 
     def _finding(self, title: str, evidence: Evidence, counts: dict[str, float]) -> Finding:
         return Finding(self.kind, title, (evidence,), counts=counts)
-
-
-def _is_waiting(call: Syscall) -> bool:
-    """Say whether a call did not return as long as the trace goes, or its thread lived."""
-    return call.value is None and call.errno is None and call.name in TRANSFERS | _WAITS
 
 
 def _returned_ns(call: Syscall) -> int:

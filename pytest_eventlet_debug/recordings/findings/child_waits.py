@@ -1,0 +1,138 @@
+"""What the test process waits for, and what it has got of what its child processes do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Iterator
+import re
+from typing import NamedTuple
+
+from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.channels import READS
+from pytest_eventlet_debug.recordings.findings.channels import end_of
+from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
+from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.registrations import Registrations
+from pytest_eventlet_debug.recordings.findings.registrations import events_of
+from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+
+#: The calls by which a process waits for its children.
+WAITS = names("wait4 waitid")
+
+_WAITED = re.compile(r"si_pid=(\d+)")
+_ASKED = re.compile(r"(?:P_PID, )?(\d+)")
+
+
+class Wait(NamedTuple):
+    """What the test process waited for in vain."""
+
+    shown: str
+    who: str
+    where: str
+    line: int
+
+
+class ParentWaits:
+    """Follows the calls of the test process by which it waits for a child or its data.
+
+    :param processes: names who waits.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._registrations = Registrations()
+        self._stuck: dict[int, Syscall] = {}
+        self._asked: dict[int, list[Syscall]] = {}
+        self._reaped: dict[int, Syscall] = {}
+        self._ready: dict[int, int] = {}
+        self._used: dict[str, int] = {}
+        self._broken: dict[str, Syscall] = {}
+
+    def register(self, call: Syscall) -> None:
+        """Note what is added to an epoll set or closed; for calls from the beginning on."""
+        if call.name == "epoll_ctl":
+            self._registrations.control(call)
+        elif call.name == "close":
+            self._registrations.closed(call)
+
+    def see(self, call: Syscall) -> None:
+        """Note a call of the test process, once it has children."""
+        self._stuck.pop(call.pid, None)
+        if is_waiting(call) or (call.errno or "").startswith("ERESTART"):
+            self.stick(call)
+        elif call.name in POLLS:
+            self._ready.update((fd, call.line) for _, fd in events_of(call))
+        elif call.name in TRANSFERS:
+            end = end_of(call.args)
+            if end is not None:
+                remember(self._used, end.channel, call.line)
+            if end is not None and (
+                call.errno in ("EPIPE", "ECONNRESET") or (call.name in READS and call.value == 0)
+            ):
+                remember(self._broken, end.channel, call)
+
+    def stick(self, call: Syscall) -> None:
+        """Note a call that has not returned."""
+        self._stuck[call.pid] = call
+
+    def wait(self, call: Syscall) -> None:
+        """Note a wait for a process, whoever waits."""
+        if call.name == "wait4" and (call.value or 0) > 0:
+            self._reaped[call.value or 0] = call
+            return
+        match = _WAITED.search(call.args)
+        if match is not None and "WNOWAIT" not in call.args:
+            self._reaped[int(match[1])] = call
+        elif call.value == 0 and (asked := _ASKED.match(call.args)) is not None:
+            self._asked.setdefault(int(asked[1]), []).append(call)
+            del self._asked[int(asked[1])][:-2]
+
+    def reaped(self, pid: int) -> Syscall | None:
+        """Return the call that got a process's status."""
+        return self._reaped.get(pid)
+
+    def broken(self, channel: str) -> Syscall | None:
+        """Return the call that found out that the other end of a channel is closed."""
+        return self._broken.get(channel)
+
+    def for_data(self, main: int | None) -> Iterator[Wait]:
+        """Yield the channels for which the test process waited last, and nothing came.
+
+        :param main: its first thread.
+        """
+        for call in self._stuck.values():
+            end = end_of(call.args) if call.name in TRANSFERS else None
+            if end is not None:
+                who = self._processes.describe(call.pid, call.greenthread)
+                yield Wait(end.shown, who, call.where, call.line)
+        for fd, known in self._registrations.latest(main or 0).items():
+            end = end_of(known.shown)
+            if (
+                end is None
+                or max(self._ready.get(fd, 0), self._used.get(end.channel, 0)) > known.line
+            ):
+                continue
+            who = self._processes.describe(main or 0, known.greenthread)
+            yield Wait(known.shown, who, known.at, known.line)
+
+    def for_an_end(self, family: Collection[int], since: Syscall) -> Syscall | None:
+        """Return the call that still waited for one of these processes to end.
+
+        Polling for it counts where it has gone on since a call.
+        """
+        for call in self._stuck.values():
+            asked = _ASKED.match(call.args) if call.name in WAITS else None
+            if call.name in WAITS and (asked is None or int(asked[1]) in family):
+                return call
+        for each in family:
+            calls = self._asked.get(each, [])
+            if len(calls) == 2 and calls[0].line > since.line:
+                return calls[1]
+        return None
+
+
+def is_waiting(call: Syscall) -> bool:
+    """Say whether a call did not return as long as the trace goes, or its thread lived."""
+    return call.value is None and call.errno is None and call.name in TRANSFERS | WAITS
