@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 
 if TYPE_CHECKING:
-    from pytest_eventlet_debug.artifacts import TestRecord
+    from pytest_eventlet_debug.artifact_records import TestRecord
     from pytest_eventlet_debug.recordings.attribution import Call
 
 Kind = Literal["phase", "syscall", "signal", "thread", "switch", "packet", "dump"]

@@ -21,7 +21,7 @@ from pytest_eventlet_debug.recordings.rows import Row
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import IMPORTING
 from pytest_eventlet_debug.system.files import HANDED_OVER
-from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 #: How many rows may make one turn of what repeats.
 _LONGEST_TURN = 12

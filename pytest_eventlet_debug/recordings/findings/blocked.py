@@ -42,7 +42,7 @@ from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
-from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 #: A call that takes less may as well have waited for the disk or the processor.
 MIN_NS = 200_000_000

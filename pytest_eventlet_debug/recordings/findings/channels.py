@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.trace_events import Syscall
-from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 READS = names("read readv recv recvfrom recvmsg")
 WRITES = names("write writev send sendto sendmsg")

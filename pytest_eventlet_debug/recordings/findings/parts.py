@@ -6,7 +6,7 @@ import re
 
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.trace_events import Syscall
-from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 PAIRS = names("socketpair pipe pipe2")
 _NAMING = {"bind": "listener", "listen": "listener", "connect": "client"}
