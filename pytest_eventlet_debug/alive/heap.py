@@ -6,12 +6,13 @@ type whose module is not loaded has no instances.
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import itertools
 import sys
 from typing import Any
 import weakref
+
+import msgspec
 
 from pytest_eventlet_debug.hubs.names import own_hub
 
@@ -37,8 +38,7 @@ except ImportError:  # there was no compiler
     of_types = of_types_in_python
 
 
-@dataclasses.dataclass(frozen=True)
-class Heap:
+class Heap(msgspec.Struct, frozen=True):
     """Live objects by kind. Not to be kept: it keeps them alive."""
 
     tasks: tuple[Any, ...] = ()

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
 import time
-from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
@@ -48,7 +48,7 @@ from pytest_eventlet_debug.system import files
 _DYING_NS = 1_000_000_000
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True):
     """What a trace and a capture tell.
 
     :param problems: what could not be read of them, a line each.
