@@ -24,9 +24,9 @@ from playwright.sync_api import sync_playwright
 from pytest_eventlet_debug import artifact_names
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import PAGE_FILE
-from pytest_eventlet_debug.artifacts import FORMAT
-from pytest_eventlet_debug.artifacts import RunRecord
-from pytest_eventlet_debug.artifacts import TestRecord
+from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import RunRecord
+from pytest_eventlet_debug.artifact_records import TestRecord
 from pytest_eventlet_debug.artifacts import directory_name
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.rows import Row

@@ -18,15 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import os
 from pathlib import Path
 import posix
 import re
-from typing import Literal
-from typing import TypeVar
 
 import msgspec
 
@@ -36,17 +33,21 @@ from pytest_eventlet_debug.artifact_names import IGNORE_FILE
 from pytest_eventlet_debug.artifact_names import LOCK_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
+from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import RunRecord
+from pytest_eventlet_debug.artifact_records import TestRecord
+from pytest_eventlet_debug.artifact_records import files_below
+from pytest_eventlet_debug.artifact_records import locked
+from pytest_eventlet_debug.artifact_records import read_run
+from pytest_eventlet_debug.artifact_records import read_test
+from pytest_eventlet_debug.artifact_records import save_end
+from pytest_eventlet_debug.artifact_records import tests
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import run_lock
 from pytest_eventlet_debug.system import unpatched
 
-Format = Literal["pytest-eventlet-debug"]
-FORMAT: Format = "pytest-eventlet-debug"
-SCHEMA = 1
-
 # Taken here, before a test can patch them.
 _sha256 = hashlib.sha256
-_flock = fcntl.flock
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
 
 # Recordings hold secrets, and nobody wants them in a repository.
@@ -65,77 +66,6 @@ _ANNOUNCED_SECONDS = 1.0
 
 class ArtifactsError(Exception):
     """The directory cannot be used. One line: which one, why, and what would do."""
-
-
-class TestRecord(msgspec.Struct, kw_only=True):
-    """What a ``test.json`` holds: one attempt of one test.
-
-    :param nodeid: the test, with its hub.
-    :param hub: the hub's name.
-    :param pid: the test process; ``None`` in files of older releases.
-    :param outcomes: of each phase, and ``crashed`` or ``hung`` of the one that the test was in, or
-        of the call if that is not known.
-    :param phases: start and end of each phase that ran, in nanoseconds since the epoch.
-    :param cpu: seconds of CPU that the thread of the test used in each phase, to within 10 ms; of a
-        phase that was shorter, how long it took.
-    :param artifacts: the files below the directory, relative to it.
-    :param errors: what a tracer could not do, a line each.
-    :param left: the descriptors that the test left open, where leaks were looked for.
-    """
-
-    __test__ = False
-
-    format: Format
-    schema: int = SCHEMA
-    nodeid: str
-    hub: str | None = None
-    attempt: int = 1
-    pid: int | None = None
-    outcomes: dict[str, str] = {}
-    phases: dict[str, tuple[int, int]] = {}
-    cpu: dict[str, float] = {}
-    artifacts: list[str] = []
-    errors: list[str] = []
-    left: list[int] = []
-
-
-class ListedTest(TestRecord, kw_only=True):
-    """A test as ``run.json`` lists it.
-
-    :param directory: the name of its directory.
-    """
-
-    directory: str
-
-
-class RunRecord(msgspec.Struct, kw_only=True):
-    """What a ``run.json`` holds. All but the name of the run may be missing.
-
-    :param run: names the run.
-    :param command: pytest's command line.
-    :param started_ns: nanoseconds since the epoch, as ``ended_ns``.
-    :param versions: of packages, by name.
-    :param tools: the tracers, each with its version.
-    :param exit_status: pytest's; unset until the run has ended, as ``ended_ns`` and ``tests``.
-    """
-
-    format: Format
-    schema: int = SCHEMA
-    run: str
-    command: list[str] = []
-    rootdir: str = ""
-    hubs: list[str] = []
-    started_ns: int = 0
-    python: str = ""
-    platform: str = ""
-    versions: dict[str, str] = {}
-    tools: list[str] = []
-    ended_ns: int | msgspec.UnsetType = msgspec.UNSET
-    exit_status: int | msgspec.UnsetType = msgspec.UNSET
-    tests: list[ListedTest] | msgspec.UnsetType = msgspec.UNSET
-
-
-_Record = TypeVar("_Record", TestRecord, RunRecord)
 
 
 def directory_name(nodeid: str, attempt: int = 1) -> str:
@@ -219,7 +149,7 @@ class TestArtifacts(msgspec.Struct):
 
         :raises OSError: it cannot be written.
         """
-        files.write(self.directory / TEST_FILE, self.record(_files(self.directory)))
+        files.write(self.directory / TEST_FILE, self.record(files_below(self.directory)))
 
     def discard(self) -> None:
         """Delete the directory with all that was recorded in it.
@@ -263,10 +193,10 @@ def note_end(
     directory = newest_attempt(run, nodeid)
     if not _is_announced(directory):
         return None
-    with contextlib.suppress(OSError), _locked(directory):
+    with contextlib.suppress(OSError), locked(directory):
         record = read_test(directory)  # the finisher may be at it
         if record is not None:
-            _save_end(directory, record, end, phases or record.phases)
+            save_end(directory, record, end, phases or record.phases)
     return directory
 
 
@@ -278,52 +208,6 @@ def _is_announced(directory: Path) -> bool:
             return False
         unpatched.wait_readable([], 0.01)
     return True
-
-
-def note_death(directory: Path, phases: dict[str, tuple[int, int]]) -> None:
-    """Note in its ``test.json`` that a test has crashed, unless that says how it ended.
-
-    :param phases: as for :func:`note_end`, as far as they are known.
-    :raises OSError: it cannot be written.
-    """
-    with _locked(directory):
-        record = read_test(directory)
-        if record is not None and not record.outcomes:
-            _save_end(directory, record, "crashed", phases)
-
-
-def _save_end(
-    directory: Path, record: TestRecord, end: str, phases: dict[str, tuple[int, int]]
-) -> None:
-    record.outcomes = {max(phases, key=phases.__getitem__, default="call"): end}
-    record.phases = phases
-    _save_files(directory, record, _files(directory))
-
-
-def note_artifacts(directory: Path) -> None:
-    """Let a test's ``test.json`` name the files that are there now.
-
-    :raises OSError: it cannot be written.
-    """
-    with _locked(directory):
-        record, found = read_test(directory), _files(directory)
-        if record is not None and record.artifacts != found:
-            _save_files(directory, record, found)
-
-
-def _save_files(directory: Path, record: TestRecord, found: list[str]) -> None:
-    record.artifacts = found
-    files.extend(directory / TEST_FILE, json_files.encode(record) + b"\n")
-
-
-def _files(directory: Path) -> list[str]:
-    """Return the files below a test's directory, relative to it, without its ``test.json``."""
-    # Nor drafts of files that are just being written.
-    return sorted(
-        name
-        for name in files.names_below(directory)
-        if TEST_FILE not in name and not name.rpartition("/")[2].startswith(".")
-    )
 
 
 def open_run(directory: Path, record: RunRecord) -> Path:
@@ -392,7 +276,7 @@ def _take(directory: Path, record: RunRecord) -> bool:
             )
         with contextlib.suppress(FileExistsError):
             files.make_directory(directory)
-    with _locked(directory):
+    with locked(directory):
         opened = read_run(directory)
         if opened is None:
             _refuse_others(directory)
@@ -437,34 +321,10 @@ def close_run(directory: Path, run: str, *, ended_ns: int, exit_status: int) -> 
     opened = read_run(directory)
     if opened is None or opened.run != run:
         return
-    with _locked(directory):  # pytest-xdist's workers may all be at it
+    with locked(directory):  # pytest-xdist's workers may all be at it
         opened.ended_ns, opened.exit_status = ended_ns, exit_status
         opened.tests = tests(directory)
         json_files.write(_within(directory, RUN_FILE), opened)
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    try:
-        _flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        posix.close(descriptor)
-
-
-def tests(directory: Path) -> list[ListedTest]:
-    """Return what each ``test.json`` of a run says, with its directory's name added.
-
-    Where nothing has completed a test, its files are asked of the disk.
-    """
-    found = []
-    for name in sorted(posix.listdir(directory)):
-        record = read_test(directory / name)
-        if record is not None:
-            record.artifacts = record.artifacts or _files(directory / name)
-            found.append(ListedTest(**msgspec.structs.asdict(record), directory=name))
-    return found
 
 
 def _refuse_others(directory: Path) -> None:
@@ -483,20 +343,3 @@ def _clear(directory: Path) -> None:
         # A copy that somebody made of a test's directory has another name.
         if path.parent.name == directory_name(record.nodeid, record.attempt):
             files.remove(path.parent)
-
-
-def read_run(directory: Path) -> RunRecord | None:
-    """Return what a run's ``run.json`` says, or ``None`` where there is none of ours."""
-    return _read(directory / RUN_FILE, RunRecord)
-
-
-def read_test(directory: Path) -> TestRecord | None:
-    """Return what a test's ``test.json`` says, or ``None`` where there is none of ours."""
-    return _read(directory / TEST_FILE, TestRecord)
-
-
-def _read(path: Path, kind: type[_Record]) -> _Record | None:
-    try:
-        return json_files.read(path, kind)
-    except (OSError, msgspec.DecodeError):
-        return None

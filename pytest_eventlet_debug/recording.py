@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.run_facts import describe_run
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import network
@@ -48,7 +49,7 @@ class Recording:
         self._run = run
         self._session: TracerSession | None = None
         self._is_open = False
-        self._record: artifacts.RunRecord | None = None
+        self._record: RunRecord | None = None
         self.helper = helper
         self._maker = TracerMaker(settings, self.helper.start)
         #: Names and versions of the tracers that were tried.

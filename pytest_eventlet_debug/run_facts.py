@@ -16,7 +16,7 @@ from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import unpatched
 
 if TYPE_CHECKING:
-    from pytest_eventlet_debug import artifacts
+    from pytest_eventlet_debug.artifact_records import RunRecord
 
 
 def describe_run(
@@ -24,16 +24,18 @@ def describe_run(
     run: str,
     hub_names: Sequence[str],
     redact: Callable[[str], str],
-) -> artifacts.RunRecord:
+) -> RunRecord:
     """Return what is known of a run when it begins, but for its tools.
 
     :param run: names the run.
     :param redact: takes out of a text what is not to be in it.
     """
-    from pytest_eventlet_debug import artifacts  # where nothing is recorded nobody calls this
+    # Where nothing is recorded nobody calls this.
+    from pytest_eventlet_debug.artifact_records import FORMAT
+    from pytest_eventlet_debug.artifact_records import RunRecord
 
-    return artifacts.RunRecord(
-        format=artifacts.FORMAT,
+    return RunRecord(
+        format=FORMAT,
         run=run,
         command=[redact(str(argument)) for argument in config.invocation_params.args],
         rootdir=str(config.rootpath),

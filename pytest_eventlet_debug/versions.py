@@ -12,11 +12,15 @@ from typing import Any
 from urllib.parse import unquote
 from urllib.parse import urlsplit
 
+from pytest_eventlet_debug.patterns import lazily
+
 #: What is said of a package that does not tell its version.
 UNKNOWN = "unknown"
 
 # In a source tree, as setuptools-scm and hatch-vcs write it too.
-_SAID = re.compile(r"""^__version__\s*(?::[^=\n]*)?=\s*(?:\w+\s*=\s*)?["']([^"']+)["']""", re.M)
+_SAID = lazily(r"""^__version__\s*(?::[^=\n]*)?=\s*(?:\w+\s*=\s*)?["']([^"']+)["']""", re.M)
+
+_STATED = lazily(r"^Version:[ \t]*(\S+)[ \t]*$", re.M)
 
 
 def in_use(name: str) -> str:
@@ -33,9 +37,17 @@ def in_use(name: str) -> str:
     except metadata.PackageNotFoundError:
         distribution = None
     if distribution is not None and (folder is None or _has(distribution, name, folder)):
-        return distribution.version
+        return _stated(distribution)
     module = sys.modules.get(name)
     return str(getattr(module, "__version__", "")) or _said(folder) or UNKNOWN
+
+
+def _stated(distribution: metadata.Distribution) -> str:
+    """Return the version that metadata states, of which this is one of the first lines."""
+    # To parse the whole of it takes ten times as long.
+    header, _, _ = (distribution.read_text("METADATA") or "").partition("\n\n")
+    stated = _STATED.search(header)
+    return stated[1] if stated is not None else distribution.version
 
 
 def _folder(name: str) -> Path | None:

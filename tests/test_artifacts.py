@@ -23,9 +23,12 @@ from hypothesis import strategies as st
 import pytest
 
 from pytest_eventlet_debug.artifact_names import COMPLETION_LOCK
-from pytest_eventlet_debug.artifacts import FORMAT
+from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import RunRecord
+from pytest_eventlet_debug.artifact_records import read_run
+from pytest_eventlet_debug.artifact_records import read_test
+from pytest_eventlet_debug.artifact_records import tests as described
 from pytest_eventlet_debug.artifacts import ArtifactsError
-from pytest_eventlet_debug.artifacts import RunRecord
 from pytest_eventlet_debug.artifacts import await_completion
 from pytest_eventlet_debug.artifacts import close_run
 from pytest_eventlet_debug.artifacts import directory_name
@@ -34,9 +37,6 @@ from pytest_eventlet_debug.artifacts import newest_attempt
 from pytest_eventlet_debug.artifacts import note_end
 from pytest_eventlet_debug.artifacts import open_run
 from pytest_eventlet_debug.artifacts import open_test
-from pytest_eventlet_debug.artifacts import read_run
-from pytest_eventlet_debug.artifacts import read_test
-from pytest_eventlet_debug.artifacts import tests as described
 from pytest_eventlet_debug.system import unpatched
 
 NODEIDS = [
@@ -160,6 +160,7 @@ def test_a_directory_with_files_of_others_is_refused_and_left_alone(
 def test_of_two_processes_that_open_the_same_run_one_clears(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from pytest_eventlet_debug.artifacts import *\n"
+        "from pytest_eventlet_debug.artifact_records import *\n"
         "directory, run, number = Path(sys.argv[1]), *sys.argv[2:]\n"
         "open_run(directory, RunRecord(format=FORMAT, run=run))\n"
         "open_test(directory, 'test_x.py::' + number, None).save()\n"

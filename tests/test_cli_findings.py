@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug import cli
-from pytest_eventlet_debug.artifacts import FORMAT
-from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.artifacts import open_run
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.recordings.findings import file as findings_file

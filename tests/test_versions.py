@@ -18,6 +18,24 @@ def test_what_is_installed_has_the_version_of_its_metadata() -> None:
 
 
 @pytest.mark.parametrize(
+    ("metadata", "version"),
+    [
+        ("Metadata-Version: 2.1\nName: made-up\nVersion: 1.2.3\n\nVersion: 4\n", "1.2.3"),
+        ("Name: made-up\nversion: 1.2.3\n", "1.2.3"),  # as the names of headers may be written
+    ],
+)
+def test_the_version_is_that_of_the_header(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, metadata: str, version: str
+) -> None:
+    (tmp_path / "made_up").mkdir()
+    (tmp_path / "made_up" / "__init__.py").touch()
+    (tmp_path / "made_up-9.dist-info").mkdir()
+    (tmp_path / "made_up-9.dist-info" / "METADATA").write_text(metadata)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert versions.in_use("made_up") == version
+
+
+@pytest.mark.parametrize(
     ("file", "text", "version"),
     [
         ("_version.py", "__version__ = version = '1.2.3'\n", "1.2.3"),

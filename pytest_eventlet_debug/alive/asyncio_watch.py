@@ -15,7 +15,8 @@ import os
 import sys
 import types
 from typing import Any
-from typing import NamedTuple
+
+import msgspec
 
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.model import copy_of
@@ -34,7 +35,7 @@ MAX_TASKS = 10_000
 MAX_SECONDS = 2.0
 
 
-class Cancelled(NamedTuple):
+class Cancelled(msgspec.Struct, frozen=True):
     """The tasks that there were before an exception had them cancelled.
 
     :param reason: what happened, as in ``ValueError left run_until_complete()``.

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import gc
 import io
 import posix
 import sys
 import types
 from typing import Any
+
+import msgspec
 
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
@@ -34,8 +35,7 @@ _HUB_TASK = "Hub.run.<locals>.async_run()"
 MAX_REACHED = 20_000
 
 
-@dataclasses.dataclass
-class Census:
+class Census(msgspec.Struct):
     """Everything that a test might leave behind, at one moment. Not to be kept.
 
     :ivar excused: descriptors of eventlet's and multiprocessing's own, which are known from then

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
-import re
 import sys
 from types import FrameType
 from typing import Any
+
+from msgspec.structs import replace
 
 from pytest_eventlet_debug.alive import greenlet_command
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
@@ -19,6 +20,7 @@ from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.tasks import AliveTasks
+from pytest_eventlet_debug.patterns import lazily
 
 HINT = (
     "(tasks, greenlets and hub print this again; a word after them narrows it; "
@@ -55,7 +57,7 @@ _HELP = {
 }
 
 # What makes a line an expression or a statement that begins with a variable's name.
-_OPERATOR = re.compile(r"\s*([^\w\s]|(is|in|not|and|or|if|for)\b)")
+_OPERATOR = lazily(r"\s*([^\w\s]|(is|in|not|and|or|if|for)\b)")
 
 
 def show(alive: Alive) -> str:
@@ -145,7 +147,8 @@ def narrow_tasks(alive: AliveTasks, word: str) -> AliveTasks:
             ahead += known[number].awaits
     tasks = tuple(task for task in alive.tasks if task.id in chosen)
     loops = {task.loop for task in tasks}
-    return alive._replace(
+    return replace(
+        alive,
         tasks=tasks,
         loops=tuple(loop for loop in alive.loops if loop.id in loops),
         done=0,
@@ -155,7 +158,8 @@ def narrow_tasks(alive: AliveTasks, word: str) -> AliveTasks:
 
 def narrow_greenthreads(alive: AliveGreenthreads, word: str) -> AliveGreenthreads:
     """Return the greenthreads and threads that have a word in what is shown of them."""
-    return alive._replace(
+    return replace(
+        alive,
         greenthreads=tuple(
             each
             for each in alive.greenthreads
@@ -169,7 +173,8 @@ def narrow_greenthreads(alive: AliveGreenthreads, word: str) -> AliveGreenthread
 def narrow_hubs(hubs: Iterable[HubState], word: str) -> tuple[HubState, ...]:
     """Return the hubs with those listeners and timers that a word occurs in."""
     return tuple(
-        hub._replace(
+        replace(
+            hub,
             listeners=tuple(each for each in hub.listeners if _has(word, *map(str, each))),
             timers=tuple(each for each in hub.timers if _has(word, each.call)),
         )
@@ -192,7 +197,7 @@ def _tasks(alive: Alive, word: str) -> str:
         return render_tasks(alive.tasks, cancelled=alive.cancelled)
     narrowed = narrow_tasks(alive.tasks, word)
     cancelled = [
-        each._replace(tasks=tasks)
+        replace(each, tasks=tasks)
         for each in alive.cancelled
         if (tasks := narrow_tasks(each.tasks, word)).tasks
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
+from msgspec.structs import replace
 import pytest
 
 from pytest_eventlet_debug.alive import debugger
@@ -192,7 +193,7 @@ def sections(alive: Alive) -> list[tuple[str, str]]:
     found = []
     if alive.tasks.tasks or alive.cancelled:
         # The traceback keeps finished tasks, and they are no news.
-        tasks = alive.tasks._replace(done=0)
+        tasks = replace(alive.tasks, done=0)
         found.append(("Asyncio tasks", render_tasks(tasks, cancelled=alive.cancelled)))
     threads = [each for each in alive.greenthreads.threads if each.calls or not each.of_tpool]
     if alive.greenthreads.greenthreads or threads:

@@ -8,7 +8,8 @@ import os
 import sys
 import types
 from typing import Any
-from typing import NamedTuple
+
+import msgspec
 
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.model import Frame
@@ -40,7 +41,7 @@ _HANDLES = os.path.join("asyncio", "events.py")
 _CLEANERS = ("runners.py", "taskgroups.py")
 
 
-class Ending(NamedTuple):
+class Ending(msgspec.Struct, frozen=True):
     """A task that was cancelled, or a greenthread that was killed."""
 
     #: Such as ``task Task-2`` or ``greenthread serve``.

@@ -12,7 +12,9 @@ import sys
 import types
 from typing import Any
 from typing import Literal
-from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.greenlets import THE_TEST
@@ -32,7 +34,7 @@ from pytest_eventlet_debug.alive.watched_descriptors import Watched
 State = Literal["current", "running", "suspended", "not started"]
 
 
-class Greenthread(NamedTuple):
+class Greenthread(msgspec.Struct, frozen=True):
     """A greenthread, or a plain greenlet, at the moment it was looked at."""
 
     id: int
@@ -56,7 +58,7 @@ class Greenthread(NamedTuple):
     killed: Frame | None = None
 
 
-class Thread(NamedTuple):
+class Thread(msgspec.Struct, frozen=True):
     """A thread of the operating system that runs Python code."""
 
     ident: int
@@ -67,7 +69,7 @@ class Thread(NamedTuple):
     of_tpool: bool = False
 
 
-class AliveGreenthreads(NamedTuple):
+class AliveGreenthreads(msgspec.Struct, frozen=True):
     """All greenthreads of all threads but the hubs' own, and the other threads."""
 
     greenthreads: tuple[Greenthread, ...] = ()
@@ -129,7 +131,7 @@ class Look:
         spawned, killed = (
             self._stacks.at(*known[name]) if name in known else None for name in (SITE, ENDED)
         )
-        return described._replace(spawned=spawned, killed=killed)
+        return replace(described, spawned=spawned, killed=killed)
 
     def _describe(self, greenlet: Any) -> Greenthread | None:
         is_current = greenlet is self.greenlets.current

@@ -6,12 +6,13 @@ type whose module is not loaded has no instances.
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import itertools
 import sys
 from typing import Any
 import weakref
+
+import msgspec
 
 from pytest_eventlet_debug.hubs.names import own_hub
 
@@ -41,8 +42,7 @@ else:
     _HAS_YOUNG = sys.version_info < (3, 14) and sys.implementation.name == "cpython"
 
 
-@dataclasses.dataclass(frozen=True)
-class Heap:
+class Heap(msgspec.Struct, frozen=True):
     """Live objects by kind. Not to be kept: it keeps them alive."""
 
     tasks: tuple[Any, ...] = ()

@@ -17,6 +17,8 @@ import types
 from typing import Any
 from typing import NamedTuple
 
+import msgspec
+
 from pytest_eventlet_debug.alive import source
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
@@ -33,7 +35,7 @@ class _Place(NamedTuple):
     column: int | None
 
 
-class _Acquired(NamedTuple):
+class _Acquired(msgspec.Struct, frozen=True):
     """An expression whose lock is held from a statement on."""
 
     expression: ast.expr

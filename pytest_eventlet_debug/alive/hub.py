@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from typing import NamedTuple
 
+import msgspec
+
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.greenlets import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
@@ -29,7 +31,7 @@ class WatchedDescriptor(NamedTuple):
     greenthread: str
 
 
-class PendingCall(NamedTuple):
+class PendingCall(msgspec.Struct, frozen=True):
     """A timer of a hub."""
 
     #: Time left; 0 where it is due.
@@ -37,7 +39,7 @@ class PendingCall(NamedTuple):
     call: str
 
 
-class HubState(NamedTuple):
+class HubState(msgspec.Struct, frozen=True):
     """A hub at the moment it was looked at."""
 
     #: Its name, as ``--eventlet-hub`` takes it.

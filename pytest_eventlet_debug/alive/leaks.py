@@ -11,7 +11,6 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Generator
 import gc
-import re
 from typing import Any
 from typing import Literal
 
@@ -28,6 +27,7 @@ from pytest_eventlet_debug.alive.leftovers import Late
 from pytest_eventlet_debug.alive.leftovers import Leftovers
 from pytest_eventlet_debug.alive.origins import Origins
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.report_properties import LEFT_DESCRIPTORS
 from pytest_eventlet_debug.shield import Shield
@@ -45,7 +45,7 @@ MOST_GRACE_SECONDS = 2.0
 #: Leftovers of one test that are named; the rest is counted.
 MAX_LINES = 30
 
-_SECONDS = re.compile(r"-?\d+\.\d+ s left")
+_SECONDS = lazily(r"-?\d+\.\d+ s left")
 
 
 class LeakWatch:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import _socket
 from collections.abc import Iterable
 import contextlib
-import dataclasses
 import io
 import sys
 from typing import Any
-from typing import NamedTuple
 import weakref
+
+import msgspec
 
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.census import Census
@@ -71,7 +71,7 @@ class Known:
         self.files = dict(census.files)
 
 
-class _Awaited(NamedTuple):
+class _Awaited(msgspec.Struct, frozen=True):
     """A greenthread that the hub will wake on its next turn."""
 
     nodeid: str
@@ -80,13 +80,12 @@ class _Awaited(NamedTuple):
     wakers: tuple[int, ...]
 
 
-@dataclasses.dataclass
-class Late:
+class Late(msgspec.Struct):
     """What is judged after the next test."""
 
-    greenlets: list[_Awaited] = dataclasses.field(default_factory=list)
+    greenlets: list[_Awaited] = []
     #: Descriptors with the test that opened them.
-    files: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
+    files: dict[tuple[int, str], str] = {}
 
 
 class Leftovers:

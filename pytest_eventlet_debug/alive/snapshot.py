@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container
 import types
-from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from pytest_eventlet_debug.alive.asyncio_watch import Cancelled
 from pytest_eventlet_debug.alive.endings import Ending
@@ -18,7 +20,7 @@ from pytest_eventlet_debug.alive.tasks import find_tasks
 from pytest_eventlet_debug.system.collector import collector_paused
 
 
-class Alive(NamedTuple):
+class Alive(msgspec.Struct, frozen=True):
     """Tasks, greenthreads and hubs, and tasks that were cancelled a moment before."""
 
     tasks: AliveTasks
@@ -57,5 +59,5 @@ def _gone(cancelled: tuple[Cancelled, ...], alive: AliveTasks) -> tuple[Cancelle
         # The same task may have been seen by its group and again by its loop.
         living |= {(task.id, task.name) for task in left}
         if left:
-            gone.append(each._replace(tasks=each.tasks._replace(tasks=left)))
+            gone.append(replace(each, tasks=replace(each.tasks, tasks=left)))
     return tuple(gone)

@@ -15,7 +15,8 @@ import sys
 import types
 from typing import Any
 from typing import Literal
-from typing import NamedTuple
+
+import msgspec
 
 from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.heap import Heap
@@ -44,7 +45,7 @@ _DRIVERS = frozenset(
 )
 
 
-class Task(NamedTuple):
+class Task(msgspec.Struct, frozen=True):
     """A task at the moment it was looked at."""
 
     #: The ``id()`` of the task; only good to relate entries of one :class:`AliveTasks`.
@@ -68,7 +69,7 @@ class Task(NamedTuple):
     cancelled: Frame | None = None
 
 
-class Loop(NamedTuple):
+class Loop(msgspec.Struct, frozen=True):
     """An event loop that has tasks."""
 
     id: int
@@ -78,7 +79,7 @@ class Loop(NamedTuple):
     thread: str | None
 
 
-class AliveTasks(NamedTuple):
+class AliveTasks(msgspec.Struct, frozen=True):
     """All tasks of all loops of all threads."""
 
     #: Those that are not done.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 import types
 from typing import Any
-from typing import NamedTuple
+
+import msgspec
 
 
-class Listener(NamedTuple):
+class Listener(msgspec.Struct, frozen=True):
     """A descriptor that a hub watches; *raw* is eventlet's own object."""
 
     #: ``read`` or ``write``.
@@ -18,7 +19,7 @@ class Listener(NamedTuple):
     raw: Any
 
 
-class Timer(NamedTuple):
+class Timer(msgspec.Struct, frozen=True):
     """A call that a hub will make; *raw* is eventlet's own object."""
 
     #: Time left; below zero where it is due.

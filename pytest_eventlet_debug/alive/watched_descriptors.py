@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import posix
 from typing import Any
-from typing import NamedTuple
+
+import msgspec
 
 from pytest_eventlet_debug.system import unpatched
 
 _EVENTS = {"read": 0x001, "write": 0x004}  # EPOLLIN, EPOLLOUT
 
 
-class _Entry(NamedTuple):
+class _Entry(msgspec.Struct, frozen=True):
     """What an epoll set has for a descriptor."""
 
     events: int

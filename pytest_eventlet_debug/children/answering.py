@@ -13,6 +13,7 @@ import types
 from pytest_eventlet_debug.dump_limits import BEGIN
 from pytest_eventlet_debug.dump_limits import END
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.high_descriptors import move_up
 
 # Not a signal that tests use: real-time signals have no meaning of their own.
 STACKS_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 3
@@ -27,7 +28,7 @@ def answer(*, is_worker: bool = False) -> None:
     """
     from pytest_eventlet_debug.alive.on_demand import write_dump  # a handler may not wait for it
 
-    stderr = unpatched.move_up(posix.dup(2))
+    stderr = move_up(posix.dup(2))
     faulthandler.register(STACKS_SIGNAL, stderr, all_threads=True, chain=False)
     with contextlib.suppress(ValueError):  # execnet may be told to have another thread run tests
         signal.signal(

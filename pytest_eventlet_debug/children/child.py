@@ -30,6 +30,7 @@ from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.high_descriptors import move_up
 
 # Files of the user's that only the controller may write, for it knows all hubs' reports.
 _CONTROLLERS_FILES = ("xmlpath", "htmlpath", "report_log", "pastebin", "json_report_file")
@@ -41,7 +42,7 @@ def become(assignment: ChildAssignment, *, waits: bool = False) -> None:
 
     :param waits: whether the run begins when its turn has come.
     """
-    descriptor = unpatched.move_up(assignment.descriptor)
+    descriptor = move_up(assignment.descriptor)
 
     def turn() -> ChildAssignment:
         told = await_turn(descriptor).assignment

@@ -35,6 +35,7 @@ from pytest_eventlet_debug.system import pids
 from pytest_eventlet_debug.system import starvation
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system import wait_status
+from pytest_eventlet_debug.system.high_descriptors import move_up
 
 #: Seconds for a tracer to let a dead process go.
 _LETTING_GO_SECONDS = 1.0
@@ -87,7 +88,7 @@ class ChildProcess:
         self.was_interrupted = False
         self._captured: list[tuple[str, int]] = []
         near, far = (side.detach() for side in _socket.socketpair())
-        self.descriptor = unpatched.move_up(near)
+        self.descriptor = move_up(near)
         self._far = far
         self._launch = launch = Launch(
             assignment=self._with_line(assignment),
@@ -312,7 +313,7 @@ class ChildProcess:
             with contextlib.suppress(OSError):
                 path = f"/proc/{runner}/fd/{number}"
                 opened = posix.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                self._captured.append((title, unpatched.move_up(opened)))
+                self._captured.append((title, move_up(opened)))
 
     @property
     def captured(self) -> list[tuple[str, str]]:

@@ -13,18 +13,28 @@ import os
 import signal
 import sys
 import time
+import types
 from typing import NoReturn
 
 from pytest_eventlet_debug.helper.protocol import FINISHER_NAME
 from pytest_eventlet_debug.helper.unwritten import Unwritten
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system.collector import collector_paused
+from pytest_eventlet_debug.system.partial_imports import NOTHING
+from pytest_eventlet_debug.system.partial_imports import leaving_out
 
 #: How much a finisher gives way to tests.
 _NICE = 10
 
 #: Seconds that a finisher has to delete its drafts.
 _END_SECONDS = 1.0
+
+#: What pathlib, uuid and msgspec import for addresses, other systems and the texts of schemas.
+_UNUSED = {
+    "ipaddress": NOTHING,
+    "platform": types.SimpleNamespace(system=lambda: "Linux"),
+    "textwrap": NOTHING,
+}
 
 #: The finisher's descriptor of a file in memory with what is in no other file of the test that
 #: it completes.
@@ -227,7 +237,8 @@ def _become_finisher(
         # msgspec would import it for annotations that we have none of, and takes twice as long.
         sys.modules["typing_extensions"] = None  # type: ignore[assignment]
         with collector_paused():
-            from pytest_eventlet_debug.recordings import finisher
+            with leaving_out(_UNUSED):
+                from pytest_eventlet_debug.recordings import finisher
 
             finisher.expect(tracers)
         finisher.main()

@@ -18,15 +18,16 @@ import time
 
 from pytest_eventlet_debug.helper.protocol import MARKS_BYTES
 from pytest_eventlet_debug.helper.protocol import MARKS_ROOM as ROOM
+from pytest_eventlet_debug.patterns import lazily
 
 _HEADER = struct.Struct("=QQ")
 _READ = struct.Struct("=Q")
 _RECORD = struct.Struct("=QII")
 
 #: The beginning of a line of strace's, with its time.
-_LEADER = re.compile(rb"^\d+ +(\d+\.\d{6}) ", re.MULTILINE)
+_LEADER = lazily(rb"^\d+ +(\d+\.\d{6}) ", re.MULTILINE)
 
-_ESCAPED = re.compile(rb"[^ !#-\[\]-~]")
+_ESCAPED = lazily(rb"[^ !#-\[\]-~]")
 
 #: Seconds after which strace has surely written what happened.
 _SETTLED_SECONDS = 0.05

@@ -25,6 +25,7 @@ from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.marks_in_memory import MarksInMemory
 from pytest_eventlet_debug.helper.trace_piece import TracePiece
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.system import wait_status
 
 #: Seconds for strace to attach; it needs some 3 ms, and longer with many threads.
@@ -33,8 +34,8 @@ ATTACH_SECONDS = 4.0
 #: Seconds between SIGTERM and SIGKILL.
 DETACH_SECONDS = 2.0
 
-_ATTACHED = re.compile(rb"strace: Process (\d+) attached(?: with \d+ threads)?")
-_CHATTER = re.compile(rb"strace: Process \d+ (?:attached|detached)\b")
+_ATTACHED = lazily(rb"strace: Process (\d+) attached(?: with \d+ threads)?")
+_CHATTER = lazily(rb"strace: Process \d+ (?:attached|detached)\b")
 
 #: Bytes of strace's own words that are kept for an error message.
 _WORDS_BYTES = 2000

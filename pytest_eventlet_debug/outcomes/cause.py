@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import re
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +11,7 @@ from pytest_eventlet_debug.hubs.witness import ENDED_PROPERTY
 from pytest_eventlet_debug.outcomes import failure_text
 from pytest_eventlet_debug.outcomes import tracebacks
 from pytest_eventlet_debug.outcomes.tracebacks import Traceback
+from pytest_eventlet_debug.patterns import lazily
 
 # Errors that say that something else went wrong: in a program, or in another greenthread.
 _VAGUE = frozenset(
@@ -22,7 +22,7 @@ _VAGUE = frozenset(
 )
 #: Begins what ``TestCaseFunction._addexcinfo()`` of pytest fails with.
 _WRAPPED = "Failed: NOTE: Incompatible Exception Representation"
-_TYPE = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
+_TYPE = lazily(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
 
 
 class Cause(NamedTuple):

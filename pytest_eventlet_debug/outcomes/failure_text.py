@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 
+from pytest_eventlet_debug.patterns import lazily
+
 #: Characters of an error's line that are kept.
 MESSAGE_LENGTH = 300
 
-_PLAIN = re.compile(r'File "([^"\n]+)", line \d+')
-_PYTESTS = re.compile(r"^(\S[^\n:]*\.py):\d+:", re.MULTILINE)
-_FRAME = re.compile(f"{_PLAIN.pattern}|{_PYTESTS.pattern}", re.MULTILINE)
-_ERROR_LINE = re.compile(r"^E +(\S.*)$", re.MULTILINE)
-_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:: .*)?$")
-_MODULE = re.compile(r"(?:module named|cannot import name .* from|module) ['\"]([\w.]+)['\"]")
+_PLAIN = r'File "([^"\n]+)", line \d+'
+_PYTESTS = r"^(\S[^\n:]*\.py):\d+:"
+_FRAME = lazily(f"{_PLAIN}|{_PYTESTS}", re.MULTILINE)
+_ERROR_LINE = lazily(r"^E +(\S.*)$", re.MULTILINE)
+_EXCEPTION = lazily(r"^[A-Za-z_][\w.]*(?:: .*)?$")
+_MODULE = lazily(r"(?:module named|cannot import name .* from|module) ['\"]([\w.]+)['\"]")
 
 
 def files(text: str) -> tuple[str, ...]:

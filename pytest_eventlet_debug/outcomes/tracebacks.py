@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
-import re
 from typing import NamedTuple
 
 from pytest_eventlet_debug.outcomes.failure_text import one_line
+from pytest_eventlet_debug.patterns import lazily
 
 #: The longest cycle of frames that is looked for in a recursion.
 _CYCLE = 8
 
-_HEAD = re.compile(r"^(.*?)Traceback \(most recent call last\):\s*$")
-_FRAME = re.compile(r'^  File "([^"\n]+)", line (\d+)(?:, in (.+?))?\s*$')
-_REPEATED = re.compile(r"^  \[Previous line repeated (\d+) more times?\]")
-_EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
+_HEAD = lazily(r"^(.*?)Traceback \(most recent call last\):\s*$")
+_FRAME = lazily(r'^  File "([^"\n]+)", line (\d+)(?:, in (.+?))?\s*$')
+_REPEATED = lazily(r"^  \[Previous line repeated (\d+) more times?\]")
+_EXCEPTION = lazily(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
 _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
-_LIBRARIES = re.compile(
+_LIBRARIES = lazily(
     r"/(?:site|dist)-packages/|/lib(?:64)?/python3(?:\.\d+)?/|^<frozen |"
     # This plugin, where it is installed from a clone: what it wraps is in many a traceback.
     rf"/{__name__.partition('.')[0]}/"

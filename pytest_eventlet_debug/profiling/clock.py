@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 import time
 from typing import Literal
-from typing import NamedTuple
+
+import msgspec
 
 ClockName = Literal["run", "wall", "cpu"]
 
@@ -18,7 +19,7 @@ _perf_counter = time.perf_counter
 _thread_time = time.thread_time
 
 
-class Clock(NamedTuple):
+class Clock(msgspec.Struct, frozen=True):
     """What to measure, and whether that stands still while a greenlet is switched out.
 
     :param now: a C callable that returns seconds.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 import sys
 from typing import Literal
-from typing import NamedTuple
 from typing import Protocol
+
+import msgspec
 
 from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import Stats
@@ -22,7 +23,7 @@ class ProfilingError(Exception):
     """A profile cannot begin. The message says in one line why."""
 
 
-class Profile(NamedTuple):
+class Profile(msgspec.Struct, frozen=True):
     """What an engine has seen in all the stretches between its starts and stops.
 
     :param parts: the counts of stacks, not added up; times in seconds of the clock.

@@ -17,6 +17,9 @@ import functools
 import re
 from typing import NamedTuple
 
+import msgspec
+
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.packets import ACK
 from pytest_eventlet_debug.recordings.packets import FIN
 from pytest_eventlet_debug.recordings.packets import RST
@@ -36,20 +39,20 @@ _SENDS = frozenset(
 _RECEIVES = frozenset(("recvfrom", "recvmsg", "recv", "read", "readv", "preadv2"))
 _CONTROLS = frozenset(("connect", "shutdown", "close", "dup2", "dup3", "exit_group"))
 
-_SOCKET = re.compile(r"(\d{1,10})<(TCP|UDP)(?:v6)?:\[(.*?)\]>", re.ASCII)
+_SOCKET = lazily(r"(\d{1,10})<(TCP|UDP)(?:v6)?:\[(.*?)\]>", re.ASCII)
 _END = r"(?:\[([0-9a-fA-F:.%\w]*)\]|([\d.]+)):(\d{1,5})"
-_PAIR = re.compile(rf"{_END}->{_END}\Z", re.ASCII)
-_ONE = re.compile(rf"{_END}\Z", re.ASCII)
-_INET = re.compile(
+_PAIR = lazily(rf"{_END}->{_END}\Z", re.ASCII)
+_ONE = lazily(rf"{_END}\Z", re.ASCII)
+_INET = lazily(
     r'sa_family=AF_INET, sin_port=htons\((\d{1,5})\), sin_addr=inet_addr\("([\d.]+)"\)', re.ASCII
 )
-_INET6 = re.compile(
+_INET6 = lazily(
     r"sa_family=AF_INET6, sin6_port=htons\((\d{1,5})\),.*?"
     r'inet_pton\(AF_INET6, "([^"]*)"',
     re.ASCII,
 )
-_MESSAGE_BYTES = re.compile(r"msg_len=(\d{1,10})", re.ASCII)
-_SPLICE_TARGET = re.compile(r", (\d{1,10})<(TCP)(?:v6)?:\[(.*?)\]>", re.ASCII)
+_MESSAGE_BYTES = lazily(r"msg_len=(\d{1,10})", re.ASCII)
+_SPLICE_TARGET = lazily(r", (\d{1,10})<(TCP)(?:v6)?:\[(.*?)\]>", re.ASCII)
 
 #: A call this much older than a packet without payload did not cause it.
 _CONTROL_NS = 20_000_000
@@ -74,7 +77,7 @@ class Call(NamedTuple):
     at: str | None = None
 
 
-class Socket(NamedTuple):
+class Socket(msgspec.Struct, frozen=True):
     """The socket that a call works on, as strace decoded it."""
 
     fd: int
@@ -151,7 +154,7 @@ class _Stream:
         return self.starts[index] if index < len(self.starts) else self.total
 
 
-class _Datagram(NamedTuple):
+class _Datagram(msgspec.Struct, frozen=True):
     call: Call
     size: int
     target: Endpoint | None

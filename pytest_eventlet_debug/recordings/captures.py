@@ -20,7 +20,7 @@ import msgspec
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import KEYS_FILE
-from pytest_eventlet_debug.artifacts import TestRecord
+from pytest_eventlet_debug.artifact_records import TestRecord
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.recordings import story

@@ -16,7 +16,7 @@ from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifact_names import TRACE_FILES
-from pytest_eventlet_debug.artifacts import tests
+from pytest_eventlet_debug.artifact_records import tests
 from pytest_eventlet_debug.recordings import perfetto
 from pytest_eventlet_debug.recordings import timeline_text as text
 from pytest_eventlet_debug.recordings.findings import file as findings_file

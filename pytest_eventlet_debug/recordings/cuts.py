@@ -7,12 +7,13 @@ import posix
 import re
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.system import files
 
 # The longest line that strace writes with 256 characters of a string is far shorter.
 _TAIL_BYTES = 1 << 16
 
-_TIME = re.compile(rb"^\d+ +(\d+)\.(\d{6}) ", re.MULTILINE)
+_TIME = lazily(rb"^\d+ +(\d+)\.(\d{6}) ", re.MULTILINE)
 
 
 def is_cut(directory: Path) -> bool:

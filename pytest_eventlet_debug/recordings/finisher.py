@@ -29,9 +29,9 @@ from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import STALLS_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.artifacts import note_artifacts
-from pytest_eventlet_debug.artifacts import note_death
-from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.artifact_records import note_artifacts
+from pytest_eventlet_debug.artifact_records import note_death
+from pytest_eventlet_debug.artifact_records import read_test
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings import profiles

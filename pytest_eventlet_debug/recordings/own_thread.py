@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 import re
 
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
-_MARK = re.compile(rf'"{re.escape(marks.PREFIX + marks.WATCHER)}(?:/(\d{{1,10}}))?"')
+_MARK = lazily(rf'"{re.escape(marks.PREFIX + marks.WATCHER)}(?:/(\d{{1,10}}))?"')
 
 
 def without_own_thread(events: Iterable[Event], known: Collection[int] = ()) -> Iterator[Event]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import functools
 import io
 from pathlib import Path
-import sys
 import types
 
 import msgspec
@@ -23,6 +22,8 @@ from pytest_eventlet_debug.recordings import profile_file
 from pytest_eventlet_debug.recordings.profile_file import ProfileCounts
 from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system.partial_imports import NOTHING
+from pytest_eventlet_debug.system.partial_imports import leaving_out
 
 #: The unit of the costs that pyprof2calltree writes, per second.
 _SCALE = 1e9
@@ -69,17 +70,10 @@ def import_converter() -> None:
 
     :raises Exception: it cannot be imported.
     """
-    unused = {
-        name: types.SimpleNamespace(Stats=())  # what is converted is none of pstats
-        for name in ("argparse", "pstats", "subprocess", "tempfile")
-        if name not in sys.modules
-    }
-    sys.modules.update(unused)  # type: ignore[arg-type]
-    try:
+    pstats = types.SimpleNamespace(Stats=())  # what is converted is none of it
+    unused = dict.fromkeys(("argparse", "subprocess", "tempfile"), NOTHING)
+    with leaving_out({**unused, "pstats": pstats}):
         converter()
-    finally:
-        for name in unused:
-            del sys.modules[name]
 
 
 def _entries(stats: Stats) -> list[_Entry]:

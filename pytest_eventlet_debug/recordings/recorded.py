@@ -9,14 +9,15 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+import time
 
+import msgspec
 from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.artifacts import TestRecord
-from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.artifact_records import TestRecord
+from pytest_eventlet_debug.artifact_records import read_test
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.recordings import captures
 from pytest_eventlet_debug.recordings import report_part
@@ -41,14 +42,13 @@ from pytest_eventlet_debug.recordings.timeline import pass_trace
 from pytest_eventlet_debug.recordings.timeline import read_trace
 from pytest_eventlet_debug.redaction import Redaction
 from pytest_eventlet_debug.system import files
-from pytest_eventlet_debug.system import unpatched
 
 #: The kernel closes a process's connections before it can be seen to have died, by less than this
 #: even where others have the CPUs.
 _DYING_NS = 1_000_000_000
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True):
     """What a trace and a capture tell.
 
     :param problems: what could not be read of them, a line each.
@@ -115,7 +115,7 @@ def find(directory: Path, most: int | None = None) -> findings_file.Findings:
     """
     about = _about(read_test(directory))
     if most is not None:
-        about = replace(about, until_ns=unpatched.time_ns())
+        about = replace(about, until_ns=time.time_ns())
     detection = Detection(about)
     if most is None:
         problems = pass_trace(directory, detection.watch)

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import json
 from pathlib import Path
-import string
 from typing import TYPE_CHECKING
 from typing import Any
 import zlib
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_eventlet_debug.recordings.rows import Timeline
 
 _BEGIN, _END = 'eventletReport.receive("', '");\n'
-_BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 
 #: Rows that repeat, from which on the timeline marks them.
 _LEAST_ROWS = 10

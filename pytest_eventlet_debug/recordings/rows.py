@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from typing import Literal
 from typing import NamedTuple
 
+import msgspec
+
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 
 if TYPE_CHECKING:
-    from pytest_eventlet_debug.artifacts import TestRecord
+    from pytest_eventlet_debug.artifact_records import TestRecord
     from pytest_eventlet_debug.recordings.attribution import Call
 
 Kind = Literal["phase", "syscall", "signal", "thread", "switch", "packet", "dump"]
@@ -43,7 +45,7 @@ class Row(NamedTuple):
     at: str | None = None
 
 
-class Timeline(NamedTuple):
+class Timeline(msgspec.Struct, frozen=True):
     """All rows of one test in the order of their times.
 
     :param nodeid: the test, or ``""`` where there is no ``test.json``.

@@ -11,17 +11,17 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import re
 
 import msgspec
 
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.rows import Row
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import IMPORTING
 from pytest_eventlet_debug.system.files import HANDED_OVER
-from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 #: How many rows may make one turn of what repeats.
 _LONGEST_TURN = 12
@@ -39,20 +39,20 @@ _FUTEX = frozenset(("futex", "futex_time64", "sched_yield"))
 _SHORT_NS = 1_000_000
 
 _BY_RUNNER = f", from {marks.RUNNER}"
-_OWN = re.compile(r"\w+\((\d+)<")
-_HANDED_OVER = re.compile(rf'\w+\((?:\d+</memfd:{HANDED_OVER}>|"{HANDED_OVER}", MFD_)')
-_SOCKET = re.compile(r"<(?:TCP|UDP|UNIX)")
-_MODULE = re.compile(
+_OWN = lazily(r"\w+\((\d+)<")
+_HANDED_OVER = lazily(rf'\w+\((?:\d+</memfd:{HANDED_OVER}>|"{HANDED_OVER}", MFD_)')
+_SOCKET = lazily(r"<(?:TCP|UDP|UNIX)")
+_MODULE = lazily(
     r"/(?:__pycache__/)?([\w.-]+?)(?:\.cpython-[\w-]+)?(?:\.opt-\d)?\.(?:pyc|so)\b(?![^\"]*>)"
 )
 #: What the import system looks at, where no mark says so.
-_IMPORTED = re.compile(
+_IMPORTED = lazily(
     r"\.(?:py|pyc|so)(?:[\">]|$)|/__pycache__[\">]|/(?:site-packages|lib-dynload)[\">]"
     r"|/lib/python3(?:\d*\.zip|\.\d+(?:/[\w-]+)*)[\">]"
 )
-_OBJECT = re.compile(rf"\w+\((-?\d+(?:{ANNOTATION})?)?")
-_DATA = re.compile(r'"((?:[^"\\]|\\.){64})(?:[^"\\]|\\.)+"(?:\.\.\.)?')
-_ADDRESS = re.compile(
+_OBJECT = lazily(rf"\w+\((-?\d+(?:{ANNOTATION})?)?")
+_DATA = lazily(r'"((?:[^"\\]|\\.){64})(?:[^"\\]|\\.)+"(?:\.\.\.)?')
+_ADDRESS = lazily(
     r'\{sa_family=AF_INET, sin_port=htons\((\d+)\), sin_addr=inet_addr\("([\d.]+)"\)\}'
 )
 _FILES = names(

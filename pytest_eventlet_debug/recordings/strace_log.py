@@ -26,6 +26,7 @@ from typing import TextIO
 from typing import TypeAlias
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings import kernel_calls
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings import packing
@@ -62,17 +63,17 @@ _RESULT = (
 _CUT = r" ?<(?:(unfinished|detached) \.\.\.|ptrace\(\w+\):[^<>\n]*)>\n\Z"
 
 _RETURNED = re.compile(_HEAD + r"([\w?]+)\((.*)" + _RESULT, re.ASCII)
-_BEGUN = re.compile(_HEAD + r"([\w?]+)\((.*?)" + _CUT, re.ASCII)
-_RESUMED = re.compile(_HEAD + r"<\.\.\. ([\w?]+) resumed>(.*)" + _RESULT, re.ASCII)
-_RESUMED_CUT = re.compile(_HEAD + r"<\.\.\. ([\w?]+) resumed>(.*?)" + _CUT, re.ASCII)
-_SIGNAL = re.compile(_HEAD + r"--- (?:stopped by (\w+)|(\w+) (.*)) ---\n\Z", re.ASCII)
-_EXIT = re.compile(
+_BEGUN = lazily(_HEAD + r"([\w?]+)\((.*?)" + _CUT, re.ASCII)
+_RESUMED = lazily(_HEAD + r"<\.\.\. ([\w?]+) resumed>(.*)" + _RESULT, re.ASCII)
+_RESUMED_CUT = lazily(_HEAD + r"<\.\.\. ([\w?]+) resumed>(.*?)" + _CUT, re.ASCII)
+_SIGNAL = lazily(_HEAD + r"--- (?:stopped by (\w+)|(\w+) (.*)) ---\n\Z", re.ASCII)
+_EXIT = lazily(
     _HEAD + r"\+\+\+ (?:exited with (\d{1,10})|killed by (\w+)(?: \(core dumped\))?"
     r"|superseded by execve in pid (\d{1,10})) \+\+\+\n\Z",
     re.ASCII,
 )
-_GAP = re.compile(r"--- (\d{1,18}) bytes are left out here: ", re.ASCII)
-_TRUNCATED = re.compile(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)(?<!\n)\Z", re.ASCII)
+_GAP = lazily(r"--- (\d{1,18}) bytes are left out here: ", re.ASCII)
+_TRUNCATED = lazily(_HEAD + r"(?:<\.\.\. ([\w?]+) resumed>|([\w?]+)\()(.*)(?<!\n)\Z", re.ASCII)
 
 _ACCESS = frozenset(marks.CALLS)
 _MARKER = re.compile(
@@ -82,7 +83,7 @@ _MARKER = re.compile(
     r'((?:[^"\\]|\\.)*)"',
     re.ASCII,
 )
-_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
+_ESCAPE = lazily(rb"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
 _CONTROL = {
     b"a": b"\a",
     b"b": b"\b",

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.artifacts import TestRecord
-from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.artifact_records import TestRecord
+from pytest_eventlet_debug.artifact_records import read_test
 from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.attribution import Attribution

@@ -7,6 +7,8 @@ from typing import Literal
 from typing import NamedTuple
 from typing import TypeAlias
 
+import msgspec
+
 State = Literal["returned", "unfinished", "detached", "truncated", "resumed"]
 
 
@@ -49,7 +51,7 @@ class Syscall(NamedTuple):
         return f" at {self.at}" if self.at is not None else ""
 
 
-class Signal(NamedTuple):
+class Signal(msgspec.Struct, frozen=True):
     """A signal that was delivered to a thread, or that stopped it."""
 
     line: int
@@ -60,7 +62,7 @@ class Signal(NamedTuple):
     info: str
 
 
-class Exit(NamedTuple):
+class Exit(msgspec.Struct, frozen=True):
     """The end of a thread: exactly one of the last three is not None."""
 
     line: int
@@ -72,7 +74,7 @@ class Exit(NamedTuple):
     superseded_by: int | None
 
 
-class Phase(NamedTuple):
+class Phase(msgspec.Struct, frozen=True):
     """A mark that a phase of a test begins."""
 
     line: int
@@ -83,7 +85,7 @@ class Phase(NamedTuple):
     nodeid: str
 
 
-class Switch(NamedTuple):
+class Switch(msgspec.Struct, frozen=True):
     """A mark that the thread now runs another greenthread."""
 
     line: int
@@ -96,7 +98,7 @@ class Switch(NamedTuple):
 HUB_LABEL: Final = ":hub"
 
 
-class Gap(NamedTuple):
+class Gap(msgspec.Struct, frozen=True):
     """A place at which the middle of a long trace is left out."""
 
     line: int
@@ -104,7 +106,7 @@ class Gap(NamedTuple):
     size: int
 
 
-class Unparsed(NamedTuple):
+class Unparsed(msgspec.Struct, frozen=True):
     """A line that is no known form of strace's output, without its newline."""
 
     line: int

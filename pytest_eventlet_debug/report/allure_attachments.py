@@ -15,7 +15,7 @@ from typing import Any
 import uuid
 
 from pytest_eventlet_debug.artifact_names import PAGE_FILE
-from pytest_eventlet_debug.artifacts import ListedTest
+from pytest_eventlet_debug.artifact_records import ListedTest
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.recordings.findings.model import Finding

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.artifact_names import PAGE_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
-from pytest_eventlet_debug.artifacts import read_run as read_record
+from pytest_eventlet_debug.artifact_records import read_run as read_record
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.refusal import refuse
 

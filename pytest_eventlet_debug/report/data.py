@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from pytest_eventlet_debug import artifact_records
 from pytest_eventlet_debug import artifacts
 from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
 from pytest_eventlet_debug.artifact_names import RESULTS_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
-from pytest_eventlet_debug.artifacts import ListedTest
-from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.artifact_records import ListedTest
+from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.hubs.ids import add_hub
 from pytest_eventlet_debug.hubs.ids import split_hub
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
@@ -89,7 +90,7 @@ def read_run(directory: Path, *, just_ended: bool = False) -> Run:
     :param just_ended: whether ``run.json`` lists the tests as they are.
     :raises RunDataError: it has no ``run.json`` of ours.
     """
-    record = artifacts.read_run(directory)
+    record = artifact_records.read_run(directory)
     if record is None:
         raise RunDataError(
             f"{directory} holds no {RUN_FILE}; name a run's directory, such as eventlet-debug"
@@ -102,7 +103,7 @@ def read_run(directory: Path, *, just_ended: bool = False) -> Run:
     for result in recorded.tests if recorded else ():
         cells.setdefault(result.test, {})[result.hub] = Cell(result)
     listed = record.tests if just_ended else msgspec.UNSET
-    tests = artifacts.tests(directory) if listed is msgspec.UNSET else listed
+    tests = artifact_records.tests(directory) if listed is msgspec.UNSET else listed
     if not just_ended and not all(test.outcomes for test in tests) and _goes_on(directory):
         tests = [test for test in tests if test.outcomes]
     for test in tests:
@@ -119,7 +120,7 @@ def read_run(directory: Path, *, just_ended: bool = False) -> Run:
 
 def _of_saved(path: Path, saved: SavedRun) -> Run:
     facts = RunRecord(
-        format=artifacts.FORMAT,
+        format=artifact_records.FORMAT,
         run=str(path),
         command=list(saved.command),
         rootdir=saved.suite,

@@ -15,14 +15,15 @@ import re
 
 import msgspec
 
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.report.data import Run
 
 #: Runs of a column that are shown, the newest.
 MAX_RUNS = 100
 
-_MACHINE = re.compile(r"(?<![^\W_])(?:x86_64|amd64|aarch64|arm64|i\d86|ppc64le|riscv64|s390x)")
-_RELEASE = re.compile(r"\d+(?:\.\d+)*")
-_MINOR = re.compile(r"\d+\.\d+")
+_MACHINE = lazily(r"(?<![^\W_])(?:x86_64|amd64|aarch64|arm64|i\d86|ppc64le|riscv64|s390x)")
+_RELEASE = lazily(r"\d+(?:\.\d+)*")
+_MINOR = lazily(r"\d+\.\d+")
 
 
 class Variant(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from pytest_eventlet_debug.artifact_names import PAGE_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
-from pytest_eventlet_debug.artifacts import ListedTest
+from pytest_eventlet_debug.artifact_records import ListedTest
 from pytest_eventlet_debug.report.data import Run
 
 #: Wireshark's columns with one for our comments, which say who sent and received a packet.

@@ -35,7 +35,7 @@ from pytest_eventlet_debug.artifact_names import PART_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifact_names import TRACE_FILES
-from pytest_eventlet_debug.artifacts import ListedTest
+from pytest_eventlet_debug.artifact_records import ListedTest
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.report import cells

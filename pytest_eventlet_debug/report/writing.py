@@ -87,7 +87,7 @@ class ReportWriter:
         """Say whether the directory for the artifacts holds those of this run."""
         if not self._settings.artifacts.is_dir():
             return False
-        from pytest_eventlet_debug.artifacts import read_run
+        from pytest_eventlet_debug.artifact_records import read_run
 
         record = read_run(self._settings.artifacts)
         return record is not None and record.run == self._run

@@ -13,6 +13,7 @@ import msgspec
 
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.outcomes import BAD
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.reruns.judgement import Judgement
 
 VerdictKind = Literal["differs", "fails differently", "flaky", "costs more", "by design"]
@@ -21,7 +22,7 @@ VerdictKind = Literal["differs", "fails differently", "flaky", "costs more", "by
 _MOST_REASONS = 3
 
 #: A skip with such a reason was meant for the hub.
-_FOR_A_HUB = re.compile(r"\b(?:hubs?|epolls?|polls?|selects?|kqueue|asyncio)\b", re.IGNORECASE)
+_FOR_A_HUB = lazily(r"\b(?:hubs?|epolls?|polls?|selects?|kqueue|asyncio)\b", re.IGNORECASE)
 
 #: What recordings of an attempt tell, a line each.
 Findings = Callable[[Attempt], Sequence[str]]

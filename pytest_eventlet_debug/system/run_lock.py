@@ -16,6 +16,7 @@ import posix
 
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.high_descriptors import move_up
 
 #: The byte for the processes of the run, as ``lockf()`` takes it: a length and where it begins.
 _RUN = (1, 0)
@@ -109,7 +110,7 @@ def _descriptor(path: Path, *, create: bool = True) -> int:
         known = None
     if known is not None:
         return known
-    fd = unpatched.move_up(posix.open(path, flags, files.FILE_MODE))
+    fd = move_up(posix.open(path, flags, files.FILE_MODE))
     posix.fchmod(fd, files.FILE_MODE)  # the umask may have taken our own rights
     status = posix.fstat(fd)
     _held[status.st_dev, status.st_ino] = fd

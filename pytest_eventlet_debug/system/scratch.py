@@ -13,7 +13,7 @@ from pathlib import Path
 import shutil
 import tempfile
 
-from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.high_descriptors import move_up
 
 #: No other directory of ours begins so: what has no lock is not taken for abandoned.
 PREFIX = "pytest-eventlet-debug-scratch-"
@@ -58,7 +58,7 @@ def _lock(path: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-            return unpatched.move_up(descriptor)
+            return move_up(descriptor)
     except OSError:
         pass
     os.close(descriptor)

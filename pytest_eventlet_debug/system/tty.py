@@ -8,7 +8,7 @@ import os
 import posix
 import signal
 
-from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.high_descriptors import move_up
 
 _PATH = "/dev/tty"
 
@@ -28,7 +28,7 @@ class Loan:
             terminal = posix.open(_PATH, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return
-        self._before = [unpatched.move_up(posix.dup(number)) for number in (0, 1, 2)]
+        self._before = [move_up(posix.dup(number)) for number in (0, 1, 2)]
         with contextlib.suppress(OSError):
             self._owner = posix.tcgetpgrp(terminal)
         for number in (0, 1, 2):

@@ -18,12 +18,9 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import errno
-import fcntl
 import importlib.util
 import os
 import posix
-import resource
 import sys
 import time
 import types
@@ -33,9 +30,6 @@ time_ns = time.time_ns
 monotonic = time.monotonic
 thread_time = time.thread_time
 getpid = posix.getpid
-
-#: Where :func:`move_up` looks for a free descriptor first.
-HIGH_DESCRIPTOR = 500
 
 #: Bytes that a socket takes at once or not at all, so that no signal can cut them short. The kernel
 #: splits what is longer than 32 KiB.
@@ -137,29 +131,6 @@ def wait_readable(fds: Iterable[int], timeout_seconds: float | None) -> list[int
         poll.register(fd, select.POLLIN)
     timeout = None if timeout_seconds is None else timeout_seconds * 1000
     return [fd for fd, _ in poll.poll(timeout)]
-
-
-def move_up(fd: int) -> int:
-    """Move the descriptor *fd* to a high number and return that number.
-
-    Tests then see the same low numbers as without us. The new descriptor is closed by
-    ``exec``. Where ``RLIMIT_NOFILE`` is too low for that, it is placed as high as
-    the limit permits; where nothing is free above, *fd* itself is returned.
-    """
-    lowest = HIGH_DESCRIPTOR
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY:
-        lowest = min(lowest, soft - 16)
-    if fd >= lowest:
-        return fd
-    try:
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.EINVAL):
-            raise
-        return fd
-    posix.close(fd)
-    return moved
 
 
 def environment(**changes: str) -> dict[str, str]:

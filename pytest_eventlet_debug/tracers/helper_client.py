@@ -27,6 +27,7 @@ from pytest_eventlet_debug.helper.protocol import helper_command
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.high_descriptors import move_up
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
@@ -120,7 +121,7 @@ class Helper:
                 unpatched.run(command, unpatched.environment())
         finally:
             theirs.close()
-        fd = unpatched.move_up(ours.detach())
+        fd = move_up(ours.detach())
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
         for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
             # The kernel's own timeout: settimeout() would add a poll() to each call.

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import os
 from pathlib import Path
+import site
 import sys
-import sysconfig
 from types import BuiltinFunctionType
 from types import MethodDescriptorType
 from types import WrapperDescriptorType
@@ -23,6 +23,7 @@ from typing import Any
 from pytest_eventlet_debug.recordings import kernel_calls
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.profiling._native import Lines
@@ -115,10 +116,13 @@ def _places(root: Path) -> Iterator[tuple[str, str, bool | str | None]]:
     True stands for the user's own code, and a name for what runs that. The first prefix that
     fits a file's name counts.
     """
-    paths = sysconfig.get_paths()
     known: dict[str, tuple[str, bool | str | None]] = {os.path.join(str(root), ""): ("", True)}
-    for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts"):
-        known[os.path.join(paths[name], "")] = ("", False)
+    known[STANDARD_LIBRARY] = ("", False)
+    # Not from sysconfig, which reads how Python was built.
+    for packages in site.getsitepackages():
+        scripts = os.path.join(packages, "../../..", "bin")
+        for folder in (packages, os.path.normpath(scripts)):
+            known[os.path.join(folder, "")] = ("", False)
     for name in _RUNNERS:
         folder = os.path.dirname(getattr(sys.modules.get(name), "__file__", None) or "")
         known[os.path.join(folder, "")] = (f"{name}/", marks.RUNNER)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
-from typing import NamedTuple
 from typing import Protocol
+
+import msgspec
 
 Phase = Literal["setup", "call", "teardown"]
 
@@ -34,7 +35,7 @@ class TracerUnavailable(TracerError):
     """A tracer cannot work on this machine at all; found out before the first test."""
 
 
-class Recording(NamedTuple):
+class Recording(msgspec.Struct, frozen=True):
     """One stretch of a test that is being recorded.
 
     :param nodeid: the test's node id, written into the artifacts.

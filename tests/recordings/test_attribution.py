@@ -9,6 +9,7 @@ import pytest
 
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
+from pytest_eventlet_debug.recordings.attribution import Socket
 from pytest_eventlet_debug.recordings.attribution import address_in
 from pytest_eventlet_debug.recordings.attribution import socket_of
 from pytest_eventlet_debug.recordings.packets import ACK
@@ -48,18 +49,18 @@ def line(call: Call | None) -> int | None:
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (f"{CLIENT}, 1", (5, "tcp", A, B)),
-        ("5<TCPv6:[[::1]:1->[::1]:2]>", (5, "tcp", Endpoint("::1", 1), Endpoint("::1", 2))),
-        ("5<TCPv6:[[::ffff:127.0.0.1]:1000->[::ffff:127.0.0.1]:2000]>", (5, "tcp", A, B)),
-        ("9<UDP:[127.0.0.1:1000]>, 0", (9, "udp", A, None)),
-        ("9<TCP:[218556]>", (9, "tcp", None, None)),
-        ("9<TCP:[999.0.0.1:1]>", (9, "tcp", None, None)),
+        (f"{CLIENT}, 1", Socket(5, "tcp", A, B)),
+        ("5<TCPv6:[[::1]:1->[::1]:2]>", Socket(5, "tcp", Endpoint("::1", 1), Endpoint("::1", 2))),
+        ("5<TCPv6:[[::ffff:127.0.0.1]:1000->[::ffff:127.0.0.1]:2000]>", Socket(5, "tcp", A, B)),
+        ("9<UDP:[127.0.0.1:1000]>, 0", Socket(9, "udp", A, None)),
+        ("9<TCP:[218556]>", Socket(9, "tcp", None, None)),
+        ("9<TCP:[999.0.0.1:1]>", Socket(9, "tcp", None, None)),
         ("9<UNIX:[1->2]>", None),
         ("-1, SHUT_RDWR", None),
         ("", None),
     ],
 )
-def test_a_descriptor_names_its_socket(args: str, expected: object) -> None:
+def test_a_descriptor_names_its_socket(args: str, expected: Socket | None) -> None:
     assert socket_of(args) == expected
 
 

@@ -13,8 +13,8 @@ from programs import wait_until_gone
 import psutil
 import pytest
 
-from pytest_eventlet_debug.artifacts import TestRecord
-from pytest_eventlet_debug.artifacts import read_test
+from pytest_eventlet_debug.artifact_records import TestRecord
+from pytest_eventlet_debug.artifact_records import read_test
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.report.data import read_run
 

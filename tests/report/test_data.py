@@ -8,8 +8,8 @@ import pytest
 
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import RUN_FILE
-from pytest_eventlet_debug.artifacts import FORMAT
-from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.report.data import read_run
 

@@ -12,8 +12,8 @@ import pytest
 
 from pytest_eventlet_debug import artifact_names
 from pytest_eventlet_debug import json_files
-from pytest_eventlet_debug.artifacts import FORMAT
-from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.data import Cell

@@ -12,7 +12,8 @@ import pytest
 
 from pytest_eventlet_debug import artifact_names
 from pytest_eventlet_debug import artifacts
-from pytest_eventlet_debug.artifacts import RunRecord
+from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.report import page
@@ -142,7 +143,7 @@ def test_a_run_without_results_is_read_from_its_tests(pytester: pytest.Pytester)
 def test_the_report_of_a_run_that_has_just_ended_takes_its_tests_from_one_file(
     tmp_path: Path,
 ) -> None:
-    artifacts.open_run(tmp_path, RunRecord(format=artifacts.FORMAT, run="1", hubs=["poll"]))
+    artifacts.open_run(tmp_path, RunRecord(format=FORMAT, run="1", hubs=["poll"]))
     test = artifacts.open_test(tmp_path, "test_x.py::test_x", "poll")
     finding = Finding("stall", "it stalls")
     findings_file.write(test.directory, [finding])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 import platform
-import resource
 import signal
 import socket
 import subprocess
@@ -100,32 +98,6 @@ def test_read_exactly_says_how_much_is_missing_when_the_other_end_closes() -> No
     with pytest.raises(EOFError, match="with 2 bytes still to come"):
         unpatched.read_exactly(read_end, 5)
     os.close(read_end)
-
-
-def test_a_descriptor_moves_up_and_is_closed_by_exec() -> None:
-    read_end, write_end = os.pipe()
-    moved = unpatched.move_up(read_end)
-    os.write(write_end, b"x")
-    assert os.read(moved, 1) == b"x"
-    assert moved >= unpatched.HIGH_DESCRIPTOR
-    assert fcntl.fcntl(moved, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(read_end)
-    os.close(moved)
-    os.close(write_end)
-
-
-def test_a_descriptor_moves_as_high_as_a_low_limit_permits() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    read_end, write_end = os.pipe()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
-    try:
-        moved = unpatched.move_up(read_end)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    os.close(moved)
-    os.close(write_end)
-    assert 84 <= moved < 100
 
 
 def test_a_program_that_is_stopped_goes_on() -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from programs import wait_until_gone
 import pytest
 
+from pytest_eventlet_debug.artifact_records import read_test
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import open_test
-from pytest_eventlet_debug.artifacts import read_test
 from pytest_eventlet_debug.helper import finisher_process
 from pytest_eventlet_debug.helper import finishing as finishing_module
 from pytest_eventlet_debug.helper import profiles as profiles_module
@@ -240,6 +240,23 @@ def test_to_complete_a_profile_takes_nothing_that_reads_traces(tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout, done.stderr) == ("[]\nTrue\n", "")
     assert files_of(test.directory) == COMPLETE
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_finisher_imports_nothing_that_makes_directories_of_tests() -> None:
+    paths = [str(ROOT), *_library_directories()]
+    program = (
+        f"import sys; sys.path += {paths}; sys.modules['typing_extensions'] = None\n"
+        "from pytest_eventlet_debug.helper import process\n"
+        "from pytest_eventlet_debug.recordings import finisher\n"
+        "finisher.expect(['strace', 'pcap', 'cprofile'])\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-ISc", program], capture_output=True, text=True)
+    loaded = {name.removeprefix("pytest_eventlet_debug.") for name in done.stdout.split()}
+    assert {"recordings.recorded", "artifact_records", "pyprof2calltree"} <= loaded
+    slow = {"hashlib", "importlib.util", "string", "subprocess", "dataclasses"}
+    assert not loaded & {"artifacts", "system.run_lock", "system.unpatched", *slow}
 
 
 class _Interrupted:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 import json
+import os
 from pathlib import Path
 import pstats
 import re
 import shutil
+import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -16,6 +19,7 @@ from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.tracers import lines
 
 pytest.importorskip("pytest_eventlet_debug.profiling._native")
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
@@ -261,3 +265,20 @@ def test_between_two_tests_python_goes_on_telling_of_calls_and_after_the_last_no
     for test in ("test_a", "test_b", "test_d"):
         places = {each.at for each in calls(pytester, test) if each.name == "openat"}
         assert any(place is not None and place.endswith(f" in {test}") for place in places)
+
+
+def test_whose_code_it_is_goes_by_where_python_installs_things(tmp_path: Path) -> None:
+    whose = {prefix: own for prefix, _, own in lines._places(tmp_path)}
+    assert whose[os.path.join(tmp_path, "")] is True
+    for name in ("stdlib", "purelib", "platlib", "scripts"):
+        assert whose[os.path.join(sysconfig.get_path(name), "")] is False
+
+
+def test_how_python_was_built_is_not_read_for_that() -> None:
+    program = (
+        "import sys; from pathlib import Path; before = set(sys.modules)\n"
+        "from pytest_eventlet_debug.tracers.lines import LineMarks; LineMarks(Path('/'))\n"
+        "print([name for name in set(sys.modules) - before if 'sysconfig' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

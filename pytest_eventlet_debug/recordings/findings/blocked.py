@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-import re
 from typing import ClassVar
-from typing import NamedTuple
+
+import msgspec
 
 from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
@@ -42,7 +43,7 @@ from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
-from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 #: A call that takes less may as well have waited for the disk or the processor.
 MIN_NS = 200_000_000
@@ -67,16 +68,16 @@ _TEST = "1:test"
 _INTERRUPTED = ("ERESTART", "EINTR")
 #: What a hung test writes first when it is told to show what is alive.
 _SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
-_NUMBER = re.compile(r"(\d+)")
+_NUMBER = lazily(r"(\d+)")
 #: How a call ends that was not allowed to wait.
 _WOULD_WAIT = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY"))
 #: How ``--eventlet-blocked`` asks for how long the thread of the tests lacked a CPU in all.
-_DELAY = re.compile(r"\d+</proc/(\d+)/task/\1/schedstat>, \"\d+ (\d+) ")
-_OBJECT = re.compile(rf"\d+(?!x)(?:{ANNOTATION})?")
-_PATH = re.compile(rf'(?:AT_FDCWD(?:{ANNOTATION})?, )?("(?:[^"\\]|\\.)*")')
+_DELAY = lazily(r"\d+</proc/(\d+)/task/\1/schedstat>, \"\d+ (\d+) ")
+_OBJECT = lazily(rf"\d+(?!x)(?:{ANNOTATION})?")
+_PATH = lazily(rf'(?:AT_FDCWD(?:{ANNOTATION})?, )?("(?:[^"\\]|\\.)*")')
 
 
-class _Block(NamedTuple):
+class _Block(msgspec.Struct, frozen=True):
     """A call that held the hub, and what shows that it mattered."""
 
     call: Syscall

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import ClassVar
-from typing import NamedTuple
+
+import msgspec
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.model import Certainty
@@ -37,7 +38,7 @@ CERTAIN_SHARE = 0.25
 _MOST = 20
 
 
-class _Gap(NamedTuple):
+class _Gap(msgspec.Struct, frozen=True):
     phase: str
     greenthread: str
     begun_ns: int

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-import re
-from typing import NamedTuple
 
+import msgspec
+from msgspec.structs import replace
+
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.trace_events import Syscall
-from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 READS = names("read readv recv recvfrom recvmsg")
 WRITES = names("write writev send sendto sendmsg")
@@ -20,11 +22,12 @@ COPIES = names("dup dup2 dup3")
 #: Channels of which it is known who holds their ends.
 _MOST = 1024
 
-_END = re.compile(r"(\d{1,10})<(pipe|UNIX|TCP)[\w-]*:\[((?:->|[^>])*)\]>")
-_PAIR = re.compile(rf"\[({_END.pattern}), ({_END.pattern})\]")
+_ONE = r"(\d{1,10})<(pipe|UNIX|TCP)[\w-]*:\[((?:->|[^>])*)\]>"
+_END = lazily(_ONE)
+_PAIR = lazily(rf"\[({_ONE}), ({_ONE})\]")
 
 
-class End(NamedTuple):
+class End(msgspec.Struct, frozen=True):
     """A descriptor that is an end of a pipe or of a connection."""
 
     fd: int
@@ -111,7 +114,7 @@ class Held:
             return
         known = self._ends.get(end.channel, {}).get(end.fd)
         shown = f"{call.value}{end.shown[len(str(end.fd)) :]}"
-        copy = end._replace(fd=call.value, shown=shown)
+        copy = replace(end, fd=call.value, shown=shown)
         self._add(copy, writes=known[1] if known is not None else None)
 
     def _add(self, end: End, *, writes: bool | None) -> None:

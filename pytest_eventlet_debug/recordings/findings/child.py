@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from itertools import chain
 from itertools import islice
-import re
 from typing import ClassVar
 
 from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -59,9 +59,9 @@ _CALLS = CALLS | WAITS | _KILLS | STARTS | POLLS | names("pipe pipe2 socketpair 
 
 #: What a hung test writes first when it is told to show what is alive; all after it is the dump's.
 _SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
-_SHARED = re.compile(rf"(\d+)(?:{ANNOTATION})?, EPOLL_CTL_ADD, (\d+(?:{ANNOTATION})?)")
-_NUMBER = re.compile(r"-?\d+")
-_OF_PIDFD = re.compile(r"\d+<pid:(\d+)>")
+_SHARED = lazily(rf"(\d+)(?:{ANNOTATION})?, EPOLL_CTL_ADD, (\d+(?:{ANNOTATION})?)")
+_NUMBER = lazily(r"-?\d+")
+_OF_PIDFD = lazily(r"\d+<pid:(\d+)>")
 
 
 class Child:

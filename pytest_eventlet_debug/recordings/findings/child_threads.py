@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import ItemsView
 from collections.abc import Iterator
-import re
 
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import EPOLL_SETS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import COPIES
@@ -31,10 +31,10 @@ TRANSFERS = READS | WRITES
 CALLS = TRANSFERS | COPIES | EPOLL_SETS | names("execve exit_group epoll_ctl")
 
 #: Standard error, or a file without a name, as pytest captures output in.
-_OUTPUT = re.compile(r"2<|\d+<[^<>]*>\(deleted\)")
+_OUTPUT = lazily(r"2<|\d+<[^<>]*>\(deleted\)")
 #: What a transfer transfers, and whether strace has cut it.
-DATA = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
-_NUMBER = re.compile(r"-?\d+")
+DATA = lazily(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+_NUMBER = lazily(r"-?\d+")
 
 
 class ChildThread:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Iterator
-import re
-from typing import NamedTuple
 
+import msgspec
+
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import READS
@@ -21,11 +22,11 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 #: The calls by which a process waits for its children.
 WAITS = names("wait4 waitid")
 
-_WAITED = re.compile(r"si_pid=(\d+)")
-_ASKED = re.compile(r"(?:P_PID, )?(\d+)")
+_WAITED = lazily(r"si_pid=(\d+)")
+_ASKED = lazily(r"(?:P_PID, )?(\d+)")
 
 
-class Wait(NamedTuple):
+class Wait(msgspec.Struct, frozen=True):
     """What the test process waited for in vain."""
 
     shown: str

@@ -12,6 +12,7 @@ import re
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Certainty
@@ -38,8 +39,8 @@ _USES = names(
 )
 _GONE = frozenset(("ECONNRESET", "EPIPE"))
 
-_DESCRIPTOR = re.compile(rf"(\d{{1,10}})({ANNOTATION})?")
-_FLOW = re.compile(r"<(?:TCP|TCPv6):\[(.+)->(.+)\]>\Z")
+_DESCRIPTOR = lazily(rf"(\d{{1,10}})({ANNOTATION})?")
+_FLOW = lazily(r"<(?:TCP|TCPv6):\[(.+)->(.+)\]>\Z")
 _FAILED = frozenset(("EBADF", *_GONE))
 
 

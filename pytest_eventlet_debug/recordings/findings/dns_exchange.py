@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from pytest_eventlet_debug.recordings.packets import Endpoint
 
@@ -31,7 +33,7 @@ _CLIENTS = 1024
 _QUERIES = 32
 
 
-class _Message(NamedTuple):
+class _Message(msgspec.Struct, frozen=True):
     """A query, or an answer that repeats its question."""
 
     id: int
@@ -40,7 +42,7 @@ class _Message(NamedTuple):
     question: str
 
 
-class _Query(NamedTuple):
+class _Query(msgspec.Struct, frozen=True):
     message: _Message
     server: Endpoint
 
@@ -66,7 +68,7 @@ class DnsExchange:
         answer = _Query(message, source)
         queries = self._queries.get(target, [])
         if answer in (
-            query._replace(message=query.message._replace(is_answer=True)) for query in queries
+            replace(query, message=replace(query.message, is_answer=True)) for query in queries
         ):
             return None
         wrong = (_difference(query, answer) for query in reversed(queries))

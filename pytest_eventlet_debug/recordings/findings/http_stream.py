@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import re
 
+from pytest_eventlet_debug.patterns import lazily
+
 _MOST_HEAD = 1 << 16
 _MOST_LINE = 1 << 10
 _PROTOCOL = b"HTTP/1."
 
-_START = re.compile(rb"(?:([A-Z]{3,10}) (\S+) HTTP/1\.[01]|HTTP/1\.[01] (\d{3})[^\r\n]*)\r?\n")
-_LENGTH = re.compile(rb"\n[Cc]ontent-[Ll]ength:[ \t]*(\d{1,15})[ \t]*\r?\n")
-_CHUNKED = re.compile(rb"\ntransfer-encoding:[ \t]*chunked[ \t]*\r?\n", re.IGNORECASE)
+_START = lazily(rb"(?:([A-Z]{3,10}) (\S+) HTTP/1\.[01]|HTTP/1\.[01] (\d{3})[^\r\n]*)\r?\n")
+_LENGTH = lazily(rb"\n[Cc]ontent-[Ll]ength:[ \t]*(\d{1,15})[ \t]*\r?\n")
+_CHUNKED = lazily(rb"\ntransfer-encoding:[ \t]*chunked[ \t]*\r?\n", re.IGNORECASE)
 #: What follows such a request depends on the answer to its head.
-_OPEN = re.compile(rb"\n(?:upgrade|expect):", re.IGNORECASE)
-_END = re.compile(rb"\r?\n\r?\n")
-_SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?\r?\Z")
+_OPEN = lazily(rb"\n(?:upgrade|expect):", re.IGNORECASE)
+_END = lazily(rb"\r?\n\r?\n")
+_SIZE = lazily(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?\r?\Z")
 
 
 class HttpStream:

@@ -7,10 +7,10 @@ is who opened it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-import re
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -24,7 +24,7 @@ from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _MOST = 20
-_END = re.compile(rf"(\d+){ANNOTATION}")
+_END = lazily(rf"(\d+){ANNOTATION}")
 
 
 class LeftOpen:

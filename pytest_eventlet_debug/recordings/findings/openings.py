@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import re
 from typing import TypeAlias
 
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.processes import Processes
@@ -22,8 +22,8 @@ _OPENERS = names(
     eventfd eventfd2 timerfd_create signalfd signalfd4 inotify_init inotify_init1 memfd_create
     pidfd_open"""
 )
-_PAIR = re.compile(r"\[(\d+)[^ ]*, (\d+)")
-_DESCRIPTOR = re.compile(rf"\d{{1,10}}(?:{ANNOTATION})?")
+_PAIR = lazily(r"\[(\d+)[^ ]*, (\d+)")
+_DESCRIPTOR = lazily(rf"\d{{1,10}}(?:{ANNOTATION})?")
 
 
 class Life:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.trace_events import Syscall
-from pytest_eventlet_debug.system.unpatched import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 PAIRS = names("socketpair pipe pipe2")
 _NAMING = {"bind": "listener", "listen": "listener", "connect": "client"}
 _ACCEPTS = names("accept accept4")
 
-_DESCRIPTOR = re.compile(r"(\d{1,10})<(TCP|UDP|UNIX|pipe)[\w-]*:\[")
-_PAIR = re.compile(r"\[(\d+)<[^ ]*, (\d+)<")
+_DESCRIPTOR = lazily(r"(\d{1,10})<(TCP|UDP|UNIX|pipe)[\w-]*:\[")
+_PAIR = lazily(r"\[(\d+)<[^ ]*, (\d+)<")
 
 
 class Parts:

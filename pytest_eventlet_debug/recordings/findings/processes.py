@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import re
 
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import Event
@@ -14,7 +14,7 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 #: Characters of a command line that are shown.
 _SHOWN = 80
 
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_QUOTED = lazily(r'"((?:[^"\\]|\\.)*)"')
 
 
 class Processes:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import ClassVar
-from typing import NamedTuple
 from typing import Protocol
 from typing import TypeAlias
 
@@ -48,7 +47,7 @@ class About(msgspec.Struct, frozen=True):
     until_ns: int | None = None
 
 
-class Pause(NamedTuple):
+class Pause(msgspec.Struct, frozen=True):
     """A second or more between two events of a trace, calls that block included."""
 
     before: Event

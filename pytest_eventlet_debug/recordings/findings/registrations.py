@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import re
-from typing import NamedTuple
 
+import msgspec
+
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
-_CONTROL = re.compile(
+_CONTROL = lazily(
     rf"(\d+)(?:<[^ ]*)?, EPOLL_CTL_(ADD|MOD|DEL), (-?\d+)((?:{ANNOTATION})?)", re.ASCII
 )
-_EPOLL_EVENT = re.compile(r"\{events=([A-Z|]+), data=\{u32=(\d+)", re.ASCII)
-_POLL_EVENT = re.compile(r"\{fd=(\d+)[^{}]*?, revents=([A-Z|]+)\}", re.ASCII)
-_ANNOTATION = re.compile(ANNOTATION)
-_POLLED = re.compile(r"\{fd=(\d+)", re.ASCII)
-_SETS = re.compile(r"\[([\d ]*)\]", re.ASCII)
-_SELECTED = re.compile(r"(in|out|except) \[([\d ]+)\]", re.ASCII)
+_EPOLL_EVENT = lazily(r"\{events=([A-Z|]+), data=\{u32=(\d+)", re.ASCII)
+_POLL_EVENT = lazily(r"\{fd=(\d+)[^{}]*?, revents=([A-Z|]+)\}", re.ASCII)
+_ANNOTATION = lazily(ANNOTATION)
+_POLLED = lazily(r"\{fd=(\d+)", re.ASCII)
+_SETS = lazily(r"\[([\d ]*)\]", re.ASCII)
+_SELECTED = lazily(r"(in|out|except) \[([\d ]+)\]", re.ASCII)
 
 
-class Registration(NamedTuple):
+class Registration(msgspec.Struct, frozen=True):
     """A descriptor whose events were asked for."""
 
     #: The descriptor as strace names it: ``5<TCP:[127.0.0.1:80]>``.
@@ -91,7 +93,7 @@ class Registrations:
             self._ended[call.pid, fd] = known, call.line
 
 
-class Addition(NamedTuple):
+class Addition(msgspec.Struct, frozen=True):
     """When a hub began to poll for a descriptor."""
 
     #: Of the first wait with it.

@@ -16,11 +16,11 @@ from collections.abc import Iterable
 import re
 from typing import ClassVar
 from typing import Literal
-from typing import NamedTuple
 
 import msgspec
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -118,11 +118,11 @@ _PRINTED = ("1", "2")
 #: argparse asks for the size of the terminal for each line of help.
 _STANDARD = ("0", "1", "2")
 
-_CONTROLLED = re.compile(r"\S+, EPOLL_CTL_\w+, -?\d+")
-_PATHS = re.compile(r'"(?:[^"\\]|\\.)*"')
-_DESCRIPTOR = re.compile(rf"-?\d+(?:{ANNOTATION})?")
+_CONTROLLED = lazily(r"\S+, EPOLL_CTL_\w+, -?\d+")
+_PATHS = lazily(r'"(?:[^"\\]|\\.)*"')
+_DESCRIPTOR = lazily(rf"-?\d+(?:{ANNOTATION})?")
 
-_SOCKET_ERROR = re.compile(r"SO_ERROR, \[(E[A-Z]+)\]")
+_SOCKET_ERROR = lazily(r"SO_ERROR, \[(E[A-Z]+)\]")
 
 _USUAL_ERRORS = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY", "EINTR"))
 
@@ -167,7 +167,7 @@ class _Thread:
             self.ran = {}
 
 
-class _Caught(NamedTuple):
+class _Caught(msgspec.Struct, frozen=True):
     """What a storm's wait brought again and again, and who had asked for it."""
 
     events: str

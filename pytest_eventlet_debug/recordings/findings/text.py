@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
-import re
 
 from pytest_eventlet_debug import phrasing
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.model import Finding
 
 # The same trouble of a library's, from many a test.
-_OWN_LINE = re.compile(r", from [^\s,:]+:\d+ in \S+")
-_FIGURES = re.compile(r"\d+(?:[.,]\d+)*")
+_OWN_LINE = lazily(r", from [^\s,:]+:\d+ in \S+")
+_FIGURES = lazily(r"\d+(?:[.,]\d+)*")
 #: A library's line, and the nearest one of the user's own code.
-_BOTH_LINES = re.compile(r" at [^\s,:]+:\d+ in [^\s,:]+, from (?=[^\s,:]+:\d+ in )")
+_BOTH_LINES = lazily(r" at [^\s,:]+:\d+ in [^\s,:]+, from (?=[^\s,:]+:\d+ in )")
 
 #: Lines of one test that a summary has.
 MOST_LINES = 3

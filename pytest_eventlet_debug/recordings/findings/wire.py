@@ -6,10 +6,10 @@ the call, greenthread and line of the trace that was made at the same time.
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
@@ -33,12 +33,12 @@ _CONNECTIONS = 10_000
 _WRAP = 1 << 32
 _HALF = 1 << 31
 
-_REQUEST = re.compile(rb"([A-Z]{3,10} \S{1,60})\S* HTTP/1\.[01]\r?\n")
+_REQUEST = lazily(rb"([A-Z]{3,10} \S{1,60})\S* HTTP/1\.[01]\r?\n")
 
 
-_FAILED = re.compile(rb"HTTP/1\.[01] (5\d\d)\b")
+_FAILED = lazily(rb"HTTP/1\.[01] (5\d\d)\b")
 #: The last line of a traceback at the end of an answer: what was raised.
-_RAISED = re.compile(
+_RAISED = lazily(
     rb"Traceback \(most recent call last\):\n(?:.*\n)*([A-Za-z_][\w.]*(?:: [ -~]{1,200})?)\s*\Z"
 )
 
