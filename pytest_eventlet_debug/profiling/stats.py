@@ -99,8 +99,11 @@ def merge(parts: Iterable[Part]) -> Stats:
         stats = _stats_of(part)
         if part.root is not None and stats:
             stats = under(part.root, part.greenlets, _apart(stats, part.root))
+        if not total:
+            total = stats
+            continue
         for function, entry in stats.items():
-            total[function] = _sum(total[function], entry) if function in total else entry
+            _add_entry(total, function, entry)
     return total
 
 
@@ -121,8 +124,12 @@ def under(root: Function, calls: int, stats: Stats) -> Stats:
     inside = sum(own for _, _, own, _, _ in stats.values())
     result: Stats = {root: (calls, calls, 0.0, inside, {})}
     for function, entry in stats.items():
+        known, other = entry[4].get(NOBODY), _uncalled(function, entry)
+        if known is None and other is None:
+            result[function] = entry
+            continue
         callers = dict(entry[4])
-        known, other = callers.pop(NOBODY, None), _uncalled(function, entry)
+        callers.pop(NOBODY, None)
         for edge in filter(None, (known, other)):
             _add_edge(callers, root, edge)
         result[function] = (*entry[:4], callers)
@@ -170,8 +177,7 @@ def _stats_of(part: Part) -> Stats:
     for function, calls, recursive, total, own, _ in part.entries:
         if function == NOBODY:
             continue
-        entry: Entry = (calls - recursive, calls, own, total, {})
-        stats[function] = _sum(stats[function], entry) if function in stats else entry
+        _add_entry(stats, function, (calls - recursive, calls, own, total, {}))
         if is_ours(function):
             ours.add(function)
     for caller, _, _, _, _, called in part.entries:
@@ -233,8 +239,17 @@ def _called(stats: Stats) -> Stats:
     return stats
 
 
+# A function's hash takes as long as all else here: most are asked for once.
+def _add_entry(stats: Stats, function: Function, entry: Entry) -> None:
+    earlier = stats.setdefault(function, entry)
+    if earlier is not entry:
+        stats[function] = _sum(earlier, entry)
+
+
 def _add_edge(callers: dict[Function, Edge], caller: Function, edge: Edge) -> None:
-    callers[caller] = _sum_edges(callers[caller], edge) if caller in callers else edge
+    earlier = callers.setdefault(caller, edge)
+    if earlier is not edge:
+        callers[caller] = _sum_edges(earlier, edge)
 
 
 def _not_called_by(gone: Iterable[Function], entry: Entry) -> Entry:
