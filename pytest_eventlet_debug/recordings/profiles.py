@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterable
 import functools
-import io
 from pathlib import Path
 import types
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -54,13 +52,18 @@ class _Entry(msgspec.Struct, gc=False):
     calls: list[_Called]
 
 
-@functools.cache
-def converter() -> Callable[[Iterable[_Entry], io.StringIO], None]:
-    """Return what turns entries into callgrind; only those who profile pay for its import."""
-    import pyprof2calltree
+class _Text(list[str]):
+    """What a file is to hold, piece by piece."""
 
-    convert: Callable[[Iterable[_Entry], io.StringIO], None] = pyprof2calltree.convert
-    return convert
+    write = list.append
+
+
+@functools.cache
+def _converter() -> Any:
+    """Return what turns entries into callgrind; only those who profile pay for its import."""
+    from pyprof2calltree import CalltreeConverter
+
+    return CalltreeConverter
 
 
 def import_converter() -> None:
@@ -73,19 +76,25 @@ def import_converter() -> None:
     pstats = types.SimpleNamespace(Stats=())  # what is converted is none of it
     unused = dict.fromkeys(("argparse", "subprocess", "tempfile"), NOTHING)
     with leaving_out({**unused, "pstats": pstats}):
-        converter()
+        _converter()
 
 
-def _entries(stats: Stats) -> list[_Entry]:
-    """Turn callers into what was called."""
+def _callgrind(stats: Stats) -> str:
+    """Return what pyprof2calltree makes of a profile."""
     entries = {
         function: _Entry(_Code(*function), own, below, [])
         for function, (_, _, own, below, _) in stats.items()
     }
+    converter = _converter()(list(entries.values()))
+    # Before there are calls, which have no other functions; and once for each.
+    names = {entry.code: converter.munged_function_name(entry.code) for entry in entries.values()}
+    converter.munged_function_name = names.__getitem__
     for entry, (_, _, _, _, callers) in zip(entries.values(), stats.values(), strict=True):
         for caller, (calls, _, _, below) in callers.items():
             entries[caller].calls.append(_Called(entry.code, calls, below))
-    return list(entries.values())
+    text = _Text()
+    converter.output(text)
+    return "".join(text)
 
 
 def complete(directory: Path, nodeid: str, counts: bytes | None = None) -> Stats:
@@ -135,8 +144,6 @@ def write_callgrind(stats: Stats, path: Path, nodeid: str, facts: ProfileFacts) 
 
     :raises OSError: it cannot be written.
     """
-    text = io.StringIO()
-    converter()(_entries(stats), text)
     header = {
         "cmd": f"pytest {nodeid}",
         "desc: Test": nodeid,
@@ -144,7 +151,7 @@ def write_callgrind(stats: Stats, path: Path, nodeid: str, facts: ProfileFacts) 
         "desc: Clock": facts.clock,
     }
     lines = "".join(f"{name}: {' '.join(value.split())}\n" for name, value in header.items())
-    whole = lines + _with_summary(text.getvalue(), stats)
+    whole = lines + _with_summary(_callgrind(stats), stats)
     files.write_first(path, whole.encode("utf-8", "backslashreplace"))
 
 

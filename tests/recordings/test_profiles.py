@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+import pstats
 import subprocess
 import sys
 
@@ -27,6 +29,8 @@ COUNTS = ProfileCounts(
                 (("/suite/test_x.py", 1, "test_x"), 1, 0, 1.0, 0.25, [(INNER, 3, 1, 0.75, 0.75)]),
                 (INNER, 3, 1, 0.75, 0.75, [(INNER, 1, 0, 0.5, 0.5)]),
                 (("/suite/other.py", 5, "inner"), 1, 0, 0.5, 0.5, []),
+                (("/suite/test_x.py", 20, "inner"), 1, 0, 0.125, 0.125, []),
+                (("~", 0, "<built-in method time.sleep>"), 1, 0, 0.5, 0.5, []),
             ]
         )
     ],
@@ -51,11 +55,20 @@ def test_what_pyprof2calltree_does_not_need_is_not_imported_and_changes_nothing(
     command = [sys.executable, "-c", program, alone, tmp_path / "counts"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "set()\n", done.stderr
-    assert profiles.converter() is pyprof2calltree.convert
     profiles.complete(whole, "a::b", COUNTS.encode())
     names = {"profile.callgrind", "profile.cprof", "profile.json"}
     assert {path.name for path in alone.iterdir()} == names
     assert all((alone / name).read_bytes() == (whole / name).read_bytes() for name in names)
+
+
+def test_callgrind_is_what_pyprof2calltree_makes_of_the_file_of_pstats(tmp_path: Path) -> None:
+    profiles.complete(tmp_path, "a::b", COUNTS.encode())
+    text = io.StringIO()
+    pyprof2calltree.convert(pstats.Stats(str(tmp_path / "profile.cprof")), text)
+    _, _, theirs = text.getvalue().partition("\nsummary: ")
+    _, _, ours = (tmp_path / "profile.callgrind").read_text().partition("\nsummary: ")
+    assert "fn=inner:9\n" in ours
+    assert ours.splitlines()[1:] == theirs.splitlines()[1:]
 
 
 @pytest.mark.parametrize("in_file", [False, True])
