@@ -16,8 +16,15 @@ import msgspec
 
 from pytest_eventlet_debug.hubs.names import own_hub
 
+# Taken here, before a test can patch them.
+_callbacks = gc.callbacks
+_collect = gc.collect
+_get_freeze_count = gc.get_freeze_count
+_get_objects = gc.get_objects
+_isenabled = gc.isenabled
+
 # Python 3.12 freezes some objects of its own as it starts.
-_FROZEN_AT_START = gc.get_freeze_count()
+_FROZEN_AT_START = _get_freeze_count()
 
 
 def of_types_in_python(objects: list[Any], bases: tuple[type, ...], /) -> list[Any]:
@@ -70,7 +77,7 @@ class Follower:
 
     def __init__(self) -> None:
         self._known: dict[str, dict[int, weakref.ref[Any]]] = {}
-        self._young = Young(gc.get_objects) if _HAS_YOUNG else None
+        self._young = Young(_get_objects) if _HAS_YOUNG else None
         self._callback = self._young.before_collection if self._young is not None else None
         self._frozen = 0
 
@@ -89,17 +96,17 @@ class Follower:
 
     def stop(self) -> None:
         """Look no more before collections."""
-        gc.callbacks[:] = [each for each in gc.callbacks if each is not self._callback]
+        _callbacks[:] = [each for each in _callbacks if each is not self._callback]
 
     def _new_of(self, bases: tuple[type, ...]) -> list[Any]:
         if self._young is None or self._callback is None:
             return _all_of(bases)
-        if not any(each is self._callback for each in gc.callbacks):
-            gc.callbacks.append(self._callback)
-        if gc.isenabled():
-            gc.collect(1)  # so that no object is young, and looked at, twice
+        if not any(each is self._callback for each in _callbacks):
+            _callbacks.append(self._callback)
+        if _isenabled():
+            _collect(1)  # so that no object is young, and looked at, twice
         new = self._young.take(bases)
-        frozen = gc.get_freeze_count()
+        frozen = _get_freeze_count()
         if new is None or frozen != self._frozen:
             new = _all_of(bases)
         self._frozen = frozen
@@ -120,7 +127,7 @@ def _bases(wanted: dict[str, tuple[type, ...]]) -> tuple[type, ...]:
 
 
 def _all_of(bases: tuple[type, ...]) -> list[Any]:
-    return of_types(gc.get_objects(), bases) if bases else []
+    return of_types(_get_objects(), bases) if bases else []
 
 
 def _sort(things: list[Any], wanted: dict[str, tuple[type, ...]]) -> dict[str, list[Any]]:
@@ -146,7 +153,7 @@ def _with_subclasses(bases: tuple[type, ...]) -> dict[int, type]:
 
 
 def _heap(found: dict[str, list[Any]]) -> Heap:
-    frozen = gc.get_freeze_count() > _FROZEN_AT_START
+    frozen = _get_freeze_count() > _FROZEN_AT_START
     if frozen:
         hub = own_hub()
         # What gc.freeze() hides is known elsewhere, too.

@@ -159,7 +159,17 @@ def test_results_of_the_run_before_say_nothing_of_one_that_was_killed(
     pytester: pytest.Pytester,
 ) -> None:
     recorded(pytester, "--eventlet-hub=poll", "--cprofile")
-    pytester.makepyfile("import os\ndef test_it(): os._exit(1)")
+    pytester.makepyfile("""
+        import os
+        import pathlib
+        import time
+
+        def test_it():
+            # It is the helper that announces it, in its own time.
+            while not any(pathlib.Path("eventlet-debug").glob("*test_it-*/test.json")):
+                time.sleep(0.01)
+            os._exit(1)
+    """)
     pytester.runpytest("--eventlet-hub=poll", "--cprofile")
     run = read_run(pytester.path / "eventlet-debug")
     assert [test.partition("::")[2] for test in run.cells] == ["test_it"]

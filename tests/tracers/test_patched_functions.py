@@ -326,11 +326,10 @@ def test_a_mock_that_fails_the_test_when_called_does_not_when_we_call_it(
 @pytest.mark.fault("leaks-unjudged")
 def test_leaks_that_cannot_be_looked_for_fail_no_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
-        import asyncio
-        import gc
+        import sys
 
         def test_it():
-            gc.get_objects = lambda *args, **kwargs: 1 / 0
+            sys._current_frames = lambda: 1 / 0
     """)
     result = pytester.runpytest("--eventlet-leaks=fail")
     result.assert_outcomes(passed=1)
