@@ -82,13 +82,18 @@ eventletReport.tables = (() => {
       columnDefaults: { formatter: (cell) => plain(cell.getValue()) }, placeholder: `No ${noun} matches.`,
       rowFormatter: (row) => row.getElement().classList.toggle("focus", row.getData().line === focus),
     });
-    search.addEventListener("input", () => {
+    const narrow = () => {
       const text = search.value.toLowerCase();
       made.setFilter((row) => row.text.toLowerCase().includes(text) || String(row.greenthread).toLowerCase().includes(text));
       count.textContent = plural(made.getDataCount("active"), noun);
-    });
+    };
     const target = focus && rows.find((row) => row.line >= focus);
-    if (target) made.on("tableBuilt", () => made.scrollToRow(target.i, "center"));
+    // A filter that is set before the table is there is lost.
+    made.on("tableBuilt", () => {
+      search.addEventListener("input", narrow);
+      if (search.value) narrow();
+      if (target) made.scrollToRow(target.i, "center");
+    });
     return () => made.destroy();
   }
 
