@@ -106,6 +106,7 @@ class Follower:
         if _isenabled():
             _collect(1)  # so that no object is young, and looked at, twice
         new = self._young.take(bases)
+        # What gc.unfreeze() gives back is old at once, and was in no list when all were looked at.
         frozen = _get_freeze_count()
         if new is None or frozen != self._frozen:
             new = _all_of(bases)
