@@ -35,13 +35,10 @@ if TYPE_CHECKING:
     from pytest_eventlet_debug.children.child import Reporter
     from pytest_eventlet_debug.children.start import Spare
     from pytest_eventlet_debug.isolation import Isolation
-    from pytest_eventlet_debug.outcomes.gathering import Gathering
     from pytest_eventlet_debug.recording import Recording
     from pytest_eventlet_debug.stalls.watch import StallWatch
     from pytest_eventlet_debug.system.scratch import ScratchDirectory
     from pytest_eventlet_debug.tracers.shared_helper import SharedHelper
-
-_SUMMARY = "eventlet-debug-summary"
 
 
 class Activation:
@@ -256,7 +253,6 @@ class Activation:
             self._register_controller()
         if self._assignment is None and not is_worker:
             self._register_afterwards()
-            self._register_report()
         if not self._runs_tests and not is_worker:
             return
         distributes = roles.distributes(config.option, is_worker=is_worker)
@@ -278,12 +274,12 @@ class Activation:
                 self._need_recording().open_run()
             except ArtifactsError as error:
                 raise pytest.UsageError(str(error)) from None
-        self._register_ends()
+        self._register_end()
 
     def _work_ahead(self) -> None:
         """Do what must be done anyway while the helper tries the tracers."""
         self._need_recording().describe_run()
-        names = ["outcomes.gathering", "summary", "report.writing"]
+        names = ["reporting"]
         if self._runs_tests and self.settings.dump_asyncio_tasks:
             names.append("alive.dump")
         if self._runs_tests and self.settings.leaks is not None:
@@ -298,78 +294,28 @@ class Activation:
             if not self._runs_tests:
                 self._recording.release_helper()
 
-    def _register_ends(self) -> None:
-        """Have the run's end reported in the terminal, and in ``run.json`` if there is one."""
-        manager = self._config.pluginmanager
-        if self._assignment is None and not manager.hasplugin(_SUMMARY):
-            from pytest_eventlet_debug.outcomes.gathering import Gathering
-            from pytest_eventlet_debug.run_facts import RunEnd
-            from pytest_eventlet_debug.summary import Summary
+    def _register_end(self) -> None:
+        from pytest_eventlet_debug.reporting import register_end
 
-            hub_in_ids = self.settings.hub_in_ids
-            gathering = Gathering(self._config, self._tests_hubs, hub_in_ids)
-            manager.register(gathering, Gathering.NAME)
-            manager.register(Summary(self._config, self.settings, gathering), _SUMMARY)
-            manager.register(RunEnd(self.settings, self._run))
-            self._register_html_links(gathering)
-            self._register_junit()
+        register_end(
+            self._config, self.settings, lambda: self._hub_names or (self.hub.name,), run=self._run
+        )
+
+    def _register_afterwards(self) -> None:
+        from pytest_eventlet_debug.reporting import register_afterwards
+        from pytest_eventlet_debug.reporting import register_report
+
+        if self.settings.needs_children or self._needs_gathering:
+            register_afterwards(self._config, self.settings, run=self._run, own_pids=self._own_pids)
+        register_report(self._config, self.settings, run=self._run)
 
     def _report_block(self) -> None:
         """Have what a fixture records reported, in a run that asked for nothing else."""
-        self._register_ends()
-        self._register_report()
+        if self._assignment is None:
+            from pytest_eventlet_debug.reporting import register_report
 
-    def _register_report(self) -> None:
-        """Have the report written: last of all, when every verdict is known."""
-        from pytest_eventlet_debug.outcomes.gathering import Gathering
-        from pytest_eventlet_debug.report.writing import ReportWriter
-
-        manager = self._config.pluginmanager
-        gathering: Gathering | None = manager.getplugin(Gathering.NAME)
-        if gathering is not None and not manager.hasplugin(ReportWriter.NAME):
-            writer = ReportWriter(self._config, self.settings, gathering, self._run)
-            manager.register(writer, ReportWriter.NAME)
-
-    def _tests_hubs(self) -> tuple[str, ...]:
-        return self._hub_names or (self.hub.name,)
-
-    def _register_html_links(self, gathering: Gathering) -> None:
-        html = self._config.getoption("htmlpath", None)
-        if html:
-            from pytest_eventlet_debug.report.html_links import HtmlLinks
-
-            links = HtmlLinks(
-                html,
-                self.settings.artifacts,
-                [tracer.name for tracer in self.settings.tracers],
-                lambda nodeid: gathering.key(nodeid)[0],
-            )
-            self._config.pluginmanager.register(links)
-
-    def _register_junit(self) -> None:
-        path = self._config.getoption("xmlpath", None)
-        if path:
-            from pytest_eventlet_debug.report.junit import JunitCases
-
-            hub = self.hub.name if len(self.settings.hubs) == 1 else None
-            self._config.pluginmanager.register(JunitCases(self._config, path, hub))
-
-    def _register_afterwards(self) -> None:
-        """Have done what is done when the run is over: rerun tests, save, compare."""
-        if not (self.settings.needs_children or self._needs_gathering):
-            return
-        from pytest_eventlet_debug.afterwards import register
-        from pytest_eventlet_debug.outcomes.gathering import Gathering
-
-        gathering: Gathering | None = self._config.pluginmanager.getplugin(Gathering.NAME)
-        assert gathering is not None  # at the root it has just been registered
-        register(
-            self._config,
-            self.settings,
-            gathering,
-            run=self._run,
-            own_pids=self._own_pids,
-        )
+            self._register_end()
+            register_report(self._config, self.settings, run=self._run)
 
     @property
     def _needs_gathering(self) -> bool:
