@@ -150,6 +150,34 @@ def test_the_summary_names_the_functions_of_long_tests(pytester: pytest.Pytester
     assert "test_short" not in result.stdout.str()
 
 
+def test_the_longest_test_comes_first(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it="import time\ndef test_a(): sum(range(9))\ndef test_b(): time.sleep(0.5)"
+    )
+    result = pytester.runpytest("--cprofile", "-v")
+    result.stdout.fnmatch_lines(
+        ["most time was spent in:", "  test_it.py::test_b", "  test_it.py::test_a"]
+    )
+
+
+def test_of_many_tests_the_shorter_ones_are_counted(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_eventlet_debug.summary.SHOWN", 2)
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(number): sum(range(9))
+        """
+    )
+    result = pytester.runpytest_inprocess("--cprofile", "-v")
+    shown = result.outlines[result.outlines.index("most time was spent in:") :]
+    assert sum(line.startswith("  test_it.py::") for line in shown) == 2
+    assert "  and 2 shorter tests" in shown
+
+
 def test_with_v_it_names_those_of_every_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="def test_short(): sum(range(9))")
     assert "most time" not in pytester.runpytest("--cprofile").stdout.str()
