@@ -181,22 +181,28 @@ class Summary:
         least, most = (
             (0.0, SHOWN) if self._config.option.verbose > 0 else (LONG_SECONDS, LONGEST_TESTS)
         )
-        paths = {
-            Path(directory, PROFILE_FILE): nodeid
+        long = {
+            Path(directory): nodeid
             for directory, nodeid in self._directories.items()
             if self._gathering.seconds(nodeid) > least
         }
-        found = [(nodeid, path) for path, nodeid in paths.items() if path.is_file()]
-        if found:
-            from pytest_eventlet_debug.recordings import heaviest
+        found = [path for path in long if (path / PROFILE_FILE).is_file()]
+        if not found:
+            return
+        from pytest_eventlet_debug.recordings import heaviest
 
+        # What is profiled is less than the test: its call phase, as a rule.
+        seconds = {path: heaviest.seconds(path) for path in found}
+        found = sorted(
+            (path for path in found if seconds[path] > least), key=lambda path: -seconds[path]
+        )
+        if found:
             yield "most time was spent in:"
-            found.sort(key=lambda each: -self._gathering.seconds(each[0]))
-            for nodeid, path in found[:most]:
-                yield f"  {nodeid}"
-                yield from (f"    {line}" for line in heaviest.describe(path))
-            if found[most:]:
-                yield f"  and {counted(len(found) - most, 'shorter test')}"
+        for path in found[:most]:
+            yield f"  {long[path]}"
+            yield from (f"    {line}" for line in heaviest.describe(path / PROFILE_FILE))
+        if found[most:]:
+            yield f"  and {counted(len(found) - most, 'shorter test')}"
 
     def _others(self) -> Iterator[str]:
         for hub, nodeids in self._other_hubs.items():
