@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-import itertools
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING
@@ -17,6 +16,8 @@ import pytest
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.outcomes.outcomes import BAD
+from pytest_eventlet_debug.phrasing import SHOWN
+from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.report_properties import CUT_PROPERTY
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a test takes for its profile to be shown without -v.
 LONG_SECONDS = 1.0
+#: How many of these are shown then.
+LONGEST_TESTS = 10
 
 
 class Summary:
@@ -174,23 +177,32 @@ class Summary:
                 yield f"{nodeid}: {changed}"
 
     def _profiles(self) -> Iterator[str]:
-        """Name the functions that tests spent their time in: of long tests, or of all."""
-        least = 0.0 if self._config.option.verbose > 0 else LONG_SECONDS
-        paths = {
-            Path(directory, PROFILE_FILE): nodeid
+        """Name the functions that the longest tests spent their time in, the longest first."""
+        least, most = (
+            (0.0, SHOWN) if self._config.option.verbose > 0 else (LONG_SECONDS, LONGEST_TESTS)
+        )
+        long = {
+            Path(directory): nodeid
             for directory, nodeid in self._directories.items()
             if self._gathering.seconds(nodeid) > least
         }
-        found = ((nodeid, path) for path, nodeid in paths.items() if path.is_file())
-        one = next(found, None)
-        if one is not None:
-            from pytest_eventlet_debug.recordings import heaviest
+        found = [path for path in long if (path / PROFILE_FILE).is_file()]
+        if not found:
+            return
+        from pytest_eventlet_debug.recordings import heaviest
 
+        # What is profiled is less than the test: its call phase, as a rule.
+        seconds = {path: heaviest.seconds(path) for path in found}
+        found = sorted(
+            (path for path in found if seconds[path] > least), key=lambda path: -seconds[path]
+        )
+        if found:
             yield "most time was spent in:"
-            yield from first(
-                "\n".join([f"  {nodeid}", *(f"    {line}" for line in heaviest.describe(path))])
-                for nodeid, path in itertools.chain([one], found)
-            )
+        for path in found[:most]:
+            yield f"  {long[path]}"
+            yield from (f"    {line}" for line in heaviest.describe(path / PROFILE_FILE))
+        if found[most:]:
+            yield f"  and {counted(len(found) - most, 'shorter test')}"
 
     def _others(self) -> Iterator[str]:
         for hub, nodeids in self._other_hubs.items():

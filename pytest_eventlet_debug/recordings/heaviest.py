@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import math
 import os
 from pathlib import Path
 import re
 
+import msgspec
+
+from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.profiling.stats import shortened
 from pytest_eventlet_debug.recordings import profile_file
+from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
 
 #: How many functions are named at most.
 HEAVIEST = 3
@@ -45,11 +51,21 @@ _RUNNERS = tuple(f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy"))
 
 _HUBS = os.path.join("eventlet", "hubs") + os.sep
 
+_OF_HUBS = ("switch", "run", "fire_timers", "wait", "do_poll")
+
 #: The loops that wait for work when there is none: what they call straight may wait.
 _LOOPS = (
     (os.path.join("hubs", "hub.py"), "run"),
     (os.path.join("asyncio", "base_events.py"), "_run_once"),
 )
+
+
+def seconds(directory: Path) -> float:
+    """Return how long was profiled; for a profile of which that cannot be read, for ever."""
+    try:
+        return json_files.read(directory / PROFILE_FACTS_FILE, ProfileFacts).seconds
+    except (OSError, msgspec.DecodeError):
+        return math.inf
 
 
 def describe(path: Path) -> Iterator[str]:
@@ -68,10 +84,12 @@ def describe(path: Path) -> Iterator[str]:
 def lines(stats: Stats) -> Iterator[str]:
     """Do the same for ``pstats.Stats.stats``.
 
-    The shares are of all the time in it. The hub's waiting is one line; any other waiting
-    for the outside has blocked the hub, and is named with who called it. Waiting for other
-    greenlets is left out, and what pytest did to run the test.
+    The shares are of all the time in it. The waiting of the hub, or of another loop, is one
+    line; any other waiting for the outside is named with who called it, and has blocked the
+    hub if there is one. Waiting for other greenlets is left out, and what pytest did to run
+    the test.
     """
+    has_hub = any(map(_is_hubs, stats))
     total = sum(entry[2] for entry in stats.values()) or 1.0
     busy, idle, waits = [], 0.0, 0
     for function, (_, calls, own, _, _) in stats.items():
@@ -80,7 +98,9 @@ def lines(stats: Stats) -> Iterator[str]:
             seconds = own - sum(each for each, _ in blocked)
             idle += seconds
             waits += calls if seconds else 0
-            busy += blocked
+            busy += [
+                (each, f"{text}: blocked the hub" if has_hub else text) for each, text in blocked
+            ]
         elif function[2] not in AWAY and not _is_runners(function, stats):
             busy.append((own, f"{_name(function)}, {_times(calls)}"))
     worth = sorted((each for each in busy if each[0] >= LEAST * total), reverse=True)
@@ -88,7 +108,8 @@ def lines(stats: Stats) -> Iterator[str]:
         yield f"{seconds / total:4.0%} {seconds:7.3f} s  {text}"
     if idle >= LEAST * total or not worth:
         how = "waited" if idle >= waits * SHORT else "waited or polled"
-        yield f"{idle / total:4.0%} {idle:7.3f} s  idle: the hub {how}"
+        who = "the hub" if has_hub else "an event loop" if any(map(_is_loop, stats)) else None
+        yield f"{idle / total:4.0%} {idle:7.3f} s  idle" + (f": {who} {how}" if who else "")
 
 
 def _is_runners(function: Function, stats: Stats) -> bool:
@@ -105,7 +126,7 @@ def _blocked(function: Function, stats: Stats) -> Iterator[tuple[float, str]]:
         seconds = own * (1.0 - _share_of_hub(caller, stats))
         if seconds > 0.0:
             where = f"{_name(function)} called by {_name(caller)}"
-            yield seconds, f"{where}, {_times(calls)}: blocked the hub"
+            yield seconds, f"{where}, {_times(calls)}"
 
 
 def _share_of_hub(function: Function, stats: Stats) -> float:
@@ -117,6 +138,11 @@ def _share_of_hub(function: Function, stats: Stats) -> float:
     whole = sum(edge[3] for edge in callers.values())
     by_loop = sum(edge[3] for caller, edge in callers.items() if _is_loop(caller))
     return by_loop / whole if whole else 0.0
+
+
+def _is_hubs(function: Function) -> bool:
+    """Say whether a function is called as a hub runs, or a greenthread waits for it."""
+    return _HUBS in function[0] and function[2] in _OF_HUBS
 
 
 def _is_loop(function: Function) -> bool:

@@ -15,6 +15,8 @@ from pytest_eventlet_debug.recordings.heaviest import lines
 
 POLL, SLEEP = ("~", 0, WAITING[0]), ("~", 0, "<built-in method time.sleep>")
 DO_POLL = ("/lib/eventlet/hubs/epolls.py", 30, "do_poll")
+# A greenthread that waits for the hub calls this.
+SWITCH: Stats = {("/lib/eventlet/hubs/hub.py", 3, "switch"): (1, 1, 0.0, 0.0, {})}
 
 STATS: Stats = {
     ("/a/b/c.py", 3, "slow"): (1, 1200, 3.0, 3.0, {}),
@@ -22,6 +24,7 @@ STATS: Stats = {
     ("~", 0, "<built-in method len>"): (1, 1, 1.5, 1.5, {}),
     ("/a/b/c.py", 20, "least"): (1, 1, 0.0, 5.0, {}),
     POLL: (9, 9, 5.0, 5.0, {DO_POLL: (9, 9, 5.0, 5.0)}),
+    **SWITCH,
 }
 
 
@@ -40,7 +43,7 @@ def test_a_test_that_hardly_does_more_than_wait_is_one_line() -> None:
 
 
 def test_a_hub_that_hardly_ever_waited_when_it_polled_is_not_called_idle_alone() -> None:
-    polling = {POLL: (9000, 9000, 8.0, 8.0, {DO_POLL: (9000, 9000, 8.0, 8.0)})}
+    polling = {**SWITCH, POLL: (9000, 9000, 8.0, 8.0, {DO_POLL: (9000, 9000, 8.0, 8.0)})}
     assert list(lines(polling)) == ["100%   8.000 s  idle: the hub waited or polled"]
 
 
@@ -64,7 +67,7 @@ def test_a_test_that_never_waits_has_no_line_about_it() -> None:
 def test_a_sleep_is_idle_if_the_hub_called_it_and_else_blocks_the_hub() -> None:
     wait, f = ("/lib/eventlet/hubs/poll.py", 70, "wait"), ("/a/b/c.py", 3, "f")
     callers = {wait: (7, 7, 3.0, 3.0), f: (1, 1, 1.0, 1.0)}
-    assert list(lines({SLEEP: (8, 8, 4.0, 4.0, callers)})) == [
+    assert list(lines({SLEEP: (8, 8, 4.0, 4.0, callers), **SWITCH})) == [
         " 25%   1.000 s  built-in method time.sleep called by f (b/c.py:3), 1 call: "
         "blocked the hub",
         " 75%   3.000 s  idle: the hub waited",
@@ -79,6 +82,7 @@ def test_a_selector_is_idle_for_the_loop_and_blocks_it_for_others() -> None:
             {
                 POLL: (4, 4, 4.0, 4.0, {select: (4, 4, 4.0, 4.0)}),
                 select: (4, 4, 0.0, 4.0, {loop: (3, 3, 0.0, 3.0), communicate: (1, 1, 0.0, 1.0)}),
+                **SWITCH,
             }
         )
     )
@@ -92,7 +96,27 @@ def test_waiting_for_other_greenlets_is_no_heavy_function() -> None:
 
 
 def test_a_profile_of_no_time_is_no_error() -> None:
-    assert list(lines({})) == ["  0%   0.000 s  idle: the hub waited"]
+    assert list(lines({})) == ["  0%   0.000 s  idle"]
+
+
+def test_of_a_test_without_a_hub_nothing_is_said_about_one(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import asyncio
+        import time
+        import eventlet.hubs
+
+        def test_it():
+            eventlet.hubs.get_hub()
+            time.sleep(0.5)
+            asyncio.run(asyncio.sleep(1))
+        """
+    )
+    result = pytester.runpytest("--cprofile", "--eventlet-hub=asyncio")
+    slept = r"built-in method time.sleep called by test_it \(\S*test_it.py:5\), 1 call"
+    result.stdout.re_match_lines(
+        [rf" +\d+% +0\.[5-9]\d+ s  {slept}$", r" +\d+% +\d\.\d+ s  idle: an event loop waited$"]
+    )
 
 
 @pytest.mark.parametrize("hub", ["epolls", "poll", "selects", "asyncio"])
@@ -148,6 +172,51 @@ def test_the_summary_names_the_functions_of_long_tests(pytester: pytest.Pytester
         ["most time was spent in:", "  test_it.py::test_long", "* s  heavy (*test_it.py:3), 1 call"]
     )
     assert "test_short" not in result.stdout.str()
+
+
+def test_the_longest_test_comes_first(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it="import time\ndef test_a(): sum(range(9))\ndef test_b(): time.sleep(0.5)"
+    )
+    result = pytester.runpytest("--cprofile", "-v")
+    result.stdout.fnmatch_lines(
+        ["most time was spent in:", "  test_it.py::test_b", "  test_it.py::test_a"]
+    )
+
+
+def test_of_many_tests_the_shorter_ones_are_counted(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_eventlet_debug.summary.SHOWN", 2)
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(number): sum(range(9))
+        """
+    )
+    result = pytester.runpytest_inprocess("--cprofile", "-v")
+    shown = result.outlines[result.outlines.index("most time was spent in:") :]
+    assert sum(line.startswith("  test_it.py::") for line in shown) == 2
+    assert "  and 2 shorter tests" in shown
+
+
+def test_a_test_whose_setup_alone_is_long_is_not_named(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import time
+        import pytest
+
+        @pytest.fixture
+        def server(): time.sleep(1.1)
+
+        def test_it(server): sum(range(9))
+        """
+    )
+    result = pytester.runpytest("--cprofile")
+    result.assert_outcomes(passed=1)
+    assert "most time" not in result.stdout.str()
 
 
 def test_with_v_it_names_those_of_every_test(pytester: pytest.Pytester) -> None:

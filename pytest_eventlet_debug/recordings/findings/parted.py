@@ -22,6 +22,7 @@ from typing import NamedTuple
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.loop_pairs import LoopPairs
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.strace_log import open_log
@@ -139,11 +140,13 @@ class _Reader:
         self._main: int | None = None
         self._in_call = False
         self._parts = Parts()
+        self._loop_pairs = LoopPairs()
         self._handlers: Mapping[str, Callable[[Syscall], Step | None]] = {
             **dict.fromkeys(_SOCKET_CALLS, self._on_socket),
             **dict.fromkeys(_PROCESS_CALLS, self._on_process),
             **dict.fromkeys(STARTS, self._on_start),
             **dict.fromkeys(PAIRS, self._on_pair),
+            **dict.fromkeys(LoopPairs.CALLS - PAIRS, self._on_maybe_loop),
         }
 
     def enter(self, phase: Phase) -> None:
@@ -173,10 +176,18 @@ class _Reader:
         return Step(_PROCESSES, call.name, "", call.line, call.greenthread)
 
     def _on_pair(self, call: Syscall) -> Step | None:
+        self._loop_pairs.made(call)
         self._parts.follow(call)
         return None
 
+    def _on_maybe_loop(self, call: Syscall) -> Step | None:
+        made = self._loop_pairs.made(call)
+        if made:
+            self._parts.forget_pair(made[0])
+        return None
+
     def _on_socket(self, call: Syscall) -> Step | None:
+        self._loop_pairs.made(call)
         if not Parts.has(call):
             return None
         known = self._parts.of(call)

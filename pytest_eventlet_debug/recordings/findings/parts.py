@@ -15,6 +15,12 @@ _DESCRIPTOR = lazily(r"(\d{1,10})<(TCP|UDP|UNIX|pipe)[\w-]*:\[")
 _PAIR = lazily(r"\[(\d+)<[^ ]*, (\d+)<")
 
 
+def ends_of_pair(call: Syscall) -> tuple[str, ...]:
+    """Return the two descriptors that one of :data:`PAIRS` made; nothing if it failed."""
+    match = _PAIR.search(call.args)
+    return match.groups() if match is not None else ()
+
+
 class Parts:
     """Follows descriptors through the calls of one process.
 
@@ -47,6 +53,13 @@ class Parts:
             del self._known[fd]
         return part
 
+    def forget_pair(self, call: Syscall) -> list[str]:
+        """Take back that a call made a pair, before another is made; return the parts."""
+        parts = [self._known.pop(end) for end in ends_of_pair(call) if end in self._known]
+        if parts:
+            self._counts["pair"] -= 1
+        return parts
+
     @staticmethod
     def has(call: Syscall) -> bool:
         """Say whether a call's first argument is a socket or pipe, and not this plugin's own."""
@@ -54,11 +67,10 @@ class Parts:
         return match is not None and int(match[1]) < HIGH_DESCRIPTOR
 
     def _make_pair(self, call: Syscall) -> None:
-        match = _PAIR.search(call.args)
-        if match is not None:
+        ends = ends_of_pair(call)
+        if ends:
             name = self._named("pair" if call.name == "socketpair" else "pipe")
-            self._known[match[1]] = f"{name} a"
-            self._known[match[2]] = f"{name} b"
+            self._known.update(zip(ends, (f"{name} a", f"{name} b"), strict=True))
 
     def _named(self, kind: str) -> str:
         number = self._counts[kind] = self._counts.get(kind, 0) + 1

@@ -218,7 +218,7 @@ class Storm(msgspec.Struct):
     pid: int
     #: The greenthread that made ``syscall``, such as ``3:serve``; None if not recorded.
     greenthread: str | None
-    #: Number of the storm's first line in the log.
+    #: Number of the line in the log where ``syscall`` came first.
     line: int
     caught: tuple[_Caught, ...] = ()
     #: Whom to name: a greenthread, a thread, or a child process with its program.
@@ -228,9 +228,15 @@ class Storm(msgspec.Struct):
 
     @property
     def may_be_progress(self) -> bool:
-        """Whether greenthreads may get on meanwhile; waits without labels do not tell."""
+        """Whether others may get on meanwhile: greenthreads, or tasks of an asyncio loop.
+
+        Waits without labels do not tell, nor do those of a loop that is no hub.
+        """
+        if self.kind != "storm":
+            return self.kind == "spin"
         only_waits = all(not call.partition(" = ")[0].endswith(")") for call in self.pattern)
-        return self.kind == "spin" or (only_waits and self.greenthread is None)
+        in_vain = all(call.endswith(" = 0") for call in self.pattern)
+        return only_waits and (self.greenthread is None or in_vain)
 
     def describe(self) -> str:
         """Return the storm in one line, without its place."""
@@ -386,9 +392,9 @@ class Storms:
             or all(kind.first.name in SLEEPS for kind in kinds.values())
         ):
             return
-        self._record(pid, thread, first.line, seconds)
+        self._record(pid, thread, seconds)
 
-    def _record(self, pid: int, thread: _Thread, line: int, seconds: float) -> None:
+    def _record(self, pid: int, thread: _Thread, seconds: float) -> None:
         kinds = sorted(_frequent(thread.kinds).items(), key=_rank)
         telling = kinds[0][1]
         others = _others(thread.ran, [kind for _, kind in kinds])
@@ -406,7 +412,7 @@ class Storms:
             seconds,
             pid,
             next(iter(others)) if name == "spin" else telling.last.greenthread,
-            line,
+            telling.first.line,
             self._caught(pid, thread),
             at=telling.last.where if name == "storm" else "",
         )

@@ -1,9 +1,10 @@
 """Count the calls of a test, and compare the counts of one test on several hubs.
 
-Only what says something about the test itself is compared. Waits and registrations are
-each hub's own way; files and memory are those of imports, which the first test on a hub
-pays for. Time counts where the hub slept until a timer was due: unlike the wall clock,
-and unlike waiting for others, it does not grow with the load of the machine.
+Only what says something about the test itself is compared. Waits and registrations, and the
+sockets with which a loop wakes itself, are each hub's own way; files and memory are those of
+imports, which the first test on a hub pays for. Time counts where the hub slept until a timer
+was due: unlike the wall clock, and unlike waiting for others, it does not grow with the load of
+the machine.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
@@ -18,6 +20,7 @@ from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.loop_pairs import LoopPairs
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -84,6 +87,7 @@ class Tallying:
         self._in_call = False
         self._calls: dict[str, int] = {}
         self._parts = Parts()
+        self._loop_pairs = LoopPairs()
         self._objects: dict[str, dict[str, int]] = {}
         self._first_ns = 0
         self._last_ns = 0
@@ -94,7 +98,7 @@ class Tallying:
 
     def handlers(self) -> Handlers:
         return {
-            **dict.fromkeys(_ON_SOCKETS | PAIRS, self._on_socket),
+            **dict.fromkeys(_ON_SOCKETS | PAIRS | LoopPairs.CALLS, self._on_socket),
             **dict.fromkeys(_WAITS, self._wait),
             ANY_OTHER: self._other,
         }
@@ -107,7 +111,12 @@ class Tallying:
         self._leave_call(last_ns)
 
     def _on_socket(self, call: Syscall) -> None:
-        if not self._in_call or call.pid != self._main:
+        if not self._in_call:
+            return
+        made = self._loop_pairs.made(call)
+        if made:
+            self._leave_out(made)
+        if call.pid != self._main:
             return
         part = self._parts.follow(call)
         if part is not None:
@@ -117,6 +126,14 @@ class Tallying:
                     return
                 counts = self._objects[part] = {}
             counts[call.name] = counts.get(call.name, 0) + 1
+
+    def _leave_out(self, calls: Sequence[Syscall]) -> None:
+        """Uncount the calls that made the pair of a loop."""
+        for call in calls:
+            self.counts[call.name] -= 1
+        if calls[0].pid == self._main:
+            for part in self._parts.forget_pair(calls[0]):
+                self._objects.pop(part, None)
 
     def _wait(self, call: Syscall) -> None:
         duration_ns = call.duration_ns

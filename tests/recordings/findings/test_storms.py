@@ -152,6 +152,19 @@ def test_sleeping_zero_two_thousand_times_is_progress(storms_of: Storms, hub: st
     assert storms_of(SLEEP_ZERO.replace("TURNS", "2_000"), hub=hub) == []
 
 
+@needs_strace
+def test_tasks_that_give_way_nine_thousand_times_are_progress(storms_of: Storms) -> None:
+    program = """
+    import asyncio
+    async def give_way():
+        for _ in range(9_000):
+            await asyncio.sleep(0)
+    greenlet.settrace(label)
+    eventlet.spawn(asyncio.run, give_way()).wait()
+    """
+    assert storms_of(program) == []
+
+
 @depends_on_speed
 @needs_strace
 @pytest.mark.parametrize("hub", ["epolls", "asyncio", "poll", "selects"])
@@ -347,6 +360,16 @@ def call(
 
 def accepts(count: int, step_us: int = 40) -> list[Syscall]:
     return [call(n, "accept4", "-1, NULL", "EBADF", step_us=step_us) for n in range(count)]
+
+
+def test_a_storm_has_the_line_of_the_first_such_call() -> None:
+    before = call(0, "close", "3", 0)
+    polls_and_accepts = [
+        call(n, *(("accept4", "-1", "EBADF") if n % 2 == 0 else ("epoll_wait", "5, [], 1, 0", 0)))
+        for n in range(1, 3000)
+    ]
+    (storm,) = find_storms([before, *polls_and_accepts])
+    assert (storm.syscall, storm.line) == ("accept4(-1) = -1 EBADF", 2)
 
 
 def test_a_tenth_of_a_second_is_a_storm_and_less_is_not() -> None:

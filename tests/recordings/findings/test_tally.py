@@ -53,6 +53,30 @@ def test_calls_and_sleeps_of_one_hub_alone_are_told_with_the_line(record: Record
 
 
 @needs_strace
+def test_what_hubs_make_to_wake_themselves_is_no_cost(record: Record) -> None:
+    program = """
+import socket
+import threading
+import eventlet.hubs
+
+def make_hub():
+    eventlet.hubs.get_hub()
+    for end in socket.socketpair():
+        end.close()
+
+def test_makes_hubs():
+    for _ in range(20):
+        thread = threading.Thread(target=make_hub)
+        thread.start()
+        thread.join()
+"""
+    tallies = {hub: tally_of(record(program, hub)[0]) for hub in ("epolls", "asyncio")}
+    of_pairs = {tally.calls["socketpair"] for tally in tallies.values()}
+    assert of_pairs == {20}
+    assert compare(tallies) == []
+
+
+@needs_strace
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_a_poll_that_may_not_wait_is_no_sleep(record: Record, hub: str) -> None:
     program = """
