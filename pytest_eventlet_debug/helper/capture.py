@@ -8,9 +8,6 @@ what bears a time between its start and its end.
 The test does not wait for its last packets. The kernel stamps a packet when it is sent, so what
 belongs to a recording is known however late it comes. A recording is complete once the kernel
 has handed over the block of the ring that was being filled at its end.
-
-Layout of the ring: ``/usr/include/linux/if_packet.h`` and
-https://docs.kernel.org/networking/packet_mmap.html.
 """
 
 from __future__ import annotations
@@ -18,9 +15,7 @@ from __future__ import annotations
 import _socket
 from collections.abc import Callable
 import errno
-import mmap
 import os
-import struct
 import time
 
 from pytest_eventlet_debug import __version__
@@ -30,16 +25,12 @@ from pytest_eventlet_debug.helper.loop import Answer
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.packet_buffer import PacketBuffer
+from pytest_eventlet_debug.helper.packet_ring import RETIRE_MILLISECONDS
+from pytest_eventlet_debug.helper.packet_ring import PacketRing
+from pytest_eventlet_debug.helper.packet_ring import claim
 from pytest_eventlet_debug.helper.unwritten import WAITING_BYTES
 from pytest_eventlet_debug.helper.unwritten import Unwritten
 from pytest_eventlet_debug.recordings import pcapng
-
-#: A block holds a packet of 64 KiB and not two, so two fillers close any block.
-BLOCK_BYTES = 1 << 17
-BLOCKS = 512
-
-#: Milliseconds after which the kernel hands over a block that is not full.
-RETIRE_MILLISECONDS = 4
 
 #: Seconds after its end in which a recording is completed. On a busy machine a packet may come
 #: through the ring some milliseconds after it was sent.
@@ -51,30 +42,6 @@ LATEST_SECONDS = 2.0
 #: Seconds after which the packets of a test that goes on are in a file.
 SAVE_SECONDS = 1.0
 
-_SOL_PACKET = 263
-_PACKET_RX_RING = 5
-_PACKET_STATISTICS = 6
-_PACKET_VERSION = 10
-_PACKET_IGNORE_OUTGOING = 23
-_SO_ATTACH_FILTER = 26
-_SO_TIMESTAMPNS = 35
-_TPACKET_V3 = 2
-_ETH_P_ALL = 3
-_PACKET_OUTGOING = 4
-
-_BLOCK_HEAD = struct.Struct("=3I")  # status, packets, offset of the first; at byte 8
-_FRAME_HEAD = struct.Struct("=6IH")  # next, seconds, ns, captured, length, status, mac
-_PACKET_TYPE_AT = 48 + 10  # sll_pkttype of the sockaddr_ll behind a tpacket3_hdr
-
-_ARPHRD_ETHER = 1
-_ARPHRD_LOOPBACK = 772
-_ARPHRD_NONE = 65534
-_LINKTYPES = {
-    _ARPHRD_ETHER: pcapng.LINKTYPE_ETHERNET,
-    _ARPHRD_LOOPBACK: pcapng.LINKTYPE_ETHERNET,
-    _ARPHRD_NONE: pcapng.LINKTYPE_RAW,
-}
-
 
 class Capture:
     """The packet socket, and what is being recorded from it."""
@@ -82,7 +49,7 @@ class Capture:
     def __init__(self, loop: Loop) -> None:
         """Open nothing yet; packets will come through *loop*."""
         self._loop = loop
-        self._socket: _socket.socket | None = None
+        self._ring: PacketRing | None = None
         self._claimed: _socket.socket | None = None
         self._running: dict[int, _Recording] = {}
         self._ending: list[_Recording] = []
@@ -90,19 +57,12 @@ class Capture:
         self._settling: int | None = None
         self._saving: int | None = None
         self._on_complete: Callable[[], None] = lambda: None
-        self._block = 0
-        self._blocks = 0
-        self._received = 0
-        self._dropped = 0
-        self._linktype = pcapng.LINKTYPE_ETHERNET
-        self._loops = True
 
     def claim(self, answer: Answer, *, interface: str) -> None:
         """Find out what can be known without a ring, which takes its time; answer as for open."""
         try:
-            _hardware(interface)
-            if self._socket is None and self._claimed is None:
-                self._claimed = _socket.socket(_socket.AF_PACKET, _socket.SOCK_RAW, 0)
+            if self._ring is None and self._claimed is None:
+                self._claimed = claim(interface)
         except OSError as error:
             answer(errno=error.errno or errno.EIO, words=str(error))
         else:
@@ -146,12 +106,12 @@ class Capture:
 
         :param limit: bytes of the longest file; of more, the middle is left out.
         """
-        self._open(interface, expression)
-        self._count()
+        ring = self._open(interface, expression)
+        ring.count()
         self._forget_others(directory)
         begin = pcapng.section(nodeid, f"pytest-eventlet-debug {__version__}")
-        begin += pcapng.interface(interface, self._linktype)
-        recording = _Recording(directory, begin, since_ns, limit, self._received, self._dropped)
+        begin += pcapng.interface(interface, ring.linktype)
+        recording = _Recording(ring, directory, begin, since_ns, limit)
         self._running[number] = recording
         if self._saving is None:
             self._saving = self._loop.call_later(SAVE_SECONDS, self._save)
@@ -159,7 +119,7 @@ class Capture:
 
     def pause(self, answer: Answer, *, number: int, until_ns: int) -> None:
         """Leave out what is sent after *until_ns*."""
-        self._running[number].spans[-1][1] = until_ns
+        self._running[number].leave_out_after(until_ns)
         answer()
 
     def resume(self, answer: Answer, *, number: int, since_ns: int) -> None:
@@ -233,11 +193,10 @@ class Capture:
         """End all recordings, and write down what is in memory."""
         running = [*self._running.values()]
         self._running.clear()
-        if self._socket is not None:
-            for recording in running:
-                self._end(recording, time.time_ns())
-                recording.kept = True
-            self._drain()
+        for recording in running:
+            self._end(recording, time.time_ns())
+            recording.kept = True
+        self._drain()
         for recording in self._ending:
             recording.complete()
         for recording in (*self._ending, *self._complete):
@@ -253,11 +212,10 @@ class Capture:
         if self._claimed is not None:
             self._claimed.close()
             self._claimed = None
-        if self._socket is not None:
-            self._loop.unwatch(self._socket.fileno())
+        if self._ring is not None:
+            self._loop.unwatch(self._ring.fileno())
             self._ring.close()
-            self._socket.close()
-            self._socket = None
+            self._ring = None
 
     def _forget_others(self, directory: str) -> None:
         """Forget what nobody has asked to keep of tests before; it is not to be kept."""
@@ -274,15 +232,10 @@ class Capture:
             recording.write()
 
     def _end(self, recording: _Recording, until_ns: int) -> None:
-        spans = recording.spans
-        spans[-1][1] = min(spans[-1][1], until_ns)
+        recording.leave_out_after(until_ns)
         self._ending.append(recording)
         self._drain()
-        self._count()
-        recording.received = self._received - recording.received
-        recording.dropped = self._dropped - recording.dropped
-        recording.ended = time.monotonic()
-        recording.blocks = self._blocks
+        recording.end()
         if self._settling is None:
             self._settling = self._loop.call_later(SETTLE_SECONDS, self._settle)
 
@@ -291,10 +244,9 @@ class Capture:
         self._settling = None
         self._drain()
         now = time.monotonic()
-        empty = not self._is_filling()
         left = []
         for recording in self._ending:
-            come = empty or self._blocks > recording.blocks
+            come = recording.has_come
             given_up = now - recording.ended > LATEST_SECONDS
             if now - recording.ended < seconds or not (come or given_up):
                 left.append(recording)
@@ -320,103 +272,25 @@ class Capture:
         if self._running:
             self._saving = self._loop.call_later(SAVE_SECONDS, self._save)
 
-    def _open(self, interface: str, expression: str | None) -> None:
-        if self._socket is not None:
-            return
-        hardware = _hardware(interface)
-        self._loops = hardware == _ARPHRD_LOOPBACK
-        self._linktype = _LINKTYPES[hardware]
-        # Protocol 0 keeps packets of other interfaces out until bind() has named one.
-        packets = self._claimed or _socket.socket(_socket.AF_PACKET, _socket.SOCK_RAW, 0)
-        self._claimed = None
-        try:
-            packets.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
-            frames = BLOCKS * BLOCK_BYTES // 2048
-            ring = (BLOCK_BYTES, BLOCKS, 2048, frames, RETIRE_MILLISECONDS, 0, 0)
-            packets.setsockopt(_SOL_PACKET, _PACKET_RX_RING, struct.pack("=7I", *ring))
-            if self._loops:
-                try:
-                    packets.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-                except OSError:
-                    pass  # before Linux 4.20; _drain() leaves them out too
-            self._ring = mmap.mmap(packets.fileno(), BLOCK_BYTES * BLOCKS)
-            # strace is started from here; without the ring's page tables that is faster.
-            self._ring.madvise(mmap.MADV_DONTFORK)
-            # So the kernel stamps packets as they are sent, not as it comes round to them.
-            packets.setsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            if expression is not None:
-                # ctypes is slow to import, and few want a filter.
-                from pytest_eventlet_debug.helper.packet_filter import compile_filter
-
-                program = compile_filter(expression, self._linktype)
-                packets.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.option)
-            packets.bind((interface, _ETH_P_ALL))
-        except BaseException:
-            packets.close()
-            raise
-        self._block = 0
-        self._socket = packets
-        self._loop.watch(packets.fileno(), self._drain)
+    def _open(self, interface: str, expression: str | None) -> PacketRing:
+        if self._ring is None:
+            claimed, self._claimed = self._claimed, None
+            self._ring = PacketRing(interface, expression, claimed)
+            self._loop.watch(self._ring.fileno(), self._drain)
+        return self._ring
 
     def _drain(self) -> None:
         """Hand each packet that the kernel has released to the recordings."""
-        ring = self._ring
-        while True:
-            base = self._block * BLOCK_BYTES
-            status, packets, offset = _BLOCK_HEAD.unpack_from(ring, base + 8)
-            if not status & 1:  # TP_STATUS_USER
-                return
+        if self._ring is None:
+            return
+        for packets in self._ring.ready():
             recordings = (*self._running.values(), *self._ending)
             if recordings:
-                at = base + offset
-                for _ in range(packets):
-                    following, seconds, nanoseconds, captured, length, _, mac = (
-                        _FRAME_HEAD.unpack_from(ring, at)
-                    )
-                    if ring[at + _PACKET_TYPE_AT] != _PACKET_OUTGOING or not self._loops:
-                        time_ns = seconds * 1_000_000_000 + nanoseconds
-                        data = ring[at + mac : at + mac + captured]
-                        for recording in recordings:
-                            recording.take(time_ns, data, length)
-                    at += following
+                for time_ns, data, length in packets:
+                    for recording in recordings:
+                        recording.take(time_ns, data, length)
                 for recording in recordings:
                     recording.buffer.flush()
-            # So that a block which the kernel has not begun is seen to have no packets.
-            ring[base + 12 : base + 16] = b"\0\0\0\0"
-            ring[base + 8 : base + 12] = b"\0\0\0\0"  # TP_STATUS_KERNEL: back to the kernel
-            self._block = (self._block + 1) % BLOCKS
-            self._blocks += 1
-
-    def _is_filling(self) -> bool:
-        """Say whether there are packets that the kernel has not handed over."""
-        base = self._block * BLOCK_BYTES
-        return bool(_BLOCK_HEAD.unpack_from(self._ring, base + 8)[1])
-
-    def _count(self) -> None:
-        assert self._socket is not None
-        # Reading the counters sets them to zero.
-        raw = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 12)
-        received, dropped, _ = struct.unpack("=3I", raw)
-        self._received += received
-        self._dropped += dropped
-
-
-def _hardware(interface: str) -> int:
-    """Return the kind of an interface, an ``ARPHRD_`` number of ``if_arp.h``.
-
-    :raises OSError: there is no such interface, or its packets cannot be written down.
-    """
-    try:
-        with open(f"/sys/class/net/{interface}/type") as file:
-            hardware = int(file.read())
-    except (OSError, ValueError):
-        # /sys may be that of another network namespace, or not there at all.
-        if interface not in [name for _, name in _socket.if_nameindex()]:
-            raise OSError(errno.ENODEV, f"there is no interface {interface}") from None
-        return _ARPHRD_LOOPBACK if interface == "lo" else _ARPHRD_ETHER
-    if hardware not in _LINKTYPES:
-        raise OSError(errno.EAFNOSUPPORT, f"{interface} is no Ethernet")
-    return hardware
 
 
 _FOREVER = 1 << 63
@@ -426,26 +300,21 @@ class _Recording:
     """One recording, and when it was.
 
     :param begin: the blocks that stand before its packets.
-    :param received: how many packets had been received when it started; at its end, since then.
-    :param dropped: the same of those that the kernel had no room for.
+    :ivar received: how many packets had been received when it started; at its end, since then.
+    :ivar dropped: the same of those that the kernel had no room for.
     """
 
     def __init__(
-        self,
-        directory: str,
-        begin: bytes,
-        since_ns: int,
-        limit: int | None,
-        received: int,
-        dropped: int,
+        self, ring: PacketRing, directory: str, begin: bytes, since_ns: int, limit: int | None
     ) -> None:
+        self._ring = ring
         self.directory = directory
         self.test = test_of(directory)
         self.spans = [[since_ns, _FOREVER]]
-        self.received = received
-        self.dropped = dropped
+        self.received = ring.received
+        self.dropped = ring.dropped
         self.ended = 0.0
-        self.blocks = 0
+        self._blocks = 0
         self.kept = False
         self.path = os.path.join(directory, CAPTURE_FILE)
         self.buffer = PacketBuffer(self.path, begin, limit)
@@ -479,6 +348,22 @@ class _Recording:
             if first <= time_ns <= last:
                 self.buffer.add(pcapng.packet(time_ns, data, length))
                 return
+
+    def leave_out_after(self, until_ns: int) -> None:
+        self.spans[-1][1] = min(self.spans[-1][1], until_ns)
+
+    def end(self) -> None:
+        """Note what the ring, which has just been emptied, says of it."""
+        self._ring.count()
+        self.received = self._ring.received - self.received
+        self.dropped = self._ring.dropped - self.dropped
+        self.ended = time.monotonic()
+        self._blocks = self._ring.blocks
+
+    @property
+    def has_come(self) -> bool:
+        """Whether the kernel has handed over all packets from before the end."""
+        return self._ring.blocks > self._blocks or not self._ring.is_filling
 
     def complete(self) -> None:
         """End the capture; a file is closed."""

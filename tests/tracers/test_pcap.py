@@ -18,7 +18,7 @@ import time
 from programs import TICKER
 import pytest
 
-from pytest_eventlet_debug.helper import capture
+from pytest_eventlet_debug.helper import packet_ring
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.pcap import Pcap
@@ -302,7 +302,7 @@ def test_packets_that_the_kernel_dropped_are_counted_and_reported(
     pcap.start(Recording("a::b", tmp_path))
     os.kill(helper.pid, 19)  # SIGSTOP: nobody reads the ring
     word = bytes(65507)
-    sent = capture.BLOCKS + 100
+    sent = packet_ring.BLOCKS + 100
     for _ in range(sent):
         say(sender, word)
     os.kill(helper.pid, 18)
