@@ -16,8 +16,8 @@ from runs import BOTH
 from runs import run
 from speed import depends_on_speed
 
-#: Longer than a busy machine takes to start a pytest.
-TIMEOUT = "--eventlet-timeout=6"
+#: Longer than a pytest takes to start, without the time for which a busy machine makes it wait.
+TIMEOUT = "--eventlet-timeout=3"
 HAS_STRACE = any(Path(each, "strace").exists() for each in os.get_exec_path())
 
 #: test_b does something on asyncio only; every test notes that it ran.
@@ -376,10 +376,10 @@ IGNORES_AND_FORKS = """
     ("deed", "does", "seconds"),
     [
         # A busy machine may notice a second late.
-        ("while True: signal.pause()", "its process waits, *", "[67]"),
+        ("while True: signal.pause()", "its process waits, *", "[34]"),
         # Where others leave it a fifth of a CPU or less, it is killed sooner.
-        ("while True: pass", "its process burns CPU, *", "[1-7]"),
-        (IGNORES_AND_FORKS, "2 processes wait, *", "[67]"),
+        ("while True: pass", "its process burns CPU, *", "[1-4]"),
+        (IGNORES_AND_FORKS, "2 processes wait, *", "[34]"),
     ],
 )
 def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(

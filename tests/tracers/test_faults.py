@@ -93,12 +93,18 @@ def test_a_test_that_hangs_with_its_strace_and_helper_stopped_is_killed(
     result.stdout.fnmatch_lines(["  its process is held by a tracer that does not go on"])
 
 
+SILENCE_OF_THREE_SECONDS = """
+from pytest_eventlet_debug.tracers import helper_client
+helper_client.ANSWER_SECONDS = 3
+"""
+
+
 @pytest.mark.fault("helper-stopped", "helper-killed")
 @pytest.mark.parametrize("arguments", [[], ["--eventlet-hub=epolls,asyncio"]])
 @pytest.mark.parametrize(
     ("number", "fate"),
     [
-        ("SIGSTOP", "has not answered for 8 s and was ended"),
+        ("SIGSTOP", "has not answered for 3 s and was ended"),
         ("SIGKILL", "was killed or has crashed"),
     ],
 )
@@ -118,7 +124,8 @@ def test_a_helper_that_is_gone_is_one_line_and_the_tests_go_on(
     def test_c():
         assert tracer() == 0
     """
-    result = run(pytester, monkeypatch, program, *arguments)
+    pytester.makepyfile(impatient=SILENCE_OF_THREE_SECONDS)
+    result = run(pytester, monkeypatch, program, "-p", "impatient", *arguments)
     result.assert_outcomes(passed=3 * (len(arguments) + 1))
     lines = [line for line in result.outlines if "tracing helper" in line]
     assert len(lines) == len(arguments) + 1, lines  # a helper for each hub
