@@ -33,6 +33,9 @@ class Wait(msgspec.Struct, frozen=True):
     who: str
     where: str
     line: int
+    since_ns: int
+    #: The call that took it back, if any did.
+    end: Syscall | None = None
 
 
 class ParentWaits:
@@ -47,6 +50,7 @@ class ParentWaits:
         self._stuck: dict[int, Syscall] = {}
         self._asked: dict[int, list[Syscall]] = {}
         self._reaped: dict[int, Syscall] = {}
+        self._missed: dict[int, Syscall] = {}
         self._ready: dict[int, int] = {}
         self._used: dict[str, int] = {}
         self._broken: dict[str, Syscall] = {}
@@ -83,16 +87,25 @@ class ParentWaits:
         if call.name == "wait4" and (call.value or 0) > 0:
             self._reaped[call.value or 0] = call
             return
+        asked = _ASKED.match(call.args)
+        if call.errno == "ECHILD":
+            if asked is not None:
+                self._missed[int(asked[1])] = call
+            return
         match = _WAITED.search(call.args)
         if match is not None and "WNOWAIT" not in call.args:
             self._reaped[int(match[1])] = call
-        elif call.value == 0 and (asked := _ASKED.match(call.args)) is not None:
+        elif call.value == 0 and asked is not None:
             self._asked.setdefault(int(asked[1]), []).append(call)
             del self._asked[int(asked[1])][:-2]
 
     def reaped(self, pid: int) -> Syscall | None:
         """Return the call that got a process's status."""
         return self._reaped.get(pid)
+
+    def missed(self, pid: int) -> Syscall | None:
+        """Return the call that asked for a process's status and did not get it."""
+        return self._missed.get(pid)
 
     def broken(self, channel: str) -> Syscall | None:
         """Return the call that found out that the other end of a channel is closed."""
@@ -107,7 +120,7 @@ class ParentWaits:
             end = end_of(call.args) if call.name in TRANSFERS else None
             if end is not None:
                 who = self._processes.describe(call.pid, call.greenthread)
-                yield Wait(end.shown, who, call.where, call.line)
+                yield Wait(end.shown, who, call.where, call.line, call.start_ns)
         for fd, known in self._registrations.latest(main or 0).items():
             end = end_of(known.shown)
             if (
@@ -116,7 +129,8 @@ class ParentWaits:
             ):
                 continue
             who = self._processes.describe(main or 0, known.greenthread)
-            yield Wait(known.shown, who, known.at, known.line)
+            over = self._registrations.ended(main or 0, fd)
+            yield Wait(known.shown, who, known.at, known.line, known.time_ns, over)
 
     def for_an_end(self, family: Collection[int], since: Syscall) -> Syscall | None:
         """Return the call that still waited for one of these processes to end.
@@ -132,6 +146,11 @@ class ParentWaits:
             if len(calls) == 2 and calls[0].line > since.line:
                 return calls[1]
         return None
+
+
+def own(where: str) -> str:
+    """Return of a line of a library's and the nearest of the user's own the latter alone."""
+    return f" at {where.rpartition(', from ')[2]}" if ", from " in where else where
 
 
 def is_waiting(call: Syscall) -> bool:
