@@ -111,6 +111,7 @@ class Child:
         elif type(event) is Switch:
             if event.pid == self._main:
                 self._greenthreads.of_test(event)
+                self._waits.ran(event)
             elif event.pid not in self._own:
                 self._greenthreads.of_child(event)
         elif type(event) is Signal:

@@ -32,6 +32,7 @@ from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Gap
 from pytest_eventlet_debug.recordings.trace_events import Phase
+from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.recordings.trace_events import Unparsed
 
@@ -101,6 +102,8 @@ class NotAccepted:
             self._last_ns = event.time_ns
             if type(event) is Phase:
                 self._main = event.pid
+            elif type(event) is Switch and event.pid == self._main:
+                self._waits.ran(event)
 
     def _waited(self, call: Syscall) -> None:
         if call.pid == self._main and self._listeners:
@@ -170,7 +173,7 @@ class NotAccepted:
                 self.kind,
                 f"{wait.who} waited for {waited_ns / 1e9:.2f} s for {wait.shown}{own(wait.where)}, "
                 f"a connection that nobody accepted: {which}",
-                (Evidence(f"epoll_ctl({wait.shown})", STRACE_FILE, wait.line),),
+                (Evidence(wait.shown, STRACE_FILE, wait.line),),
                 counts={"seconds": waited_ns / 1e9},
             )
             found += 1

@@ -77,6 +77,28 @@ def test_a_child_that_ends_while_its_answer_is_awaited_is_told_with_both(
     assert found.counts == {"status": status}
 
 
+@pytest.mark.parametrize("hub", ["poll", "selects"])
+def test_what_a_hub_waits_for_that_polls_is_known(find: Find, hub: str) -> None:
+    (found,) = find(WORKER.replace("END", "os._exit(3)"), Child, hub)
+    assert re.search(
+        r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> \(line \d+\), which no other "
+        r"process used; nobody waited for the child$",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize("hub", ["poll", "selects"])
+def test_what_came_under_a_hub_that_polls_was_not_waited_for_in_vain(find: Find, hub: str) -> None:
+    program = """
+def test_answer():
+    child = python("import time; time.sleep(0.2); print(1); raise SystemExit(3)", stdout=-1)
+    assert child.communicate()[0] == b"2\\n"
+"""
+    (found,) = find(HEAD + program, Child, hub)
+    assert " ended with status 3" in found.title
+    assert " in vain " not in found.title
+
+
 def test_a_child_that_is_killed_is_told_with_the_signal_and_who_sent_it(find: Find) -> None:
     (found,) = find(WORKER.replace("END", "os.kill(os.getpid(), signal.SIGSEGV)"), Child)
     assert re.search(

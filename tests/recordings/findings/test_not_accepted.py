@@ -63,6 +63,11 @@ def test_a_connection_that_waits_for_a_server_is_told_with_the_listener(
     )
 
 
+def test_a_hub_that_polls_waits_for_the_connection_too(find: Find) -> None:
+    (found,) = find(program("pass"), NotAccepted, "poll")
+    assert "]>, a connection that nobody accepted: the listener " in found.title
+
+
 def test_a_second_listener_of_the_port_is_told(find: Find) -> None:
     (found,) = find(program("second = listen(port)"), NotAccepted)
     assert re.search(
