@@ -168,7 +168,7 @@ class NotAccepted:
                 which = f"the listener {first}"
             else:
                 which = f"port {first.port} has {len(listeners)} listeners, "
-                which += " and ".join(map(str, listeners))
+                which += ", and ".join(map(str, listeners))
             yield Finding(
                 self.kind,
                 f"{wait.who} waited for {waited_ns / 1e9:.2f} s for {wait.shown}{own(wait.where)}, "

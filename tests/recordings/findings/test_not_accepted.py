@@ -71,7 +71,7 @@ def test_a_hub_that_polls_waits_for_the_connection_too(find: Find) -> None:
 def test_a_second_listener_of_the_port_is_told(find: Find) -> None:
     (found,) = find(program("second = listen(port)"), NotAccepted)
     assert re.search(
-        r": port \d+ has 2 listeners, \d+, made at test_program\.py:\d+ in listen, accepted none "
+        r": port \d+ has 2 listeners, \d+, made at test_program\.py:\d+ in listen, accepted none, "
         r"and \d+, made at test_program\.py:\d+ in listen, accepted none$",
         found.title,
     )
