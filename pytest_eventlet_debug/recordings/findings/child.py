@@ -16,6 +16,8 @@ from itertools import chain
 from itertools import islice
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
@@ -194,9 +196,9 @@ class Child:
             self._stuck_children(waits),
             self._taking_children(waits),
             self._holding_children(waits),
-            self._sharing_children(),
+            _merged(self._sharing_children()),
             self._ended_children(waits),
-            self._forked_greenthreads(),
+            _merged(self._forked_greenthreads()),
         )
         yield from islice(found, _MOST)
 
@@ -279,18 +281,21 @@ class Child:
                 return first, pid, held
         return None
 
-    def _forked_greenthreads(self) -> Iterator[Finding]:
+    def _forked_greenthreads(self) -> Iterator[tuple[object, Finding]]:
         """Tell of greenthreads of the test process that go on in a child."""
         for pid, switch, call in self._greenthreads.find():
             where = own(call.where) if call is not None else ""
-            yield self._finding(
-                f"{self._name(pid)} runs a copy of greenthread {switch.greenthread} of the test "
-                f"process since the fork{where}",
-                Evidence(f"greenthread {switch.greenthread}", STRACE_FILE, switch.line),
-                {},
+            yield (
+                (self._children[pid].at, switch.greenthread, where),
+                self._finding(
+                    f"{self._name(pid)} runs a copy of greenthread {switch.greenthread} of the "
+                    f"test process since the fork{where}",
+                    Evidence(f"greenthread {switch.greenthread}", STRACE_FILE, switch.line),
+                    {},
+                ),
             )
 
-    def _sharing_children(self) -> Iterator[Finding]:
+    def _sharing_children(self) -> Iterator[tuple[object, Finding]]:
         """Tell of children that have their hub poll with the epoll set of the test's."""
         for pid, start in self._children.items():
             thread = self._threads.get(pid)
@@ -298,11 +303,15 @@ class Child:
             match = _SHARED.match(call.args) if call is not None else None
             if call is None or match is None or start.pid not in self._own:
                 continue
-            yield self._finding(
-                f"{self._name(pid)} shares the epoll set {match[1]} of the test process since the "
-                f"fork: it adds {match[2]}{own(call.where)}, whose events come to both of them",
-                Evidence(f"epoll_ctl({match[0]})", STRACE_FILE, call.line),
-                {},
+            yield (
+                (start.at, call.at),
+                self._finding(
+                    f"{self._name(pid)} shares the epoll set {match[1]} of the test process since "
+                    f"the fork: it adds {match[2]}{own(call.where)}, whose events come to both of "
+                    "them",
+                    Evidence(f"epoll_ctl({match[0]})", STRACE_FILE, call.line),
+                    {},
+                ),
             )
 
     def _expected(self, pid: int, since: Syscall, end: End, waits: list[Wait]) -> str:
@@ -452,6 +461,16 @@ class Child:
 
     def _finding(self, title: str, evidence: Evidence, counts: dict[str, float]) -> Finding:
         return Finding(self.kind, title, (evidence,), counts=counts)
+
+
+def _merged(found: Iterable[tuple[object, Finding]]) -> Iterator[Finding]:
+    """Yield the first of the findings that are alike, with how many more there are."""
+    alike: dict[object, list[Finding]] = {}
+    for key, finding in found:
+        alike.setdefault(key, []).append(finding)
+    for first, *others in alike.values():
+        more = f", and {len(others)} more like it" if others else ""
+        yield replace(first, title=first.title + more)
 
 
 def _how(ended: Exit) -> str:

@@ -351,6 +351,14 @@ def test_a_greenthread_that_goes_on_in_a_forked_child_is_told(find: Find, hub: s
     )
 
 
+def test_greenthreads_that_go_on_in_several_children_are_told_once(find: Find) -> None:
+    program = GREENTHREADS.replace("BEFORE", "eventlet.spawn(turn)").replace(
+        "pid = os.fork()", "pid = os.fork() and os.fork() and os.fork()"
+    )
+    found = find(program, Child)
+    assert [each.title.endswith(", and 2 more like it") for each in found] == [True]
+
+
 def test_a_greenthread_that_a_forked_child_starts_is_not_told(find: Find) -> None:
     assert find(GREENTHREADS.replace("BEFORE", "eventlet.spawn(turn).wait()"), Child) == []
     assert find(GREENTHREADS.replace("BEFORE", ""), Child) == []
