@@ -16,9 +16,12 @@ from itertools import chain
 from itertools import islice
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -26,6 +29,9 @@ from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.channels import End
 from pytest_eventlet_debug.recordings.findings.channels import Held
 from pytest_eventlet_debug.recordings.findings.channels import end_of
+from pytest_eventlet_debug.recordings.findings.child_greenthreads import ForkedGreenthreads
+from pytest_eventlet_debug.recordings.findings.child_streams import CALLS as STREAM_CALLS
+from pytest_eventlet_debug.recordings.findings.child_streams import StandardStreams
 from pytest_eventlet_debug.recordings.findings.child_threads import CALLS
 from pytest_eventlet_debug.recordings.findings.child_threads import DATA
 from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
@@ -35,6 +41,7 @@ from pytest_eventlet_debug.recordings.findings.child_waits import WAITS
 from pytest_eventlet_debug.recordings.findings.child_waits import ParentWaits
 from pytest_eventlet_debug.recordings.findings.child_waits import Wait
 from pytest_eventlet_debug.recordings.findings.child_waits import is_waiting
+from pytest_eventlet_debug.recordings.findings.child_waits import own
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -47,6 +54,7 @@ from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Signal
+from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 #: A child that waits for less may well go on.
@@ -81,6 +89,8 @@ class Child:
         self._main: int | None = None
         self._threads = ChildThreads()
         self._waits = ParentWaits(self._processes)
+        self._streams = StandardStreams(self._processes)
+        self._greenthreads = ForkedGreenthreads(self._processes)
         self._killers: dict[int, Syscall] = {}
         self._excused: set[int] = set()
         self._is_over = False
@@ -100,6 +110,12 @@ class Child:
         if type(event) is Phase and self._main is None:
             self._main = event.pid
             self._own.add(event.pid)
+        elif type(event) is Switch:
+            if event.pid == self._main:
+                self._greenthreads.of_test(event)
+                self._waits.ran(event)
+            elif event.pid not in self._own:
+                self._greenthreads.of_child(event)
         elif type(event) is Signal:
             self._last_ns = event.time_ns
         elif type(event) is Exit:
@@ -134,6 +150,9 @@ class Child:
             self._of_test(call)
             return
         self._threads.at(pid).stuck = call if is_waiting(call) else None
+        self._greenthreads.called(call)
+        if name in STREAM_CALLS:
+            self._streams.see(call)
         if name in CALLS:
             self._threads.see(call)
 
@@ -174,7 +193,12 @@ class Child:
             return
         waits = list(self._waits.for_data(self._main))
         found = chain(
-            self._stuck_children(waits), self._sharing_children(), self._ended_children(waits)
+            self._stuck_children(waits),
+            self._taking_children(waits),
+            self._holding_children(waits),
+            _merged(self._sharing_children()),
+            self._ended_children(waits),
+            _merged(self._forked_greenthreads()),
         )
         yield from islice(found, _MOST)
 
@@ -203,13 +227,75 @@ class Child:
             state = "is full" if writes else "is empty"
             yield self._finding(
                 f"{self._name(pid)} waited for {waited_ns / 1e9:.2f} s in "
-                f"{call.name}({end.shown}){_own(call.where)}, which {state}: the test process has "
+                f"{call.name}({end.shown}){own(call.where)}, which {state}: the test process has "
                 f"its other end, {other.shown}, and {lack}{expected}",
                 Evidence(f"{call.name}({end.shown})", STRACE_FILE, call.line),
                 {"seconds": waited_ns / 1e9},
             )
 
-    def _sharing_children(self) -> Iterator[Finding]:
+    def _taking_children(self, waits: list[Wait]) -> Iterator[Finding]:
+        """Tell of children that read what the test process waits for, from the same end."""
+        for wait in waits:
+            end = end_of(wait.shown)
+            for pid, thread in self._threads.items():
+                call = thread.took.get(end.channel) if end is not None else None
+                took = end_of(call.args) if call is not None else None
+                if call is None or took is None or end is None or took.side != end.side:
+                    continue
+                if wait.end is not None and wait.end.line < call.line:
+                    continue
+                amount = counted(call.value or 0, "byte")
+                yield self._finding(
+                    f"{self._name(pid)} read {amount} from {took.shown}"
+                    f"{own(call.where)}, an end that the test process has, too; {wait.who} waited "
+                    f"in vain for {wait.shown}{own(wait.where)} (line {wait.line})",
+                    Evidence(f"{call.name}({took.shown})", STRACE_FILE, call.line),
+                    {"bytes": float(call.value or 0)},
+                )
+                break
+
+    def _holding_children(self, waits: list[Wait]) -> Iterator[Finding]:
+        """Tell of children that have inherited the other end of what the test process reads."""
+        for wait in waits:
+            first, holder, held = self._holder(wait) or (0, 0, None)
+            thread = self._threads.get(first)
+            if held is None or thread is None or thread.ended is None:
+                continue
+            yield self._finding(
+                f"{wait.who} waited in vain for {wait.shown}{own(wait.where)} (line {wait.line}): "
+                f"{self._name(first)} {_how(thread.ended)}, but "
+                f"{self._processes.describe(holder, None)} descends from it, has inherited the "
+                f"other end as {held.shown}, and goes on",
+                Evidence(f"+++ {_how(thread.ended)} +++", STRACE_FILE, thread.ended.line),
+                {},
+            )
+
+    def _holder(self, wait: Wait) -> tuple[int, int, End] | None:
+        """Return a child of the test's that ended, and one of its own that keeps a pipe open."""
+        end = end_of(wait.shown)
+        for pid, held in self._streams.writers(end) if end is not None else ():
+            *_, first = self._family(pid)
+            start = self._children[first]
+            was_made_for_it = bool(held.side) or wait.line > start.line
+            if was_made_for_it and self._has_ended(first) and not self._has_ended(pid):
+                return first, pid, held
+        return None
+
+    def _forked_greenthreads(self) -> Iterator[tuple[object, Finding]]:
+        """Tell of greenthreads of the test process that go on in a child."""
+        for pid, switch, call in self._greenthreads.find():
+            where = own(call.where) if call is not None else ""
+            yield (
+                (self._children[pid].at, switch.greenthread, where),
+                self._finding(
+                    f"{self._name(pid)} runs a copy of greenthread {switch.greenthread} of the "
+                    f"test process since the fork{where}",
+                    Evidence(f"greenthread {switch.greenthread}", STRACE_FILE, switch.line),
+                    {},
+                ),
+            )
+
+    def _sharing_children(self) -> Iterator[tuple[object, Finding]]:
         """Tell of children that have their hub poll with the epoll set of the test's."""
         for pid, start in self._children.items():
             thread = self._threads.get(pid)
@@ -217,11 +303,15 @@ class Child:
             match = _SHARED.match(call.args) if call is not None else None
             if call is None or match is None or start.pid not in self._own:
                 continue
-            yield self._finding(
-                f"{self._name(pid)} shares the epoll set {match[1]} of the test process since the "
-                f"fork: it adds {match[2]}{_own(call.where)}, whose events come to both of them",
-                Evidence(f"epoll_ctl({match[0]})", STRACE_FILE, call.line),
-                {},
+            yield (
+                (start.at, call.at),
+                self._finding(
+                    f"{self._name(pid)} shares the epoll set {match[1]} of the test process since "
+                    f"the fork: it adds {match[2]}{own(call.where)}, whose events come to both of "
+                    "them",
+                    Evidence(f"epoll_ctl({match[0]})", STRACE_FILE, call.line),
+                    {},
+                ),
             )
 
     def _expected(self, pid: int, since: Syscall, end: End, waits: list[Wait]) -> str:
@@ -229,12 +319,12 @@ class Child:
         call = self._waits.for_an_end(set(self._family(pid)), since)
         if call is not None:
             who = self._processes.describe(call.pid, call.greenthread)
-            return f"; {who} waited for the child to end{_own(call.where)} (line {call.line})"
+            return f"; {who} waited for the child to end{own(call.where)} (line {call.line})"
         ends = self._ends(pid)
         for wait in waits:
             other = end_of(wait.shown)
             if other is not None and other.channel != end.channel and other.channel in ends:
-                return f"; {wait.who} waited for {wait.shown}{_own(wait.where)} (line {wait.line})"
+                return f"; {wait.who} waited for {wait.shown}{own(wait.where)} (line {wait.line})"
         return ""
 
     def _family(self, pid: int) -> Iterator[int]:
@@ -293,10 +383,12 @@ class Child:
             end = end_of(wait.shown)
             if end is None or (end.side and wait.line < start.line):
                 continue  # an asyncio loop's socket pair to itself is inherited, too
+            if self._holder(wait) is not None:
+                continue
             users = {
                 self._processes.process(other)
                 for other, each in self._threads.items()
-                if end.channel in each.ends
+                if end.channel in each.ends and not each.has_same(end)
             }
             users.discard(self._main)
             if pid in users and all(self._has_ended(user) for user in users):
@@ -310,11 +402,9 @@ class Child:
     def _tell_end(self, pid: int, thread: ChildThread, wait: Wait | None, more: int) -> Finding:
         ended = thread.ended
         assert ended is not None
-        how = f"ended with status {ended.status}"
-        if ended.signal is not None:
-            how = f"was killed by {ended.signal}"
+        how = _how(ended)
         killer = self._killers.get(pid) if ended.signal else None
-        place = _own(killer.where) if killer is not None else ""
+        place = own(killer.where) if killer is not None else ""
         if ended.signal is None and thread.exiting is not None:
             # What a library calls on behalf of the line that forked is in every child.
             place = thread.exiting.where if ", from " not in thread.exiting.where else ""
@@ -335,11 +425,17 @@ class Child:
         )
 
     def _consequence(self, pid: int, thread: ChildThread, wait: Wait | None) -> str:
-        reaped = self._waits.reaped(pid)
+        reaped, missed = self._waits.reaped(pid), self._waits.missed(pid)
+        missing = ""
+        if missed is not None:
+            who = self._processes.describe(missed.pid, missed.greenthread)
+            missing = f"{who} got ECHILD{own(missed.where)} (line {missed.line})"
         unreaped = "; nobody waited for the child" if reaped is None else ""
+        if reaped is None and missed is not None:
+            unreaped = f"; its status was not kept, and {missing} in place of it"
         if wait is not None:
             return (
-                f"; {wait.who} waited in vain for {wait.shown}{_own(wait.where)} "
+                f"; {wait.who} waited in vain for {wait.shown}{own(wait.where)} "
                 f"(line {wait.line}), which no other process used{unreaped}"
             )
         for channel in self._ends(pid):
@@ -349,30 +445,42 @@ class Child:
                 end = end_of(call.args)
                 what = f"got {call.errno}" if call.errno else "read the end of file"
                 return (
-                    f"; {who} then {what} from {end.shown if end else ''}{_own(call.where)} "
+                    f"; {who} then {what} from {end.shown if end else ''}{own(call.where)} "
                     f"(line {call.line}){unreaped}"
                 )
         if reaped is not None:
             who = self._processes.describe(reaped.pid, reaped.greenthread)
-            return f"; {who} waited for it{_own(reaped.where)} (line {reaped.line})"
+            rest = f", so that {missing} in place of the status" if missing else ""
+            return f"; {who} waited for it{own(reaped.where)} (line {reaped.line}){rest}"
         return unreaped
 
     def _name(self, pid: int) -> str:
         name = self._processes.describe(pid, None)
         start = self._children.get(self._processes.process(pid) or pid)
-        return f"{name}, started{_own(start.where)}," if start is not None and start.at else name
+        return f"{name}, started{own(start.where)}," if start is not None and start.at else name
 
     def _finding(self, title: str, evidence: Evidence, counts: dict[str, float]) -> Finding:
         return Finding(self.kind, title, (evidence,), counts=counts)
 
 
+def _merged(found: Iterable[tuple[object, Finding]]) -> Iterator[Finding]:
+    """Yield the first of the findings that are alike, with how many more there are."""
+    alike: dict[object, list[Finding]] = {}
+    for key, finding in found:
+        alike.setdefault(key, []).append(finding)
+    for first, *others in alike.values():
+        more = f", and {len(others)} more like it" if others else ""
+        yield replace(first, title=first.title + more)
+
+
+def _how(ended: Exit) -> str:
+    if ended.signal is not None:
+        return f"was killed by {ended.signal}"
+    return f"ended with status {ended.status}"
+
+
 def _returned_ns(call: Syscall) -> int:
     return call.start_ns + (call.duration_ns or 0)
-
-
-def _own(where: str) -> str:
-    """Return of a line of a library's and the nearest of the user's own the latter alone."""
-    return f" at {where.rpartition(', from ')[2]}" if ", from " in where else where
 
 
 def _last_line(said: str) -> str:

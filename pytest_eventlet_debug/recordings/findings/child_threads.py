@@ -42,12 +42,14 @@ class ChildThread:
 
     __slots__ = (
         *("ended", "ends", "executed", "exiting", "failed", "last", "polls", "said", "shares"),
-        "stuck",
+        *("stuck", "took"),
     )
 
     def __init__(self) -> None:
         #: The ends of pipes and connections that it used, by their channels.
         self.ends: dict[str, End] = {}
+        #: Its last calls that read something, by the channels.
+        self.took: dict[str, Syscall] = {}
         #: Its last transfer of data that was not output.
         self.last: Syscall | None = None
         #: The epoll sets that it made.
@@ -64,6 +66,13 @@ class ChildThread:
         self.executed = False
         self.failed = False
         self.ended: Exit | None = None
+
+    def has_same(self, end: End) -> bool:
+        """Say whether it used the same end of a channel, and not the other one."""
+        used = self.ends.get(end.channel)
+        if used is None:
+            return False
+        return used.side == end.side if end.side else end.channel in self.took
 
     @property
     def closed_ns(self) -> int:
@@ -133,6 +142,9 @@ class ChildThreads:
             thread.said = (thread.said + unescape(data[1]) + (data[2] or ""))[-_SAID:]
         if self._note(thread, call) and (call.value or 0) > 0 and not is_output:
             thread.last = call
+            end = end_of(call.args)
+            if call.name in READS and end is not None:
+                thread.took[end.channel] = call
 
     @staticmethod
     def _note(thread: ChildThread, call: Syscall) -> bool:

@@ -13,10 +13,13 @@ from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import end_of
 from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
+from pytest_eventlet_debug.recordings.findings.polled_waits import PolledWaits
 from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 #: The calls by which a process waits for its children.
@@ -33,6 +36,9 @@ class Wait(msgspec.Struct, frozen=True):
     who: str
     where: str
     line: int
+    since_ns: int
+    #: The call that took it back, if any did.
+    end: Syscall | None = None
 
 
 class ParentWaits:
@@ -44,16 +50,27 @@ class ParentWaits:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._registrations = Registrations()
+        self._polled: dict[int, PolledWaits] = {}
         self._stuck: dict[int, Syscall] = {}
         self._asked: dict[int, list[Syscall]] = {}
         self._reaped: dict[int, Syscall] = {}
+        self._missed: dict[int, Syscall] = {}
         self._ready: dict[int, int] = {}
         self._used: dict[str, int] = {}
         self._broken: dict[str, Syscall] = {}
 
+    def ran(self, switch: Switch) -> None:
+        """Note which greenthread runs in a thread of the test process."""
+        self._polled_by(switch.pid).ran(switch.greenthread)
+
+    def _polled_by(self, pid: int) -> PolledWaits:
+        return self._polled.setdefault(pid, PolledWaits())
+
     def register(self, call: Syscall) -> None:
-        """Note what is added to an epoll set or closed; for calls from the beginning on."""
-        if call.name == "epoll_ctl":
+        """Note what a hub is to wait for, or what is closed; for calls from the beginning on."""
+        if call.name in POLLS:
+            self._polled_by(call.pid).waited(call)
+        elif call.name == "epoll_ctl":
             self._registrations.control(call)
         elif call.name == "close":
             self._registrations.closed(call)
@@ -83,16 +100,25 @@ class ParentWaits:
         if call.name == "wait4" and (call.value or 0) > 0:
             self._reaped[call.value or 0] = call
             return
+        asked = _ASKED.match(call.args)
+        if call.errno == "ECHILD":
+            if asked is not None:
+                self._missed[int(asked[1])] = call
+            return
         match = _WAITED.search(call.args)
         if match is not None and "WNOWAIT" not in call.args:
             self._reaped[int(match[1])] = call
-        elif call.value == 0 and (asked := _ASKED.match(call.args)) is not None:
+        elif call.value == 0 and asked is not None:
             self._asked.setdefault(int(asked[1]), []).append(call)
             del self._asked[int(asked[1])][:-2]
 
     def reaped(self, pid: int) -> Syscall | None:
         """Return the call that got a process's status."""
         return self._reaped.get(pid)
+
+    def missed(self, pid: int) -> Syscall | None:
+        """Return the call that asked for a process's status and did not get it."""
+        return self._missed.get(pid)
 
     def broken(self, channel: str) -> Syscall | None:
         """Return the call that found out that the other end of a channel is closed."""
@@ -107,16 +133,25 @@ class ParentWaits:
             end = end_of(call.args) if call.name in TRANSFERS else None
             if end is not None:
                 who = self._processes.describe(call.pid, call.greenthread)
-                yield Wait(end.shown, who, call.where, call.line)
-        for fd, known in self._registrations.latest(main or 0).items():
+                yield Wait(end.shown, who, call.where, call.line, call.start_ns)
+        for fd, known, over in self._registered(main or 0):
             end = end_of(known.shown)
             if (
                 end is None
                 or max(self._ready.get(fd, 0), self._used.get(end.channel, 0)) > known.line
             ):
                 continue
-            who = self._processes.describe(main or 0, known.greenthread)
-            yield Wait(known.shown, who, known.at, known.line)
+            who = "a greenthread"
+            if known.greenthread is not None:
+                who = self._processes.describe(main or 0, known.greenthread)
+            yield Wait(known.shown, who, known.at, known.line, known.time_ns, over)
+
+    def _registered(self, main: int) -> Iterator[tuple[int, Registration, Syscall | None]]:
+        """Yield what the hub waited for last, by descriptor, and what ended the wait."""
+        for fd, known in self._registrations.latest(main).items():
+            yield fd, known, self._registrations.ended(main, fd)
+        for fd, (known, over) in self._polled_by(main).latest().items():
+            yield fd, known, over
 
     def for_an_end(self, family: Collection[int], since: Syscall) -> Syscall | None:
         """Return the call that still waited for one of these processes to end.
@@ -132,6 +167,11 @@ class ParentWaits:
             if len(calls) == 2 and calls[0].line > since.line:
                 return calls[1]
         return None
+
+
+def own(where: str) -> str:
+    """Return of a line of a library's and the nearest of the user's own the latter alone."""
+    return f" at {where.rpartition(', from ')[2]}" if ", from " in where else where
 
 
 def is_waiting(call: Syscall) -> bool:

@@ -23,6 +23,7 @@ Kind = Literal[
     "hub idle",
     "left open",
     "long trace",
+    "not accepted",
     "reused descriptor",
     "spin",
     "stall",

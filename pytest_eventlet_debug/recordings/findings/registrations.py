@@ -33,6 +33,8 @@ class Registration(msgspec.Struct, frozen=True):
     line: int
     #: The line of Python that asked, for the end of a phrase.
     at: str = ""
+    #: When it asked, nanoseconds since the epoch.
+    time_ns: int = 0
 
 
 class Registrations:
@@ -40,7 +42,7 @@ class Registrations:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Registration] = {}
-        self._ended: dict[tuple[int, int], tuple[Registration, int]] = {}
+        self._ended: dict[tuple[int, int], tuple[Registration, Syscall]] = {}
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None]]:
         """Return what to call by the names of calls, as a detector does."""
@@ -54,12 +56,20 @@ class Registrations:
         known = self._known.get((pid, fd))
         if known is not None and known.line < line:
             return known
-        before, end = self._ended.get((pid, fd), (None, 0))
-        return before if before is not None and before.line < line < end else None
+        before, end = self._ended.get((pid, fd), (None, None))
+        if before is None or end is None or not before.line < line < end.line:
+            return None
+        return before
 
     def current(self, pid: int, fd: int) -> Registration | None:
         """Return who has registered a descriptor with the thread *pid* now."""
         return self._known.get((pid, fd))
+
+    def ended(self, pid: int, fd: int) -> Syscall | None:
+        """Return the call that ended the last registration of a descriptor, if any did."""
+        if (pid, fd) in self._known:
+            return None
+        return self._ended.get((pid, fd), (None, None))[1]
 
     def latest(self, pid: int) -> Mapping[int, Registration]:
         """Return how the thread *pid* registered each descriptor last, taken back or not."""
@@ -78,7 +88,9 @@ class Registrations:
             self._end(call, fd)
         else:
             shown = match[3] + match[4]
-            self._known[call.pid, fd] = Registration(shown, call.greenthread, call.line, call.where)
+            self._known[call.pid, fd] = Registration(
+                shown, call.greenthread, call.line, call.where, call.start_ns
+            )
 
     def closed(self, call: Syscall) -> None:
         """Take note of a ``close``, which takes registrations back."""
@@ -90,7 +102,7 @@ class Registrations:
     def _end(self, call: Syscall, fd: int) -> None:
         known = self._known.pop((call.pid, fd), None)
         if known is not None:
-            self._ended[call.pid, fd] = known, call.line
+            self._ended[call.pid, fd] = known, call
 
 
 class Addition(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from pytest_eventlet_debug.recordings.findings.idle_hubs import IdleHubs
 from pytest_eventlet_debug.recordings.findings.left_open import LeftOpen
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.lost_waits import LostWaits
+from pytest_eventlet_debug.recordings.findings.not_accepted import NotAccepted
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.reused import Reused
 from pytest_eventlet_debug.recordings.findings.storms import Storms
@@ -18,6 +19,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     Storms,
     Child,
     IdleHubs,
+    NotAccepted,
     Blocked,
     Busy,
     Closed,

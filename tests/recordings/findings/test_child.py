@@ -77,6 +77,28 @@ def test_a_child_that_ends_while_its_answer_is_awaited_is_told_with_both(
     assert found.counts == {"status": status}
 
 
+@pytest.mark.parametrize("hub", ["poll", "selects"])
+def test_what_a_hub_waits_for_that_polls_is_known(find: Find, hub: str) -> None:
+    (found,) = find(WORKER.replace("END", "os._exit(3)"), Child, hub)
+    assert re.search(
+        r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> \(line \d+\), which no other "
+        r"process used; nobody waited for the child$",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize("hub", ["poll", "selects"])
+def test_what_came_under_a_hub_that_polls_was_not_waited_for_in_vain(find: Find, hub: str) -> None:
+    program = """
+def test_answer():
+    child = python("import time; time.sleep(0.2); print(1); raise SystemExit(3)", stdout=-1)
+    assert child.communicate()[0] == b"2\\n"
+"""
+    (found,) = find(HEAD + program, Child, hub)
+    assert " ended with status 3" in found.title
+    assert " in vain " not in found.title
+
+
 def test_a_child_that_is_killed_is_told_with_the_signal_and_who_sent_it(find: Find) -> None:
     (found,) = find(WORKER.replace("END", "os.kill(os.getpid(), signal.SIGSEGV)"), Child)
     assert re.search(
@@ -223,6 +245,153 @@ def test_fork():
         r"child process \d+, started at test_program\.py:\d+ in test_fork, shares the epoll set "
         r"\d+ of the test process since the fork: it adds \d+<pipe:\[\d+\]> at "
         r"test_program\.py:\d+ in test_fork, whose events come to both of them",
+        found.title,
+    )
+
+
+def test_what_a_childs_own_child_keeps_open_is_told_with_who_inherited_it(find: Find) -> None:
+    program = """
+def test_output():
+    child = subprocess.Popen("echo up; sleep 60 & true", shell=True, stdout=-1)
+    assert child.stdout.readline() == b"up\\n"
+    with eventlet.Timeout(1):
+        child.communicate()
+"""
+    (found,) = find(HEAD + program, Child)
+    assert re.fullmatch(
+        r"greenthread 1:test waited in vain for \d+<(pipe:\[\d+\])> at test_program\.py:\d+ in "
+        r"test_output \(line \d+\): child process \d+ \(/bin/sh -c echo up; sleep 60 & true\), "
+        r"started at test_program\.py:\d+ in test_output, ended with status 0, but child process "
+        r"\d+ \(\S*sleep 60\) descends from it, has inherited the other end as 1<\1>, and goes on",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", ["echo up; sleep 60 >/dev/null & true", "echo up; cat </dev/null & wait"]
+)
+def test_a_child_of_a_childs_that_keeps_nothing_open_is_not_told(find: Find, command: str) -> None:
+    program = f"""
+def test_output():
+    child = subprocess.Popen({command!r}, shell=True, stdout=-1)
+    assert child.communicate()[0] == b"up\\n"
+    assert False
+"""
+    assert find(HEAD + program, Child) == []
+
+
+FORKS = (
+    HEAD
+    + """
+def test_fork():
+    ours, theirs = eventlet.green.socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        WORK
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with eventlet.Timeout(0.3):
+        ours.recv(1)
+"""
+)
+
+
+def test_a_child_that_reads_what_the_test_waits_for_is_told(find: Find) -> None:
+    work = 'os.write(theirs.fileno(), b"x"); os.read(ours.fileno(), 1)'
+    (found,) = find(FORKS.replace("WORK", work), Child)
+    assert re.fullmatch(
+        r"child process \d+, started at test_program\.py:\d+ in test_fork, read 1 byte from "
+        r"(\d+<UNIX-STREAM:\[\S+\]>) at test_program\.py:\d+ in test_fork, an end that the test "
+        r"process has, too; greenthread 1:test waited in vain for \1 at test_program\.py:\d+ in "
+        r"test_fork \(line \d+\)",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize(
+    "work",
+    ['os.write(ours.fileno(), b"x"); os.read(theirs.fileno(), 1)', "os.getpid()"],
+    ids=["other end", "nothing"],
+)
+def test_a_child_that_reads_from_elsewhere_is_not_told_to_take_anything(
+    find: Find, work: str
+) -> None:
+    assert not any(
+        " read 1 byte " in each.title for each in find(FORKS.replace("WORK", work), Child)
+    )
+
+
+GREENTHREADS = (
+    HEAD
+    + """
+def turn():
+    for _ in range(4):
+        eventlet.sleep(0.02)
+
+def test_fork():
+    BEFORE
+    eventlet.sleep(0.01)
+    pid = os.fork()
+    if pid == 0:
+        eventlet.spawn(turn).wait()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert False
+"""
+)
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_greenthread_that_goes_on_in_a_forked_child_is_told(find: Find, hub: str) -> None:
+    (found,) = find(GREENTHREADS.replace("BEFORE", "eventlet.spawn(turn)"), Child, hub)
+    assert re.match(
+        r"child process \d+, started at test_program\.py:\d+ in test_fork, runs a copy of "
+        r"greenthread 3:turn of the test process since the fork",
+        found.title,
+    )
+
+
+def test_greenthreads_that_go_on_in_several_children_are_told_once(find: Find) -> None:
+    program = GREENTHREADS.replace("BEFORE", "eventlet.spawn(turn)").replace(
+        "pid = os.fork()", "pid = os.fork() and os.fork() and os.fork()"
+    )
+    found = find(program, Child)
+    assert [each.title.endswith(", and 2 more like it") for each in found] == [True]
+
+
+def test_a_greenthread_that_a_forked_child_starts_is_not_told(find: Find) -> None:
+    assert find(GREENTHREADS.replace("BEFORE", "eventlet.spawn(turn).wait()"), Child) == []
+    assert find(GREENTHREADS.replace("BEFORE", ""), Child) == []
+
+
+REAPER = (
+    HEAD
+    + """
+def test_status():
+    before = signal.signal(signal.SIGCHLD, HANDLER)
+    try:
+        assert python("import time; time.sleep(0.3); raise SystemExit(7)").wait() == 7
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+"""
+)
+
+
+def test_who_took_a_childs_status_is_told_with_who_did_not_get_it(find: Find) -> None:
+    (found,) = find(REAPER.replace("HANDLER", "lambda *args: os.waitpid(-1, os.WNOHANG)"), Child)
+    assert re.search(
+        r" ended with status 7; greenthread \S+ waited for it at test_program\.py:\d+ in <lambda> "
+        r"\(line \d+\), so that greenthread 1:test got ECHILD at test_program\.py:\d+ in "
+        r"test_status \(line \d+\) in place of the status$",
+        found.title,
+    )
+
+
+def test_a_status_that_nobody_could_get_is_told(find: Find) -> None:
+    (found,) = find(REAPER.replace("HANDLER", "signal.SIG_IGN"), Child)
+    assert re.search(
+        r" ended with status 7; its status was not kept, and greenthread 1:test got ECHILD at "
+        r"test_program\.py:\d+ in test_status \(line \d+\) in place of it$",
         found.title,
     )
 

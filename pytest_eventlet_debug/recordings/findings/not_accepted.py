@@ -1,0 +1,200 @@
+"""Find connections that a test waits for, and that no process has accepted.
+
+The kernel completes a connection as soon as there is a listener. A client can connect, and send,
+though the server never calls ``accept()``: it has stopped, it is held up, or another listener
+shares its port, as ``SO_REUSEPORT`` permits, and was given the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import msgspec
+
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.recordings.findings.call_names import POLLS
+from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.channels import READS
+from pytest_eventlet_debug.recordings.findings.channels import WRITES
+from pytest_eventlet_debug.recordings.findings.child_waits import ParentWaits
+from pytest_eventlet_debug.recordings.findings.child_waits import Wait
+from pytest_eventlet_debug.recordings.findings.child_waits import own
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Gap
+from pytest_eventlet_debug.recordings.trace_events import Phase
+from pytest_eventlet_debug.recordings.trace_events import Switch
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Unparsed
+
+#: A server may take as long to accept a connection.
+MIN_NS = 500_000_000
+_MOST = 5
+
+_ACCEPTS = names("accept accept4")
+_WAITS = READS | WRITES | POLLS | {"epoll_ctl"}
+_PORT = lazily(r"sin6?_port=htons\((\d+)\)")
+_LOCAL = lazily(r"\d+<TCP\w*:\[[^>]*:(\d+)\]>")
+_PAIR = lazily(r"\d+<TCP\w*:\[[^>]*:(\d+)->[^>]*:(\d+)\]>")
+
+
+class _Listener(msgspec.Struct):
+    """A socket that listens."""
+
+    fd: int
+    port: int
+    listen: Syscall
+    accepted: int = 0
+
+    def __str__(self) -> str:
+        count = f"accepted {self.accepted} others" if self.accepted > 1 else "accepted none"
+        if self.accepted == 1:
+            count = "accepted one other"
+        return f"{self.fd}, made{self.listen.where}, {count}"
+
+
+class NotAccepted:
+    """The detector of connections that nobody accepts."""
+
+    kind: ClassVar[Kind] = "not accepted"
+
+    def __init__(self, about: About) -> None:
+        self._passed = about.passed
+        self._until_ns = about.until_ns
+        self._main: int | None = None
+        self._waits = ParentWaits(Processes(about.pid))
+        #: The ports of ``bind()`` and ``connect()``, by descriptor; of the latter with the line.
+        self._bound: dict[int, int] = {}
+        self._connected: dict[int, tuple[int, int]] = {}
+        self._listeners: dict[int, _Listener] = {}
+        self._closed: list[_Listener] = []
+        self._accepted: dict[tuple[int, int], None] = {}
+        self._is_cut = False
+        self._last_ns = 0
+
+    def handlers(self) -> Handlers:
+        if self._passed:
+            return {}
+        return {
+            **dict.fromkeys(_WAITS, self._waited),
+            **dict.fromkeys(_ACCEPTS, self._accept),
+            "bind": self._bind,
+            "listen": self._listen,
+            "getsockname": self._learn,
+            "connect": self._connect,
+            "close": self._close,
+            ANY_OTHER: self._other,
+        }
+
+    def _other(self, event: Event) -> None:
+        if type(event) is Gap:
+            self._is_cut = True
+        elif not isinstance(event, Gap | Unparsed | Syscall):
+            self._last_ns = event.time_ns
+            if type(event) is Phase:
+                self._main = event.pid
+            elif type(event) is Switch and event.pid == self._main:
+                self._waits.ran(event)
+
+    def _waited(self, call: Syscall) -> None:
+        if call.pid == self._main and self._listeners:
+            self._last_ns = call.start_ns
+            self._waits.register(call)
+            self._waits.see(call)
+
+    def _bind(self, call: Syscall) -> None:
+        port = _PORT.search(call.args)
+        if call.errno is None and port is not None:
+            remember(self._bound, _fd(call), int(port[1]))
+
+    def _listen(self, call: Syscall) -> None:
+        fd = _fd(call)
+        if call.errno is None and fd in self._bound and fd not in self._listeners:
+            remember(self._listeners, fd, _Listener(fd, self._bound.pop(fd), call))
+            self._learn(call)
+
+    def _learn(self, call: Syscall) -> None:
+        """Learn a port that the kernel chose."""
+        listener, local = self._listeners.get(_fd(call)), _LOCAL.match(call.args)
+        if listener is not None and listener.port == 0 and local is not None:
+            listener.port = int(local[1])
+
+    def _accept(self, call: Syscall) -> None:
+        self._learn(call)
+        pair = _PAIR.match(call.ret or "")
+        if pair is None:
+            return
+        remember(self._accepted, (int(pair[1]), int(pair[2])), None)
+        listener = self._listeners.get(_fd(call))
+        if listener is not None:
+            listener.accepted += 1
+
+    def _connect(self, call: Syscall) -> None:
+        port = _PORT.search(call.args)
+        if call.pid == self._main and port is not None and call.errno in (None, "EINPROGRESS"):
+            remember(self._connected, _fd(call), (call.line, int(port[1])))
+
+    def _close(self, call: Syscall) -> None:
+        if call.pid != self._main or call.errno is not None:
+            return
+        fd = _fd(call)
+        self._bound.pop(fd, None)
+        listener = self._listeners.pop(fd, None)
+        if listener is not None and len(self._closed) < _MOST:
+            self._closed.append(listener)
+        self._waits.register(call)
+
+    def findings(self) -> Iterable[Finding]:
+        if self._is_cut:
+            return  # the call that accepted it may be missing
+        found = 0
+        for wait in self._waits.for_data(self._main):
+            since_ns = wait.end.start_ns if wait.end is not None else self._until_ns
+            waited_ns = (since_ns or self._last_ns) - wait.since_ns
+            listeners = self._for(wait)
+            if not listeners or waited_ns < MIN_NS:
+                continue
+            first = listeners[0]
+            if len(listeners) == 1:
+                which = f"the listener {first}"
+            else:
+                which = f"port {first.port} has {len(listeners)} listeners, "
+                which += ", and ".join(map(str, listeners))
+            yield Finding(
+                self.kind,
+                f"{wait.who} waited for {waited_ns / 1e9:.2f} s for {wait.shown}{own(wait.where)}, "
+                f"a connection that nobody accepted: {which}",
+                (Evidence(wait.shown, STRACE_FILE, wait.line),),
+                counts={"seconds": waited_ns / 1e9},
+            )
+            found += 1
+            if found == _MOST:
+                return
+
+    def _for(self, wait: Wait) -> list[_Listener]:
+        """Return the listeners that a connection may wait at; none if it does not."""
+        pair = _PAIR.match(wait.shown)
+        line, port = self._connected.get(int(wait.shown.partition("<")[0]), (0, 0))
+        if pair is None or port != int(pair[2]) or line > wait.line:
+            return []
+        if (port, int(pair[1])) in self._accepted:
+            return []
+        if any(each.port == port for each in self._closed):
+            return []
+        all_of_port = [each for each in self._listeners.values() if each.port == port]
+        return all_of_port if any(each.listen.line < line for each in all_of_port) else []
+
+
+def _fd(call: Syscall) -> int:
+    """Return the descriptor that a call is about, -1 for none."""
+    number = call.args.partition("<")[0]
+    return int(number) if number.isdigit() else -1

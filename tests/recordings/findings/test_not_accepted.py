@@ -1,0 +1,99 @@
+"""Connections that nobody accepts, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.not_accepted import NotAccepted
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Find = Callable[..., list[Finding]]
+
+PROGRAM = """
+import os
+import eventlet
+from eventlet.green import socket
+
+def listen(port=0):
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(5)
+    return listener
+
+def serve(listener):
+    peers.append(listener.accept()[0])
+
+peers = []
+
+def test_answer():
+    listener = listen()
+    port = listener.getsockname()[1]
+    BEFORE
+    client = eventlet.connect(("127.0.0.1", port))
+    with eventlet.Timeout(SECONDS):
+        client.recv(10)
+"""
+
+
+def program(before: str, seconds: float = 0.7) -> str:
+    """Return a test that waits for an answer, after what it does before it connects."""
+    return PROGRAM.replace("BEFORE", before).replace("SECONDS", str(seconds))
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_connection_that_waits_for_a_server_is_told_with_the_listener(
+    find: Find, hub: str
+) -> None:
+    before = "server = eventlet.spawn(serve, listener); eventlet.connect(('127.0.0.1', port))"
+    (found,) = find(program(f"{before}; server.wait()"), NotAccepted, hub)
+    assert found.kind == "not accepted"
+    assert found.certainty == "certain"
+    assert re.fullmatch(
+        r"greenthread 1:test waited for \d\.\d\d s for \d+<TCP:\[127\.0\.0\.1:\d+->\S+:\d+\]> "
+        r"at test_program\.py:\d+ in test_answer, a connection that nobody accepted: the listener "
+        r"\d+, made at test_program\.py:\d+ in listen, accepted one other",
+        found.title,
+    )
+
+
+def test_a_hub_that_polls_waits_for_the_connection_too(find: Find) -> None:
+    (found,) = find(program("pass"), NotAccepted, "poll")
+    assert "]>, a connection that nobody accepted: the listener " in found.title
+
+
+def test_a_second_listener_of_the_port_is_told(find: Find) -> None:
+    (found,) = find(program("second = listen(port)"), NotAccepted)
+    assert re.search(
+        r": port \d+ has 2 listeners, \d+, made at test_program\.py:\d+ in listen, accepted none, "
+        r"and \d+, made at test_program\.py:\d+ in listen, accepted none$",
+        found.title,
+    )
+
+
+CHILD = """pid = os.fork()
+    if pid == 0:
+        connection = listener.accept()[0]
+        connection.recv(10)
+        os._exit(0)"""
+
+
+@pytest.mark.parametrize(
+    ("before", "seconds"),
+    [
+        ("eventlet.spawn(serve, listener)", 0.7),
+        (CHILD, 0.7),
+        ("listener.accept = None", 0.1),
+    ],
+    ids=["accepted", "by a child", "for too short a time"],
+)
+def test_a_connection_that_is_accepted_or_may_be_is_not_told(
+    find: Find, before: str, seconds: float
+) -> None:
+    assert find(program(before, seconds), NotAccepted) == []
