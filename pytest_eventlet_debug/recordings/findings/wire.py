@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.phrasing import span
@@ -79,6 +81,17 @@ class _Connection:
         self.reset = False
 
 
+class _Refused:
+    """The connections that an endpoint refused, and the place of what is said of them."""
+
+    __slots__ = ("count", "index", "since_ns")
+
+    def __init__(self, index: int, since_ns: int) -> None:
+        self.index = index
+        self.since_ns = since_ns
+        self.count = 0
+
+
 class Wire:
     """Looks at the packets of a test, in time order.
 
@@ -100,7 +113,7 @@ class Wire:
         self._lived_ns = 0
         self._connections: dict[tuple[Endpoint, Endpoint], _Connection] = {}
         self._found: list[tuple[int, Finding]] = []
-        self._refused: set[Endpoint] = set()
+        self._refused: dict[Endpoint, _Refused] = {}
         self._dns = DnsExchange()
         self._full: dict[Endpoint, tuple[Packet, Segment]] = {}
         self._last_ns = 0
@@ -129,6 +142,8 @@ class Wire:
         if segment.payload or segment.flags & SYN:
             self._lived_ns = packet.time_ns
         self._see_window(packet, segment)
+        if segment.flags & SYN and segment.flags & ACK and segment.source in self._refused:
+            self._on_accepted_at_last(packet, segment.source)
         if segment.flags & RST:
             self._on_reset(connection, packet, segment)
         elif segment.payload:
@@ -189,10 +204,27 @@ class Wire:
         self._tell(f"{what}{who}", packet, what)
 
     def _on_refused(self, packet: Packet, segment: Segment) -> None:
-        if segment.source not in self._refused:
-            self._refused.add(segment.source)
+        refused = self._refused.get(segment.source)
+        if refused is None:
+            refused = _Refused(len(self._found), packet.time_ns)
+            self._refused[segment.source] = refused
             what = f"{segment.source} refused a connection: nobody listened there"
             self._tell(what, packet, what)
+        refused.count += 1
+        if refused.count > 1:
+            what = f"{segment.source} refused {refused.count:,} connections: nobody listened there"
+            self._retell(refused.index, what)
+
+    def _on_accepted_at_last(self, packet: Packet, end: Endpoint) -> None:
+        """Say how long it took until somebody listened; what it refuses later is told apart."""
+        refused = self._refused.pop(end)
+        how_many = "a connection" if refused.count == 1 else f"{refused.count:,} connections"
+        after = f"{span(packet.time_ns - refused.since_ns)} after"
+        which = "that" if refused.count == 1 else "the first"
+        what = (
+            f"{end} refused {how_many}: nobody listened there until it accepted one {after} {which}"
+        )
+        self._retell(refused.index, what)
 
     def _on_data(self, connection: _Connection, packet: Packet, segment: Segment) -> None:
         side = _side(connection, segment)
@@ -291,6 +323,11 @@ class Wire:
         if len(self._found) < _MOST:
             evidence = (Evidence(text, CAPTURE_FILE, packet.number),)
             self._found.append((packet.time_ns, Finding(self.kind, title, evidence)))
+
+    def _retell(self, index: int, title: str) -> None:
+        if index < len(self._found):
+            time_ns, finding = self._found[index]
+            self._found[index] = time_ns, replace(finding, title=title)
 
     def findings(self) -> list[Finding]:
         """Return what was found, in time order."""

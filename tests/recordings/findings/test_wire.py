@@ -112,6 +112,32 @@ def test_refused():
     assert found.title.endswith(" refused a connection: nobody listened there")
 
 
+def test_connections_that_are_refused_until_somebody_listens_are_told_together(
+    wire: Callable[[str], list[Finding]],
+) -> None:
+    program = """
+import socket
+import eventlet
+
+def test_retries():
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    for number in range(4):
+        if number == 3:
+            listener.listen()
+        try:
+            client = eventlet.connect(listener.getsockname())
+        except ConnectionRefusedError:
+            pass
+    server, _ = listener.accept()
+    client.close()
+    server.close()
+"""
+    (found,) = wire(program)
+    until = r"nobody listened there until it accepted one [\d.]+ (?:us|ms|s) after the first"
+    assert re.search(rf" refused 3 connections: {until}$", found.title)
+
+
 AT_ONCE = r"""
     HEAD, GET = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     bare = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
