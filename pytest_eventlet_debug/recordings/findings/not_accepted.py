@@ -18,12 +18,12 @@ from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
-from pytest_eventlet_debug.recordings.findings.child_waits import ParentWaits
-from pytest_eventlet_debug.recordings.findings.child_waits import Wait
-from pytest_eventlet_debug.recordings.findings.child_waits import own
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.own_waits import OwnWaits
+from pytest_eventlet_debug.recordings.findings.own_waits import Wait
+from pytest_eventlet_debug.recordings.findings.own_waits import own
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
@@ -71,7 +71,7 @@ class NotAccepted:
         self._passed = about.passed
         self._until_ns = about.until_ns
         self._main: int | None = None
-        self._waits = ParentWaits(Processes(about.pid))
+        self._waits = OwnWaits(Processes(about.pid))
         #: The ports of ``bind()`` and ``connect()``, by descriptor; of the latter with the line.
         self._bound: dict[int, int] = {}
         self._connected: dict[int, tuple[int, int]] = {}

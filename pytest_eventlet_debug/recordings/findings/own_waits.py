@@ -41,7 +41,7 @@ class Wait(msgspec.Struct, frozen=True):
     end: Syscall | None = None
 
 
-class ParentWaits:
+class OwnWaits:
     """Follows the calls of the test process by which it waits for a child or its data.
 
     :param processes: names who waits.
