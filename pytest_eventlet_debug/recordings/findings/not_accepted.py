@@ -71,12 +71,15 @@ class NotAccepted:
         self._passed = about.passed
         self._until_ns = about.until_ns
         self._main: int | None = None
-        self._waits = OwnWaits(Processes(about.pid))
-        #: The ports of ``bind()`` and ``connect()``, by descriptor; of the latter with the line.
-        self._bound: dict[int, int] = {}
+        self._processes = Processes(about.pid)
+        self._waits = OwnWaits(self._processes)
+        #: The ports of ``bind()``, by process and descriptor.
+        self._bound: dict[tuple[int, int], int] = {}
+        #: The ports of ``connect()`` of the test process, by descriptor, with the line.
         self._connected: dict[int, tuple[int, int]] = {}
-        self._listeners: dict[int, _Listener] = {}
-        self._closed: list[_Listener] = []
+        self._listeners: dict[tuple[int, int], _Listener] = {}
+        #: Ports of which not all is known.
+        self._unsure: set[int] = set()
         self._accepted: dict[tuple[int, int], None] = {}
         self._is_cut = False
         self._last_ns = 0
@@ -85,6 +88,7 @@ class NotAccepted:
         if self._passed:
             return {}
         return {
+            **self._processes.handlers(),
             **dict.fromkeys(_WAITS, self._waited),
             **dict.fromkeys(_ACCEPTS, self._accept),
             "bind": self._bind,
@@ -111,30 +115,39 @@ class NotAccepted:
             self._waits.register(call)
             self._waits.see(call)
 
+    def _key(self, call: Syscall) -> tuple[int, int]:
+        """Return the process that makes a call, and the descriptor that this is about."""
+        return self._processes.process(call.pid) or 0, _fd(call)
+
     def _bind(self, call: Syscall) -> None:
         port = _PORT.search(call.args)
         if call.errno is None and port is not None:
-            remember(self._bound, _fd(call), int(port[1]))
+            remember(self._bound, self._key(call), int(port[1]))
 
     def _listen(self, call: Syscall) -> None:
-        fd = _fd(call)
-        if call.errno is None and fd in self._bound and fd not in self._listeners:
-            remember(self._listeners, fd, _Listener(fd, self._bound.pop(fd), call))
+        key = self._key(call)
+        if call.errno is None and key in self._bound and key not in self._listeners:
+            remember(self._listeners, key, _Listener(_fd(call), self._bound.pop(key), call))
             self._learn(call)
 
     def _learn(self, call: Syscall) -> None:
         """Learn a port that the kernel chose."""
-        listener, local = self._listeners.get(_fd(call)), _LOCAL.match(call.args)
+        listener, local = self._listeners.get(self._key(call)), _LOCAL.match(call.args)
         if listener is not None and listener.port == 0 and local is not None:
             listener.port = int(local[1])
 
     def _accept(self, call: Syscall) -> None:
         self._learn(call)
-        pair = _PAIR.match(call.ret or "")
-        if pair is None:
+        if call.errno is not None or call.value is None:
             return
-        remember(self._accepted, (int(pair[1]), int(pair[2])), None)
-        listener = self._listeners.get(_fd(call))
+        listener = self._listeners.get(self._key(call))
+        if listener is None:  # a forked process has it of the test process
+            listener = self._listeners.get((self._processes.main or 0, _fd(call)))
+        pair = _PAIR.match(call.ret or "")
+        if pair is not None:
+            remember(self._accepted, (int(pair[1]), int(pair[2])), None)
+        elif listener is not None:
+            self._unsure.add(listener.port)
         if listener is not None:
             listener.accepted += 1
 
@@ -144,14 +157,15 @@ class NotAccepted:
             remember(self._connected, _fd(call), (call.line, int(port[1])))
 
     def _close(self, call: Syscall) -> None:
-        if call.pid != self._main or call.errno is not None:
+        if call.errno is not None:
             return
-        fd = _fd(call)
-        self._bound.pop(fd, None)
-        listener = self._listeners.pop(fd, None)
-        if listener is not None and len(self._closed) < _MOST:
-            self._closed.append(listener)
-        self._waits.register(call)
+        key = self._key(call)
+        self._bound.pop(key, None)
+        listener = self._listeners.pop(key, None)
+        if listener is not None:
+            self._unsure.add(listener.port)  # it may have taken the connection with it
+        if call.pid == self._main:
+            self._waits.register(call)
 
     def findings(self) -> Iterable[Finding]:
         if self._is_cut:
@@ -186,9 +200,7 @@ class NotAccepted:
         line, port = self._connected.get(int(wait.shown.partition("<")[0]), (0, 0))
         if pair is None or port != int(pair[2]) or line > wait.line:
             return []
-        if (port, int(pair[1])) in self._accepted:
-            return []
-        if any(each.port == port for each in self._closed):
+        if port in self._unsure or (port, int(pair[1])) in self._accepted:
             return []
         all_of_port = [each for each in self._listeners.values() if each.port == port]
         return all_of_port if any(each.listen.line < line for each in all_of_port) else []

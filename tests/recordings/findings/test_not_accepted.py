@@ -77,6 +77,23 @@ def test_a_second_listener_of_the_port_is_told(find: Find) -> None:
     )
 
 
+ANOTHER_OF_THE_SAME_NUMBER = """number = listener.fileno()
+    pid = os.fork()
+    if pid == 0:
+        os.close(number)
+        plain = eventlet.patcher.original("socket")
+        other = plain.create_server(("127.0.0.1", 0))
+        client = plain.create_connection(other.getsockname())
+        other.accept()
+        os._exit(other.fileno() != number)
+    assert os.waitpid(pid, 0)[1] == 0"""
+
+
+def test_what_a_listener_of_a_child_accepts_does_not_count(find: Find) -> None:
+    (found,) = find(program(ANOTHER_OF_THE_SAME_NUMBER), NotAccepted)
+    assert found.title.endswith("in listen, accepted none")
+
+
 CHILD = """pid = os.fork()
     if pid == 0:
         connection = listener.accept()[0]
@@ -89,9 +106,10 @@ CHILD = """pid = os.fork()
     [
         ("eventlet.spawn(serve, listener)", 0.7),
         (CHILD, 0.7),
+        ("listen(port).close()", 0.7),
         ("listener.accept = None", 0.1),
     ],
-    ids=["accepted", "by a child", "for too short a time"],
+    ids=["accepted", "by a child", "another listener was closed", "for too short a time"],
 )
 def test_a_connection_that_is_accepted_or_may_be_is_not_told(
     find: Find, before: str, seconds: float
