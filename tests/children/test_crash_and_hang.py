@@ -667,6 +667,7 @@ def test_a_long_test_that_is_not_silent_is_left_alone(pytester: pytest.Pytester)
     )
     result = run(pytester, BOTH, TIMEOUT)
     result.assert_outcomes(passed=8)
+    result.stdout.no_fnmatch_line("*went on after*")  # nor was it looked at
 
 
 NOTICE_AFTER_A_SECOND = """
