@@ -23,6 +23,7 @@ from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.child_facts import ChildFacts
+from pytest_eventlet_debug.recordings.findings.child_facts import merged
 from pytest_eventlet_debug.recordings.findings.child_streams import CALLS as STREAM_CALLS
 from pytest_eventlet_debug.recordings.findings.child_threads import CALLS
 from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
@@ -164,8 +165,8 @@ class Child:
             living_children.stuck(facts, waits),
             living_children.taking(facts, waits),
             living_children.holding(facts, waits),
-            living_children.merged(living_children.sharing(facts)),
-            ended_children.tell(facts, waits),
-            living_children.merged(living_children.with_copies(facts)),
+            merged(living_children.sharing(facts)),
+            merged(ended_children.tell(facts, waits)),
+            merged(living_children.with_copies(facts)),
         )
         yield from islice(found, _MOST)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
+
+from msgspec.structs import replace
 
 from pytest_eventlet_debug.recordings.findings.channels import End
 from pytest_eventlet_debug.recordings.findings.channels import Held
@@ -76,6 +79,7 @@ class ChildFacts:
         return found
 
     def has_ended(self, process: int | None) -> bool:
+        """Return whether the trace has the end of a process."""
         thread = self.threads.get(process or 0)
         return thread is not None and thread.ended is not None
 
@@ -101,3 +105,16 @@ def how_it_ended(ended: Exit) -> str:
     if ended.signal is not None:
         return f"was killed by {ended.signal}"
     return f"ended with status {ended.status}"
+
+
+def merged(found: Iterable[tuple[object, Finding]]) -> Iterator[Finding]:
+    """Yield the first of the findings that are alike, with how many more there are.
+
+    :param found: findings, each with what those that are alike have in common.
+    """
+    alike: dict[object, list[Finding]] = {}
+    for key, each in found:
+        alike.setdefault(key, []).append(each)
+    for first, *others in alike.values():
+        more = f", and {len(others)} more like it" if others else ""
+        yield replace(first, title=first.title + more)

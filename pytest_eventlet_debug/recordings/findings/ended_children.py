@@ -20,10 +20,9 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 _SHOWN = 40
 
 
-def tell(facts: ChildFacts, waits: list[Wait]) -> Iterator[Finding]:
-    """Tell of children that ended, those for which the test waits first."""
+def tell(facts: ChildFacts, waits: list[Wait]) -> Iterator[tuple[object, Finding]]:
+    """Tell of children that ended, those for which the test waits first; for merging."""
     ended = []
-    alike: dict[tuple[object, ...], int] = {}
     for pid, start in facts.children.items():
         thread = facts.threads.get(pid)
         if thread is None or thread.ended is None or not _may_tell(facts, pid, thread):
@@ -33,12 +32,9 @@ def tell(facts: ChildFacts, waits: list[Wait]) -> Iterator[Finding]:
         is_bad = thread.ended.status != 0 and pid not in facts.excused
         if wait is not None or (is_bad and is_direct):
             ended.append((wait is None, facts.waits.reaped(pid) is not None, pid, wait))
-            key = _likeness(facts, pid, thread)
-            alike[key] = alike.get(key, 0) + 1
     for _, _, pid, wait in sorted(ended, key=lambda each: each[:3]):
-        count = alike.pop(_likeness(facts, pid, facts.threads.at(pid)), 0)
-        if count:
-            yield _tell_end(facts, pid, facts.threads.at(pid), wait, count - 1)
+        thread = facts.threads.at(pid)
+        yield _likeness(facts, pid, thread), _tell_end(facts, pid, thread, wait)
 
 
 def _likeness(facts: ChildFacts, pid: int, thread: ChildThread) -> tuple[object, ...]:
@@ -74,9 +70,7 @@ def _awaited(facts: ChildFacts, pid: int, start: Syscall, waits: list[Wait]) -> 
     return None
 
 
-def _tell_end(
-    facts: ChildFacts, pid: int, thread: ChildThread, wait: Wait | None, more: int
-) -> Finding:
+def _tell_end(facts: ChildFacts, pid: int, thread: ChildThread, wait: Wait | None) -> Finding:
     ended = thread.ended
     assert ended is not None
     how = how_it_ended(ended)
@@ -93,10 +87,9 @@ def _tell_end(
         after = f" after {_transfer(last)} (line {last.line})"
     else:
         after = ""
-    others = f", and {more} more like it" if more else ""
     status = {"status": float(ended.status)} if ended.status is not None else {}
     return finding(
-        f"{facts.name(pid)} {how}{place}{after}{_consequence(facts, pid, thread, wait)}{others}",
+        f"{facts.name(pid)} {how}{place}{after}{_consequence(facts, pid, thread, wait)}",
         Evidence(f"+++ {how} +++", STRACE_FILE, ended.line),
         status,
     )

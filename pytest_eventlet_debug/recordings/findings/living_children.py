@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Iterator
-
-from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
@@ -148,16 +145,3 @@ def with_copies(facts: ChildFacts) -> Iterator[tuple[object, Finding]]:
                 {},
             ),
         )
-
-
-def merged(found: Iterable[tuple[object, Finding]]) -> Iterator[Finding]:
-    """Yield the first of the findings that are alike, with how many more there are.
-
-    :param found: findings, each with what those that are alike have in common.
-    """
-    alike: dict[object, list[Finding]] = {}
-    for key, each in found:
-        alike.setdefault(key, []).append(each)
-    for first, *others in alike.values():
-        more = f", and {len(others)} more like it" if others else ""
-        yield replace(first, title=first.title + more)

@@ -100,9 +100,9 @@ class NotAccepted:
         }
 
     def _other(self, event: Event) -> None:
-        if type(event) is Gap:
+        if isinstance(event, Gap):
             self._is_cut = True
-        elif not isinstance(event, Gap | Unparsed | Syscall):
+        elif not isinstance(event, Unparsed | Syscall):
             self._last_ns = event.time_ns
             if type(event) is Phase:
                 self._main = event.pid

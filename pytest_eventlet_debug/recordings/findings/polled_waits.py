@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
+from pytest_eventlet_debug.recordings.findings.registrations import tells_all
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -33,7 +34,7 @@ class PolledWaits:
 
     def waited(self, call: Syscall) -> None:
         """Note a wait of the thread."""
-        if call.name.startswith("epoll") or not (call.greenthread or "").endswith(HUB_LABEL):
+        if not tells_all(call):
             return
         if call.args != self._text:
             self._text = call.args

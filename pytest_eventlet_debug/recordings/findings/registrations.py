@@ -127,7 +127,7 @@ class Additions:
 
     def waited(self, call: Syscall) -> None:
         """Take note of a wait."""
-        if call.name.startswith("epoll") or not (call.greenthread or "").endswith(HUB_LABEL):
+        if not tells_all(call):
             return
         polled = self._of(call.pid)
         polled.look(call)
@@ -139,6 +139,11 @@ class Additions:
 
     def _of(self, pid: int) -> _Polled:
         return self._polled.setdefault(pid, _Polled())
+
+
+def tells_all(call: Syscall) -> bool:
+    """Say whether a wait is a hub's, and one that tells the kernel of all descriptors."""
+    return not call.name.startswith("epoll") and (call.greenthread or "").endswith(HUB_LABEL)
 
 
 class _Polled:
