@@ -12,11 +12,9 @@ from typing import Literal
 
 import msgspec
 
-ClockName = Literal["run", "wall", "cpu"]
+from pytest_eventlet_debug.system import unpatched
 
-# Taken before eventlet can patch the module.
-_perf_counter = time.perf_counter
-_thread_time = time.thread_time
+ClockName = Literal["run", "wall", "cpu"]
 
 
 class Clock(msgspec.Struct, frozen=True):
@@ -39,5 +37,5 @@ def make_clock(name: ClockName) -> Clock:
     the CPU time of the thread while the greenlet ran.
     """
     if name == "cpu":
-        return Clock(_thread_time, number=time.CLOCK_THREAD_CPUTIME_ID)
-    return Clock(_perf_counter, name == "run", number=time.CLOCK_MONOTONIC)
+        return Clock(unpatched.thread_time, number=time.CLOCK_THREAD_CPUTIME_ID)
+    return Clock(unpatched.perf_counter, name == "run", number=time.CLOCK_MONOTONIC)

@@ -14,10 +14,12 @@ what a system lacks is missing when it is called.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+from functools import partial
 import importlib.util
 import os
 import posix
@@ -25,10 +27,6 @@ import sys
 import time
 import types
 
-#: Nanoseconds since the epoch; the clock of strace's ``-ttt`` and of captured packets.
-time_ns = time.time_ns
-monotonic = time.monotonic
-thread_time = time.thread_time
 getpid = posix.getpid
 
 #: Bytes that a socket takes at once or not at all, so that no signal can cut them short. The kernel
@@ -56,6 +54,28 @@ def private_module(name: str) -> types.ModuleType:
 
 # eventlet removes poll and epoll from the public module, for good.
 select = private_module("select")
+
+# freezegun replaces the public module's functions in each module that has them by any name.
+_time = private_module("time")
+monotonic: Callable[[], float] = partial(_time.clock_gettime, time.CLOCK_MONOTONIC)
+perf_counter: Callable[[], float] = _time.perf_counter
+thread_time: Callable[[], float] = _time.thread_time
+
+if hasattr(time, "CLOCK_TAI"):
+    _REALTIME_COARSE = 5  # clock_gettime(2); Python has no name for it
+
+    def time_ns() -> int:
+        """Return nanoseconds since the epoch, by the clock of strace and of captured packets.
+
+        Not from ``CLOCK_REALTIME``, for time-machine has that tell another time in all C code of
+        the interpreter. International atomic time is ahead of it by whole seconds.
+        """
+        atomic: int = _time.clock_gettime_ns(time.CLOCK_TAI)
+        ahead: int = atomic - _time.clock_gettime_ns(_REALTIME_COARSE)
+        return atomic - round(ahead, -9)
+
+else:
+    time_ns = _time.time_ns
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -300,6 +300,12 @@ WORKING = {
         "@pytest.fixture\ndef anyio_backend(): return 'asyncio'",
         1,
     ),
+    "pyfakefs": (
+        ["--strace", "--cprofile", "--eventlet-leaks=warn"],
+        "import os\ndef test_a(fs):\n    fs.create_file('/nowhere/a')\n"
+        "    assert os.listdir('/nowhere') == ['a']",
+        1,
+    ),
     "pytest_asyncio": (
         ["-p", "asyncio"],
         "import pytest\n@pytest.mark.asyncio\nasync def test_a(): pass",
@@ -337,6 +343,9 @@ def test_a_plugin_that_works_without_hubs_works_with_several(
         text = path.read_text()
         assert "test_a[epolls]" in text
         assert "test_a[asyncio]" in text
+    if module == "pyfakefs":
+        assert len([*pytester.path.glob("eventlet-debug/*/profile.callgrind")]) == 2
+        assert len([*pytester.path.glob("eventlet-debug/*/strace.txt")]) == 2
     if module == "pytest_memray":
         (report,) = result.stdout.str().split("MEMRAY REPORT")[1:]
         assert all(f"test_a[{hub}]" in report for hub in ("epolls", "asyncio"))

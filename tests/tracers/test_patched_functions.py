@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import json
 import pathlib
 from pathlib import Path
 import sys
+import time
 
 import pytest
 
@@ -334,6 +336,52 @@ def test_leaks_that_cannot_be_looked_for_fail_no_test(pytester: pytest.Pytester)
     result = pytester.runpytest("--eventlet-leaks=fail")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["leaks: ZeroDivisionError: division by zero (*"])
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        pytest.param("freezegun.freeze_time('2012-01-14')", id="freezegun"),
+        pytest.param(
+            "time_machine.travel('2012-01-14', tick=False)",
+            id="time-machine",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("time_machine") is None,
+                reason="time_machine is not installed; tox -e plugins",
+            ),
+        ),
+    ],
+)
+def test_a_test_that_stops_the_clock_is_recorded_by_the_real_one(
+    pytester: pytest.Pytester, clock: str
+) -> None:
+    pytester.makepyfile(f"""
+        import time
+        import eventlet
+        import pytest
+        import {clock.partition(".")[0]}
+
+        @pytest.fixture
+        def stopped():
+            with {clock}:
+                yield
+
+        def test_it(stopped):
+            assert time.time() == 1326499200
+            eventlet.sleep(0)
+    """)
+    before_ns = time.time_ns()
+    result = pytester.runpytest("--strace", "--cprofile", "--eventlet-hub=epolls")
+    after_ns = time.time_ns()
+    result.assert_outcomes(passed=1)
+    assert_nothing_was_lost(pytester, result)
+    (path,) = pytester.path.glob("eventlet-debug/*/test.json")
+    phases = json.loads(path.read_text())["phases"]
+    assert list(phases) == ["setup", "call", "teardown"]
+    times = [each for phase in phases.values() for each in phase]
+    assert before_ns < times[0]
+    assert times[-1] < after_ns
+    assert times == sorted(set(times))
 
 
 def assert_nothing_was_lost(pytester: pytest.Pytester, result: pytest.RunResult) -> None:
