@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
 from typing import Literal
 from typing import NamedTuple
 from typing import TypeAlias
@@ -44,6 +43,15 @@ class Syscall(NamedTuple):
     #: The line of Python that made the call, ``greenio/base.py:237 in accept``, and behind ``,
     #: from`` the nearest one of the user's own code; None where the trace does not tell.
     at: str | None = None
+
+    @property
+    def fd(self) -> int | None:
+        """The descriptor that is its first argument, if strace named it or there is no other.
+
+        strace names those that are open.
+        """
+        number = self.args.partition("<")[0]
+        return int(number) if number.isdecimal() else None
 
     @property
     def where(self) -> str:
@@ -94,8 +102,9 @@ class Switch(msgspec.Struct, frozen=True):
     greenthread: str
 
 
-#: How the label ends of a greenthread that is eventlet's main loop.
-HUB_LABEL: Final = ":hub"
+def is_hub(greenthread: str | None) -> bool:
+    """Say whether the label of a greenthread is that of eventlet's main loop."""
+    return greenthread is not None and greenthread.endswith(":hub")
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -37,12 +37,12 @@ from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 #: A call that takes less may as well have waited for the disk or the processor.
@@ -168,7 +168,7 @@ class Blocked:
             self._interrupted = None
 
     def _counts(self, call: Syscall) -> bool:
-        if call.pid != self._main or not self._in_phase or _is_hub(call.greenthread):
+        if call.pid != self._main or not self._in_phase or is_hub(call.greenthread):
             return False
         if call.errno in _WOULD_WAIT:
             return False
@@ -177,7 +177,7 @@ class Blocked:
     def _wait(self, call: Syscall) -> None:
         if call.pid != self._main:
             return
-        if not _is_hub(call.greenthread):
+        if not is_hub(call.greenthread):
             self._call(call)
         elif self._pending is not None:
             self._note_ready(self._pending, call)
@@ -187,7 +187,7 @@ class Blocked:
     def _sleep(self, call: Syscall) -> None:
         """Take the sleep of a hub without listeners for the wait that it is."""
         self._call(call)
-        is_of_hub = call.pid == self._main and _is_hub(call.greenthread)
+        is_of_hub = call.pid == self._main and is_hub(call.greenthread)
         if is_of_hub and not _returns_at_once(call):
             self._decide()
 
@@ -216,7 +216,7 @@ class Blocked:
 
     def _switched(self, event: Switch) -> None:
         name = event.greenthread
-        if _is_hub(name):
+        if is_hub(name):
             return
         pending = self._pending
         if pending is not None:
@@ -268,10 +268,6 @@ class Blocked:
                 "recording ended, so that no other could run",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
             )
-
-
-def _is_hub(greenthread: str | None) -> bool:
-    return greenthread is not None and greenthread.endswith(HUB_LABEL)
 
 
 def _returns_at_once(call: Syscall) -> bool:

@@ -70,12 +70,11 @@ class Closed:
     def _accept(self, call: Syscall) -> None:
         self._openings.opened(call)
         who = (self._processes.process(call.pid), call.greenthread)
-        number = call.args.partition("<")[0]
-        known = self._listeners.get(who)
-        if number.isdecimal():
-            if known != int(number):
-                remember(self._listeners, who, int(number))
-        elif call.errno == "EBADF" and number[0:1] == "-" and known is not None:
+        known, fd = self._listeners.get(who), call.fd
+        if fd is not None:
+            if known != fd:
+                remember(self._listeners, who, fd)
+        elif call.errno == "EBADF" and call.args.startswith("-") and known is not None:
             # Python's socket object gives -1 once it is closed.
             self._bad(call, known, -1)
 

@@ -9,8 +9,8 @@ from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.registrations import tells_all
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 _READABLE = lazily(rf"\{{fd=((\d+)(?:{ANNOTATION})?), events=POLLIN")
 _SELECTED = lazily(r"\d+, \[")
@@ -29,7 +29,7 @@ class PolledWaits:
 
     def ran(self, greenthread: str) -> None:
         """Note a greenthread that runs."""
-        if len(self._ran) < 2 and not greenthread.endswith(HUB_LABEL):
+        if len(self._ran) < 2 and not is_hub(greenthread):
             self._ran[greenthread] = None
 
     def waited(self, call: Syscall) -> None:

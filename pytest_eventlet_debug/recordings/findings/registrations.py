@@ -10,8 +10,8 @@ import msgspec
 
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 _CONTROL = lazily(
     rf"(\d+)(?:<[^ ]*)?, EPOLL_CTL_(ADD|MOD|DEL), (-?\d+)((?:{ANNOTATION})?)", re.ASCII
@@ -95,9 +95,9 @@ class Registrations:
     def closed(self, call: Syscall) -> None:
         """Take note of a ``close``, which takes registrations back."""
         if self._known:
-            number = call.args.partition("<")[0]
-            if number.isdigit():
-                self._end(call, int(number))
+            fd = call.fd
+            if fd is not None:
+                self._end(call, fd)
 
     def _end(self, call: Syscall, fd: int) -> None:
         known = self._known.pop((call.pid, fd), None)
@@ -122,7 +122,7 @@ class Additions:
 
     def ran(self, pid: int, greenthread: str) -> None:
         """Take note of a greenthread that runs now in the thread *pid*."""
-        if not greenthread.endswith(HUB_LABEL):
+        if not is_hub(greenthread):
             self._of(pid).ran[greenthread] = None
 
     def waited(self, call: Syscall) -> None:
@@ -143,7 +143,7 @@ class Additions:
 
 def tells_all(call: Syscall) -> bool:
     """Say whether a wait is a hub's, and one that tells the kernel of all descriptors."""
-    return not call.name.startswith("epoll") and (call.greenthread or "").endswith(HUB_LABEL)
+    return not call.name.startswith("epoll") and is_hub(call.greenthread)
 
 
 class _Polled:

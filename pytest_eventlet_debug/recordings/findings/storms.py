@@ -43,11 +43,11 @@ from pytest_eventlet_debug.recordings.findings.storm_text import Caught
 from pytest_eventlet_debug.recordings.findings.storm_text import Storm
 from pytest_eventlet_debug.recordings.findings.storm_text import shown
 from pytest_eventlet_debug.recordings.findings.storm_text import shown_in
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 #: How often the most frequent call of a run comes.
 MIN_REPEATS = 60
@@ -259,9 +259,7 @@ def _frequent(kinds: dict[Key, CallKind]) -> dict[Key, CallKind]:
 def _wakes(ran: dict[str | None, int], polls: int) -> bool:
     """Say whether the hub has somebody run now and then."""
     least = max(MIN_WOKEN, MIN_WOKEN_SHARE * polls)
-    return any(
-        count >= least for each, count in ran.items() if not (each or "").endswith(HUB_LABEL)
-    )
+    return any(count >= least for each, count in ran.items() if not is_hub(each))
 
 
 def _others(ran: dict[str | None, int], kinds: list[CallKind]) -> set[str | None]:
@@ -278,7 +276,7 @@ def _name(kinds: list[tuple[Key, CallKind]], others: set[str | None]) -> Kind | 
     """
     if any(_is_trouble(key) for key, _ in kinds):
         return "storm"
-    by_hub = all((kind.last.greenthread or "").endswith(HUB_LABEL) for _, kind in kinds)
+    by_hub = all(is_hub(kind.last.greenthread) for _, kind in kinds)
     if not others:
         only_waits = all(key[0] == WAIT for key, _ in kinds)
         return "hub busy" if only_waits and by_hub else "storm"

@@ -30,10 +30,10 @@ from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 KIND: Final[Kind] = "hub cost"
 
@@ -143,7 +143,7 @@ class Tallying:
             or call.args.endswith(NO_TIMEOUT)  # such a call takes long where there is no CPU for it
             or not self._in_call
             or call.pid != self._main
-            or not (call.greenthread or "").endswith(HUB_LABEL)
+            or not is_hub(call.greenthread)
         ):
             return
         self._slept_ns += duration_ns
