@@ -66,8 +66,6 @@ _TEST = "1:test"
 #: read, ``ERESTARTNOHAND`` for a sleep, ``ERESTART_RESTARTBLOCK`` for a wait with a timeout, all of
 #: which go on after it, and ``EINTR`` for an epoll set, which is asked again. See signal(7).
 _INTERRUPTED = ("ERESTART", "EINTR")
-#: What a hung test writes first when it is told to show what is alive.
-_SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _NUMBER = lazily(r"(\d+)")
 #: How a call ends that was not allowed to wait.
 _WOULD_WAIT = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY"))
@@ -157,7 +155,7 @@ class Blocked:
         if call.pid != self._main:
             return
         is_interrupted = (call.errno or "").startswith(_INTERRUPTED)
-        if _SHOWS_ALIVE in call.args:
+        if dump_limits.TITLE in call.args:
             self._shows_alive = True
         elif _is_standstill(call):
             if call.duration_ns is not None:  # the test goes on

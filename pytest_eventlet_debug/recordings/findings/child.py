@@ -46,8 +46,6 @@ _MOST = 5
 _KILLS = names("kill tkill tgkill pidfd_send_signal")
 _CALLS = CALLS | WAITS | _KILLS | STARTS | POLLS | names("pipe pipe2 socketpair fcntl close")
 
-#: What a hung test writes first when it is told to show what is alive; all after it is the dump's.
-_SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _NUMBER = lazily(r"-?\d+")
 _OF_PIDFD = lazily(r"\d+<pid:(\d+)>")
 
@@ -132,8 +130,8 @@ class Child:
 
     def _of_test(self, call: Syscall) -> None:
         name, pid, facts = call.name, call.pid, self._facts
-        if name == "write" and pid == facts.main and _SHOWS_ALIVE in call.args:
-            facts.is_over = True
+        if name == "write" and pid == facts.main and dump_limits.TITLE in call.args:
+            facts.is_over = True  # all after it is the dump's
             return
         handler = self._held_handlers.get(name)
         if handler is not None and (facts.children or name not in TRANSFERS):
