@@ -14,10 +14,10 @@ from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import end_of
 from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
 from pytest_eventlet_debug.recordings.findings.polled_waits import PolledWaits
+from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
-from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall

@@ -21,14 +21,14 @@ from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.polled_waits import Additions
+from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.findings.registrations import Additions
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
-from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.storm_runs import PROGRESS
 from pytest_eventlet_debug.recordings.findings.storm_runs import ROLES
 from pytest_eventlet_debug.recordings.findings.storm_runs import WAIT
