@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from typing import Literal
 from typing import NamedTuple
 from typing import TypeAlias
@@ -100,6 +101,10 @@ class Switch(msgspec.Struct, frozen=True):
     pid: int
     time_ns: int
     greenthread: str
+
+
+#: The label of the greenlet that runs the test itself.
+TEST_LABEL: Final = "1:test"
 
 
 def is_hub(greenthread: str | None) -> bool:

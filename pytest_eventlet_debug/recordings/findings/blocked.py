@@ -37,6 +37,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
+from pytest_eventlet_debug.recordings.trace_events import TEST_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
@@ -60,8 +61,6 @@ _CALLS = SLEEPS | names(
 #: What it sends to have the recording ended, as strace shows it.
 _OWN_LAST_WORDS = '\\"strace-stop\\"'
 
-#: It waits for the others as a rule: their ends and their events wake it.
-_TEST = "1:test"
 #: Begins what the kernel answers for a call that a signal has interrupted: ``ERESTARTSYS`` for a
 #: read, ``ERESTARTNOHAND`` for a sleep, ``ERESTART_RESTARTBLOCK`` for a wait with a timeout, all of
 #: which go on after it, and ``EINTR`` for an epoll set, which is asked again. See signal(7).
@@ -95,6 +94,7 @@ class Blocked:
         self._main: int | None = None
         self._registrations = Registrations()
         self._turns: dict[str, int] = {}
+        self._has_others = False
         self._had_begun: frozenset[str] = frozenset()
         self._pending: Syscall | None = None
         self._readied: list[str] = []
@@ -136,7 +136,8 @@ class Blocked:
         elif duration_ns >= MIN_NS and self._counts(call):
             self._decide()
             self._pending, self._readied, self._next = call, [], None
-            self._had_begun = frozenset(self._turns) - {_TEST}
+            # The test waits for the others as a rule: their ends and their events wake it.
+            self._had_begun = frozenset(self._turns) - {TEST_LABEL}
             self._delay_after = None
 
     def _lacked(self, time_ns: int, delay_ns: int) -> None:
@@ -214,6 +215,7 @@ class Blocked:
 
     def _switched(self, event: Switch) -> None:
         name = event.greenthread
+        self._has_others = self._has_others or name != TEST_LABEL
         if is_hub(name):
             return
         pending = self._pending
@@ -260,10 +262,11 @@ class Blocked:
             )
         if self._unfinished is not None:
             call = self._unfinished
+            consequence = ", so that no other could run" if self._has_others else ""
             yield Finding(
                 self.kind,
                 f"greenthread {call.greenthread} was still in {shown(call)}{call.where} when the "
-                "recording ended, so that no other could run",
+                f"recording ended{consequence}",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
             )
 
