@@ -14,6 +14,7 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.findings.stalls import KIND
 from pytest_eventlet_debug.stalls.model import Stall
+from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import of_eventlet
 
@@ -33,7 +34,6 @@ _CALLERS = tuple(
         ("unittest", "case.py"),
     )
 )
-_HUBS = os.path.join("eventlet", "hubs") + os.sep
 _TRAMPOLINES = {
     os.path.join("eventlet", "greenthread.py"): "main",
     os.path.join("eventlet", "greenpool.py"): "_spawn_n_impl",
@@ -113,7 +113,7 @@ def _who(frames: tuple[Frame, ...]) -> str:
     if not frames or any(frame.filename.endswith(_CALLERS) for frame in frames):
         return "the test"
     bottom = frames[-1]
-    if _HUBS in bottom.filename:
+    if HUBS in bottom.filename:
         return "a call that the hub made"
     if _is_trampoline(bottom):
         return f"greenthread {frames[-2].function}" if len(frames) > 1 else "a greenthread"
