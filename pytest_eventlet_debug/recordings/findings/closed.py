@@ -14,6 +14,7 @@ from typing import ClassVar
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.phrasing import span
+from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
@@ -58,7 +59,7 @@ class Closed:
 
     def handlers(self) -> Handlers:
         ends = dict.fromkeys(("close", "shutdown"), self._end)
-        accepts = dict.fromkeys(("accept", "accept4"), self._accept)
+        accepts = dict.fromkeys(ACCEPTS, self._accept)
         return {
             **self._processes.handlers(),
             **self._openings.handlers(),

@@ -15,8 +15,8 @@ import msgspec
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
-from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.model import Evidence
@@ -41,7 +41,6 @@ from pytest_eventlet_debug.recordings.trace_events import Unparsed
 MIN_NS = 500_000_000
 _MOST = 5
 
-_ACCEPTS = names("accept accept4")
 _WAITS = READS | WRITES | POLLS | {"epoll_ctl"}
 _PORT = lazily(r"sin6?_port=htons\((\d+)\)")
 _LOCAL = lazily(r"\d+<TCP\w*:\[[^>]*:(\d+)\]>")
@@ -94,7 +93,7 @@ class NotAccepted:
         return {
             **self._processes.handlers(),
             **dict.fromkeys(_WAITS, self._waited),
-            **dict.fromkeys(_ACCEPTS, self._accept),
+            **dict.fromkeys(ACCEPTS, self._accept),
             "bind": self._bind,
             "listen": self._listen,
             "getsockname": self._learn,

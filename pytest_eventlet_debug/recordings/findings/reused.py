@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -88,7 +89,7 @@ class Reused:
             **self._processes.handlers(),
             **dict.fromkeys(_USES, self._use),
             **self._openings.handlers(),
-            **dict.fromkeys(("accept", "accept4"), self._accept),
+            **dict.fromkeys(ACCEPTS, self._accept),
             ANY_FAILED: self._failed,
             ANY_OTHER: self._other,
         }

@@ -18,6 +18,7 @@ from typing import ClassVar
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import WAITS
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -32,7 +33,6 @@ from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.storm_runs import PROGRESS
 from pytest_eventlet_debug.recordings.findings.storm_runs import ROLES
 from pytest_eventlet_debug.recordings.findings.storm_runs import WAIT
-from pytest_eventlet_debug.recordings.findings.storm_runs import WAITS
 from pytest_eventlet_debug.recordings.findings.storm_runs import CallKind
 from pytest_eventlet_debug.recordings.findings.storm_runs import Key
 from pytest_eventlet_debug.recordings.findings.storm_runs import Role
