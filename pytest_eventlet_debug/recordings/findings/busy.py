@@ -7,9 +7,7 @@ in them. Only gaps in which no other thread or process makes a call either are s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 from typing import ClassVar
 
 import msgspec
@@ -22,6 +20,7 @@ from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.protocol import Pause
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.trace_events import TEST_LABEL
@@ -59,9 +58,7 @@ class Busy:
         self._has_others = False
         self._found: list[_Gap] = []
 
-    def handlers(
-        self,
-    ) -> Mapping[str, Callable[[Event], None] | Callable[[Pause], None]]:
+    def handlers(self) -> Handlers:
         return {ANY_PAUSE: self._pause, ANY_OTHER: self._other}
 
     def _other(self, event: Event) -> None:
