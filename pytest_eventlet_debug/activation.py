@@ -246,14 +246,16 @@ class Activation:
 
     def _configure(self, config: pytest.Config) -> None:
         is_worker = hasattr(config, "workerinput")
-        if self._assignment is None and not is_worker:
+        is_root = self._assignment is None and not is_worker
+        is_controller = not self._runs_tests and not is_worker
+        if is_root:
             self._configure_root()
         self._register_child()
-        if not self._runs_tests and not is_worker:
+        if is_controller:
             self._register_controller()
-        if self._assignment is None and not is_worker:
+        if is_root:
             self._register_afterwards()
-        if not self._runs_tests and not is_worker:
+        if is_controller:
             return
         distributes = roles.distributes(config.option, is_worker=is_worker)
         if self._isolation is not None:

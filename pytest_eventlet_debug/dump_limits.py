@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+#: The first line without its end, which a trace of the write shows escaped.
+TITLE = "-- what is alive --"
 #: The first line, written before anything is looked at.
-BEGIN = "-- what is alive --\n"
+BEGIN = f"{TITLE}\n"
 #: The last line of a dump that is complete.
 END = "-- end of what is alive --\n"
 #: What a dump may take; then no further part of it is begun.

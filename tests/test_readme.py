@@ -85,6 +85,14 @@ def test_the_short_table_in_readme_has_options_as_the_documentation_has_them() -
     assert set(short) <= {row.option for row in in_docs()}
 
 
+def test_the_index_that_shows_readme_has_its_images() -> None:
+    images = re.findall(r"^\.\. image:: (.*)", (ROOT / "README.rst").read_text(), re.MULTILINE)
+    own = "https://raw.githubusercontent.com/eventlet/pytest-eventlet-debug/main/"
+    assert images
+    assert all((ROOT / image.removeprefix(own)).is_file() for image in images)
+    assert all(image.startswith(own) for image in images)
+
+
 def test_the_index_that_shows_readme_can_follow_each_of_its_links() -> None:
     text = (ROOT / "README.rst").read_text()
     links = re.findall(r"^\.\. _.*?: (.*)", text, re.MULTILINE)

@@ -15,6 +15,7 @@ from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.system import switches
+from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import stand_in
 
@@ -34,7 +35,6 @@ ENDED = "_eventlet_debug_ended"
 #: The last ones of a test that are kept.
 MAX_ENDINGS = 10
 
-_HUBS = os.path.join("eventlet", "hubs") + os.sep
 _HUB_TASK = "Hub.run.<locals>"
 _HANDLES = os.path.join("asyncio", "events.py")
 # What these cancel as they end is shown as it was before: see AsyncioWatch.
@@ -176,7 +176,7 @@ def _runner(frame: types.FrameType) -> str:
         code = outer.f_code
         if code.co_name == "pytest_pyfunc_call" or "__unittest" in outer.f_globals:
             return _current_task() or "the test"
-        if _HUBS in code.co_filename and code.co_name.endswith("run"):
+        if HUBS in code.co_filename and code.co_name.endswith("run"):
             return _current_task() or "the hub"
         if _is_handle(code):
             return _current_task() or "a callback of the loop"
@@ -194,7 +194,7 @@ def _is_wait_of_hub(task: Any, caller: types.FrameType) -> bool:
         return _is_of_hub(task)
     wait_for = caller.f_back
     hub = wait_for.f_back if wait_for is not None else None
-    return hub is not None and hub.f_code.co_name == "async_run" and _HUBS in hub.f_code.co_filename
+    return hub is not None and hub.f_code.co_name == "async_run" and HUBS in hub.f_code.co_filename
 
 
 def _is_of_hub(task: Any) -> bool:

@@ -109,8 +109,7 @@ class _TaskTree:
             lines += self._block(group, 0)
         if cut:
             number = sum(map(len, groups[len(groups) - cut :]))
-            stacks = f"{cut:,} other stacks" if cut > 1 else "another stack"
-            lines.append(f"  ... {number:,} more tasks with {stacks} are not shown")
+            lines.append(f"  ... {number:,} more tasks with {_other_stacks(cut)} are not shown")
         return lines
 
     def _cycles(self) -> list[str]:
@@ -251,7 +250,7 @@ def render_greenthreads(
     cut = groups[max_groups:]
     if cut:
         number = sum(map(len, cut))
-        lines.append(f"  ... {number:,} more with {len(cut):,} other stacks are not shown")
+        lines.append(f"  ... {number:,} more with {_other_stacks(len(cut))} are not shown")
     lines += _threads(alive.threads, max_groups)
     return "\n".join(lines) + "\n"
 
@@ -271,15 +270,15 @@ def _deadlocks(alive: AliveGreenthreads) -> list[str]:
     lines = []
     for cycle in alive.cycles[:MAX_NAMES]:
         members = [known[each] for each in cycle if each in known]
-        circle = " -> ".join(each.name for each in (*members, *members[:1]))
+        shown = " -> ".join(each.name for each in (*members, *members[:1]))
         ends = all(each.waits is not None and each.waits.kind == "end" for each in members)
         if ends:
-            lines.append(f"  DEADLOCK: each waits for the end of the next: {circle}")
+            lines.append(f"  DEADLOCK: each waits for the end of the next: {shown}")
         else:
             # A semaphore may be released by others than those who hold it.
-            lines.append(f"  DEADLOCK, unless another one releases a lock: {circle}")
+            lines.append(f"  DEADLOCK, unless another one releases a lock: {shown}")
     if len(alive.cycles) > MAX_NAMES:
-        lines.append(f"  DEADLOCK: {len(alive.cycles) - MAX_NAMES} more circles")
+        lines.append(f"  DEADLOCK: {len(alive.cycles) - MAX_NAMES} more cycles")
     return lines
 
 
@@ -329,7 +328,7 @@ def _threads(threads: Sequence[Thread], max_groups: int) -> list[str]:
             lines.append(f"    {_more_like_it([each.name for each in group[1:]])}")
         lines += [f"    {line}" for line in _frames(first.stack)]
     if len(groups) > max_groups:
-        lines.append(f"  ... {len(groups) - max_groups} other stacks are not shown")
+        lines.append(f"  ... more with {_other_stacks(len(groups) - max_groups)} are not shown")
     if idle:
         lines.append(f"  {len(idle)} of tpool, idle")
     return lines
@@ -371,6 +370,10 @@ def _timers(hub: HubState, max_entries: int) -> list[str]:
         number = sum(map(len, groups[max_entries:]))
         lines.append(f"  ... {number:,} more timers")
     return lines
+
+
+def _other_stacks(count: int) -> str:
+    return f"{count:,} other stacks" if count > 1 else "another stack"
 
 
 def _count(things: Sequence[object], what: str) -> str:

@@ -188,8 +188,7 @@ class Controller:
             pytest_internals.set_interruption(self._config, place)
 
     def pytest_unconfigure(self) -> None:
-        self._kill_all()
-        self._scratch.remove()
+        self._clean_up()
 
     def pytest_report_teststatus(
         self, report: pytest.TestReport
@@ -463,6 +462,10 @@ class Controller:
                 run.process = None
                 process.close()
 
+    def _clean_up(self) -> None:
+        self._kill_all()
+        self._scratch.remove()
+
     def _is_on_terminal(self) -> bool:
         """Say whether the user types into this process's stdin."""
         with pytest_internals.stdin_uncaptured(self._config):
@@ -480,12 +483,8 @@ class Controller:
     def _signals_minded(self) -> contextlib.AbstractContextManager[None]:
         """Leave no child behind on SIGTERM and SIGHUP, and Ctrl-C to an open debugger."""
 
-        def clean_up() -> None:
-            self._kill_all()
-            self._scratch.remove()
-
         def interrupt() -> None:
             if not any(run.debugging for run in self.runs):
                 self._ctrl_c.come()
 
-        return signals.minded(clean_up, interrupt)
+        return signals.minded(self._clean_up, interrupt)

@@ -17,7 +17,7 @@ import struct
 import time
 
 from pytest_eventlet_debug.helper.protocol import MARKS_BYTES
-from pytest_eventlet_debug.helper.protocol import MARKS_ROOM as ROOM
+from pytest_eventlet_debug.helper.protocol import MARKS_ROOM
 from pytest_eventlet_debug.patterns import lazily
 
 _HEADER = struct.Struct("=QQ")
@@ -71,11 +71,11 @@ class MarksInMemory:
         return found
 
     def _bytes(self, begin: int, end: int) -> bytes:
-        first, last = begin % ROOM, end % ROOM
+        first, last = begin % MARKS_ROOM, end % MARKS_ROOM
         ring = _HEADER.size
-        if first <= last and end - begin < ROOM:
+        if first <= last and end - begin < MARKS_ROOM:
             return self._memory[ring + first : ring + last]
-        return self._memory[ring + first : ring + ROOM] + self._memory[ring : ring + last]
+        return self._memory[ring + first : ring + MARKS_ROOM] + self._memory[ring : ring + last]
 
 
 def _line(time_ns: int, thread: int, path: bytes) -> tuple[bytes, bytes]:

@@ -201,7 +201,7 @@ class StraceProcess:
             return False
         long = time.monotonic() - self._began >= _MOST_SECONDS
         tired = long or os.fstat(self._source).st_size >= _MOST_BYTES
-        if tired or self.traces_others():
+        if tired or self._follows_others():
             return False
         end = trace_piece.end_before(self._source, self._tracee, _LAST_WORDS)
         if end is None:
@@ -226,8 +226,9 @@ class StraceProcess:
 
     def traces_others(self) -> bool:
         """Say whether it follows other processes, which live on and are not the next test's."""
-        if self._has_ended():
-            return False
+        return not self._has_ended() and self._follows_others()
+
+    def _follows_others(self) -> bool:
         self._listen()
         alive = {thread for thread in self._threads if os.path.exists(f"/proc/{thread}")}
         self._threads = alive

@@ -210,13 +210,14 @@ class Attribution:
             target = socket.remote or address_in(event.args)
             if target is not None:
                 self.ports.add(target.port)
-            if (event.errno is None or event.errno == "ECONNREFUSED") and socket.local is not None:
-                known = self._datagrams.setdefault(_any(socket.local), [])
-                known.append(_Datagram(call, size if size is not None else -1, target))
+            source = None
+            if socket.local is not None and event.errno in (None, "ECONNREFUSED"):
+                source = _any(socket.local)
             elif event.errno is None and target is not None:
-                # Sending binds: before that, strace has no address to show.
-                known = self._datagrams.setdefault(Endpoint("", 0), [])
-                known.append(_Datagram(call, size if size is not None else -1, target))
+                source = Endpoint("", 0)  # sending binds: until then strace has no address to show
+            if source is not None:
+                sent = _Datagram(call, size if size is not None else -1, target)
+                self._datagrams.setdefault(source, []).append(sent)
             return
         if socket.local is None or socket.remote is None:
             return

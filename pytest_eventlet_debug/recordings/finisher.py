@@ -7,8 +7,7 @@ profile becomes callgrind.
 This takes time in which the next test can run, so the helper has it done by a process of
 its own, the *finisher*, at low priority: :func:`main`.
 
-It is a fork of the helper, without site-packages as that, but with the directory that msgspec
-is in.
+It is a fork of the helper. As that, it has no site-packages, but the directory that msgspec is in.
 """
 
 from __future__ import annotations

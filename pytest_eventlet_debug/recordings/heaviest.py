@@ -17,6 +17,7 @@ from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.profiling.stats import shortened
 from pytest_eventlet_debug.recordings import profile_file
 from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
+from pytest_eventlet_debug.system.code_places import HUBS
 
 #: How many functions are named at most.
 HEAVIEST = 3
@@ -49,7 +50,6 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 #: What these do is no test's.
 _RUNNERS = tuple(f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy"))
 
-_HUBS = os.path.join("eventlet", "hubs") + os.sep
 
 _OF_HUBS = ("switch", "run", "fire_timers", "wait", "do_poll")
 
@@ -132,7 +132,7 @@ def _blocked(function: Function, stats: Stats) -> Iterator[tuple[float, str]]:
 def _share_of_hub(function: Function, stats: Stats) -> float:
     """Return the share of a function's time in which it waited for the hub, of 1."""
     filename, _, name = function
-    if _HUBS in filename and name in ("wait", "do_poll"):
+    if HUBS in filename and name in ("wait", "do_poll"):
         return 1.0
     callers = stats[function][4] if function in stats else {}
     whole = sum(edge[3] for edge in callers.values())
@@ -142,7 +142,7 @@ def _share_of_hub(function: Function, stats: Stats) -> float:
 
 def _is_hubs(function: Function) -> bool:
     """Say whether a function is called as a hub runs, or a greenthread waits for it."""
-    return _HUBS in function[0] and function[2] in _OF_HUBS
+    return HUBS in function[0] and function[2] in _OF_HUBS
 
 
 def _is_loop(function: Function) -> bool:

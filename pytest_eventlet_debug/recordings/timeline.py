@@ -22,6 +22,7 @@ from pytest_eventlet_debug.phrasing import span
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
+from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.own_thread import without_own_thread
 from pytest_eventlet_debug.recordings.packets import ACK
 from pytest_eventlet_debug.recordings.packets import FIN
@@ -55,7 +56,6 @@ MAX_ROWS = 200_000
 #: Packets from several CPUs may come out of order by a few.
 _WINDOW = 64
 
-_THREAD_STARTERS = frozenset(("clone", "clone3", "fork", "vfork"))
 _FLAGS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
 
 
@@ -189,7 +189,7 @@ class Trace:
     def _row(self, event: Event) -> Row | None:
         if type(event) is Syscall:
             process = self._processes.get(event.pid, event.pid)
-            if event.name in _THREAD_STARTERS and event.value:
+            if event.name in STARTS and event.value:
                 shares = "CLONE_THREAD" in event.args
                 self._processes[event.value] = process if shares else event.value
             return Row(

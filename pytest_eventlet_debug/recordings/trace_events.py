@@ -46,6 +46,15 @@ class Syscall(NamedTuple):
     at: str | None = None
 
     @property
+    def fd(self) -> int | None:
+        """The descriptor that is its first argument, if strace named it or there is no other.
+
+        strace names those that are open.
+        """
+        number = self.args.partition("<")[0]
+        return int(number) if number.isdecimal() else None
+
+    @property
     def where(self) -> str:
         """The line of Python for the end of a phrase, `` at greenio/base.py:237 in accept``."""
         return f" at {self.at}" if self.at is not None else ""
@@ -94,8 +103,13 @@ class Switch(msgspec.Struct, frozen=True):
     greenthread: str
 
 
-#: How the label ends of a greenthread that is eventlet's main loop.
-HUB_LABEL: Final = ":hub"
+#: The label of the greenlet that runs the test itself.
+TEST_LABEL: Final = "1:test"
+
+
+def is_hub(greenthread: str | None) -> bool:
+    """Say whether the label of a greenthread is that of eventlet's main loop."""
+    return greenthread is not None and greenthread.endswith(":hub")
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -107,7 +107,7 @@ def find(run: Run, part: str) -> ListedTest:
     exact = [(test, each) for test, each in found if part in (test, each.nodeid)]
     tests = list(dict.fromkeys(test for test, _ in exact or found))
     if not tests:
-        raise OpenError(f"{part!r} is in no id of a test that {run.directory} has recordings of")
+        raise OpenError(f"no recorded test in {run.directory} has {part!r} in its id")
     if len(tests) > 1:
         more = f" and {len(tests) - SHOWN} more" if len(tests) > SHOWN else ""
         raise OpenError(

@@ -129,12 +129,12 @@ def _check_ours(page: Path, data: Path) -> bool:
     """
     for path in (page, data):
         if path.is_symlink():
-            raise ReportError(f"{path} is a link; remove it or choose another directory with -o")
+            raise ReportError(f"{path} is a link; remove it or choose another directory")
     if page.exists():
         if GENERATOR not in page.read_text("utf-8", "replace")[:1000]:
-            raise ReportError(f"{page} is another program's; choose another directory with -o")
+            raise ReportError(f"{page} is another program's; move it or choose another directory")
     elif data.exists():
-        raise ReportError(f"{data} is not of a report; choose another directory with -o")
+        raise ReportError(f"{data} is not of a report; move it or choose another directory")
     return page.exists()
 
 

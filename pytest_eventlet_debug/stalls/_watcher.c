@@ -43,6 +43,7 @@ typedef int64_t Nanoseconds;
 #define MARK "/.eventlet-debug/watcher"
 /* Who looks at the process from outside knows it by this: children/evidence.py. */
 #define NAME "eventlet-debug"
+#define HUBS "eventlet/hubs/"
 #define MOST_FRAMES 100
 #define MOST_TIMERS 100000
 #define MOST_LISTENERS 1024
@@ -341,6 +342,49 @@ clock_of(PyObject *hub)
     return seconds;
 }
 
+static int
+ends_with(PyObject *text, const char *end)
+{
+    Py_ssize_t size, wanted = (Py_ssize_t)strlen(end);
+    const char *found = PyUnicode_AsUTF8AndSize(text, &size);
+    if (found == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    return size >= wanted && memcmp(found + size - wanted, end, (size_t)wanted) == 0;
+}
+
+static int
+contains(PyObject *text, const char *part)
+{
+    const char *found = PyUnicode_AsUTF8(text);
+    if (found == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    return strstr(found, part) != NULL;
+}
+
+/* Whether one of the frames is of a file with this in its path. */
+static int
+is_within(const Stall *stall, const char *part)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(stall->frames); i++) {
+        if (contains(PyTuple_GET_ITEM(PyList_GET_ITEM(stall->frames, i), 0), part)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Whether the test is known to use eventlet: what asyncio calls counts context_ver up as well. */
+static int
+uses_eventlet(Watcher *self, const Stall *stall)
+{
+    return version_of(self->watched) != self->first_version
+           && (is_within(stall, "/eventlet/") || !is_within(stall, "/asyncio/"));
+}
+
 /* Find who waits for the hub; set *until* to when the next timer will be due, in nanoseconds
    from now. */
 static void
@@ -354,7 +398,7 @@ find_waiting(Watcher *self, Stall *stall, Nanoseconds *until)
     Py_INCREF(hub);
     double clock = clock_of(hub), next = clock + 1e6;
     /* What earlier tests left is not held up by a test that does not use eventlet. */
-    int used = version_of(self->watched) != self->first_version;
+    int used = uses_eventlet(self, stall);
     PyObject *left_out = used ? NULL : self->left_over;
     if (clock >= 0.0) {
         PyObject **starts = &stall->starts;
@@ -421,33 +465,17 @@ read_frames(Watcher *self, Stall *stall)
     return 0;
 }
 
-static int
-ends_with(PyObject *text, const char *end)
-{
-    Py_ssize_t size, wanted = (Py_ssize_t)strlen(end);
-    const char *found = PyUnicode_AsUTF8AndSize(text, &size);
-    if (found == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    return size >= wanted && memcmp(found + size - wanted, end, (size_t)wanted) == 0;
-}
-
-/* Whether the innermost frame is where a hub waits for work. */
+/* Whether the innermost frame is where a hub waits for work. Others wait by selectors, too: for a
+   child's output, or in a loop of their own. */
 static int
 is_idle(const Stall *stall)
 {
     PyObject *top = PyList_GET_ITEM(stall->frames, 0);
     PyObject *file = PyTuple_GET_ITEM(top, 0), *name = PyTuple_GET_ITEM(top, 2);
-    const char *path = PyUnicode_AsUTF8(file);
-    if (path == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    if (strstr(path, "eventlet/hubs/") != NULL) {
+    if (contains(file, HUBS)) {
         return ends_with(name, "wait") || ends_with(name, "do_poll");
     }
-    return ends_with(file, "/selectors.py") && ends_with(name, "select");
+    return ends_with(file, "/selectors.py") && ends_with(name, "select") && is_within(stall, HUBS);
 }
 
 /* Judge what goes on; without the mutex, and with none of the thread's state in use. */

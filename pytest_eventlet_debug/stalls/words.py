@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-import sysconfig
 
 from pytest_eventlet_debug import phrasing
 from pytest_eventlet_debug.alive import source
@@ -14,15 +13,14 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.findings.stalls import KIND
 from pytest_eventlet_debug.stalls.model import Stall
+from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import of_eventlet
 
 #: Frames that a finding quotes at most.
 MOST_FRAMES = 8
 
-_STANDARD = tuple(
-    dict.fromkeys(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
-)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _CALLERS = tuple(
     os.path.join(folder, file)
@@ -33,7 +31,6 @@ _CALLERS = tuple(
         ("unittest", "case.py"),
     )
 )
-_HUBS = os.path.join("eventlet", "hubs") + os.sep
 _TRAMPOLINES = {
     os.path.join("eventlet", "greenthread.py"): "main",
     os.path.join("eventlet", "greenpool.py"): "_spawn_n_impl",
@@ -67,9 +64,7 @@ def finding(stall: Stall, nodeid: str, hub: str, rootdir: Path) -> Finding | Non
 def is_own_code(frame: Frame) -> bool:
     """Say whether a frame is of the user's own code: no library's, and not eventlet's."""
     name = frame.filename
-    if name.startswith("<") or any(part in name for part in _INSTALLED):
-        return False
-    if name.startswith((*_STANDARD, OURS)):
+    if _is_installed(name) or name.startswith(("<", STANDARD_LIBRARY, OURS)):
         return False
     eventlet = of_eventlet()
     return not (eventlet and name.startswith(eventlet))
@@ -87,11 +82,29 @@ def _where(stall: Stall, rootdir: Path) -> str:
 
 
 def _is_ours(frames: tuple[Frame, ...]) -> bool:
-    """Say whether this plugin was at work, in the standard library perhaps."""
+    """Say whether this plugin was at work, in the standard library perhaps.
+
+    What a function that it stands in for does is not its work: the two have one name.
+    """
+    called = ""
     for frame in frames:
-        if not frame.filename.startswith((*_STANDARD, "<")):
-            return frame.filename.startswith(OURS)
+        name = frame.function.rpartition(".")[2]
+        # Where it is installed, it may lie below the standard library.
+        if frame.filename.startswith(OURS):
+            if name != called:
+                return True
+        elif not _is_standard(frame.filename):
+            return False
+        called = name
     return False
+
+
+def _is_standard(filename: str) -> bool:
+    return filename.startswith(("<", STANDARD_LIBRARY)) and not _is_installed(filename)
+
+
+def _is_installed(filename: str) -> bool:
+    return any(part in filename for part in _INSTALLED)
 
 
 def _of_the_test(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
@@ -113,7 +126,7 @@ def _who(frames: tuple[Frame, ...]) -> str:
     if not frames or any(frame.filename.endswith(_CALLERS) for frame in frames):
         return "the test"
     bottom = frames[-1]
-    if _HUBS in bottom.filename:
+    if HUBS in bottom.filename:
         return "a call that the hub made"
     if _is_trampoline(bottom):
         return f"greenthread {frames[-2].function}" if len(frames) > 1 else "a greenthread"
@@ -150,7 +163,7 @@ def _path(filename: str, rootdir: Path) -> str:
     for part in _INSTALLED:
         if part in filename:
             return filename.rpartition(part)[2]
-    for folder in (f"{rootdir}{os.sep}", *_STANDARD):
+    for folder in (f"{rootdir}{os.sep}", STANDARD_LIBRARY):
         if filename.startswith(folder):
             return filename.removeprefix(folder)
     return filename

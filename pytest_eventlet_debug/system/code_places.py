@@ -19,6 +19,9 @@ from typing import Final
 OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
 
+#: Part of the file name of each of eventlet's hubs, wherever eventlet lies.
+HUBS: Final = os.path.join("eventlet", "hubs") + os.sep
+
 
 def of_eventlet() -> str:
     """Return where eventlet lies, also if a test has put a mock in its place.

@@ -62,7 +62,7 @@ def format_verdict(verdict: Verdict, old: SavedRun, path: object) -> list[str]:
         lines += _section(heading, verdict.of(kind), _changed)
     new = verdict.of("new")
     failing = [change for change in new if change.now in BAD]
-    lines += _section(f"new: {phrasing.tests(len(new))}, of which fail", failing, _changed)
+    lines += _section(f"new: {phrasing.tests(len(new))}, of which these fail", failing, _changed)
     if new and not failing:
         lines.append(f"new: {phrasing.tests(len(new))}, none fails")
     lines += _upgrades(verdict)

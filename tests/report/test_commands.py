@@ -80,7 +80,7 @@ def test_open_says_what_to_install_where_no_program_is_there(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("test_nothing",), "'test_nothing' is in no id of a test"),
+        (("test_nothing",), "has 'test_nothing' in its id"),
         (("test_",), "'test_' matches 3 tests: "),
         (("differs", "tasks"), "has no tasks.txt; --dump-asyncio-tasks records it"),
     ],

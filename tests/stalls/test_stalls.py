@@ -107,6 +107,11 @@ STALLS = """
             subprocess.Popen(["sleep", str(SECONDS)]).wait()  # HERE
         held(call)
 
+    def test_output_of_a_child_process():
+        def call():
+            subprocess.run(["sleep", str(SECONDS)], capture_output=True)  # HERE
+        held(call)
+
     def test_lock():
         lock = original("threading").Lock()
         lock.acquire()
@@ -261,9 +266,9 @@ def test_a_stall_is_told_with_its_line_whatever_it_waits_in(pytester: pytest.Pyt
     path = pytester.makepyfile(test_stalls=STALLS)
     # On a busy machine the watcher wakes late: 0.05 s leaves it a tenth of a second for that.
     result = blocked(pytester, "--eventlet-blocked=0.05", "--eventlet-hub=epolls,asyncio")
-    result.assert_outcomes(passed=30)
+    result.assert_outcomes(passed=32)
     titles, places = found(pytester.path), lines_here(path)
-    assert len(places) == 14
+    assert len(places) == 15
     places["test_sleep"] = "eventlet/greenthread.py"  # there is no frame but eventlet's own
     the_test = ("test_the_test_itself", "test_ready_listener", "test_greenthread_that_is_to_begin")
     who = {"test_call_of_the_hub": "a call that the hub made", "test_sleep": "a greenthread"}
@@ -285,6 +290,40 @@ def test_who_may_block_or_harms_nobody_is_not_told(pytester: pytest.Pytester) ->
     result = blocked(pytester, "--eventlet-hub=epolls,asyncio", "-rA")
     result.assert_outcomes(passed=20)
     assert not found(pytester.path)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_loop_of_asyncio_holds_up_only_what_its_own_test_left(
+    pytester: pytest.Pytester, compiled: bool
+) -> None:
+    pytester.makepyfile(
+        test_x=f"""
+        import sys
+        if not {compiled}:
+            sys.modules["pytest_eventlet_debug.stalls._watcher"] = None
+        import asyncio
+        import eventlet
+        import pytest
+
+        pytestmark = pytest.mark.alone
+
+        def test_leaves_a_timer():
+            eventlet.spawn_after(0.01, int)
+
+        def test_without_eventlet():
+            asyncio.run(asyncio.sleep(0.5))
+
+        def test_with_eventlet():
+            greenthread = eventlet.spawn_after(0.01, int)
+            asyncio.run(asyncio.sleep(0.5))  # HERE
+            greenthread.wait()
+        """
+    )
+    blocked(pytester, "--eventlet-hub=epolls").assert_outcomes(passed=3)
+    ((test, (title,)),) = found(pytester.path).items()
+    assert test == "test_with_eventlet[epolls]"
+    if compiled and IS_COMPILED:
+        assert lines_here(pytester.path / "test_x.py")["test_with_eventlet"] in title
 
 
 @pytest.mark.parametrize("compiled", [True, False])

@@ -30,19 +30,20 @@ from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
-from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
+from pytest_eventlet_debug.recordings.trace_events import TEST_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 #: A call that takes less may as well have waited for the disk or the processor.
@@ -60,14 +61,10 @@ _CALLS = SLEEPS | names(
 #: What it sends to have the recording ended, as strace shows it.
 _OWN_LAST_WORDS = '\\"strace-stop\\"'
 
-#: It waits for the others as a rule: their ends and their events wake it.
-_TEST = "1:test"
 #: Begins what the kernel answers for a call that a signal has interrupted: ``ERESTARTSYS`` for a
 #: read, ``ERESTARTNOHAND`` for a sleep, ``ERESTART_RESTARTBLOCK`` for a wait with a timeout, all of
 #: which go on after it, and ``EINTR`` for an epoll set, which is asked again. See signal(7).
 _INTERRUPTED = ("ERESTART", "EINTR")
-#: What a hung test writes first when it is told to show what is alive.
-_SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _NUMBER = lazily(r"(\d+)")
 #: How a call ends that was not allowed to wait.
 _WOULD_WAIT = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY"))
@@ -97,6 +94,7 @@ class Blocked:
         self._main: int | None = None
         self._registrations = Registrations()
         self._turns: dict[str, int] = {}
+        self._has_others = False
         self._had_begun: frozenset[str] = frozenset()
         self._pending: Syscall | None = None
         self._readied: list[str] = []
@@ -138,7 +136,8 @@ class Blocked:
         elif duration_ns >= MIN_NS and self._counts(call):
             self._decide()
             self._pending, self._readied, self._next = call, [], None
-            self._had_begun = frozenset(self._turns) - {_TEST}
+            # The test waits for the others as a rule: their ends and their events wake it.
+            self._had_begun = frozenset(self._turns) - {TEST_LABEL}
             self._delay_after = None
 
     def _lacked(self, time_ns: int, delay_ns: int) -> None:
@@ -157,7 +156,7 @@ class Blocked:
         if call.pid != self._main:
             return
         is_interrupted = (call.errno or "").startswith(_INTERRUPTED)
-        if _SHOWS_ALIVE in call.args:
+        if dump_limits.TITLE in call.args:
             self._shows_alive = True
         elif _is_standstill(call):
             if call.duration_ns is not None:  # the test goes on
@@ -168,7 +167,7 @@ class Blocked:
             self._interrupted = None
 
     def _counts(self, call: Syscall) -> bool:
-        if call.pid != self._main or not self._in_phase or _is_hub(call.greenthread):
+        if call.pid != self._main or not self._in_phase or is_hub(call.greenthread):
             return False
         if call.errno in _WOULD_WAIT:
             return False
@@ -177,7 +176,7 @@ class Blocked:
     def _wait(self, call: Syscall) -> None:
         if call.pid != self._main:
             return
-        if not _is_hub(call.greenthread):
+        if not is_hub(call.greenthread):
             self._call(call)
         elif self._pending is not None:
             self._note_ready(self._pending, call)
@@ -187,7 +186,7 @@ class Blocked:
     def _sleep(self, call: Syscall) -> None:
         """Take the sleep of a hub without listeners for the wait that it is."""
         self._call(call)
-        is_of_hub = call.pid == self._main and _is_hub(call.greenthread)
+        is_of_hub = call.pid == self._main and is_hub(call.greenthread)
         if is_of_hub and not _returns_at_once(call):
             self._decide()
 
@@ -216,7 +215,8 @@ class Blocked:
 
     def _switched(self, event: Switch) -> None:
         name = event.greenthread
-        if _is_hub(name):
+        self._has_others = self._has_others or name != TEST_LABEL
+        if is_hub(name):
             return
         pending = self._pending
         if pending is not None:
@@ -262,16 +262,13 @@ class Blocked:
             )
         if self._unfinished is not None:
             call = self._unfinished
+            consequence = ", so that no other could run" if self._has_others else ""
             yield Finding(
                 self.kind,
                 f"greenthread {call.greenthread} was still in {shown(call)}{call.where} when the "
-                "recording ended, so that no other could run",
+                f"recording ended{consequence}",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
             )
-
-
-def _is_hub(greenthread: str | None) -> bool:
-    return greenthread is not None and greenthread.endswith(HUB_LABEL)
 
 
 def _returns_at_once(call: Syscall) -> bool:

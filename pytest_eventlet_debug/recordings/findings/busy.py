@@ -7,9 +7,7 @@ in them. Only gaps in which no other thread or process makes a call either are s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 from typing import ClassVar
 
 import msgspec
@@ -22,8 +20,10 @@ from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.protocol import Pause
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
+from pytest_eventlet_debug.recordings.trace_events import TEST_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
@@ -55,16 +55,17 @@ class Busy:
         self._about = about
         self._main: int | None = None
         self._phase = ""
+        self._has_others = False
         self._found: list[_Gap] = []
 
-    def handlers(
-        self,
-    ) -> Mapping[str, Callable[[Event], None] | Callable[[Pause], None]]:
+    def handlers(self) -> Handlers:
         return {ANY_PAUSE: self._pause, ANY_OTHER: self._other}
 
     def _other(self, event: Event) -> None:
         if type(event) is Phase:
             self._main, self._phase = event.pid, event.phase
+        elif type(event) is Switch and event.pid == self._main and event.greenthread != TEST_LABEL:
+            self._has_others = True
 
     def _pause(self, pause: Pause) -> None:
         before = pause.before
@@ -86,14 +87,15 @@ class Busy:
             )
 
     def findings(self) -> Iterable[Finding]:
+        consequence = ", so that no other could run" if self._has_others else ""
         for gap in sorted(self._found, key=lambda each: -each.seconds):
             certainty, used = self._judge(gap.phase)
             if certainty is None:
                 continue
             yield Finding(
                 self.kind,
-                f"greenthread {gap.greenthread} made no system call for {gap.seconds:.2f} s{used}, "
-                "so that no other could run",
+                f"greenthread {gap.greenthread} made no system call for {gap.seconds:.2f} s{used}"
+                f"{consequence}",
                 (Evidence("the last call or switch before", STRACE_FILE, gap.line),),
                 certainty,
                 {"seconds": gap.seconds, BEGAN: gap.begun_ns / 1e9},

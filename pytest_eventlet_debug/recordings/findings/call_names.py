@@ -19,5 +19,9 @@ POLLS = names(
     """epoll_wait epoll_pwait epoll_pwait2 epoll_wait_old poll ppoll ppoll_time64 select
     _newselect pselect6 pselect6_time64"""
 )
+#: A thread waits in any of these.
+WAITS = SLEEPS | POLLS
+#: Take a connection from a listener.
+ACCEPTS = names("accept accept4")
 #: What the arguments of any of these end with that may not wait.
 NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")

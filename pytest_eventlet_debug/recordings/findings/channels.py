@@ -130,9 +130,9 @@ class Held:
         self._channels[end.fd] = end.channel
 
     def _closed(self, call: Syscall) -> None:
-        number = call.args.partition("<")[0]
-        if call.errno is None and number.isdigit():
-            self._forget(int(number))
+        fd = call.fd
+        if call.errno is None and fd is not None:
+            self._forget(fd)
 
     def _forget(self, fd: int) -> None:
         channel = self._channels.pop(fd, None)

@@ -29,7 +29,7 @@ from pytest_eventlet_debug.recordings.findings.child_threads import CALLS
 from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
-from pytest_eventlet_debug.recordings.findings.own_waits import WAITS
+from pytest_eventlet_debug.recordings.findings.own_waits import CHILD_WAITS
 from pytest_eventlet_debug.recordings.findings.own_waits import is_waiting
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
@@ -44,10 +44,8 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 _MOST = 5
 
 _KILLS = names("kill tkill tgkill pidfd_send_signal")
-_CALLS = CALLS | WAITS | _KILLS | STARTS | POLLS | names("pipe pipe2 socketpair fcntl close")
+_CALLS = CALLS | CHILD_WAITS | _KILLS | STARTS | POLLS | names("pipe pipe2 socketpair fcntl close")
 
-#: What a hung test writes first when it is told to show what is alive; all after it is the dump's.
-_SHOWS_ALIVE = dump_limits.BEGIN.rstrip()
 _NUMBER = lazily(r"-?\d+")
 _OF_PIDFD = lazily(r"\d+<pid:(\d+)>")
 
@@ -111,7 +109,7 @@ class Child:
             self._started(call)
         if name in _KILLS:
             self._kill(call)
-        elif name in WAITS:
+        elif name in CHILD_WAITS:
             facts.waits.wait(call)
         if pid in facts.own:
             self._of_test(call)
@@ -132,8 +130,8 @@ class Child:
 
     def _of_test(self, call: Syscall) -> None:
         name, pid, facts = call.name, call.pid, self._facts
-        if name == "write" and pid == facts.main and _SHOWS_ALIVE in call.args:
-            facts.is_over = True
+        if name == "write" and pid == facts.main and dump_limits.TITLE in call.args:
+            facts.is_over = True  # all after it is the dump's
             return
         handler = self._held_handlers.get(name)
         if handler is not None and (facts.children or name not in TRANSFERS):

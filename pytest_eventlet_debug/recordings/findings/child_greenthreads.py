@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.remembering import remember
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 
 class ForkedGreenthreads:
@@ -35,7 +35,7 @@ class ForkedGreenthreads:
 
     def of_child(self, switch: Switch) -> None:
         """Note what runs in a child."""
-        if not switch.greenthread.endswith(HUB_LABEL):
+        if not is_hub(switch.greenthread):
             key = switch.pid, _number(switch.greenthread)
             if key not in self._ran:
                 remember(self._ran, key, switch)

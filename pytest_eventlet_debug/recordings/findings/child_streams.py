@@ -38,11 +38,8 @@ class StandardStreams:
         if call.errno is not None:
             return
         end = None
-        fd = call.value
-        if call.name == "close":
-            number = call.args.partition("<")[0]
-            fd = int(number) if number.isdigit() else None
-        else:
+        fd = call.fd if call.name == "close" else call.value
+        if call.name != "close":
             source = end_of(call.args)
             if source is not None and fd is not None:
                 shown = f"{fd}{source.shown[len(str(source.fd)) :]}"

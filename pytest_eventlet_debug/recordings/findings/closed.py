@@ -14,6 +14,7 @@ from typing import ClassVar
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.phrasing import span
+from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
@@ -58,7 +59,7 @@ class Closed:
 
     def handlers(self) -> Handlers:
         ends = dict.fromkeys(("close", "shutdown"), self._end)
-        accepts = dict.fromkeys(("accept", "accept4"), self._accept)
+        accepts = dict.fromkeys(ACCEPTS, self._accept)
         return {
             **self._processes.handlers(),
             **self._openings.handlers(),
@@ -70,12 +71,11 @@ class Closed:
     def _accept(self, call: Syscall) -> None:
         self._openings.opened(call)
         who = (self._processes.process(call.pid), call.greenthread)
-        number = call.args.partition("<")[0]
-        known = self._listeners.get(who)
-        if number.isdecimal():
-            if known != int(number):
-                remember(self._listeners, who, int(number))
-        elif call.errno == "EBADF" and number[0:1] == "-" and known is not None:
+        known, fd = self._listeners.get(who), call.fd
+        if fd is not None:
+            if known != fd:
+                remember(self._listeners, who, fd)
+        elif call.errno == "EBADF" and call.args.startswith("-") and known is not None:
             # Python's socket object gives -1 once it is closed.
             self._bad(call, known, -1)
 

@@ -12,8 +12,7 @@ from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import EPOLL_SETS
-from pytest_eventlet_debug.recordings.findings.call_names import POLLS
-from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import WAITS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -46,7 +45,7 @@ class IdleHubs:
         return {
             **dict.fromkeys(_STARTS, self._started),
             **dict.fromkeys(EPOLL_SETS, self._made),
-            **dict.fromkeys(POLLS | SLEEPS, self._waited),  # a hub without listeners sleeps
+            **dict.fromkeys(WAITS, self._waited),  # a hub without listeners sleeps
             ANY_OTHER: self._other,
         }
 

@@ -19,13 +19,13 @@ from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.remembering import remember
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Signal
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 #: Whoever runs again sooner may have been ended together with what it waited for.
 LOST_NS = 1_000_000_000
@@ -61,11 +61,11 @@ class LostWaits:
 
     def _closed(self, call: Syscall) -> None:
         if call.pid == self._main and call.errno is None:
-            number = call.args.partition("<")[0]
-            wait = self._registrations.current(call.pid, int(number)) if number.isdigit() else None
+            fd = call.fd
+            wait = self._registrations.current(call.pid, fd) if fd is not None else None
             who = wait.greenthread if wait is not None else None
             is_other = None not in (who, call.greenthread) and who != call.greenthread
-            if wait is not None and who is not None and is_other and not who.endswith(HUB_LABEL):
+            if wait is not None and who is not None and is_other and not is_hub(who):
                 remember(self._lost, who, _Lost(wait, call))
         self._registrations.closed(call)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import ClassVar
+from typing import TypeAlias
 
 import msgspec
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
-from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.model import Evidence
@@ -40,17 +41,19 @@ from pytest_eventlet_debug.recordings.trace_events import Unparsed
 MIN_NS = 500_000_000
 _MOST = 5
 
-_ACCEPTS = names("accept accept4")
 _WAITS = READS | WRITES | POLLS | {"epoll_ctl"}
 _PORT = lazily(r"sin6?_port=htons\((\d+)\)")
 _LOCAL = lazily(r"\d+<TCP\w*:\[[^>]*:(\d+)\]>")
 _PAIR = lazily(r"\d+<TCP\w*:\[[^>]*:(\d+)->[^>]*:(\d+)\]>")
 
+#: A process, and a descriptor of it.
+_Key: TypeAlias = tuple[int, int | None]
+
 
 class _Listener(msgspec.Struct):
     """A socket that listens."""
 
-    fd: int
+    fd: int | None
     port: int
     listen: Syscall
     accepted: int = 0
@@ -74,10 +77,10 @@ class NotAccepted:
         self._processes = Processes(about.pid)
         self._waits = OwnWaits(self._processes)
         #: The ports of ``bind()``, by process and descriptor.
-        self._bound: dict[tuple[int, int], int] = {}
+        self._bound: dict[_Key, int] = {}
         #: The ports of ``connect()`` of the test process, by descriptor, with the line.
-        self._connected: dict[int, tuple[int, int]] = {}
-        self._listeners: dict[tuple[int, int], _Listener] = {}
+        self._connected: dict[int | None, tuple[int, int]] = {}
+        self._listeners: dict[_Key, _Listener] = {}
         #: Ports of which not all is known.
         self._unsure: set[int] = set()
         self._accepted: dict[tuple[int, int], None] = {}
@@ -90,7 +93,7 @@ class NotAccepted:
         return {
             **self._processes.handlers(),
             **dict.fromkeys(_WAITS, self._waited),
-            **dict.fromkeys(_ACCEPTS, self._accept),
+            **dict.fromkeys(ACCEPTS, self._accept),
             "bind": self._bind,
             "listen": self._listen,
             "getsockname": self._learn,
@@ -115,9 +118,9 @@ class NotAccepted:
             self._waits.register(call)
             self._waits.see(call)
 
-    def _key(self, call: Syscall) -> tuple[int, int]:
+    def _key(self, call: Syscall) -> _Key:
         """Return the process that makes a call, and the descriptor that this is about."""
-        return self._processes.process(call.pid) or 0, _fd(call)
+        return self._processes.process(call.pid) or 0, call.fd
 
     def _bind(self, call: Syscall) -> None:
         port = _PORT.search(call.args)
@@ -127,7 +130,7 @@ class NotAccepted:
     def _listen(self, call: Syscall) -> None:
         key = self._key(call)
         if call.errno is None and key in self._bound and key not in self._listeners:
-            remember(self._listeners, key, _Listener(_fd(call), self._bound.pop(key), call))
+            remember(self._listeners, key, _Listener(call.fd, self._bound.pop(key), call))
             self._learn(call)
 
     def _learn(self, call: Syscall) -> None:
@@ -142,7 +145,7 @@ class NotAccepted:
             return
         listener = self._listeners.get(self._key(call))
         if listener is None:  # a forked process has it of the test process
-            listener = self._listeners.get((self._processes.main or 0, _fd(call)))
+            listener = self._listeners.get((self._processes.main or 0, call.fd))
         pair = _PAIR.match(call.ret or "")
         if pair is not None:
             remember(self._accepted, (int(pair[1]), int(pair[2])), None)
@@ -154,7 +157,7 @@ class NotAccepted:
     def _connect(self, call: Syscall) -> None:
         port = _PORT.search(call.args)
         if call.pid == self._main and port is not None and call.errno in (None, "EINPROGRESS"):
-            remember(self._connected, _fd(call), (call.line, int(port[1])))
+            remember(self._connected, call.fd, (call.line, int(port[1])))
 
     def _close(self, call: Syscall) -> None:
         if call.errno is not None:
@@ -204,9 +207,3 @@ class NotAccepted:
             return []
         all_of_port = [each for each in self._listeners.values() if each.port == port]
         return all_of_port if any(each.listen.line < line for each in all_of_port) else []
-
-
-def _fd(call: Syscall) -> int:
-    """Return the descriptor that a call is about, -1 for none."""
-    number = call.args.partition("<")[0]
-    return int(number) if number.isdigit() else -1

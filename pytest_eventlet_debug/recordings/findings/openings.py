@@ -79,10 +79,10 @@ class Openings:
 
     def closed(self, call: Syscall) -> None:
         """Take note of a ``close``."""
-        number = call.args.partition("<")[0]
-        if call.errno is not None or not number.isdigit():
+        fd = call.fd
+        if call.errno is not None or fd is None:
             return
-        key = (self._processes.process(call.pid), int(number))
+        key = (self._processes.process(call.pid), fd)
         lives = self._lives.get(key)
         if lives is None or lives[-1].closed is not None:
             self._add(key, None)  # it was opened before the trace began

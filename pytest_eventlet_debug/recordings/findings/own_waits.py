@@ -14,16 +14,16 @@ from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import end_of
 from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
 from pytest_eventlet_debug.recordings.findings.polled_waits import PolledWaits
+from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
-from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 #: The calls by which a process waits for its children.
-WAITS = names("wait4 waitid")
+CHILD_WAITS = names("wait4 waitid")
 
 _WAITED = lazily(r"si_pid=(\d+)")
 _ASKED = lazily(r"(?:P_PID, )?(\d+)")
@@ -159,8 +159,8 @@ class OwnWaits:
         Polling for it counts where it has gone on since a call.
         """
         for call in self._stuck.values():
-            asked = _ASKED.match(call.args) if call.name in WAITS else None
-            if call.name in WAITS and (asked is None or int(asked[1]) in family):
+            asked = _ASKED.match(call.args) if call.name in CHILD_WAITS else None
+            if call.name in CHILD_WAITS and (asked is None or int(asked[1]) in family):
                 return call
         for each in family:
             calls = self._asked.get(each, [])
@@ -176,4 +176,4 @@ def own(where: str) -> str:
 
 def is_waiting(call: Syscall) -> bool:
     """Say whether a call did not return as long as the trace goes, or its thread lived."""
-    return call.value is None and call.errno is None and call.name in TRANSFERS | WAITS
+    return call.value is None and call.errno is None and call.name in TRANSFERS | CHILD_WAITS

@@ -244,7 +244,7 @@ def _first(role: str, left: list[Step], right: list[Step]) -> Parting | None:
     if all(step.action in _ENDS for step in (*left[same:], *right[same:])):
         return None
     before = tuple(left[max(0, same - 3) : same])
-    return Parting(role or "", before, tuple(left[same : same + 4]), tuple(right[same : same + 4]))
+    return Parting(role, before, tuple(left[same : same + 4]), tuple(right[same : same + 4]))
 
 
 def _length_of_common(left: list[Step], right: list[Step]) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
 PAIRS = names("socketpair pipe pipe2")
 _NAMING = {"bind": "listener", "listen": "listener", "connect": "client"}
-_ACCEPTS = names("accept accept4")
 
 _DESCRIPTOR = lazily(r"(\d{1,10})<(TCP|UDP|UNIX|pipe)[\w-]*:\[")
 _PAIR = lazily(r"\[(\d+)<[^ ]*, (\d+)<")
@@ -46,7 +46,7 @@ class Parts:
         if part is None:
             if name in PAIRS:
                 self._make_pair(call)
-        elif name in _ACCEPTS:
+        elif name in ACCEPTS:
             if call.value is not None and call.value >= 0:
                 self._known[str(call.value)] = self._named("connection")
         elif name == "close":

@@ -1,20 +1,22 @@
-"""What a hub waits for that tells the kernel so at each wait: ``poll`` and ``select``."""
+"""What hubs wait for that tell the kernel of all of it at each wait: ``poll`` and ``selects``.
+
+Nothing in the trace says who asked the hub for a descriptor. It was one of the greenthreads that
+ran between the wait without it and the first with it, as a rule.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pytest_eventlet_debug.patterns import lazily
-from pytest_eventlet_debug.recordings.findings.registrations import Registration
-from pytest_eventlet_debug.recordings.findings.registrations import events_of
-from pytest_eventlet_debug.recordings.findings.registrations import tells_all
-from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
-from pytest_eventlet_debug.recordings.trace_events import Syscall
+import msgspec
 
-_READABLE = lazily(rf"\{{fd=((\d+)(?:{ANNOTATION})?), events=POLLIN")
-_SELECTED = lazily(r"\d+, \[")
-_DESCRIPTOR = lazily(rf"((\d+)(?:{ANNOTATION})?)(?: |\])")
+from pytest_eventlet_debug.recordings.findings.polls import asked_for
+from pytest_eventlet_debug.recordings.findings.polls import events_of
+from pytest_eventlet_debug.recordings.findings.polls import tells_all
+from pytest_eventlet_debug.recordings.findings.polls import without_timeout
+from pytest_eventlet_debug.recordings.findings.registrations import Registration
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 
 class PolledWaits:
@@ -29,15 +31,16 @@ class PolledWaits:
 
     def ran(self, greenthread: str) -> None:
         """Note a greenthread that runs."""
-        if len(self._ran) < 2 and not greenthread.endswith(HUB_LABEL):
+        if len(self._ran) < 2 and not is_hub(greenthread):
             self._ran[greenthread] = None
 
     def waited(self, call: Syscall) -> None:
         """Note a wait of the thread."""
         if not tells_all(call):
             return
-        if call.args != self._text:
-            self._text = call.args
+        text = without_timeout(call)
+        if text != self._text:
+            self._text = text
             self._look(call)
         self._ran = {}
         for _, fd in events_of(call):
@@ -46,7 +49,7 @@ class PolledWaits:
             self._text = None
 
     def _look(self, call: Syscall) -> None:
-        asked = _asked_for(call)
+        asked = {fd: each.shown for fd, each in (asked_for(call) or {}).items() if each.to_read}
         for fd in self._polled.keys() - asked.keys():
             self._ended[fd] = self._polled.pop(fd), call
         who = next(iter(self._ran)) if len(self._ran) == 1 else None
@@ -59,18 +62,65 @@ class PolledWaits:
         return {**self._ended, **{fd: (each, None) for fd, each in self._polled.items()}}
 
 
-def _asked_for(call: Syscall) -> dict[int, str]:
-    """Return what a wait is to find readable, as strace shows it; nothing of a list that it cut."""
-    if "..." in call.args:
-        return {}
-    if "poll" in call.name:
-        return {int(fd): shown for shown, fd in _READABLE.findall(call.args)}
-    begin = _SELECTED.match(call.args)
-    found = {}
-    position = begin.end() if begin is not None else len(call.args)
-    while match := _DESCRIPTOR.match(call.args, position):
-        found[int(match[2])] = match[1]
-        if match[0].endswith("]"):
-            break
-        position = match.end()
-    return found
+class Addition(msgspec.Struct, frozen=True):
+    """When a hub began to poll for a descriptor."""
+
+    #: Of the first wait with it.
+    line: int
+    #: Those that ran since the wait before.
+    greenthreads: tuple[str, ...]
+
+
+class Additions:
+    """Follows since when the hub of each thread polls for each descriptor."""
+
+    def __init__(self) -> None:
+        self._polled: dict[int, _Polled] = {}
+
+    def ran(self, pid: int, greenthread: str) -> None:
+        """Take note of a greenthread that runs now in the thread *pid*."""
+        if not is_hub(greenthread):
+            self._of(pid).ran[greenthread] = None
+
+    def waited(self, call: Syscall) -> None:
+        """Take note of a wait."""
+        if not tells_all(call):
+            return
+        polled = self._of(call.pid)
+        polled.look(call)
+        polled.ran = {}
+
+    def find(self, pid: int, fd: int) -> Addition | None:
+        """Return when the hub of the thread *pid* began to poll for a descriptor, if it did."""
+        return self._of(pid).added.get(fd)
+
+    def _of(self, pid: int) -> _Polled:
+        return self._polled.setdefault(pid, _Polled())
+
+
+class _Polled:
+    """What a hub polls for.
+
+    :ivar ran: the greenthreads that have run since its last wait, in order.
+    """
+
+    def __init__(self) -> None:
+        self.ran: dict[str, None] = {}
+        self.added: dict[int, Addition] = {}
+        self._text = ""
+        self._asked: frozenset[int] | None = None
+
+    def look(self, call: Syscall) -> None:
+        text = without_timeout(call)
+        if text == self._text:
+            return
+        self._text = text
+        asked = asked_for(call)
+        fds = frozenset(asked) if asked is not None else None
+        if fds is None or self._asked is None:
+            self.added = {}
+        else:
+            kept = {fd: each for fd, each in self.added.items() if fd in fds}
+            new = Addition(call.line, tuple(self.ran))
+            self.added = {**kept, **dict.fromkeys(fds - self._asked, new)}
+        self._asked = fds

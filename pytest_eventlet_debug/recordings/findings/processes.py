@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.strace_log import unescape
-from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 #: Characters of a command line that are shown.
@@ -24,7 +23,8 @@ class Processes:
     attaches. Ask at the end of the trace: a child's first calls come before the ``clone``
     that made it returns.
 
-    :param pid: the test process; ``None`` takes the first thread that is noted.
+    :param pid: the test process, ``None`` if it is not known.
+    :ivar main: the same; whoever follows a trace may set it to the first thread there.
     """
 
     def __init__(self, pid: int | None) -> None:
@@ -33,7 +33,7 @@ class Processes:
         self._starts: dict[int, Syscall] = {}
         self._programs: dict[int, str] = {}
 
-    def handlers(self) -> Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]:
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None]]:
         """Return what to call by the names of calls, as a detector does."""
         starters = dict.fromkeys(STARTS, self._started)
         return {**starters, "execve": self._executed}

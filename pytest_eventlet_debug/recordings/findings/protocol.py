@@ -55,8 +55,10 @@ class Pause(msgspec.Struct, frozen=True):
     until_ns: int
 
 
-#: What to call with which calls and other events, by the names above or a call's.
-Handlers: TypeAlias = Mapping[str, Callable[[Syscall], None] | Callable[[Event], None]]
+#: What to call with which calls, other events and pauses, by the names above or a call's.
+Handlers: TypeAlias = Mapping[
+    str, Callable[[Syscall], None] | Callable[[Event], None] | Callable[[Pause], None]
+]
 
 
 class Detector(Protocol):
@@ -70,11 +72,7 @@ class Detector(Protocol):
 
     def __init__(self, about: About) -> None: ...
 
-    def handlers(
-        self,
-    ) -> Mapping[
-        str, Callable[[Syscall], None] | Callable[[Event], None] | Callable[[Pause], None]
-    ]:
+    def handlers(self) -> Handlers:
         """Return what to call: by a call's name, :data:`ANY_CALL` and the like."""
 
     def findings(self) -> Iterable[Finding]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -29,10 +30,10 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 _MOST = 20
 #: Numbers of descriptors, and greenthreads, that are remembered.
@@ -88,7 +89,7 @@ class Reused:
             **self._processes.handlers(),
             **dict.fromkeys(_USES, self._use),
             **self._openings.handlers(),
-            **dict.fromkeys(("accept", "accept4"), self._accept),
+            **dict.fromkeys(ACCEPTS, self._accept),
             ANY_FAILED: self._failed,
             ANY_OTHER: self._other,
         }
@@ -104,8 +105,7 @@ class Reused:
             self._waiting[self._place(call)] = call
 
     def _place(self, call: Syscall) -> Place:
-        number = call.args.partition("<")[0]
-        return self._processes.process(call.pid), int(number) if number.isdecimal() else -1
+        return self._processes.process(call.pid), -1 if call.fd is None else call.fd
 
     def _given_again(self, place: Place, before: Life, opened: Syscall) -> None:
         self._stale.pop(place, None)
@@ -115,7 +115,7 @@ class Reused:
             return
         # What the hub closes is garbage, as a rule: nobody knows its number any more.
         others = (None, closed.greenthread, opened.greenthread)
-        if None in others[1:] or (closed.greenthread or "").endswith(HUB_LABEL):
+        if None in others[1:] or is_hub(closed.greenthread):
             return
         if (
             waiting is not None
@@ -165,7 +165,7 @@ class Reused:
         if len(self._found) == _MOST:
             return
         known, closed, opened = stale.known, stale.closed, stale.opened
-        number = call.args.partition("<")[0]
+        number = call.fd
         how = "waited on" if stale.waited else f"got {number} from {known.name} as"
         holder, closer, owner = (
             self._processes.describe(each.pid, each.greenthread) for each in (call, closed, opened)

@@ -6,12 +6,10 @@ from typing import Final
 from typing import Literal
 
 from pytest_eventlet_debug.patterns import lazily
-from pytest_eventlet_debug.recordings.findings.call_names import POLLS
-from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import WAITS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
-WAITS = SLEEPS | POLLS
 _BLOCKING = WAITS | frozenset(("wait4", "waitid", "flock"))
 
 # Bookkeeping of the memory allocator, the interpreter and of signals: it falls between

@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.model import Kind
-from pytest_eventlet_debug.recordings.findings.registrations import Addition
+from pytest_eventlet_debug.recordings.findings.polled_waits import Addition
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.storm_runs import CREATORS
 from pytest_eventlet_debug.recordings.findings.storm_runs import WAIT

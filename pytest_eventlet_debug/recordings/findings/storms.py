@@ -18,21 +18,21 @@ from typing import ClassVar
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import WAITS
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.polled_waits import Additions
+from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.findings.registrations import Additions
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
-from pytest_eventlet_debug.recordings.findings.registrations import events_of
 from pytest_eventlet_debug.recordings.findings.storm_runs import PROGRESS
 from pytest_eventlet_debug.recordings.findings.storm_runs import ROLES
 from pytest_eventlet_debug.recordings.findings.storm_runs import WAIT
-from pytest_eventlet_debug.recordings.findings.storm_runs import WAITS
 from pytest_eventlet_debug.recordings.findings.storm_runs import CallKind
 from pytest_eventlet_debug.recordings.findings.storm_runs import Key
 from pytest_eventlet_debug.recordings.findings.storm_runs import Role
@@ -43,11 +43,11 @@ from pytest_eventlet_debug.recordings.findings.storm_text import Caught
 from pytest_eventlet_debug.recordings.findings.storm_text import Storm
 from pytest_eventlet_debug.recordings.findings.storm_text import shown
 from pytest_eventlet_debug.recordings.findings.storm_text import shown_in
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 #: How often the most frequent call of a run comes.
 MIN_REPEATS = 60
@@ -259,9 +259,7 @@ def _frequent(kinds: dict[Key, CallKind]) -> dict[Key, CallKind]:
 def _wakes(ran: dict[str | None, int], polls: int) -> bool:
     """Say whether the hub has somebody run now and then."""
     least = max(MIN_WOKEN, MIN_WOKEN_SHARE * polls)
-    return any(
-        count >= least for each, count in ran.items() if not (each or "").endswith(HUB_LABEL)
-    )
+    return any(count >= least for each, count in ran.items() if not is_hub(each))
 
 
 def _others(ran: dict[str | None, int], kinds: list[CallKind]) -> set[str | None]:
@@ -278,7 +276,7 @@ def _name(kinds: list[tuple[Key, CallKind]], others: set[str | None]) -> Kind | 
     """
     if any(_is_trouble(key) for key, _ in kinds):
         return "storm"
-    by_hub = all((kind.last.greenthread or "").endswith(HUB_LABEL) for _, kind in kinds)
+    by_hub = all(is_hub(kind.last.greenthread) for _, kind in kinds)
     if not others:
         only_waits = all(key[0] == WAIT for key, _ in kinds)
         return "hub busy" if only_waits and by_hub else "storm"

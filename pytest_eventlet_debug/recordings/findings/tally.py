@@ -17,8 +17,7 @@ from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
-from pytest_eventlet_debug.recordings.findings.call_names import POLLS
-from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
+from pytest_eventlet_debug.recordings.findings.call_names import WAITS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.loop_pairs import LoopPairs
 from pytest_eventlet_debug.recordings.findings.model import Evidence
@@ -30,10 +29,10 @@ from pytest_eventlet_debug.recordings.findings.parts import Parts
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 KIND: Final[Kind] = "hub cost"
 
@@ -60,7 +59,6 @@ _COMPARED = names(
     sendto sendmsg recvfrom recvmsg setsockopt getsockopt pipe pipe2 eventfd2
     fork vfork clone clone3 execve wait4 waitid kill tgkill"""
 )
-_WAITS = SLEEPS | POLLS
 _ON_SOCKETS = names(
     "bind listen accept accept4 connect shutdown close getsockname getpeername"
 ) | names("sendto sendmsg recvfrom recvmsg setsockopt getsockopt")
@@ -69,7 +67,7 @@ _OF_IMPORTS_OR_HUBS = names(
     """epoll_ctl open openat stat lstat fstat newfstatat statx lseek read close getdents64 readlink
     readlinkat access faccessat faccessat2 fcntl ioctl getcwd mmap munmap mremap mprotect madvise
     brk futex rt_sigaction rt_sigprocmask getrandom clock_gettime clock_nanosleep gettid getpid"""
-).union(_WAITS)
+).union(WAITS)
 _MOST_OBJECTS = 1024
 
 
@@ -99,7 +97,7 @@ class Tallying:
     def handlers(self) -> Handlers:
         return {
             **dict.fromkeys(_ON_SOCKETS | PAIRS | LoopPairs.CALLS, self._on_socket),
-            **dict.fromkeys(_WAITS, self._wait),
+            **dict.fromkeys(WAITS, self._wait),
             ANY_OTHER: self._other,
         }
 
@@ -143,7 +141,7 @@ class Tallying:
             or call.args.endswith(NO_TIMEOUT)  # such a call takes long where there is no CPU for it
             or not self._in_call
             or call.pid != self._main
-            or not (call.greenthread or "").endswith(HUB_LABEL)
+            or not is_hub(call.greenthread)
         ):
             return
         self._slept_ns += duration_ns

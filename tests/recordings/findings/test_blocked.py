@@ -206,6 +206,15 @@ def test_a_call_that_had_hardly_begun_when_the_process_was_killed_is_no_finding(
     assert told == [0, 1]
 
 
+def test_others_that_could_not_run_are_spoken_of_where_there_are_any(tmp_path: Path) -> None:
+    waits = "7 1.000002 futex(0x5562995bd630, FUTEX_WAIT_PRIVATE, 2, NULL) = ?\n"
+    switches = HUB.format(0) + TEST.format(0)
+    (alone,) = find_in(tmp_path, PHASE + waits)
+    (beside_others,) = find_in(tmp_path, PHASE + switches + waits)
+    assert alone.title == "greenthread 1:test was still in futex() when the recording ended"
+    assert beside_others.title == f"{alone.title}, so that no other could run"
+
+
 def find_in(directory: Path, trace: str) -> list[Finding]:
     path = directory / "strace.txt"
     path.write_text(trace)

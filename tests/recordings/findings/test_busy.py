@@ -99,3 +99,21 @@ def test_a_process_that_others_kept_from_the_cpu_is_not_called_busy(
     for _ in detection.watch(parse(trace.strip().splitlines())):
         pass
     assert [each.certainty for each in detection.findings()] == certainty
+
+
+@pytest.mark.parametrize(
+    ("other", "consequence"), [("1/test", ""), ("2/hub", ", so that no other could run")]
+)
+def test_others_are_spoken_of_where_there_are_any(other: str, consequence: str) -> None:
+    trace = f"""
+7 100.000000 access("/.eventlet-debug/phase/1/call/test_x.py::test_x", F_OK) = -1 ENOENT (-) <0.000001>
+7 100.000100 access("/.eventlet-debug/greenlet/1/test", F_OK) = -1 ENOENT (-) <0.000001>
+7 101.580000 access("/.eventlet-debug/greenlet/{other}", F_OK) = -1 ENOENT (-) <0.000001>
+"""  # noqa: E501
+    about = About(phases={"call": (100_000_000_000, 101_600_000_000)}, cpu={"call": 1.5})
+    detection = Detection(about, [Busy])
+    for _ in detection.watch(parse(trace.strip().splitlines())):
+        pass
+    (found,) = detection.findings()
+    alone = "greenthread 1:test made no system call for 1.58 s (1.50 s of CPU in the call)"
+    assert found.title == alone + consequence

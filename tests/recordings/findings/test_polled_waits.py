@@ -1,4 +1,4 @@
-"""Who asked for a descriptor's events, from lines as strace writes them."""
+"""What hubs wait for that poll, from lines as strace writes them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_eventlet_debug.recordings.findings.registrations import Addition
-from pytest_eventlet_debug.recordings.findings.registrations import Additions
+from pytest_eventlet_debug.recordings.findings.polled_waits import Addition
+from pytest_eventlet_debug.recordings.findings.polled_waits import Additions
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall

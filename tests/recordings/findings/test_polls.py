@@ -1,0 +1,66 @@
+"""What a wait asks for, from its arguments as strace writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.polls import Asked
+from pytest_eventlet_debug.recordings.findings.polls import asked_for
+from pytest_eventlet_debug.recordings.strace_log import parse
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+
+SOCKET = "<TCP:[127.0.0.1:7->127.0.0.1:9]>"
+PIPE = "<pipe:[42]>"
+TIMEOUT = "{tv_sec=1, tv_usec=7}"
+
+
+def wait(text: str) -> Syscall:
+    (call,) = parse([f"7 1.000001 {text} <0.000001>\n"])
+    assert isinstance(call, Syscall)
+    return call
+
+
+@pytest.mark.parametrize(
+    ("text", "to_read", "others"),
+    [
+        ("poll([], 0, -1) = 0 (Timeout)", [], []),
+        ("poll(NULL, 0, 5) = 0 (Timeout)", [], []),
+        (
+            f"poll([{{fd=5{SOCKET}, events=POLLIN|POLLPRI}}, {{fd=16{PIPE}, events=POLLOUT}}, "
+            "{fd=-1}], 3, 9) = 0 (Timeout)",
+            [f"5{SOCKET}"],
+            [f"16{PIPE}"],
+        ),
+        (
+            "ppoll([{fd=5, events=POLLIN}], 1, {tv_sec=1, tv_nsec=7}, NULL, 8) = 0 (Timeout)",
+            ["5"],
+            [],
+        ),
+        (
+            f"select(17, [5{SOCKET} 16{PIPE}], [5{SOCKET} 7], [], {TIMEOUT}) = 0 (Timeout)",
+            [f"5{SOCKET}", f"16{PIPE}"],
+            ["7"],
+        ),
+        (f"select(8, NULL, [5{SOCKET} 7], NULL, {TIMEOUT}) = 0 (Timeout)", [], [f"5{SOCKET}", "7"]),
+        ("select(0, NULL, NULL, NULL, {tv_sec=0, tv_usec=0}) = 0 (Timeout)", [], []),
+    ],
+)
+def test_a_wait_names_what_it_asks_for_and_what_it_is_to_read(
+    text: str, to_read: list[str], others: list[str]
+) -> None:
+    expected = [*(Asked(each, True) for each in to_read), *(Asked(each, False) for each in others)]
+    asked = asked_for(wait(text))
+    assert asked is not None
+    assert list(asked.values()) == expected
+    assert [each.shown.partition("<")[0] for each in asked.values()] == list(map(str, asked))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "poll([{fd=5, events=POLLIN}, ...], 33, 9) = 0 (Timeout)",
+        f"select(99, [5 6 ...], [], [], {TIMEOUT}) = 0 (Timeout)",
+    ],
+)
+def test_nothing_is_known_of_a_list_that_strace_has_cut(text: str) -> None:
+    assert asked_for(wait(text)) is None
