@@ -174,6 +174,9 @@ class GreenthreadWaits:
         if listeners:
             words = [f"{each.event} on fd {each.fd}" for each in listeners[:3]]
             words[0] += f", {descriptors.describe(listeners[0].fd)}"
+            for number, each in enumerate(listeners[:3]):
+                overlooked = self._watched.overlooked(each.event, each.fd)
+                words[number] += f", {overlooked}" if overlooked else ""
             more = f" and {len(listeners) - 3} more" if len(listeners) > 3 else ""
             return Waits("descriptors", "; ".join(words) + more, left)
         if switches:

@@ -29,6 +29,7 @@ from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.spawns import SITE
 from pytest_eventlet_debug.alive.stacks import is_test_call
 from pytest_eventlet_debug.alive.stacks import outwards
+from pytest_eventlet_debug.alive.tls_sockets import TlsSockets
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
 
 State = Literal["current", "running", "suspended", "not started"]
@@ -117,7 +118,7 @@ class Look:
 
     def __init__(self, heap: Heap, interrupted: types.FrameType | None = None) -> None:
         self._interrupted = interrupted
-        self.watched = Watched()
+        self.watched = Watched(TlsSockets(heap.tls_sockets))
         self.greenlets = Greenlets(heap, interrupted)
         self._stacks = self.greenlets.stacks
         self._waits = GreenthreadWaits(self.greenlets, self.watched)

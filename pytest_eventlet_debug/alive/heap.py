@@ -58,6 +58,7 @@ class Heap(msgspec.Struct, frozen=True):
     hubs: tuple[Any, ...] = ()
     #: What executors of ``concurrent.futures`` have queued or run in a thread.
     work_items: tuple[Any, ...] = ()
+    tls_sockets: tuple[Any, ...] = ()
     #: Whether ``gc.freeze()`` hides what was made before it.
     frozen: bool = False
 
@@ -185,6 +186,7 @@ def _wanted() -> dict[str, tuple[type, ...]]:
         "greenlets": (("greenlet", "greenlet"),),
         "hubs": (("eventlet.hubs.hub", "BaseHub"),),
         "work_items": (("concurrent.futures.thread", "_WorkItem"),),
+        "tls_sockets": (("ssl", "SSLSocket"),),
     }
     wanted = {}
     for name, places in names.items():

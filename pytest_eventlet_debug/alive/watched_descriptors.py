@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pytest_eventlet_debug.alive.tls_sockets import TlsSockets
 from pytest_eventlet_debug.system import unpatched
 
 _EVENTS = {"read": 0x001, "write": 0x004}  # EPOLLIN, EPOLLOUT
@@ -25,9 +26,13 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Watched:
-    """The epoll sets of hubs, each read when it is asked for first. Not to be kept."""
+    """The epoll sets of hubs, each read when it is asked for first. Not to be kept.
 
-    def __init__(self) -> None:
+    :param tls_sockets: what may have data of which hubs do not know.
+    """
+
+    def __init__(self, tls_sockets: TlsSockets) -> None:
+        self._tls_sockets = tls_sockets
         self._sets: dict[int, dict[int, _Entry] | None] = {}
 
     def complaint(self, hub: Any, event: str, fd: int) -> str:
@@ -36,9 +41,14 @@ class Watched:
         :param event: ``read`` or ``write``.
         """
         try:
-            return self._complaint(hub, event, fd)
+            complaint = self._complaint(hub, event, fd)
         except Exception:
-            return ""  # a hub of another's making
+            complaint = ""  # a hub of another's making
+        return complaint or self.overlooked(event, fd)
+
+    def overlooked(self, event: str, fd: int) -> str:
+        """Say in words what has come already for a descriptor, whatever hub watches it."""
+        return self._tls_sockets.complaint(event, fd)
 
     def _complaint(self, hub: Any, event: str, fd: int) -> str:
         loop = getattr(hub, "loop", None)

@@ -22,6 +22,9 @@ UNNAMED = "greenlet"
 #: Stands behind the name of a greenthread that ran before any switch was heard of.
 OLDER = " (older)"
 
+#: What ``eventlet.green.thread`` spawns to run a function as a thread does.
+_THREAD_BODY = "__thread_body"
+
 
 class _Greenlet(NamedTuple):
     """Functions of greenlet."""
@@ -210,8 +213,13 @@ def _hub_greenlet() -> object:
 
 def _spawned_name(target: Any, origin: Any) -> str | None:
     """Name the function that a new greenthread is about to run."""
+    arguments = _spawned_with(target, origin)
+    if not arguments:
+        return None
+    if _is_of_thread(arguments[0]):
+        return _name(arguments[0])
     function = spawned_function(target, origin)
-    return None if function is None else _name(function)
+    return None if function is None else _name(_in_thread(function, arguments[1:]))
 
 
 def spawned_function(target: Any, origin: Any) -> Any:
@@ -222,18 +230,24 @@ def spawned_function(target: Any, origin: Any) -> Any:
     frame in which it is suspended now. GreenPool.spawn_n adds one argument. A greenlet
     that is spawned without any trampoline begins with its function, and needs no name.
     """
-    frame = getattr(origin, "gr_frame", None)
-    if frame is None or frame.f_code.co_name != "__call__":
-        return None
-    variables = frame.f_locals
-    arguments = variables.get("args")
-    if getattr(variables.get("cb"), "__self__", None) is not target or not arguments:
+    arguments = _spawned_with(target, origin)
+    if not arguments:
         return None
     if hasattr(target, "_exit_event") or (
         len(arguments) == 4 and type(arguments[1]) is tuple and type(arguments[2]) is dict
     ):
         return arguments[0]
     return None
+
+
+def _spawned_with(target: Any, origin: Any) -> Any:
+    """Return the arguments of a hub's timer that has just switched to *target*, if one has."""
+    frame = getattr(origin, "gr_frame", None)
+    if frame is None or frame.f_code.co_name != "__call__":
+        return None
+    variables = frame.f_locals
+    is_targets = getattr(variables.get("cb"), "__self__", None) is target
+    return variables.get("args") if is_targets else None
 
 
 def function_at_bottom(frame: types.FrameType) -> str | None:
@@ -250,14 +264,35 @@ def _bottom(frame: types.FrameType) -> types.FrameType:
 
 def _spawned_at_bottom(bottom: types.FrameType) -> str | None:
     """Name the function of a greenthread by its outermost frame, once that is its trampoline."""
-    # GreenThread.main(self, function, args, kwargs); GreenPool._spawn_n_impl(self, func, ...)
-    for name, variable in (("main", "function"), ("_spawn_n_impl", "func")):
+    # GreenThread.main(self, function, args, kwargs); GreenPool._spawn_n_impl(self, func, ...);
+    # what eventlet.green.thread spawns for a thread: __thread_body(func, args, kwargs)
+    trampolines = (("main", "function"), ("_spawn_n_impl", "func"), (_THREAD_BODY, "func"))
+    for name, variable in trampolines:
         if bottom.f_code.co_name == name and variable in bottom.f_locals:
-            return _name(bottom.f_locals[variable])
+            variables = bottom.f_locals
+            return _name(_in_thread(variables[variable], (variables.get("args"),)))
     return None
 
 
+def _in_thread(function: Any, arguments: Any) -> Any:
+    """Return what a thread is to run, where *function* is what eventlet spawns for one."""
+    if getattr(function, "__name__", None) != _THREAD_BODY or not arguments:
+        return function
+    given = arguments[0]
+    return given[0] if type(given) is tuple and given else function
+
+
+def _is_of_thread(function: Any) -> bool:
+    """Say whether a function is what a ``threading.Thread`` begins with."""
+    if type(function) is not types.MethodType:
+        return False
+    return getattr(function.__func__, "__name__", None) == "_bootstrap"
+
+
 def _name(function: Any) -> str | None:
+    if _is_of_thread(function):
+        target = getattr(function.__self__, "_target", None)
+        function = target if target is not None else type(function.__self__)
     function = getattr(function, "func", function)  # functools.partial
     name = getattr(function, "__name__", None) or type(function).__name__
     return name if isinstance(name, str) else None

@@ -298,3 +298,60 @@ def test_a_descriptor_that_wakes_the_hub_in_vain_is_told(tmp_path: Path, hub: st
     )
     (line,) = re.findall("woken for .*", text)
     assert re.fullmatch(r"woken for fd \d+, closed, for which nobody waits", line)
+
+
+# Without a certificate.
+TLS = """
+    from eventlet.green import select, socket, ssl
+
+    def context(protocol):
+        made = ssl.SSLContext(protocol)
+        made.maximum_version = ssl.TLSVersion.TLSv1_2
+        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+        made.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
+        return made
+
+    ours, theirs = socket.socketpair()
+    made = context(ssl.PROTOCOL_TLS_SERVER)
+    serving = eventlet.spawn(made.wrap_socket, theirs, server_side=True)
+    tls = context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(ours)
+    server = serving.wait()
+    server.sendall(b"0123456789" * 100)
+
+    def client():
+        assert len(tls.recv({taken})) == {taken}
+        {wait}
+
+    eventlet.spawn(client)
+    for _ in range(5):
+        let_run()
+    show()
+"""
+
+
+@pytest.mark.parametrize("hub", HUBS)
+@pytest.mark.parametrize(
+    "wait", ["eventlet.hubs.trampoline(tls, read=True)", "select.select([tls], [], [])"]
+)
+def test_a_wait_for_data_that_tls_has_decrypted_already_is_told(
+    tmp_path: Path, hub: str, wait: str
+) -> None:
+    text = shown(tmp_path, TLS.format(taken=100, wait=wait), hub)
+    words = (
+        r"read on fd \d+, unix .*, "
+        "whose TLS socket has 900 bytes decrypted already, of which no event comes"
+    )
+    assert re.search(f"^    waits on {words}$", text, re.MULTILINE), text
+    assert re.search(f"^  {words}: wakes client$", text, re.MULTILINE), text
+
+
+def test_a_wait_for_more_than_tls_has_is_told_without_complaint(tmp_path: Path) -> None:
+    text = shown(tmp_path, TLS.format(taken=1000, wait="tls.recv(1)"))
+    assert re.search(r"^    waits on read on fd \d+, unix ", text, re.MULTILINE), text
+    assert "decrypted" not in text
+
+
+def test_a_wait_to_write_is_told_without_what_tls_has(tmp_path: Path) -> None:
+    text = shown(tmp_path, TLS.format(taken=100, wait="tls.sendall(b'much' * 1_000_000)"))
+    assert re.search(r"^    waits on write on fd \d+, unix ", text, re.MULTILINE), text
+    assert "decrypted" not in text

@@ -182,6 +182,34 @@ def test_spawn_n_is_named_from_the_second_switch_on() -> None:
     assert "3 greenlet" not in lines[2:]
 
 
+def test_a_patched_thread_has_the_name_of_its_function_from_the_first_switch_on() -> None:
+    lines = labels_of(
+        "eventlet.monkey_patch()\n"
+        "import threading\n"
+        "def serve(): [eventlet.sleep(0) for _ in range(2)]\n"
+        "class Watchdog(threading.Thread):\n"
+        "    def run(self): serve()\n"
+        "threads = threading.Thread(target=serve), Watchdog()\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+    )
+    names = [line.partition(" ")[2] for line in lines]
+    assert set(names) == {"test", "hub", "serve", "Watchdog"}
+
+
+def test_what_runs_as_a_patched_thread_has_its_name_from_the_second_switch_on() -> None:
+    lines = labels_of(
+        "eventlet.monkey_patch()\n"
+        "import _thread\n"
+        "def serve(): [eventlet.sleep(0) for _ in range(2)]\n"
+        "_thread.start_new_thread(serve, ())\n"
+        "for _ in range(9): eventlet.sleep(0)\n"
+    )
+    assert lines[1] == "3 greenlet"
+    assert "3 serve" in lines[2:]
+    assert "3 greenlet" not in lines[2:]
+
+
 def test_greenthreads_that_ran_before_are_called_older() -> None:
     lines = labels_of(
         "def left(): [eventlet.sleep(0) for _ in range(9)]\n"

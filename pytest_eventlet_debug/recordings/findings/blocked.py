@@ -7,6 +7,9 @@ greenthread that has been running again and again, without having waited for any
 (``likely``: the one that blocked may have woken it). A call in which the recording ends
 is told as well, unless the process died as soon as it had begun.
 
+Libraries in C often wait in short calls, to see signals in between, and programs sleep in a loop.
+Such calls add up, where each timed out and no other greenthread ran between them.
+
 On a busy machine any call may take long, as the thread has no CPU. A call that does not block
 says so itself, and where the trace tells how long the thread lacked a CPU, that does not count.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+import sys
 from typing import ClassVar
 
 import msgspec
@@ -50,6 +54,8 @@ from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 MIN_NS = 200_000_000
 #: A wait that takes less found its events there.
 AT_ONCE_NS = 1_000_000
+#: A wait that times out sooner is one of a loop that does something else in between.
+_SLICE_NS = 5_000_000
 _MOST = 20
 _REMEMBERED = 4096
 _DELAYS = 64
@@ -71,14 +77,34 @@ _WOULD_WAIT = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY"))
 #: How ``--eventlet-blocked`` asks for how long the thread of the tests lacked a CPU in all.
 _DELAY = lazily(r"\d+</proc/(\d+)/task/\1/schedstat>, \"\d+ (\d+) ")
 _OBJECT = lazily(rf"\d+(?!x)(?:{ANNOTATION})?")
+_POLLED = lazily(rf"\[\{{fd=(\d+(?:{ANNOTATION})?)")
 _PATH = lazily(rf'(?:AT_FDCWD(?:{ANNOTATION})?, )?("(?:[^"\\]|\\.)*")')
 
 
-class _Block(msgspec.Struct, frozen=True):
-    """A call that held the hub, and what shows that it mattered."""
+class _Wait(msgspec.Struct):
+    """A call that waits, or several that are alike, with no other greenthread between them."""
 
+    #: The first of them.
     call: Syscall
-    seconds: float
+    ns: int = 0
+    count: int = 0
+    #: When the last of them ended.
+    end_ns: int = 0
+
+    def add(self, start_ns: int, duration_ns: int) -> None:
+        self.ns += duration_ns
+        self.count += 1
+        self.end_ns = start_ns + duration_ns
+
+    def __str__(self) -> str:
+        times = f" x {self.count:,}" if self.count > 1 else ""
+        return f"{shown(self.call)}{times}{self.call.where}"
+
+
+class _Block(msgspec.Struct, frozen=True):
+    """A wait that held the hub, and what shows that it mattered."""
+
+    wait: _Wait
     others: str
     certainty: Certainty
     #: For how long the thread had lacked a CPU in all before it; ``None`` where nobody asked.
@@ -96,11 +122,15 @@ class Blocked:
         self._turns: dict[str, int] = {}
         self._has_others = False
         self._had_begun: frozenset[str] = frozenset()
-        self._pending: Syscall | None = None
+        self._until_ns = about.until_ns
+        #: What the greenthread that runs waited in last, by calls that timed out.
+        self._row: _Wait | None = None
+        self._pending: _Wait | None = None
         self._readied: list[str] = []
         self._next: str | None = None
         self._interrupted: Syscall | None = None
-        self._shows_alive = False
+        #: When it began to show what is alive, if it hangs.
+        self._shown_ns: int | None = None
         self._unfinished: Syscall | None = None
         self._in_phase = False
         self._delays: deque[tuple[int, int]] = deque(maxlen=_DELAYS)
@@ -122,20 +152,34 @@ class Blocked:
             self._lacked(call.start_ns, int(delay[2]))
             return
         duration_ns = call.duration_ns
-        if self._interrupted is not None or call.errno is not None:
+        if self._interrupted is not None or self._row is not None or call.errno is not None:
             self._note_interruption(call)
-        if duration_ns is not None and duration_ns < MIN_NS and self._unfinished is None:
+        if duration_ns is not None and duration_ns < _SLICE_NS and self._unfinished is None:
             return
         if duration_ns is None:
             if _is_standstill(call):
-                self._unfinished = self._interrupted if self._shows_alive else None
-            elif call.value is None and self._counts(call):
+                self._unfinished = self._interrupted if self._shown_ns is not None else None
+            elif call.value is None and self._shown_ns is None and self._counts(call):
                 self._unfinished = call
         elif self._unfinished is not None and call.pid == self._main:
             self._unfinished = None  # it went on: what strace lost is not the end
-        elif duration_ns >= MIN_NS and self._counts(call):
+        elif self._counts(call):
+            self._waited(call, duration_ns)
+
+    def _waited(self, call: Syscall, duration_ns: int) -> None:
+        """Add a call to those before it that it goes on with, or keep it if it is long."""
+        timed_out = _timed_out(call)
+        if not timed_out and duration_ns < MIN_NS:
+            return
+        if self._row is not None and not _are_alike(self._row.call, call):
+            self._row = None
+        wait = self._row if timed_out and self._row is not None else _Wait(call)
+        if timed_out:
+            self._row = wait
+        wait.add(call.start_ns, duration_ns)
+        if wait.ns >= MIN_NS and wait is not self._pending:
             self._decide()
-            self._pending, self._readied, self._next = call, [], None
+            self._pending, self._readied, self._next = wait, [], None
             # The test waits for the others as a rule: their ends and their events wake it.
             self._had_begun = frozenset(self._turns) - {TEST_LABEL}
             self._delay_after = None
@@ -157,13 +201,13 @@ class Blocked:
             return
         is_interrupted = (call.errno or "").startswith(_INTERRUPTED)
         if dump_limits.TITLE in call.args:
-            self._shows_alive = True
+            self._shown_ns = call.start_ns
         elif _is_standstill(call):
             if call.duration_ns is not None:  # the test goes on
-                self._interrupted, self._shows_alive = None, False
+                self._interrupted = self._shown_ns = None
         elif is_interrupted and self._counts(call):
-            self._interrupted, self._shows_alive = call, False
-        elif not self._shows_alive:
+            self._interrupted, self._shown_ns = call, None
+        elif self._shown_ns is None:
             self._interrupted = None
 
     def _counts(self, call: Syscall) -> bool:
@@ -179,7 +223,7 @@ class Blocked:
         if not is_hub(call.greenthread):
             self._call(call)
         elif self._pending is not None:
-            self._note_ready(self._pending, call)
+            self._note_ready(self._pending.call, call)
             if self._readied or not _returns_at_once(call):
                 self._decide()
 
@@ -205,8 +249,9 @@ class Blocked:
         if type(event) is Phase:
             self._in_phase = True
             self._main = event.pid  # as the trace calls it, whatever its own namespace does
+            self._row = None
         elif type(event) is Switch and event.pid == self._main:
-            self._interrupted = None
+            self._interrupted = self._row = None
             self._switched(event)
         elif type(event) is Exit and event.pid == self._main:
             call = self._unfinished
@@ -220,7 +265,7 @@ class Blocked:
             return
         pending = self._pending
         if pending is not None:
-            if name == pending.greenthread:
+            if name == pending.call.greenthread:
                 self._decide()
             elif self._next is None and name in self._had_begun and self._turns.get(name, 0) > 1:
                 self._next = name
@@ -230,10 +275,9 @@ class Blocked:
 
     def _decide(self) -> None:
         """Keep the pending block if somebody had something to do meanwhile."""
-        call, self._pending = self._pending, None
-        if call is None or len(self._found) + len(self._unproven) >= _MOST:
+        wait, self._pending = self._pending, None
+        if wait is None or len(self._found) + len(self._unproven) >= _MOST:
             return
-        seconds = (call.duration_ns or 0) / 1e9
         if self._readied:
             others = f"there was {self._readied[0]}"
             certainty: Certainty = "certain"
@@ -241,8 +285,8 @@ class Blocked:
             others, certainty = f"{self._next} was to run", "likely"
         else:
             return
-        before = (ns for time_ns, ns in reversed(self._delays) if time_ns <= call.start_ns)
-        block = _Block(call, seconds, others, certainty, next(before, None))
+        before = (ns for time_ns, ns in reversed(self._delays) if time_ns <= wait.call.start_ns)
+        block = _Block(wait, others, certainty, next(before, None))
         if self._delay_after is None:
             self._unproven.append(block)
         elif _lasted(block, self._delay_after):
@@ -250,25 +294,40 @@ class Blocked:
 
     def findings(self) -> Iterable[Finding]:
         self._decide()
-        for block in sorted([*self._found, *self._unproven], key=lambda each: -each.seconds):
-            call = block.call
+        for block in sorted([*self._found, *self._unproven], key=lambda each: -each.wait.ns):
+            call, seconds = block.wait.call, block.wait.ns / 1e9
             yield Finding(
                 self.kind,
-                f"greenthread {call.greenthread} held the hub for {block.seconds:.2f} s in "
-                f"{shown(call)}{call.where} while {block.others}",
+                f"greenthread {call.greenthread} held the hub for {seconds:.2f} s in "
+                f"{block.wait} while {block.others}",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
                 block.certainty,
-                {"seconds": block.seconds, BEGAN: call.start_ns / 1e9},
+                {"seconds": seconds, BEGAN: call.start_ns / 1e9},
             )
-        if self._unfinished is not None:
-            call = self._unfinished
+        last = self._last_wait()
+        if last is not None:
+            call = last.call
+            so_far = f", for {last.ns / 1e9:.2f} s," if last.count > 1 else ""
             consequence = ", so that no other could run" if self._has_others else ""
             yield Finding(
                 self.kind,
-                f"greenthread {call.greenthread} was still in {shown(call)}{call.where} when the "
+                f"greenthread {call.greenthread} was still in {last}{so_far} when the "
                 f"recording ended{consequence}",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
             )
+
+    def _last_wait(self) -> _Wait | None:
+        """Return what the greenthread that ran last had not come out of as the trace ended."""
+        row, call = self._row, self._unfinished
+        seen_ns = self._shown_ns or self._until_ns
+        if row is not None and row.ns >= MIN_NS:
+            if call is not None and _are_alike(row.call, call):
+                return row
+            if call is None and seen_ns is not None and seen_ns - row.end_ns < MIN_NS:
+                return row
+        if call is None or (self._until_ns or sys.maxsize) - call.start_ns < MIN_NS:
+            return None  # it has hardly begun
+        return _Wait(call)
 
 
 def _returns_at_once(call: Syscall) -> bool:
@@ -283,7 +342,18 @@ def _lasted(block: _Block, delay_ns: int) -> bool:
     """
     if block.delay_ns is None:
         return True
-    return block.seconds * 1e9 - (delay_ns - block.delay_ns) >= MIN_NS
+    return block.wait.ns - (delay_ns - block.delay_ns) >= MIN_NS
+
+
+def _timed_out(call: Syscall) -> bool:
+    """Say whether a call waited for as long as it was told to, and nothing came."""
+    is_wait = call.name in POLLS or call.name in SLEEPS
+    return call.errno == "ETIMEDOUT" or (is_wait and call.value == 0)
+
+
+def _are_alike(call: Syscall, other: Syscall) -> bool:
+    """Say whether two calls of one greenthread wait for the same, at the same place."""
+    return (shown(call), call.where) == (shown(other), other.where)
 
 
 def _is_standstill(call: Syscall) -> bool:
@@ -303,5 +373,8 @@ def shown(call: Syscall) -> str:
     path = _PATH.match(call.args) if call.name.startswith("open") else None
     if path is not None:
         return f"{call.name}({path[1]})"
+    polled = _POLLED.match(call.args)
+    if polled is not None:
+        return f"{call.name}({polled[1]})"
     match = _OBJECT.match(call.args)
     return f"{call.name}({match[0] if match is not None else ''})"

@@ -19,6 +19,12 @@ WRITES = names("write writev send sendto sendmsg")
 #: Calls that give a descriptor another number.
 COPIES = names("dup dup2 dup3")
 
+#: What a transfer transfers, and whether strace has cut it.
+DATA = lazily(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
+
+#: Characters of data that are shown.
+_SHOWN = 40
+
 #: Channels of which it is known who holds their ends.
 _MOST = 1024
 
@@ -52,6 +58,22 @@ def end_of(text: str) -> End | None:
         return None
     remote = remote.partition(",")[0]  # the path of a named socket
     return End(int(fd), match[0], " ".join((kind, *sorted((local, remote)))), local)
+
+
+def transfer(call: Syscall) -> str:
+    """Return a transfer with the beginning of its data: ``read(16<pipe:[42]>, "poison")``."""
+    end, shown = end_of(call.args), data_of(call)
+    return f"{call.name}({end.shown if end else ''}{f', {shown}' if shown else ''})"
+
+
+def data_of(call: Syscall) -> str:
+    """Return the beginning of a transfer's data, as strace quotes it; nothing without any."""
+    data = DATA.search(call.args)
+    if data is None:
+        return ""
+    is_cut = data[2] or len(data[1]) > _SHOWN
+    shown = data[1][:_SHOWN].rstrip("\\") if len(data[1]) > _SHOWN else data[1]
+    return f'"{shown}"{"..." if is_cut else ""}'
 
 
 class Held:

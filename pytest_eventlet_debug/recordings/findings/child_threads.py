@@ -9,6 +9,7 @@ from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import EPOLL_SETS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.channels import COPIES
+from pytest_eventlet_debug.recordings.findings.channels import DATA
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.channels import End
@@ -32,8 +33,6 @@ CALLS = TRANSFERS | COPIES | EPOLL_SETS | names("execve exit_group epoll_ctl")
 
 #: Standard error, or a file without a name, as pytest captures output in.
 _OUTPUT = lazily(r"2<|\d+<[^<>]*>\(deleted\)")
-#: What a transfer transfers, and whether strace has cut it.
-DATA = lazily(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
 _NUMBER = lazily(r"-?\d+")
 
 

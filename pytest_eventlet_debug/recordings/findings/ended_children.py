@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.channels import end_of
+from pytest_eventlet_debug.recordings.findings.channels import transfer
 from pytest_eventlet_debug.recordings.findings.child_facts import ChildFacts
 from pytest_eventlet_debug.recordings.findings.child_facts import finding
 from pytest_eventlet_debug.recordings.findings.child_facts import how_it_ended
-from pytest_eventlet_debug.recordings.findings.child_threads import DATA
 from pytest_eventlet_debug.recordings.findings.child_threads import ChildThread
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -17,7 +17,7 @@ from pytest_eventlet_debug.recordings.findings.own_waits import Wait
 from pytest_eventlet_debug.recordings.findings.own_waits import own
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
-_SHOWN = 40
+_LONGEST = 80
 
 
 def tell(facts: ChildFacts, waits: list[Wait]) -> Iterator[tuple[object, Finding]]:
@@ -84,7 +84,7 @@ def _tell_end(facts: ChildFacts, pid: int, thread: ChildThread, wait: Wait | Non
     if line:
         after = f' after it had written "{line}"'
     elif last is not None:
-        after = f" after {_transfer(last)} (line {last.line})"
+        after = f" after {transfer(last)} (line {last.line})"
     else:
         after = ""
     status = {"status": float(ended.status)} if ended.status is not None else {}
@@ -136,12 +136,4 @@ def _last_line(said: str) -> str:
     if line.endswith("..."):
         return ""
     shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
-    return shown if len(shown) <= 2 * _SHOWN else f"{shown[: 2 * _SHOWN]}..."
-
-
-def _transfer(call: Syscall) -> str:
-    """Return a transfer with the beginning of its data: ``read(16<pipe:[42]>, "poison")``."""
-    end, data = end_of(call.args), DATA.search(call.args)
-    shown = f', "{data[1][:_SHOWN]}"' if data is not None else ""
-    more = "..." if data is not None and (data[2] or len(data[1]) > _SHOWN) else ""
-    return f"{call.name}({end.shown if end else ''}{shown}{more})"
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."

@@ -26,6 +26,7 @@ Kind = Literal[
     "not accepted",
     "reused descriptor",
     "spin",
+    "stale answer",
     "stall",
     "storm",
     "wire",

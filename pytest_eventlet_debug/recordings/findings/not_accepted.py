@@ -42,6 +42,8 @@ MIN_NS = 500_000_000
 _MOST = 5
 
 _WAITS = READS | WRITES | POLLS | {"epoll_ctl"}
+#: How an ``accept()`` ends that finds nobody yet.
+_TRIES = frozenset(("EAGAIN", "EINTR"))
 _PORT = lazily(r"sin6?_port=htons\((\d+)\)")
 _LOCAL = lazily(r"\d+<TCP\w*:\[[^>]*:(\d+)\]>")
 _PAIR = lazily(r"\d+<TCP\w*:\[[^>]*:(\d+)->[^>]*:(\d+)\]>")
@@ -57,12 +59,17 @@ class _Listener(msgspec.Struct):
     port: int
     listen: Syscall
     accepted: int = 0
+    #: The call that accepted last, or failed to.
+    last: Syscall | None = None
 
     def __str__(self) -> str:
         count = f"accepted {self.accepted} others" if self.accepted > 1 else "accepted none"
         if self.accepted == 1:
             count = "accepted one other"
-        return f"{self.fd}, made{self.listen.where}, {count}"
+        if self.last is not None and self.last.errno is not None:
+            count += f", its last {self.last.name}() failed with {self.last.errno}"
+            count += f"{own(self.last.where)} (line {self.last.line})"
+        return f"{self.fd}, made{own(self.listen.where)}, {count}"
 
 
 class NotAccepted:
@@ -141,11 +148,15 @@ class NotAccepted:
 
     def _accept(self, call: Syscall) -> None:
         self._learn(call)
-        if call.errno is not None or call.value is None:
+        if call.errno in _TRIES or (call.errno is None and call.value is None):
             return
         listener = self._listeners.get(self._key(call))
         if listener is None:  # a forked process has it of the test process
             listener = self._listeners.get((self._processes.main or 0, call.fd))
+        if listener is not None:
+            listener.last = call
+        if call.errno is not None:
+            return
         pair = _PAIR.match(call.ret or "")
         if pair is not None:
             remember(self._accepted, (int(pair[1]), int(pair[2])), None)
@@ -174,15 +185,15 @@ class NotAccepted:
         if self._is_cut:
             return  # the call that accepted it may be missing
         found = 0
-        for wait in self._waits.for_data(self._main):
-            since_ns = wait.end.start_ns if wait.end is not None else self._until_ns
-            waited_ns = (since_ns or self._last_ns) - wait.since_ns
+        waits = list(self._waits.for_data(self._main))
+        for wait in waits:
+            waited_ns = self._end_ns(wait) - wait.since_ns
             listeners = self._for(wait)
             if not listeners or waited_ns < MIN_NS:
                 continue
             first = listeners[0]
             if len(listeners) == 1:
-                which = f"the listener {first}"
+                which = f"the listener {first}{self._instead(first, wait, waits)}"
             else:
                 which = f"port {first.port} has {len(listeners)} listeners, "
                 which += ", and ".join(map(str, listeners))
@@ -196,6 +207,30 @@ class NotAccepted:
             found += 1
             if found == _MOST:
                 return
+
+    def _end_ns(self, wait: Wait) -> int:
+        return (wait.end.start_ns if wait.end is not None else self._until_ns) or self._last_ns
+
+    def _instead(self, listener: _Listener, client: Wait, waits: Iterable[Wait]) -> str:
+        """Say in words for what a greenthread waits instead of accepting, if that is known."""
+        last = listener.last
+        if last is None or last.pid != self._main or last.greenthread is None:
+            return ""
+        server = self._processes.describe(last.pid, last.greenthread)
+        for each in waits:
+            begin_ns = max(client.since_ns, each.since_ns)
+            shared_ns = min(self._end_ns(client), self._end_ns(each)) - begin_ns
+            if (
+                each is not client
+                and each.who == server
+                and each.line > last.line
+                and shared_ns >= MIN_NS
+            ):
+                return (
+                    f", and {server}, which accepted there last, waited meanwhile for {each.shown}"
+                    f"{own(each.where)} (line {each.line})"
+                )
+        return ""
 
     def _for(self, wait: Wait) -> list[_Listener]:
         """Return the listeners that a connection may wait at; none if it does not."""

@@ -13,6 +13,7 @@ from pytest_eventlet_debug.recordings.findings.lost_waits import LostWaits
 from pytest_eventlet_debug.recordings.findings.not_accepted import NotAccepted
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.reused import Reused
+from pytest_eventlet_debug.recordings.findings.stale_answers import StaleAnswers
 from pytest_eventlet_debug.recordings.findings.storms import Storms
 
 DETECTORS: tuple[type[Detector], ...] = (
@@ -25,6 +26,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     Closed,
     LostWaits,
     Reused,
+    StaleAnswers,
     LeftOpen,
     LongTrace,
 )

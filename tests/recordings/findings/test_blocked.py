@@ -345,3 +345,105 @@ def test_fifo(tmp_path):
         r"in listen while \d+:tick was to run",
         opened.title,
     )
+
+
+SLICES = """
+import socket
+import eventlet
+from eventlet import patcher
+
+poll = patcher.original("select").poll
+time = patcher.original("time")
+
+def wait_as_a_library_does(sock, slices, pause=lambda: None):
+    poller = poll()
+    poller.register(sock, 1)
+    for _ in range(slices):
+        assert poller.poll(60) == []
+        pause()
+
+def test_slices():
+    ours, theirs = eventlet.green.socket.socketpair()
+    silent, other = socket.socketpair()
+    reader = eventlet.spawn(theirs.recv, 1)
+    eventlet.sleep(0)
+    ours.sendall(b"x")
+    WAIT
+    assert reader.wait() == b"x"
+"""
+
+
+def of_slices(wait: str) -> str:
+    return "import eventlet.green.socket\n" + SLICES.replace("WAIT", wait)
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_short_waits_that_add_up_are_told_as_one(find: Find, hub: str) -> None:
+    (found,) = find(of_slices("wait_as_a_library_does(silent, 6)"), Blocked, hub)
+    assert re.search(
+        r"greenthread 1:test held the hub for 0\.\d\d s in poll\(\d+<UNIX\S+\) x 6 at "
+        r"test_program\.py:\d+ in wait_as_a_library_does while there was EPOLLIN on \d+<UNIX",
+        found.title,
+    )
+    assert found.certainty == "certain"
+    assert found.counts["seconds"] >= 0.36
+
+
+def test_sleeps_in_a_loop_are_told_as_one(find: Find) -> None:
+    wait = "[time.sleep(0.06) for _ in range(6)]"
+    (found,) = find(of_slices(wait), Blocked)
+    assert re.search(r" in (?:clock_nanosleep\(\)|p?select6?\(0\)) x 6 at ", found.title)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "wait_as_a_library_does(silent, 2)",
+        "wait_as_a_library_does(silent, 6, lambda: eventlet.sleep(0))",
+    ],
+    ids=["too short in all", "the hub ran in between"],
+)
+def test_short_waits_that_hold_up_nobody_are_not_told(find: Find, wait: str) -> None:
+    assert find(of_slices(wait), Blocked) == []
+
+
+def test_short_waits_in_which_a_hung_test_is_killed_are_told(record: Record) -> None:
+    program = of_slices("wait_as_a_library_does(silent, 10**6)")
+    (directory,) = record(program, "epolls", "--eventlet-timeout=4")
+    (found,) = findings_file.read(directory).findings  # type: ignore[union-attr]
+    assert re.search(
+        r"greenthread 1:test was still in poll\(\d+<UNIX\S+\) x \d+ at test_program\.py:\d+ in "
+        r"wait_as_a_library_does, for \d+\.\d\d s, when the recording ended, so that no other",
+        found.title,
+    )
+
+
+SLICE = (
+    "7 {} epoll_wait(15<anon_inode:[eventpoll]>, [], 100, 201) = 0 (Timeout) <0.201000>\n" * 2
+).format("5.190000", "5.395000")
+IMPORTS = '7 5.600006 openat(AT_FDCWD</tmp>, "/lib/python3.11/ast.py", O_RDONLY'
+
+
+@pytest.mark.parametrize(
+    ("trace", "until", "waits"),
+    [
+        # The handler ran between two waits, and what it opened is not what the test is in.
+        (SLICE + ASKED + IMPORTS, 5.7, "epoll_wait(15<anon_inode:[eventpoll]>) x 2, for 0.40 s,"),
+        (SLICE + ASKED + KILLED, None, "epoll_wait(15<anon_inode:[eventpoll]>) x 2, for 0.40 s,"),
+        # It computed after these waits.
+        (SLICE.replace("7 5.", "7 3.") + ASKED + IMPORTS, 5.7, None),
+        (SLICE + "7 5.600001 read(3</tmp/fifo>, ", 8.0, "read(3</tmp/fifo>)"),
+        # It had hardly begun.
+        ("7 5.600001 read(3</tmp/fifo>, ", 5.7, None),
+    ],
+)
+def test_what_a_test_that_hangs_waits_in_is_told_of_a_trace_that_goes_on(
+    trace: str, until: float | None, waits: str | None
+) -> None:
+    until_ns = int(until * 1e9) if until is not None else None
+    detection = Detection(About(until_ns=until_ns), [Blocked])
+    for _ in detection.watch(parse((PHASE + trace).splitlines(keepends=True))):
+        pass
+    titles = [each.title for each in detection.findings()]
+    end = "when the recording ended, so that no other could run"
+    assert titles == ([f"greenthread 1:test was still in {waits} {end}"] if waits else [])

@@ -63,6 +63,45 @@ def test_a_connection_that_waits_for_a_server_is_told_with_the_listener(
     )
 
 
+HELD_UP = """def first():
+        while True:
+            connection = listener.accept()[0]
+            connection.recv(10)  # of one that says nothing
+    eventlet.spawn(first)
+    silent = eventlet.connect(('127.0.0.1', port))
+    eventlet.sleep(0.01)"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_what_the_server_waits_for_instead_is_told(find: Find, hub: str) -> None:
+    (found,) = find(program(HELD_UP), NotAccepted, hub)
+    assert re.search(
+        r"made at test_program\.py:\d+ in listen, accepted one other, and greenthread \d+:first, "
+        r"which accepted there last, waited meanwhile for \d+<TCP:\S+> at test_program\.py:\d+ in "
+        r"first \(line \d+\)$",
+        found.title,
+    )
+
+
+FULL = """import resource
+    eventlet.spawn(serve, listener)
+    eventlet.sleep(0)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))  # for the client alone
+    eventlet.spawn_after(0.3, resource.setrlimit, resource.RLIMIT_NOFILE, limits)"""
+
+
+def test_an_accept_that_fails_is_told(find: Find) -> None:
+    (found,) = find(program(FULL), NotAccepted)
+    assert re.search(
+        r"accepted none, its last accept4\(\) failed with EMFILE at test_program\.py:\d+ in serve "
+        r"\(line \d+\)$",
+        found.title,
+    )
+
+
 def test_a_hub_that_polls_waits_for_the_connection_too(find: Find) -> None:
     (found,) = find(program("pass"), NotAccepted, "poll")
     assert "]>, a connection that nobody accepted: the listener " in found.title

@@ -1,0 +1,162 @@
+"""Find greenthreads that may read the answer to what another one has asked for and given up.
+
+A client that keeps connections sends a request and waits for its answer. If a Timeout or
+``kill()`` ends that wait, and the connection goes back to its pool as it is, the answer is still to
+come: whoever gets the connection next sends a request of its own, and reads that first.
+
+Only of a client is it certain that what it sends before it tries to read asks for something. So
+nothing is told of a connection whose ``connect()`` the trace does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import msgspec
+
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings.channels import READS
+from pytest_eventlet_debug.recordings.findings.channels import WRITES
+from pytest_eventlet_debug.recordings.findings.channels import End
+from pytest_eventlet_debug.recordings.findings.channels import data_of
+from pytest_eventlet_debug.recordings.findings.channels import end_of
+from pytest_eventlet_debug.recordings.findings.channels import transfer
+from pytest_eventlet_debug.recordings.findings.model import Evidence
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.own_waits import own
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
+from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Phase
+from pytest_eventlet_debug.recordings.trace_events import Switch
+from pytest_eventlet_debug.recordings.trace_events import Syscall
+
+_MOST = 5
+
+
+class _Asked(msgspec.Struct):
+    """What was sent on a connection of which nothing has been read since."""
+
+    end: End
+    #: The first send of the greenthread that asked.
+    call: Syscall
+    #: Its last attempt to read, which found nothing.
+    tried: Syscall | None = None
+    #: Whether it has run after that.
+    ran: bool = False
+    #: What another one sent after that.
+    next: Syscall | None = None
+
+
+class StaleAnswers:
+    """The detector of answers that may be those to the requests of others."""
+
+    kind: ClassVar[Kind] = "stale answer"
+
+    def __init__(self, about: About) -> None:
+        self._passed = about.passed
+        self._main: int | None = None
+        #: The descriptors that were connected.
+        self._clients: dict[int, None] = {}
+        self._asked: dict[tuple[str, str], _Asked] = {}
+        #: What each greenthread waits for.
+        self._waiting: dict[str, _Asked] = {}
+        self._found: list[Finding] = []
+
+    def handlers(self) -> Handlers:
+        if self._passed:
+            return {}
+        return {
+            **dict.fromkeys(WRITES, self._sent),
+            **dict.fromkeys(READS, self._read),
+            "connect": self._connected,
+            "close": self._closed,
+            ANY_OTHER: self._other,
+        }
+
+    def _other(self, event: Event) -> None:
+        if type(event) is Phase:
+            self._main = event.pid
+        elif type(event) is Switch and event.pid == self._main:
+            asked = self._waiting.pop(event.greenthread, None)
+            if asked is not None:
+                asked.ran = True
+
+    def _end(self, call: Syscall) -> End | None:
+        """Return the connection of a client that a greenthread's call is about, if any."""
+        who = call.greenthread
+        if not self._clients or call.pid != self._main or who is None or who.endswith(HUB_LABEL):
+            return None
+        end = end_of(call.args)
+        return end if end is not None and end.fd in self._clients else None
+
+    def _connected(self, call: Syscall) -> None:
+        number = call.args.partition("<")[0]
+        if call.pid == self._main and number.isdigit():
+            remember(self._clients, int(number), None)
+
+    def _sent(self, call: Syscall) -> None:
+        end = self._end(call)
+        if end is None or (call.value or 0) <= 0:
+            return
+        asked = self._asked.get((end.channel, end.side))
+        if asked is None or asked.tried is None:
+            if asked is None or asked.call.greenthread != call.greenthread:
+                remember(self._asked, (end.channel, end.side), _Asked(end, call))
+        elif asked.call.greenthread == call.greenthread or not asked.ran:
+            # It goes on with the connection, or shares it.
+            self._forget(end)
+        elif asked.next is None:
+            asked.next = call
+
+    def _read(self, call: Syscall) -> None:
+        end = self._end(call)
+        asked = self._asked.get((end.channel, end.side)) if end is not None else None
+        if end is None or asked is None:
+            return
+        who = call.greenthread
+        if call.errno == "EAGAIN" and who is not None:
+            if who == asked.call.greenthread:
+                asked.tried, asked.ran = call, False
+                remember(self._waiting, who, asked)
+            return
+        if asked.next is not None and asked.next.greenthread == who and (call.value or 0) > 0:
+            self._tell(asked, asked.next, call)
+        self._forget(end)
+
+    def _forget(self, end: End) -> None:
+        self._asked.pop((end.channel, end.side), None)
+
+    def _closed(self, call: Syscall) -> None:
+        end = self._end(call)
+        if end is not None:
+            self._forget(end)
+            del self._clients[end.fd]
+
+    def _tell(self, asked: _Asked, sent: Syscall, read: Syscall) -> None:
+        tried = asked.tried
+        if tried is None or len(self._found) == _MOST:
+            return
+        self._found.append(
+            Finding(
+                self.kind,
+                f"on {asked.end.shown} greenthread {sent.greenthread} sent {data_of(sent)}"
+                f"{own(sent.where)} and got {data_of(read)} (line {read.line}): that, or its "
+                f"beginning, may be the answer to {data_of(asked.call)} of greenthread "
+                f"{asked.call.greenthread}, which sent that{own(asked.call.where)} (line "
+                f"{asked.call.line}), waited (line {tried.line}), and ran again without reading it",
+                tuple(
+                    Evidence(transfer(each), STRACE_FILE, each.line)
+                    for each in (sent, asked.call, tried, read)
+                ),
+                "likely",
+            )
+        )
+
+    def findings(self) -> Iterable[Finding]:
+        return self._found

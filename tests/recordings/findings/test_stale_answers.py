@@ -1,0 +1,99 @@
+"""Answers that may be those to the requests of others, in recordings of real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import re
+import shutil
+
+import pytest
+
+from pytest_eventlet_debug.recordings.findings.detection import Detection
+from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.stale_answers import StaleAnswers
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+
+Find = Callable[..., list[Finding]]
+
+PROGRAM = """
+import eventlet
+from eventlet.green import socket
+
+def serve(listener):
+    connection = listener.accept()[0]
+    while request := connection.recv(20):
+        if request.startswith(b"slow"):
+            go_on.wait()
+        connection.sendall(b"answer to " + request)
+
+go_on = eventlet.Event()
+
+def ask(client, request):
+    client.sendall(request)
+    return client.recv(100)
+
+def test_answer():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    eventlet.spawn(serve, listener)
+    client = eventlet.connect(listener.getsockname())
+    first = eventlet.spawn(ask, client, b"slow")
+    eventlet.sleep(0.01)
+    END
+    eventlet.spawn_after(0.01, go_on.send)
+    ask(client, b"quick")
+"""
+
+
+def program(end: str) -> str:
+    """Return a test that goes on with a connection after what ends the first use of it."""
+    return PROGRAM.replace("END", end)
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio", "poll"])
+def test_an_answer_that_comes_after_its_greenthread_was_killed_is_told(
+    find: Find, hub: str
+) -> None:
+    (found,) = find(program("first.kill()"), StaleAnswers, hub)
+    assert found.kind == "stale answer"
+    assert found.certainty == "likely"
+    assert re.fullmatch(
+        r'on \d+<TCP:\S+> greenthread 1:test sent "quick" at test_program\.py:\d+ in ask and got '
+        r'"answer to slow(?:answer to quick)?" \(line \d+\): that, or its beginning, may be the '
+        r'answer to "slow" of greenthread \d+:ask, '
+        r"which sent that at test_program\.py:\d+ in ask \(line \d+\), waited \(line \d+\), "
+        r"and ran again without reading it",
+        found.title,
+    )
+
+
+NEW_CONNECTION = """first.kill()
+    client.close()
+    eventlet.spawn(serve, listener)
+    client = eventlet.connect(listener.getsockname())"""
+SAME_GREENTHREAD = """go_on.send()
+    first.wait()
+    go_on.reset()
+    with eventlet.Timeout(0.01, False):
+        ask(client, b"slow")"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "go_on.send(); first.wait(); go_on.reset()",
+        NEW_CONNECTION,
+        SAME_GREENTHREAD,
+        "eventlet.spawn_after(0.005, go_on.send); client.sendall(b'more')",
+    ],
+    ids=["read", "another connection", "its own", "still waited for"],
+)
+def test_what_is_no_answer_to_what_was_given_up_is_not_told(find: Find, end: str) -> None:
+    found = find(program(end), StaleAnswers)
+    assert [each.title for each in found if "greenthread 1:test sent" in each.title] == []
+
+
+def test_nothing_is_told_of_a_test_that_passes() -> None:
+    detection = Detection(About(passed=True), [StaleAnswers])
+    assert list(detection.findings()) == []
