@@ -7,8 +7,9 @@ greenthread that has been running again and again, without having waited for any
 (``likely``: the one that blocked may have woken it). A call in which the recording ends
 is told as well, unless the process died as soon as it had begun.
 
-On a busy machine any call may take long, as the thread has no CPU. A call that does not block
-says so itself, and where the trace tells how long the thread lacked a CPU, that does not count.
+On a busy machine any call may take long, as the thread has no CPU. A call on a nonblocking socket
+or pipe never waits; and where the trace tells how long the thread lacked a CPU, that does not
+count.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.nonblocking import Nonblocking
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
@@ -96,6 +98,7 @@ class Blocked:
     def __init__(self, about: About) -> None:
         self._main: int | None = None
         self._registrations = Registrations()
+        self._nonblocking = Nonblocking()
         self._turns: dict[str, int] = {}
         self._had_begun: frozenset[str] = frozenset()
         self._pending: Syscall | None = None
@@ -112,12 +115,24 @@ class Blocked:
 
     def handlers(self) -> Handlers:
         return {
-            **self._registrations.handlers(),
             **dict.fromkeys(_CALLS, self._call),
+            **dict.fromkeys(Nonblocking.CALLS, self._set),
+            **self._registrations.handlers(),
+            "close": self._closed,
             **dict.fromkeys(SLEEPS, self._sleep),
             **dict.fromkeys(POLLS, self._wait),
             ANY_OTHER: self._other,
         }
+
+    def _set(self, call: Syscall) -> None:
+        if call.name in _CALLS:
+            self._call(call)
+        if call.pid == self._main:
+            self._nonblocking.follow(call)
+
+    def _closed(self, call: Syscall) -> None:
+        self._registrations.closed(call)
+        self._set(call)
 
     def _call(self, call: Syscall) -> None:
         if call.name == "pread64" and (delay := _DELAY.match(call.args)) is not None:
@@ -170,7 +185,7 @@ class Blocked:
     def _counts(self, call: Syscall) -> bool:
         if call.pid != self._main or not self._in_phase or _is_hub(call.greenthread):
             return False
-        if call.errno in _WOULD_WAIT:
+        if call.errno in _WOULD_WAIT or self._nonblocking.covers(call):
             return False
         return call.greenthread is not None and not _is_own(call)
 

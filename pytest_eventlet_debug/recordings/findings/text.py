@@ -66,8 +66,9 @@ def grouped(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
 def _gist(text: str) -> str:
     """Return what lines have in common that are alike.
 
-    Their figures may differ; and so may the user's own line if a library's is given as well, or else
-    the names of files, which are temporary ones as a rule: those are opened by a library's lines.
+    Their figures may differ, and the user's own line below a library's. Where there are names of
+    files, these may differ instead, as those of temporary files do: it takes the user's own line
+    to tell why one of them was opened.
     """
     unnamed = _FILE.sub("", text)
     return _FIGURES.sub("0", _OWN_LINE.sub("", text) if unnamed == text else unnamed)
