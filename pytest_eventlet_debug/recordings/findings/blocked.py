@@ -10,8 +10,9 @@ is told as well, unless the process died as soon as it had begun.
 Libraries in C often wait in short calls, to see signals in between, and programs sleep in a loop.
 Such calls add up, where each timed out and no other greenthread ran between them.
 
-On a busy machine any call may take long, as the thread has no CPU. A call that does not block
-says so itself, and where the trace tells how long the thread lacked a CPU, that does not count.
+On a busy machine any call may take long, as the thread has no CPU. A call on a nonblocking socket
+or pipe never waits; and where the trace tells how long the thread lacked a CPU, that does not
+count.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.nonblocking import Nonblocking
 from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
@@ -119,6 +121,7 @@ class Blocked:
     def __init__(self, about: About) -> None:
         self._main: int | None = None
         self._registrations = Registrations()
+        self._nonblocking = Nonblocking()
         self._turns: dict[str, int] = {}
         self._has_others = False
         self._had_begun: frozenset[str] = frozenset()
@@ -140,12 +143,24 @@ class Blocked:
 
     def handlers(self) -> Handlers:
         return {
-            **self._registrations.handlers(),
             **dict.fromkeys(_CALLS, self._call),
+            **dict.fromkeys(Nonblocking.CALLS, self._set),
+            **self._registrations.handlers(),
+            "close": self._closed,
             **dict.fromkeys(SLEEPS, self._sleep),
             **dict.fromkeys(POLLS, self._wait),
             ANY_OTHER: self._other,
         }
+
+    def _set(self, call: Syscall) -> None:
+        if call.name in _CALLS:
+            self._call(call)
+        if call.pid == self._main:
+            self._nonblocking.follow(call)
+
+    def _closed(self, call: Syscall) -> None:
+        self._registrations.closed(call)
+        self._set(call)
 
     def _call(self, call: Syscall) -> None:
         if call.name == "pread64" and (delay := _DELAY.match(call.args)) is not None:
@@ -213,7 +228,7 @@ class Blocked:
     def _counts(self, call: Syscall) -> bool:
         if call.pid != self._main or not self._in_phase or is_hub(call.greenthread):
             return False
-        if call.errno in _WOULD_WAIT:
+        if call.errno in _WOULD_WAIT or self._nonblocking.covers(call):
             return False
         return call.greenthread is not None and not _is_own(call)
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -24,6 +25,8 @@ from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _MOST = 20
+#: What they return says which file they opened.
+_BY_NAME = names("open openat openat2 creat")
 _END = lazily(rf"(\d+){ANNOTATION}")
 
 
@@ -52,7 +55,7 @@ class LeftOpen:
             shown = _returned(opened) or _of_pair(opened, fd)
             yield Finding(
                 self.kind,
-                f"{shown}, which {who} got from {_call(opened)}{opened.where} (line {opened.line})",
+                f"{shown}, which {who} got from {_call(opened)}{opened.where}",
                 (Evidence(f"{_call(opened)} = {opened.ret}", STRACE_FILE, opened.line),),
             )
 
@@ -70,5 +73,10 @@ def _of_pair(call: Syscall, fd: int) -> str:
 
 def _call(call: Syscall) -> str:
     """Return a call with what it acts on, if that is a descriptor, or else its first arguments."""
-    shown = call.args.partition("[")[0].rstrip(", ") if call.name in PAIRS else descriptor(call)
+    if call.name in _BY_NAME:
+        shown = ""
+    elif call.name in PAIRS:
+        shown = call.args.partition("[")[0].rstrip(", ")
+    else:
+        shown = descriptor(call)
     return f"{call.name}({shown if len(shown) <= 100 else shown[:97] + '...'})"

@@ -30,11 +30,11 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.remembering import remember
-from pytest_eventlet_debug.recordings.trace_events import HUB_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import is_hub
 
 _MOST = 5
 
@@ -90,7 +90,7 @@ class StaleAnswers:
     def _end(self, call: Syscall) -> End | None:
         """Return the connection of a client that a greenthread's call is about, if any."""
         who = call.greenthread
-        if not self._clients or call.pid != self._main or who is None or who.endswith(HUB_LABEL):
+        if not self._clients or call.pid != self._main or who is None or is_hub(who):
             return None
         end = end_of(call.args)
         return end if end is not None and end.fd in self._clients else None

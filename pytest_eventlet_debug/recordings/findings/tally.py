@@ -4,7 +4,7 @@ Only what says something about the test itself is compared. Waits and registrati
 sockets with which a loop wakes itself, are each hub's own way; files and memory are those of
 imports, which the first test on a hub pays for. Time counts where the hub slept until a timer
 was due: unlike the wall clock, and unlike waiting for others, it does not grow with the load of
-the machine.
+the machine. It does while a child process runs, whose end a greenthread asks for between sleeps.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
+from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import WAITS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.loop_pairs import LoopPairs
@@ -30,6 +31,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.recordings.trace_events import is_hub
@@ -93,11 +95,14 @@ class Tallying:
         self._long_sleeps = 0
         self._longest_ns = 0
         self._line: int | None = None
+        self._children: set[int] = set()
 
     def handlers(self) -> Handlers:
         return {
             **dict.fromkeys(_ON_SOCKETS | PAIRS | LoopPairs.CALLS, self._on_socket),
             **dict.fromkeys(WAITS, self._wait),
+            **dict.fromkeys(STARTS, self._started),
+            "wait4": self._reaped,
             ANY_OTHER: self._other,
         }
 
@@ -140,6 +145,7 @@ class Tallying:
             or call.value != 0
             or call.args.endswith(NO_TIMEOUT)  # such a call takes long where there is no CPU for it
             or not self._in_call
+            or self._children
             or call.pid != self._main
             or not is_hub(call.greenthread)
         ):
@@ -149,8 +155,18 @@ class Tallying:
         if duration_ns > self._longest_ns:
             self._longest_ns, self._line = duration_ns, call.line
 
+    def _started(self, call: Syscall) -> None:
+        if call.value and call.value > 0 and "CLONE_THREAD" not in call.args:
+            self._children.add(call.value)
+
+    def _reaped(self, call: Syscall) -> None:
+        # Of one that ended before the call that started it had returned there is no other sign.
+        self._children.discard(call.value or 0)
+
     def _other(self, event: Event) -> None:
-        if type(event) is Phase:
+        if type(event) is Exit:
+            self._children.discard(event.pid)
+        elif type(event) is Phase:
             self._leave_call(event.time_ns)
             self._in_call = event.phase == "call"
             if self._in_call:

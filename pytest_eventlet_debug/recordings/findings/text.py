@@ -12,6 +12,8 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 # The same trouble of a library's, from many a test.
 _OWN_LINE = lazily(r", from [^\s,:]+:\d+ in \S+")
 _FIGURES = lazily(r"\d+(?:[.,]\d+)*")
+# As strace names it, behind a descriptor.
+_FILE = lazily(r"<(/[^<>]*)>(?:\(deleted\))?")
 #: A library's line, and the nearest one of the user's own code.
 _BOTH_LINES = lazily(r" at [^\s,:]+:\d+ in [^\s,:]+, from (?=[^\s,:]+:\d+ in )")
 
@@ -40,7 +42,7 @@ def shortened(text: str) -> str:
 
 
 def grouped(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield lines that differ in their figures alone once, below their tests.
+    """Yield lines that are alike once, below their tests.
 
     The first ones of each test are told, and how many more there are.
 
@@ -48,7 +50,7 @@ def grouped(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
     """
     alike: dict[str, dict[str, str]] = {}
     for test, text in lines:
-        alike.setdefault(_FIGURES.sub("0", _OWN_LINE.sub("", text)), {}).setdefault(test, text)
+        alike.setdefault(_gist(text), {}).setdefault(test, text)
     groups: dict[tuple[str, ...], list[str]] = {}
     for texts in alike.values():
         groups.setdefault(tuple(texts), []).append(next(iter(texts.values())))
@@ -59,3 +61,14 @@ def grouped(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
         if left > 0:
             told.append(f"... and {phrasing.counted(left, 'more finding')}")
         yield "\n    ".join([f"  {found[0]}{more}", *told])
+
+
+def _gist(text: str) -> str:
+    """Return what lines have in common that are alike.
+
+    Their figures may differ, and the user's own line below a library's. Where there are names of
+    files, these may differ instead, as those of temporary files do: it takes the user's own line
+    to tell why one of them was opened.
+    """
+    unnamed = _FILE.sub("", text)
+    return _FIGURES.sub("0", _OWN_LINE.sub("", text) if unnamed == text else unnamed)

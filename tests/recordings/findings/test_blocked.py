@@ -278,6 +278,35 @@ def test_who_was_not_to_run_yet_is_not_told_to_have_been_held_up(trace: str, cou
     assert len(list(detection.findings())) == count
 
 
+NONBLOCKING = "7 {}.000000 CALL <0.000001>\n"
+
+
+@pytest.mark.parametrize(
+    ("calls", "count"),
+    [
+        (["ioctl(5<pipe:[1]>, FIONBIO, [1]) = 0"], 0),
+        (["ioctl(5<pipe:[1]>, FIONBIO, [1]) = 0", "ioctl(5<pipe:[1]>, FIONBIO, [0]) = 0"], 1),
+        (["fcntl(5<pipe:[1]>, F_SETFL, O_RDONLY|O_NONBLOCK) = 0"], 0),
+        (["fcntl(5<pipe:[1]>, F_SETFL, O_RDONLY) = 0"], 1),
+        (["pipe2([5<pipe:[1]>, 6<pipe:[1]>], O_NONBLOCK|O_CLOEXEC) = 0"], 0),
+        (["pipe2([4<pipe:[1]>, 6<pipe:[1]>], O_NONBLOCK|O_CLOEXEC) = 0"], 1),
+        (["accept4(4<TCP:[1]>, {}, [16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 5<TCP:[1->2]>"], 0),
+        (["ioctl(4<pipe:[1]>, FIONBIO, [1]) = 0", "dup(4<pipe:[1]>) = 5<pipe:[1]>"], 0),
+        (["ioctl(5<pipe:[1]>, FIONBIO, [1]) = 0", "close(5<pipe:[1]>) = 0"], 1),
+        (["ioctl(5<pipe:[1]>, FIONBIO, [1]) = -1 EBADF (Bad file descriptor)"], 1),
+    ],
+)
+def test_a_call_that_cannot_wait_does_not_hold_the_hub(calls: list[str], count: int) -> None:
+    made = "".join(NONBLOCKING.replace("CALL", call) for call in calls)
+    trace = TURN + TURN + made.replace("{}.", "15.").replace("{}, ", "{{}}, ") + HUB + TEST
+    phase = TICKS.splitlines(keepends=True)[0]
+    detection = Detection(About(), [Blocked])
+    lines = phase + trace.format(*range(11, 30)) + (READS + TURN).format(*range(20, 30))
+    for _ in detection.watch(parse(lines.splitlines(True))):
+        pass
+    assert len(list(detection.findings())) == count
+
+
 TICKS = """\
 7 10.000000 access("/.eventlet-debug/phase/10/call/test_b", F_OK) = -1 ENOENT (-) <0.000001>
 7 10.000100 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>

@@ -94,6 +94,26 @@ def test_gives_way():
 
 
 @needs_strace
+def test_while_a_child_process_runs_no_sleep_counts(record: Record) -> None:
+    program = """
+import eventlet
+from eventlet.green import subprocess
+
+def test_waits_for_a_child():
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    eventlet.spawn_after(0.4, child.stdin.close)
+    child.wait()  # asks every 10 ms
+
+def test_sleeps_after_that():
+    subprocess.call(["true"])
+    eventlet.sleep(0.4)
+"""
+    sleeps, waits = (tally_of(each) for each in record(program, "epolls"))
+    assert waits.calls["wait4"] > 10
+    assert waits.slept < 0.1 < 0.3 < sleeps.slept
+
+
+@needs_strace
 def test_the_same_work_on_two_hubs_is_no_finding(record: Record) -> None:
     program = """
 import eventlet

@@ -29,3 +29,19 @@ def test_a_summary_has_three_lines_of_a_test_and_one_of_what_is_alike() -> None:
     assert several.splitlines()[0] == "  test_c"
     assert len(several.splitlines()) == 5
     assert several.endswith("... and 2 more findings")
+
+
+def test_files_that_the_same_line_of_a_function_leaves_open_are_alike() -> None:
+    line = (
+        "left open: {0}</tmp/{1}>{2}, which greenthread 1:test got from openat() at "
+        "tempfile.py:256 in _mkstemp_inner, from test_x.py:{0} in {3}, strace.txt line {0}"
+    )
+    lines = [
+        ("test_a", line.format(12, "one_a8b", "", "write")),
+        ("test_b", line.format(15, "other-c", "(deleted)", "write")),
+        ("test_c", line.format(12, "one_a8b", "", "read")),
+    ]
+    assert list(grouped(lines)) == [
+        f"  test_a   and 1 more\n    {lines[0][1]}",
+        f"  test_c\n    {lines[2][1]}",
+    ]
