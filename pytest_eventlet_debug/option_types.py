@@ -230,7 +230,10 @@ class PathOption(Option[Any]):
         if text is None:
             return None
         given = self.is_on_command_line(config)
-        return (config.invocation_params.dir if given else config.rootpath) / text
+        if os.path.isabs(text):
+            return Path(text)
+        base = config.invocation_params.dir if given else config.rootpath
+        return Path(os.path.normpath(base / text))
 
 
 class Values:

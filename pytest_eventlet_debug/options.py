@@ -224,6 +224,25 @@ def add_options(parser: pytest.Parser) -> None:
         option.declare(parser, group)
 
 
+def check(config: pytest.Config) -> None:
+    """See that the command line's values can be used while nothing of ours is switched on.
+
+    :raises pytest.UsageError: one cannot; says what would do.
+    """
+    for option in all_options():
+        if option.is_on_command_line(config):
+            option.read(config)
+    if Options.compare_fail.is_on_command_line(config):
+        raise lacks_comparison(config)
+
+
+def lacks_comparison(config: pytest.Config) -> pytest.UsageError:
+    """Return the error of ``--eventlet-compare-fail`` without a run to compare with."""
+    return pytest.UsageError(
+        f"{Options.compare_fail.name(config)} requires {Options.compare.flag}=FILE"
+    )
+
+
 def is_asked_for(config: pytest.Config) -> bool:
     """Say whether anything of ours is switched on, on the command line or in the ini file."""
     return any(option.is_given(config) for option in all_options() if option.activates)

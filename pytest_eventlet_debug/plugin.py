@@ -40,6 +40,8 @@ def pytest_load_initial_conftests(
 ) -> Generator[None, object, object]:
     if options.is_asked_for(early_config):
         _activate(early_config).prepare()
+    else:
+        options.check(early_config)
     return (yield)
 
 

@@ -16,6 +16,7 @@ from pytest_eventlet_debug.hubs.names import HubNameError
 from pytest_eventlet_debug.hubs.names import select_hubs
 from pytest_eventlet_debug.options import Options
 from pytest_eventlet_debug.options import all_options
+from pytest_eventlet_debug.options import lacks_comparison
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import Tracing
@@ -45,8 +46,7 @@ class Settings(Options):
             self._values[Options.blocked.dest] = option_types.threshold(Options.blocked.bare or "")
         self.hubs = select_hubs(hub) if hub is not None else _hubs(config, self.hub_names)
         if self.compare_fail and self.compare is None:
-            name = Options.compare_fail.name(config)
-            raise pytest.UsageError(f"{name} requires {Options.compare.flag}=FILE")
+            raise lacks_comparison(config)
 
     def use_artifacts(self, directory: Path) -> None:
         """Know which directory the run got, which may not be the one that was asked for."""

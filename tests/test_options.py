@@ -175,6 +175,10 @@ def test_an_open_quotation_mark_is_refused() -> None:
             "'x' must be a comma-separated list",
         ),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
+        # What only says how the plugin works is read while that is switched off, too.
+        (["--eventlet-keep=x"], "--eventlet-keep", "'x' must be all or failed"),
+        (["--cprofile-clock=x"], "--cprofile-clock", "'x' must be run, wall or cpu"),
+        (["--eventlet-redact=("], "--eventlet-redact", "'('"),
         (["--strace", "--strace-limit=9"], "--strace-limit", "'9' must be a size of 100K"),
         (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
         (["-o", "eventlet_hub=,"], "eventlet_hub in the ini file", "a hub's name is empty"),
@@ -194,6 +198,28 @@ def test_a_value_that_cannot_be_used_is_one_line_with_the_options_name(
     line = usage_error(pytester, *arguments)
     assert line.startswith(f"ERROR: {name}: ")
     assert words in line
+
+
+def test_failing_for_regressions_requires_a_run_to_compare_with_whatever_else_is_given(
+    pytester: pytest.Pytester,
+) -> None:
+    line = usage_error(pytester, "--eventlet-compare-fail")
+    assert line == "ERROR: --eventlet-compare-fail requires --eventlet-compare=FILE"
+
+
+def test_an_ini_file_may_say_how_the_plugin_works_while_that_is_switched_off(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("def test_passes(): pass")
+    ran = pytester.runpytest("-o", "eventlet_compare_fail=true", "-o", "eventlet_keep=x")
+    ran.assert_outcomes(passed=1)
+
+
+def test_a_path_is_told_without_detours(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(SHOW)
+    result = pytester.runpytest("--eventlet-artifacts=inside/../out")
+    path = pytester.path / "out"
+    result.stdout.fnmatch_lines([f"*<eventlet_artifacts=PosixPath('{path}')>*"])
 
 
 def test_the_environments_hub_is_named_when_it_cannot_be_used(

@@ -22,13 +22,14 @@ SHOWN = 100
 
 
 def write(results: Results, directory: Path | None, path: Path) -> None:
-    """Write the summary of a run.
+    """Write the summary of a run, in a directory that is made if there is none.
 
     What other steps of a job of GitHub's have written to its file stays there.
 
     :param directory: the run's artifacts, if there are any.
     :raises OSError: the file cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     shared = os.environ.get("GITHUB_STEP_SUMMARY") == str(path)
     with open(path, "a" if shared else "w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(f"{line}\n" for line in lines(results, _findings(directory)))

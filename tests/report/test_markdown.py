@@ -74,3 +74,9 @@ def test_other_steps_of_a_github_job_keep_their_summary(
     monkeypatch.delenv("GITHUB_STEP_SUMMARY")
     markdown.write(Results(run="run", hubs=("poll",), tests=(PASSED,)), None, path)
     assert path.read_text().startswith("### Tests")
+
+
+def test_the_directory_of_a_summary_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "summary.md"
+    markdown.write(Results(run="run", hubs=("poll",), tests=(PASSED,)), None, path)
+    assert path.read_text().startswith("### Tests")

@@ -31,7 +31,7 @@ def test_the_matrix_says_in_words_how_each_test_ended_on_each_hub(
     page.goto(recorded.page)
     row = page.locator("#matrix .tabulator-row", has_text="test_differs")
     expect(row.locator(".outcome")).to_have_text(["Ppassed", "Ffailed"])
-    expect(page.locator(".overview h3")).to_have_text(["poll", "selects"])
+    expect(page.locator(".overview h2")).to_have_text(["poll", "selects"])
 
 
 def test_a_filter_leaves_its_tests_and_stands_in_the_address(
@@ -195,6 +195,116 @@ def test_lanes_of_the_same_name_say_which_thread_each_is(page: Page, recorded: R
     assert sorted(found) == sorted(expected)
 
 
+def test_an_import_has_not_failed_because_it_looked_in_one_place_after_another(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    page.locator("canvas.timeline").first.wait_for()
+    page.evaluate(
+        """() => {
+            const { data } = document.querySelector("canvas.timeline").timeline;
+            const first = data.n.findIndex((name) => data.names[name] === "accept4");
+            const f = Array.from(data.f);
+            f[first] = 1;
+            window.made = { ...data, f, untold: data.hidden, repeats: [],
+              imports: { [first]: [1000, "import of json: 9 calls"] } };
+            const body = document.createElement("div");
+            document.body.append(body);
+            eventletReport.timeline.show(body, window.made, { address: () => "" });
+        }"""
+    )
+    groups = """[...document.querySelectorAll("canvas.timeline")].at(-1).timeline.lanes
+        .flatMap(({ rows, groups }) => [...rows].map((row, at) => [row, groups[at]]))
+        .filter(([row]) => row in window.made.imports).map(([, group]) => group)"""
+    assert page.evaluate(groups) == ["file"]
+
+
+def test_a_lane_of_a_child_process_has_the_name_of_its_program(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    page.locator("canvas.timeline").first.wait_for()
+    labels = page.evaluate(
+        """() => {
+            const { timeline } = document.querySelector("canvas.timeline");
+            const { data } = timeline;
+            const row = timeline.lanes.find(({ label }) => /serve/.test(label)).rows[0];
+            const l = Array.from(data.l), n = Array.from(data.n), texts = [...data.texts];
+            l[row] = data.lanes.length;
+            n[row] = data.names.length;
+            texts[row] = 'execve("/usr/bin/python3", ["python3"], 0x7f /* 9 vars */) = 0';
+            timeline.take({ ...data, l, n, texts, programs: null,
+              lanes: [...data.lanes, [4711, null]], names: [...data.names, "execve"] });
+            return timeline.lanes.map(({ label }) => label);
+        }"""
+    )
+    assert "python3 4711" in labels
+
+
+def test_the_table_of_calls_leaves_out_what_is_not_the_tests_until_all_is_asked_for(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=calls")
+    table = page.get_by_role("region", name="poll: System calls")
+    choice = table.get_by_label(re.compile("more calls?$"))
+    left_out = int(choice.locator("..").inner_text().split()[0].replace(",", ""))
+    assert left_out > 0
+    count = table.get_by_text(re.compile("^[0-9,]+ calls?$"))
+    told = int(count.inner_text().split()[0].replace(",", ""))
+    choice.check()
+    expect(count).to_have_text(f"{told + left_out:,} calls")
+    expect(table.locator("[tabulator-field=text]", has_text="dup2(").first).to_be_visible()
+
+
+def test_a_link_to_a_line_that_is_left_out_shows_all_lines(page: Page, recorded: Recorded) -> None:
+    line = line_of(recorded.of("differs-poll") / "strace.txt", "dup2(")
+    page.goto(f"{recorded.page}{DIFFERS}?tab=calls&hub=0&line={line}")
+    expect(page.locator(".tabulator-row.focus [tabulator-field=line]")).to_have_text(str(line))
+    table = page.get_by_role("region", name="poll: System calls")
+    expect(table.get_by_label(re.compile("more calls?$"))).to_be_checked()
+
+
+def test_a_call_has_the_line_of_the_users_own_code_beside_it(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=calls")
+    table = page.get_by_role("region", name="poll: System calls")
+    row = table.locator(".tabulator-row", has_text="sendto(").first
+    place = row.locator("[tabulator-field=place] span")
+    expect(place).to_have_text(re.compile(r"^test_hostile\.py:\d+ in serve$"))
+    assert re.search(r"\.py:\d+ in ", place.get_attribute("title") or "")
+    expect(row.locator("[tabulator-field=text]")).to_have_text(re.compile(r" = \d+$"))
+
+
+@pytest.mark.parametrize("tab", ["timeline", "calls", "packets", "profile", "files"])
+def test_a_telephone_shows_what_matters_without_being_scrolled_sideways(
+    browser: Browser, recorded: Recorded, tab: str
+) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto(recorded.page)
+    name = page.locator(".name-cell a", has_text="test_differs")
+    assert name.evaluate("(each) => each.scrollHeight - each.clientHeight") <= 1
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    page.goto(f"{recorded.page}{DIFFERS}?tab={tab}")
+    expect(page.locator(".recording").first).to_be_visible()
+    expect(page.locator(".loading")).to_have_count(0)
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    if tab in ("calls", "packets"):
+        box = page.locator("[role=gridcell][tabulator-field=text]").first.bounding_box()
+        assert box is not None
+        assert box["x"] + 150 < 400
+    page.close()
+
+
+def test_colours_explain_the_timeline_beside_words_that_can_be_read(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    page.locator("canvas.timeline").first.wait_for()
+    colours = "(legend) => [legend, ...legend.children].map((each) => getComputedStyle(each).color)"
+    assert len(set(page.locator(".legend").first.evaluate(colours))) == 1
+
+
 def test_an_event_of_the_timeline_leads_to_its_line(page: Page, recorded: Recorded) -> None:
     page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
     canvas = page.locator("canvas.timeline").first
@@ -303,7 +413,7 @@ def test_several_runs_become_one_matrix(page: Page, recorded: Recorded, tmp_path
     made = report(recorded.directory, tmp_path / "other-job", "-o", out)
     assert made.returncode == 0, made.stderr
     page.goto((out / "index.html").as_uri())
-    expect(page.locator(".overview h3")).to_have_text(
+    expect(page.locator(".overview h2")).to_have_text(
         [
             "poll · eventlet-debug",
             "poll · other-job",

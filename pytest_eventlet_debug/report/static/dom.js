@@ -31,7 +31,7 @@ eventletReport.dom = (() => {
   // An outcome in colour, as a letter and as a word.
   function outcome(name) {
     return element("span", { class: `outcome ${name}` },
-      element("b", { "aria-hidden": "true" }, letter(name)), name);
+      element("b", { "aria-hidden": "true" }, letter(name)), element("span", { class: "word" }, name));
   }
 
   function letter(name) {
@@ -40,22 +40,32 @@ eventletReport.dom = (() => {
 
   function absent() {
     return element("span", { class: "outcome absent" },
-      element("b", { "aria-hidden": "true" }, "–"), "absent");
+      element("b", { "aria-hidden": "true" }, "–"), element("span", { class: "word" }, "absent"));
+  }
+
+  // Lines break behind what joins the words of a name.
+  function breakable(name) {
+    return name.split(/(?<=[_/:.])(?=[^_/:.])/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
   }
 
   // A test's id as a path that recedes and a name that stands out.
   function testName(id) {
     const at = id.indexOf("::");
-    if (at < 0) return [element("span", { class: "test-name" }, id)];
+    if (at < 0) return [element("span", { class: "test-name" }, breakable(id))];
     return [
-      element("span", { class: "test-file" }, id.slice(0, at + 2)),
-      element("span", { class: "test-name" }, id.slice(at + 2)),
+      element("span", { class: "test-file" }, breakable(id.slice(0, at + 2))),
+      element("span", { class: "test-name" }, breakable(id.slice(at + 2))),
     ];
+  }
+
+  // Columns of a table have no room for everything.
+  function isNarrow() {
+    return matchMedia("(max-width: 700px)").matches;
   }
 
   function say(text) {
     document.getElementById("status").textContent = text;
   }
 
-  return { element, seconds, plural, outcome, letter, absent, testName, say };
+  return { element, seconds, plural, outcome, letter, absent, testName, isNarrow, say };
 })();

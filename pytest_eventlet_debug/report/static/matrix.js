@@ -2,7 +2,7 @@
 
 // The first view: tests by hubs, with filters that the address holds.
 eventletReport.matrix = (() => {
-  const { element, seconds, plural, outcome, absent, testName, say } = eventletReport.dom;
+  const { element, seconds, plural, outcome, absent, testName, isNarrow, say } = eventletReport.dom;
   const { history: inTime } = eventletReport;
   const BAD = inTime.BAD;
   const SLOW_SECONDS = 1;
@@ -164,11 +164,11 @@ eventletReport.matrix = (() => {
           return part;
         }));
       return element("li", {},
-        element("h3", {}, column.label, column.runs.length > 1
+        element("h2", {}, column.label, column.runs.length > 1
           && element("span", { class: "dim" }, ` ${inTime.span(run, column)}`)), bar,
         element("p", {}, present.map((name) =>
           element("span", { class: `tally ${name}` }, `${counts.get(name).toLocaleString("en")} ${name}`)),
-        element("span", { class: "dim" }, ` in ${seconds(total)}`)));
+        element("span", { class: "tally dim" }, `in ${seconds(total)}`)));
     });
     return element("ul", { class: "overview", "aria-label": "How the tests ended" }, items);
   }
@@ -197,18 +197,18 @@ eventletReport.matrix = (() => {
   }
 
   function makeTable(holder, run, rows) {
-    const narrow = matchMedia("(max-width: 700px)").matches;
+    const narrow = isNarrow();
     const past = run.columns.some((column) => column.runs.length > 1);
     const cells = run.columns.map((column, i) => ({
-      title: column.label, field: `hub${i}`, width: narrow ? 104 : 178 + (column.runs.length > 1 ? 10 + 11 * Math.min(column.runs.length, STRIP) : 0), minWidth: 90,
+      title: column.label, field: `hub${i}`, width: narrow ? 88 : 178 + (column.runs.length > 1 ? 10 + 11 * Math.min(column.runs.length, STRIP) : 0), minWidth: narrow ? 88 : 90,
       titleFormatter: plainTitle, formatter: (cell) => cellElement(run, cell.getData(), i),
       sorter: (a, b, first, second) => rank(first.getData(), i) - rank(second.getData(), i),
     }));
     return new Tabulator(holder, {
-      data: rows, index: "index", layout: "fitColumns", height: "100%", rowHeight: 33,
+      data: rows, index: "index", layout: "fitColumns", height: "100%", rowHeight: narrow ? 48 : 33,
       renderVerticalBuffer: 200, placeholder: "No test matches.",
       columns: [
-        { title: "Test", field: "id", minWidth: narrow ? 180 : 260, widthGrow: 5, formatter: (cell) => nameElement(cell.getData()) },
+        { title: "Test", field: "id", minWidth: narrow ? 200 : 260, widthGrow: 5, formatter: (cell) => nameElement(cell.getData()) },
         ...cells,
         ...(past ? [{ title: "Failed runs", field: "badRuns", width: 130, hozAlign: "right",
           formatter: (cell) => document.createTextNode(cell.getValue() || "") }] : []),

@@ -51,7 +51,7 @@ eventletReport.tabs = (() => {
       panel.replaceChildren(element("div", { class: `hubs ${tab[4]}` }, hubs.filter(tab[2]).map((hub) => {
         const content = element("div", { class: "content" });
         tab[3](content, hub, view, (close) => closers.push(close));
-        return element("section", { class: "recording", "aria-label": hub.label }, element("h3", {}, hub.label), content);
+        return element("section", { class: "recording", "aria-label": `${hub.label}: ${tab[1]}` }, element("h3", {}, hub.label), content);
       })));
     }
 

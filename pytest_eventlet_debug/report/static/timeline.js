@@ -5,10 +5,10 @@
 // Drawn here, on a canvas: vis-timeline has an element in the page for each event, and is at less
 // than a frame a second with 10,000; flame-chart-js has neither scrolling lanes nor points in time.
 eventletReport.timeline = (() => {
-  const { element, plural } = eventletReport.dom;
+  const { element, isNarrow, plural } = eventletReport.dom;
 
   const LANE = 22; // pixels
-  const LABELS = 150;
+  const LABELS = isNarrow() ? 100 : 150;
   const RULER = 22;
   const MAX_HEIGHT = 460;
   const POINT = 4;
@@ -27,10 +27,11 @@ eventletReport.timeline = (() => {
   // The data as the text timeline tells it: without pytest's own calls and the allocator's, with an
   // import as one row, and with what repeats marked. Recordings of before have no such columns.
   function folded(data) {
-    const story = { ...data, d: data.d.slice(), n: data.n.slice(), texts: data.texts.slice(),
+    const story = { ...data, d: data.d.slice(), f: data.f.slice(), n: data.n.slice(), texts: data.texts.slice(),
       names: [...data.names, "import"], hidden: data.untold || [] };
     for (const [i, [duration, text]] of Object.entries(data.imports || {})) {
       story.d[i] = duration;
+      story.f[i] = 0; // it looks for a module in one place after another
       story.n[i] = data.names.length;
       story.texts[i] = text;
     }
@@ -56,6 +57,25 @@ eventletReport.timeline = (() => {
     return made;
   }
 
+  // Whose calls a lane has: a greenthread's, or else those of a thread or a program.
+  function nameOf(data, [pid, greenthread]) {
+    return greenthread ?? (pid === null ? "" : programs(data).get(pid) || `thread ${pid}`);
+  }
+
+  // The programs that child processes have turned into, by their ids.
+  function programs(data) {
+    if (data.programs) return data.programs;
+    const execve = data.names.indexOf("execve");
+    data.programs = new Map();
+    data.n.forEach((name, i) => {
+      if (name !== execve || data.f[i]) return;
+      const [pid] = data.lanes[data.l[i]];
+      const [, program] = /^execve\("(?:[^"]*\/)?([^"/]+)"/.exec(data.texts[i]) || [];
+      if (program) data.programs.set(pid, `${program} ${pid}`);
+    });
+    return data.programs;
+  }
+
   // Put each row on a lane: phases first, then greenthreads and threads as they appear, then
   // the packets of which nobody knows who sent them.
   function layOut(data) {
@@ -74,7 +94,7 @@ eventletReport.timeline = (() => {
       const [pid, greenthread] = data.lanes[data.l[i]];
       const key = kind === phase || kind === dump ? "phases" : kind === repeat ? "repeats" : pid === null ? "packets" : `${pid}/${greenthread}`;
       if (!lanes.has(key)) {
-        const label = key === "packets" || key === "repeats" ? key : greenthread ?? `thread ${pid}`;
+        const label = key === "packets" || key === "repeats" ? key : nameOf(data, data.lanes[data.l[i]]);
         lanes.set(key, { label, pid, rows: [] });
       }
       lanes.get(key).rows.push(i);
@@ -253,7 +273,7 @@ eventletReport.timeline = (() => {
       context.fillStyle = colours.line;
       context.fillRect(0, y + LANE - 1, width, 1);
       context.fillStyle = colours.text;
-      context.fillText(shortened(lane.label, 22), 8, y + LANE / 2);
+      context.fillText(shortened(lane.label, Math.round((LABELS - 12) / 6.3)), 8, y + LANE / 2);
       const right = left + (width - LABELS) * scale;
       // A pixel is drawn once, and once more for what must not be missed: 100,000 rows cost no more
       // than what can be seen.
@@ -287,7 +307,7 @@ eventletReport.timeline = (() => {
         context.fillRect(x, y + 3, length, LANE - 7);
       }
       if (length > 46) {
-        context.fillStyle = "#fff";
+        context.fillStyle = readable(context.fillStyle);
         context.fillText(shortened(data.names[data.n[i]], Math.floor(length / 7)), x + 4, y + LANE / 2);
       }
       if (i === this.selected) {
@@ -312,6 +332,13 @@ eventletReport.timeline = (() => {
     }
   }
 
+  // Black or white, whichever stands out more from a colour, which is six hexadecimal digits.
+  function readable(colour) {
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
+  }
+
   function niceStep(least) {
     const power = 10 ** Math.floor(Math.log10(least));
     return [1, 2, 5, 10].find((factor) => factor * power >= least) * power;
@@ -329,8 +356,7 @@ eventletReport.timeline = (() => {
   }
 
   function describe(data, i) {
-    const [pid, greenthread] = data.lanes[data.l[i]];
-    const who = greenthread ?? (pid === null ? "" : `thread ${pid}`);
+    const who = nameOf(data, data.lanes[data.l[i]]);
     const took = data.d[i] >= 0 ? `, took ${(data.d[i] / 1000).toFixed(3)} ms` : "";
     return `${(data.t[i] / 1000).toFixed(3)} ms${took}${who && `, ${who}`}`;
   }
