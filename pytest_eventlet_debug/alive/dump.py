@@ -166,6 +166,7 @@ class AliveDump:
                 render_tasks(alive.tasks, _MAX_GROUPS_IN_FILE, alive.cancelled),
                 render_greenthreads(alive.greenthreads, _MAX_GROUPS_IN_FILE),
                 render_hubs(alive.hubs, _MAX_GROUPS_IN_FILE),
+                f"{alive.timeout}\n" if alive.timeout else "",
                 render_endings(alive.endings),
             )
         )
@@ -200,6 +201,8 @@ def sections(alive: Alive) -> list[tuple[str, str]]:
         found.append(("Greenthreads", render_greenthreads(alive.greenthreads)))
     if any(hub.listeners or hub.timers for hub in alive.hubs):
         found.append(("Hub", render_hubs(alive.hubs)))
+    if alive.timeout:
+        found.append(("Timeout", alive.timeout))
     if alive.endings:
         found.append(("Cancelled and killed", render_endings(alive.endings)))
     return [(name, text.rstrip("\n")) for name, text in found]

@@ -11,7 +11,9 @@ from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive.greenlets import THE_TEST
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Heap
+from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.alive.spawns import SITE
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
 from pytest_eventlet_debug.hubs.names import is_stuck
@@ -81,15 +83,27 @@ def describe_timer(timer: Timer, look: Look) -> str:
         return f"call {callable_name(timer.call)}"
     name = look.greenlets.name(timer.greenlet)
     if timer.action == "throw":
-        raised: Any = timer.arguments[0] if timer.arguments else None
-        kind: type = raised if issubclass(type(raised), type) else type(raised)
-        word = kind.__qualname__ if timer.arguments else "GreenletExit"
-        seconds = getattr(raised, "__dict__", {}).get("seconds")
-        word += f"({seconds})" if type(seconds) in (int, float) else ""
-        return f"raise {word} in {_named(name)}"
+        words = raised_words(timer.arguments[0]) if timer.arguments else "GreenletExit"
+        return f"raise {words} in {_named(name)}"
     if not timer.greenlet and not timer.greenlet.dead:
         return f"start greenthread {name}"
     return f"wake {_named(name)}"
+
+
+def started_at(raw_timer: Any) -> str:
+    """Say for the end of a phrase where a timeout was started; nothing if that is not known."""
+    site = getattr(raw_timer, "__dict__", {}).get(SITE)
+    if site is None:
+        return ""
+    frame = Frames().at(*site)
+    return f", started at {frame.location} in {frame.function}"
+
+
+def raised_words(raised: Any) -> str:
+    """Return in words what a timer throws: ``Timeout(0.4)``."""
+    kind: type = raised if issubclass(type(raised), type) else type(raised)
+    seconds = getattr(raised, "__dict__", {}).get("seconds")
+    return kind.__qualname__ + (f"({seconds})" if type(seconds) in (int, float) else "")
 
 
 def _named(name: str) -> str:
@@ -112,7 +126,7 @@ def _state(hub: Any, current: bool, look: Look) -> HubState:
         for each in look.greenlets.wakers.listeners.get(id(hub), ())
     )
     timers = tuple(
-        PendingCall(max(each.seconds, 0.0), describe_timer(each, look))
+        PendingCall(max(each.seconds, 0.0), describe_timer(each, look) + started_at(each.raw))
         for each in look.greenlets.wakers.timers.get(id(hub), ())
     )
     strays = tuple(f"fd {fd}, {descriptors.describe(fd)}" for fd in look.watched.strays(hub))

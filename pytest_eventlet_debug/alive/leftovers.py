@@ -23,6 +23,7 @@ from pytest_eventlet_debug.alive.census import held_by_hubs
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.hub import describe_timer
+from pytest_eventlet_debug.alive.hub import started_at
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import is_of_asyncio
@@ -211,7 +212,8 @@ class Leftovers:
             if timer.action == "switch" and known.has(target):
                 continue  # a greenthread from before, that goes on sleeping
             what = describe_timer(timer, census.look)
-            self._add(self._nodeid, f"timer to {what} in {timer.seconds:.3f} s")
+            when = f"{timer.seconds:.3f} s{started_at(timer.raw)}"
+            self._add(self._nodeid, f"timer to {what} in {when}")
 
     def _judge_threads(self, census: Census, known: Known) -> None:
         for ident, thread in census.threads.items():

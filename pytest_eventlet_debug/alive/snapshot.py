@@ -28,6 +28,8 @@ class Alive(msgspec.Struct, frozen=True):
     hubs: tuple[HubState, ...]
     cancelled: tuple[Cancelled, ...] = ()
     endings: tuple[Ending, ...] = ()
+    #: What ended the test, if a timeout did, and where that was started.
+    timeout: str = ""
 
 
 def take(

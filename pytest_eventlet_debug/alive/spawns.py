@@ -1,4 +1,4 @@
-"""Note where greenthreads are spawned, while dumps or leaks are asked for."""
+"""Note where greenthreads are spawned and timeouts started, while dumps or leaks are asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from pytest_eventlet_debug.system.code_places import stand_in
 
-#: An attribute of greenlets: the code and line that spawned them, where that was watched.
+#: An attribute of greenlets, and of the timers of timeouts: the code and line that spawned or
+#: started them, where that was watched.
 SITE = "_eventlet_debug_spawned"
 
 
@@ -17,7 +18,8 @@ class SpawnWatch:
     """Wraps what every spawn of eventlet goes through, from :meth:`look_again` to :meth:`stop`.
 
     That is ``GreenThread.__init__()`` and ``greenthread._spawn_n()``: ``spawn()`` itself has been
-    imported into other modules by then. A spawn costs about 2 us more.
+    imported into other modules by then. And ``Timeout.start()``, through which each timeout goes.
+    Each costs about 2 us more.
     """
 
     def __init__(self) -> None:
@@ -34,6 +36,9 @@ class SpawnWatch:
         self._library = (os.path.dirname(path) + os.sep, os.path.dirname(__file__) + os.sep)
         self._wrap(kind, "__init__", self._making)
         self._wrap(module, "_spawn_n", self._spawning)
+        timeout = getattr(sys.modules.get("eventlet.timeout"), "Timeout", None)
+        if isinstance(timeout, type):
+            self._wrap(timeout, "start", self._starting)
 
     def _wrap(self, owner: Any, name: str, wrap: Any) -> None:
         original = owner.__dict__.get(name)
@@ -66,12 +71,23 @@ class SpawnWatch:
 
         return _spawn_n
 
-    def _note(self, greenlet: Any) -> None:
+    def _starting(self, original: Any) -> Any:
+        def start(timeout: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            started = original(timeout, *args, **kwargs)
+            timer = getattr(timeout, "__dict__", {}).get("timer")
+            if timer is not None:  # it never expires
+                self._note(timer)
+            return started
+
+        return start
+
+    def _note(self, thing: Any) -> None:
         try:
             frame: types.FrameType | None = sys._getframe(2)
             while frame is not None and frame.f_code.co_filename.startswith(self._library):
                 frame = frame.f_back
             if frame is not None:
-                setattr(greenlet, SITE, (frame.f_code, frame.f_lineno))
+                setattr(thing, SITE, (frame.f_code, frame.f_lineno))
         except Exception:
             pass  # one with slots; its site stays unknown

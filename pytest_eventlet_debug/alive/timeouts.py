@@ -6,6 +6,10 @@ from collections.abc import Callable
 import sys
 from typing import Any
 
+from msgspec.structs import replace
+
+from pytest_eventlet_debug.alive.hub import raised_words
+from pytest_eventlet_debug.alive.hub import started_at
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
@@ -51,18 +55,19 @@ class TimeoutWatch:
 
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
         if event == "throw" and arguments[1] is self._test and self._seconds < MAX_SECONDS:
-            raised = _timeout_in(arguments[0])
+            raised, timer = _timeout_in(arguments[0])
             if raised is not None:
-                self._look(raised)
+                self._look(raised, timer)
 
-    def _look(self, raised: Any) -> None:
+    def _look(self, raised: Any, timer: Any) -> None:
         started = unpatched.monotonic()
         try:
             # This function, the one that was called at the switch, who called that, perhaps.
             frame = sys._getframe()
             while frame.f_back is not None and frame.f_globals.get("__name__") in _OURS:
                 frame = frame.f_back
-            self._kept = (id(raised), self._take(frame))
+            alive = replace(self._take(frame), timeout=_words(raised, timer))
+            self._kept = (id(raised), alive)
         except Exception:
             pass  # the timeout on its way matters more
         finally:
@@ -80,8 +85,14 @@ def _came_from_a_hub(error: BaseException) -> bool:
     return traceback is not None and traceback.tb_frame.f_code.co_name == "switch"
 
 
-def _timeout_in(hub_greenlet: Any) -> Any:
-    """Return what a hub's timer is just throwing for a Timeout; ``None`` for all else.
+def _words(raised: Any, timer: Any) -> str:
+    """Say what a timeout raises, and where it was started; nothing if that is not known."""
+    started = started_at(timer)
+    return f"{raised_words(raised)}{started}" if started else ""
+
+
+def _timeout_in(hub_greenlet: Any) -> tuple[Any, Any]:
+    """Return what a hub's timer is just throwing for a Timeout, and it; ``None`` for all else.
 
     A Timeout has the hub call ``greenlet.throw`` from ``Timer.__call__``, where the hub is
     suspended now, with itself or with the exception that it was made for.
@@ -89,12 +100,12 @@ def _timeout_in(hub_greenlet: Any) -> Any:
     kind = getattr(sys.modules.get("eventlet.timeout"), "Timeout", None)
     frame = getattr(hub_greenlet, "gr_frame", None)
     if frame is None or not isinstance(kind, type) or frame.f_code.co_name != "__call__":
-        return None
+        return None, None
     variables = frame.f_locals
-    arguments = variables.get("args")
+    arguments, timer = variables.get("args"), variables.get("self")
     if getattr(variables.get("cb"), "__name__", "") != "throw" or not arguments:
-        return None
+        return None, None
     raised = arguments[0]
     if issubclass(type(raised), kind):
-        return raised
-    return raised if issubclass(type(raised), (type, BaseException)) else None
+        return raised, timer
+    return (raised, timer) if issubclass(type(raised), (type, BaseException)) else (None, None)

@@ -304,7 +304,8 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("test_timer", r"    timer to call print in (60|5\d)\.\d+ s\n"),
         (
             "test_timeout",
-            r"    timer to raise Timeout\(60\) in the main greenlet in (60|5\d)\.\d+ s\n",
+            r"    timer to raise Timeout\(60\) in the main greenlet in (60|5\d)\.\d+ s, started at "
+            r"test_suite\.py:\d+ in test_timeout\n",
         ),
         (
             "test_timer_of_a_failure",

@@ -77,3 +77,48 @@ def test_what_was_alive_as_a_timeout_was_thrown_is_shown_and_any_other_error_as_
         assert re.search(r"^  read on fd \d+, TCP \S+ -> \S+: wakes serve$", shown, re.M), shown
     for test in ("test_another_error_later", "test_the_same_class_later"):
         assert "serve  suspended" not in of(text, test)
+
+
+OLDER = """
+import eventlet
+
+def fetch():
+    eventlet.Timeout(0.2)  # which nobody cancels
+    eventlet.sleep(0)
+
+def test_fetch():
+    fetch()
+
+def test_later():
+    with eventlet.Timeout(60):
+        eventlet.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_the_timeout_that_ended_a_test_is_shown_with_the_line_that_started_it(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytester.makepyfile(test_x=OLDER)
+    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.re_match_lines(
+        [
+            r"  in \S+ s: raise Timeout\(60\) in the test, started at test_x\.py:11 in test_later$",
+            r"-+ Timeout -+$",
+            r"Timeout\(0\.2\), started at test_x\.py:4 in fetch$",
+        ]
+    )
+
+
+def test_a_timeout_that_was_caught_is_not_shown_for_another_error(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x=SUITE)
+    result = pytester.runpytest("--dump-asyncio-tasks", "--eventlet-hub=epolls", "-W", "ignore")
+    text = result.stdout.str()
+    assert re.search(
+        r"^KeyError, started at test_x.py:\d+ in test_exception_of_its_own$", text, re.M
+    )
+    for test in ("test_another_error_later", "test_the_same_class_later"):
+        assert "- Timeout -" not in of(text, test)
