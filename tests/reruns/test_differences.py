@@ -501,6 +501,28 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
         assert '"call": "crashed"' in path.read_text()
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_reasons_come_from_what_was_traced_rather_than_from_what_was_dumped(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_differs(eventlet_hub):
+            reader, writer = os.pipe()
+            if eventlet_hub == "poll":
+                os.write(writer, b"x")
+            assert eventlet_hub == "poll"
+        """
+    )
+    options = ("--strace", "--dump-asyncio-tasks", "--eventlet-retrace", "--eventlet-reruns=0")
+    result = run(pytester, HUBS, *options)
+    assert "they diverge on pipe 1 b:" in section(result, "hub differences")
+    assert len([*Path("eventlet-debug").glob("*selects*/tasks.txt")]) == 2
+    result.stdout.fnmatch_lines(["artifacts of 2 tests: *"])
+
+
 def test_the_earlier_test_that_makes_one_fail_is_found(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
