@@ -228,5 +228,11 @@ class Summary:
             )
 
     def _artifacts(self) -> Iterator[str]:
-        if self._directories:
-            yield f"artifacts of {tests(len(self._directories))}: {self._settings.place}"
+        # A test that ran more than once has several directories, and on a full disk perhaps none.
+        found = {
+            nodeid
+            for directory, nodeid in self._directories.items()
+            if not self._cuts or Path(directory).is_dir()
+        }
+        if found:
+            yield f"artifacts of {tests(len(found))}: {self._settings.place}"

@@ -183,9 +183,12 @@ class Gathering:
         )
 
     def recording(self, nodeid: str) -> str:
-        """Return the directory of what was recorded of a test, at whichever attempt, or ``""``."""
+        """Return the directory of what was recorded of a test, at whichever attempt, or ``""``.
+
+        Of an unwatched attempt it has dumps and leaks at most.
+        """
         found = (each.directory for each in self.attempts(nodeid))
-        return next(filter(None, found), "") or self.traced.get(nodeid, "")
+        return self.traced.get(nodeid) or next(filter(None, found), "")
 
     def earlier(self, nodeid: str) -> Sequence[Outcome]:
         """Return how attempts ended that a plugin has repeated."""

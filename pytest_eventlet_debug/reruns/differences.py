@@ -120,7 +120,7 @@ class HubDifferences:
 
     def _findings(self, attempt: Attempt) -> Sequence[str]:
         """Return what the recordings of an attempt tell, a line each."""
-        directory = attempt.directory or self._gathering.traced.get(attempt.nodeid)
+        directory = self._gathering.traced.get(attempt.nodeid) or attempt.directory
         if not directory:
             return ()
         from pytest_eventlet_debug.recordings.findings import (

@@ -10,6 +10,7 @@ import itertools
 
 from pytest_eventlet_debug.outcomes.comparison import ModuleDifference
 from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
@@ -20,6 +21,9 @@ from pytest_eventlet_debug.reruns.verdicts import Verdict
 from pytest_eventlet_debug.reruns.verdicts import VerdictKind
 from pytest_eventlet_debug.reruns.verdicts import without_prefix
 
+# Where a reason, and what diverges, is in the traces.
+_LINE_CITED = lazily(r"(\b(?:strace\.txt(?:\.gz)?|trace) line |\(line )\d+")
+_LINE_OF_STEP = lazily(r"\bline \d+")
 _BY_OUTCOME: set[VerdictKind] = {"differs", "fails differently", "flaky"}
 
 
@@ -86,9 +90,8 @@ def _rows(found: Sequence[Verdict]) -> Iterator[str]:
     """Yield a row for each test, with its reasons, and what has the same reasons below it."""
     alike: dict[object, list[Verdict]] = {}
     for verdict in found:
-        told = verdict.hubs, verdict.reasons, verdict.parting
         # Nothing in common without a reason.
-        alike.setdefault(told if verdict.reasons else verdict.test, []).append(verdict)
+        alike.setdefault(_told(verdict) if verdict.reasons else verdict.test, []).append(verdict)
     rows = [[group[0].test, *map(" ".join, group[0].hubs)] for group in alike.values()]
     # A test that one of the hubs does not have makes a shorter row.
     widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
@@ -98,16 +101,26 @@ def _rows(found: Sequence[Verdict]) -> Iterator[str]:
                 f"  {'   '.join(map(str.ljust, row, widths)).rstrip()}",
                 *(f"    {shortened(line)}" for line in verdict.reasons),
                 *(f"    {line}" for line in verdict.parting),
-                *_others(others),
+                *_others(verdict, others),
             ]
         )
         for row, (verdict, *others) in zip(rows, alike.values(), strict=True)
     )
 
 
-def _others(alike: Sequence[Verdict]) -> Iterator[str]:
+def _told(verdict: Verdict) -> object:
+    """Return all that is told of a test, but not on which lines of its traces that is."""
+    reasons = [_LINE_CITED.sub(r"\1", line) for line in verdict.reasons]
+    # The first of two columns is padded.
+    parting = [" ".join(_LINE_OF_STEP.sub("line", line).split()) for line in verdict.parting]
+    return verdict.hubs, tuple(reasons), tuple(parting)
+
+
+def _others(shown: Verdict, alike: Sequence[Verdict]) -> Iterator[str]:
     if alike:
-        yield f"    word for word the same for {counted(len(alike), 'other test')}:"
+        same = {(verdict.reasons, verdict.parting) for verdict in (shown, *alike)}
+        how = "word for word the same" if len(same) == 1 else "the same on other lines of the trace"
+        yield f"    {how} for {counted(len(alike), 'other test')}:"
         yield from (f"    {line}" for line in first(f"  {verdict.test}" for verdict in alike))
 
 

@@ -350,6 +350,37 @@ def test_a_cost_that_was_seen_once_is_said_of_this_run() -> None:
     ]
 
 
+def test_what_is_the_same_on_other_lines_of_the_traces_is_told_once() -> None:
+    def differs(name: str, error: str, line: int) -> Verdict:
+        reasons = (f"selects: OSError: {error}", f"selects: storm: x, strace.txt line {line}")
+        step = f"line {line} [1:test] pipe 1 b send"
+        parting = ("they diverge on pipe 1 b:", f"  > {step:58}  {step}")
+        return Verdict(name, "differs", (("poll", "passed"),), reasons, parting)
+
+    verdicts = (
+        differs("test_a", "line 5", 9),
+        differs("test_b", "line 5", 10),
+        differs("test_c", "line 5", 9),
+        differs("test_d", "line 6", 9),
+    )
+    found: Any = SimpleNamespace(
+        comparison=Comparison(("poll", "selects"), (), (), common=4),
+        verdicts=verdicts,
+        not_rerun=(),
+        without_cpu={},
+        unfinished={},
+    )
+    gathering: Any = SimpleNamespace(uncollected={})
+    told = "\n".join(difference_lines(found, gathering)).splitlines()
+    assert [line.strip() for line in told if "test_" in line or "same" in line] == [
+        "test_a   poll passed",
+        "the same on other lines of the trace for 2 other tests:",
+        "test_b",
+        "test_c",
+        "test_d   poll passed",
+    ]
+
+
 def test_a_skip_that_names_a_hub_is_by_design(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
@@ -468,6 +499,28 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
     result.stdout.fnmatch_lines([f"artifacts of {len(names)} tests: *"])
     for path in Path("eventlet-debug").glob("*crashes*/test.json"):
         assert '"call": "crashed"' in path.read_text()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_reasons_come_from_what_was_traced_rather_than_from_what_was_dumped(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_differs(eventlet_hub):
+            reader, writer = os.pipe()
+            if eventlet_hub == "poll":
+                os.write(writer, b"x")
+            assert eventlet_hub == "poll"
+        """
+    )
+    options = ("--strace", "--dump-asyncio-tasks", "--eventlet-retrace", "--eventlet-reruns=0")
+    result = run(pytester, HUBS, *options)
+    assert "they diverge on pipe 1 b:" in section(result, "hub differences")
+    assert len([*Path("eventlet-debug").glob("*selects*/tasks.txt")]) == 2
+    result.stdout.fnmatch_lines(["artifacts of 2 tests: *"])
 
 
 def test_the_earlier_test_that_makes_one_fail_is_found(pytester: pytest.Pytester) -> None:

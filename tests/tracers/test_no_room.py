@@ -146,7 +146,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(
         "mount -t tmpfs -o size=200k none disk && "
         f"{sys.executable} -m pytest -v --strace --cprofile --pcap --eventlet-artifacts=disk/here; "
         "find disk/here -mindepth 1 -maxdepth 1 -type d | while read each; do "
-        'test -s "$each/test.json" || echo stray "$each"; done; cat disk/here/*/test.json'
+        'test -s "$each/test.json" || echo stray "$each"; done; cat disk/here/*/test.json; '
+        "ls -d disk/here/test_* 2>/dev/null | wc -l >&2"
     )
     result = subprocess.run(
         ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True
@@ -156,6 +157,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(
     recordings, _, records = result.stdout.partition(" recordings ==")[2].partition("3 passed")
     cut, report = cut_lines(recordings)
     assert cut.startswith("recordings of ")
+    told = re.search(r"^artifacts of (\d+) tests?: ", recordings, re.MULTILINE)
+    assert int(told[1] if told else 0) == int(result.stderr.split()[-1])
     assert "No space left on device" in cut or "(no room)" in cut
     assert report.startswith("the report is not written: ")
     # Whoever is first to have no room says so: strace, or who copies what it writes.
