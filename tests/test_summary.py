@@ -199,11 +199,11 @@ ENDS_ITS_HUB = """
 
 
     def test_waits():
-        eventlet.sleep(0.01)
+        eventlet.sleep(0.5)
 
 
     def test_waits_too():
-        eventlet.sleep(0.01)
+        eventlet.sleep(0.5)
 
 
     def test_fails_without_a_wait():

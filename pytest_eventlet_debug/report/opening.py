@@ -52,7 +52,7 @@ class View(NamedTuple):
     """A way to look at a test.
 
     :param tools: the best one first.
-    :param recorded_by: the option that records what they show.
+    :param recorded_by: the option that records what they show, and when it does.
     :param package: what to install on Debian and Ubuntu for the best tool.
     """
 
@@ -66,9 +66,15 @@ def _pager() -> tuple[str, ...]:
 
 
 def views() -> dict[str, View]:
-    """Return the ways to look at a test's files, by what the command calls them."""
+    """Return the ways to look at a test's files, by what the command calls them.
+
+    Programs with windows are among them only where something shows these.
+    """
     pager = _pager()
     pstats = (sys.executable, "-m", "pstats")
+    windows = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    kcachegrinds = ("kcachegrind", "qcachegrind") if windows else ()
+    wiresharks = ("wireshark", "tshark") if windows else ("tshark",)
     return {
         "strace": View(
             (Tool(pager, STRACE_FILE), Tool(("zless",), PACKED_STRACE_FILE)), "--strace", "less"
@@ -76,23 +82,24 @@ def views() -> dict[str, View]:
         "packets": View(
             tuple(
                 Tool((program, "-o", COLUMNS, "-r"), name)
-                for program in ("wireshark", "tshark")
+                for program in wiresharks
                 for name in CAPTURE_FILES
             ),
             "--pcap",
-            "wireshark",
+            wiresharks[0],
         ),
         "profile": View(
             (
-                Tool(("kcachegrind",), CALLGRIND_FILE),
-                Tool(("qcachegrind",), CALLGRIND_FILE),
+                *(Tool((program,), CALLGRIND_FILE) for program in kcachegrinds),
                 Tool(("snakeviz",), PROFILE_FILE),
                 Tool(pstats, PROFILE_FILE),
             ),
             "--cprofile",
             "kcachegrind",
         ),
-        "tasks": View((Tool(pager, TASKS_FILE),), "--dump-asyncio-tasks", "less"),
+        "tasks": View(
+            (Tool(pager, TASKS_FILE),), "for a test that fails, --dump-asyncio-tasks", "less"
+        ),
     }
 
 

@@ -52,11 +52,27 @@ def test_open_takes_the_users_pager_for_text(recorded: Recorded) -> None:
 def test_open_takes_the_best_program_that_is_there(recorded: Recorded, tmp_path: Path) -> None:
     test = recorded.of("differs-selects")
     path = programs(tmp_path, "kcachegrind", "snakeviz")
-    shown = in_run(recorded, "differs", "profile", PATH=path)
+    shown = in_run(recorded, "differs", "profile", PATH=path, DISPLAY=":0")
     assert shown == f"{tmp_path}/kcachegrind {test}/profile.callgrind\n"
-    (tmp_path / "kcachegrind").unlink()
-    shown = in_run(recorded, "differs", "profile", PATH=path)
+    shown = in_run(recorded, "differs", "profile", PATH=path, DISPLAY="", WAYLAND_DISPLAY="")
     assert shown == f"{tmp_path}/snakeviz {test}/profile.cprof\n"
+    (tmp_path / "kcachegrind").unlink()
+    shown = in_run(recorded, "differs", "profile", PATH=path, DISPLAY=":0")
+    assert shown == f"{tmp_path}/snakeviz {test}/profile.cprof\n"
+
+
+def test_packets_are_shown_in_the_terminal_where_nothing_shows_windows(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    path = programs(tmp_path, "wireshark", "tshark", "cat")
+    (tmp_path / "cat").write_text('#!/bin/sh\nwhile read -r line; do echo "$line"; done\n')
+    there = {"PATH": path, "PAGER": "cat", "WAYLAND_DISPLAY": ""}
+    assert "/wireshark -o" in in_run(recorded, "differs", "packets", DISPLAY=":0", **there)
+    assert "/tshark -o" in in_run(recorded, "differs", "packets", DISPLAY="", **there)
+    (tmp_path / "tshark").unlink()
+    ran = run("open", "differs", "packets", "--artifacts", recorded.directory, DISPLAY="", **there)
+    assert "no tshark on PATH" in ran.stderr
+    assert "apt-get install tshark" in ran.stderr
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
@@ -71,7 +87,7 @@ def test_open_says_what_to_install_where_no_program_is_there(
     recorded: Recorded, tmp_path: Path
 ) -> None:
     arguments = ("open", "differs", "packets", "--artifacts", recorded.directory)
-    ran = run(*arguments, PATH=str(tmp_path))
+    ran = run(*arguments, PATH=str(tmp_path), DISPLAY=":0")
     assert ran.returncode == 2
     assert "no wireshark or tshark on PATH" in ran.stderr
     assert "apt-get install wireshark" in ran.stderr
@@ -82,7 +98,7 @@ def test_open_says_what_to_install_where_no_program_is_there(
     [
         (("test_nothing",), "has 'test_nothing' in its id"),
         (("test_",), "'test_' matches 3 tests: "),
-        (("differs", "tasks"), "has no tasks.txt; --dump-asyncio-tasks records it"),
+        (("differs", "tasks"), "has no tasks.txt; for a test that fails, --dump-"),
     ],
 )
 def test_open_says_what_does_not_fit(

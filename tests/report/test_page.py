@@ -60,9 +60,41 @@ def test_keys_alone_lead_to_a_test_and_back(page: Page, recorded: Recorded) -> N
     page.keyboard.type("test_d")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    expect(page.locator("h2")).to_contain_text("test_differs")
+    expect(page.locator(".title h2")).to_contain_text("test_differs")
     page.keyboard.press("Escape")
-    expect(names_in(page)).to_have_count(4)
+    expect(names_in(page)).to_have_text(["test_differs"])
+
+
+@pytest.mark.parametrize("way", ["key", "link"])
+def test_the_list_is_as_it_was_when_one_comes_back_from_a_test(
+    page: Page, recorded: Recorded, way: str
+) -> None:
+    page.goto(recorded.page)
+    page.get_by_role("button", name="Failed").click()
+    page.get_by_role("searchbox").fill("differs")
+    page.locator("#matrix a", has_text="test_differs").click()
+    back = page.get_by_role("link", name="All tests")
+    expect(back).to_be_visible()
+    assert page.title().startswith("test_hostile.py::test_differs ")
+    if way == "key":
+        page.keyboard.press("Escape")
+    else:
+        back.click()
+    expect(names_in(page)).to_have_text(["test_differs"])
+    expect(page.get_by_role("button", name="Failed")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#matrix a", has_text="test_differs")).to_be_focused()
+    assert not page.title().startswith("test_hostile.py")
+
+
+def test_the_link_to_the_content_stays_on_the_page_of_a_test(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}")
+    expect(page.get_by_role("link", name="All tests")).to_be_visible()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    assert page.url.endswith(DIFFERS)
 
 
 def test_a_test_shows_its_failure_and_what_it_printed(page: Page, recorded: Recorded) -> None:

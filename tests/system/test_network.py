@@ -497,8 +497,10 @@ class Left:
         os.chown(path, user.uid, user.uid)
         self.run = user.start("--eventlet-isolate", *arguments)
         self._alive = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        begun, _, _ = select.select([self._alive], [], [], 60)
-        assert begun, "the tests have not begun"
+        begun, _, _ = select.select([self._alive], [], [], 200)
+        if not begun:
+            os.killpg(self.run.pid, signal.SIGKILL)
+            pytest.fail(f"the tests have not begun:\n{self.run.communicate()[0]}")
         assert os.read(self._alive, 5) == b"begun"
 
     def lives(self, seconds: float) -> bool:

@@ -5,14 +5,18 @@
   const { element } = eventletReport.dom;
   const main = document.getElementById("main");
   let leave = null;
+  const title = document.title;
   let run = null;
+  let test = null;
 
   function route() {
     if (leave) leave();
     leave = null;
     const [path, query = ""] = location.hash.slice(1).split("?");
     const parameters = new URLSearchParams(query);
-    const test = path.startsWith("/test/") ? decodeURIComponent(path.slice(6)) : null;
+    const from = test;
+    test = path.startsWith("/test/") ? decodeURIComponent(path.slice(6)) : null;
+    document.title = test !== null ? `${test} – ${title}` : title;
     document.body.dataset.view = test !== null ? "test" : path === "/run" ? "run" : "matrix";
     for (const link of document.querySelectorAll("[data-view]")) {
       if (link.dataset.view === document.body.dataset.view) link.setAttribute("aria-current", "page");
@@ -20,7 +24,7 @@
     }
     if (test !== null) leave = eventletReport.test.show(main, run, test, parameters);
     else if (path === "/run") eventletReport.runs.show(main, run);
-    else leave = eventletReport.matrix.show(main, run, parameters);
+    else leave = eventletReport.matrix.show(main, run, parameters, from);
   }
 
   function shortcuts(event) {
@@ -34,7 +38,7 @@
       event.preventDefault();
       search.focus();
     } else if (event.key === "Escape" && document.body.dataset.view !== "matrix") {
-      location.hash = "#/";
+      location.hash = eventletReport.matrix.back();
     }
   }
 
@@ -61,6 +65,11 @@
 
   theme();
   document.addEventListener("keydown", shortcuts);
+  // The address names the view, so this link may not change it.
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    main.focus();
+  });
   eventletReport.load("report/run.js").then((loaded) => {
     run = loaded;
     window.addEventListener("hashchange", route);

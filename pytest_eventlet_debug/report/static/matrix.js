@@ -22,6 +22,9 @@ eventletReport.matrix = (() => {
     ["findings", "Has findings", "its recordings tell something"],
   ];
 
+  // Where one comes back to from a test: the list as it was left.
+  let last = "#/";
+
   // Say of each test once what the filters ask.
   function judge(run, test, index) {
     const shown = test.cells.filter(Boolean);
@@ -83,7 +86,8 @@ eventletReport.matrix = (() => {
     return [...state.filters].every((name) => name === "slow" ? row.slow || row.drags : row[name]);
   }
 
-  function show(main, run, query) {
+  function show(main, run, query, from) {
+    last = location.hash || "#/";
     const rows = judged(run);
     const state = {
       filters: new Set((query.get("f") || "").split(",").filter(Boolean)),
@@ -122,9 +126,15 @@ eventletReport.matrix = (() => {
       const parts = [];
       if (state.filters.size) parts.push(`f=${[...state.filters].join(",")}`);
       if (state.text) parts.push(`q=${encodeURIComponent(state.text)}`);
-      history.replaceState(null, "", `#/${parts.length ? "?" + parts.join("&") : ""}`);
+      last = `#/${parts.length ? "?" + parts.join("&") : ""}`;
+      history.replaceState(null, "", last);
     };
-    table.on("tableBuilt", () => { apply(); sortByKey(holder); });
+    table.on("tableBuilt", () => {
+      apply();
+      sortByKey(holder);
+      const row = from && table.getRows("active").find((each) => each.getData().id === from);
+      if (row) focus(row, "center");
+    });
     search.addEventListener("input", () => { state.text = search.value; apply(); remember(); });
     for (const button of buttons) {
       button.addEventListener("click", () => {
@@ -254,9 +264,12 @@ eventletReport.matrix = (() => {
     let position = current ? rows.findIndex((row) => row.getElement() === current) + step : 0;
     if (event.key === "Home") position = 0;
     if (event.key === "End") position = rows.length - 1;
-    const row = rows[Math.max(0, Math.min(rows.length - 1, position))];
-    row.scrollTo("nearest", false).then(() => row.getElement().querySelector("a").focus({ preventScroll: true }));
+    focus(rows[Math.max(0, Math.min(rows.length - 1, position))], "nearest");
   }
 
-  return { show, judged, counts, address, BAD };
+  function focus(row, place) {
+    row.scrollTo(place, false).then(() => row.getElement().querySelector("a").focus({ preventScroll: true }));
+  }
+
+  return { show, judged, counts, address, back: () => last, BAD };
 })();

@@ -39,7 +39,7 @@ eventletReport.test = (() => {
 
   function heading(row) {
     return element("div", { class: "title" },
-      element("p", {}, element("a", { href: "#/", class: "back" }, "← All tests")),
+      element("p", {}, element("a", { href: matrix.back(), class: "back" }, "← All tests")),
       element("h2", {}, testName(row.id)));
   }
 

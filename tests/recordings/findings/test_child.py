@@ -368,9 +368,13 @@ REAPER = (
     HEAD
     + """
 def test_status():
+    taken = []
     before = signal.signal(signal.SIGCHLD, HANDLER)
     try:
-        assert python("import time; time.sleep(0.3); raise SystemExit(7)").wait() == 7
+        child = python("raise SystemExit(7)")
+        while WAITS:
+            eventlet.sleep(0.01)
+        assert child.wait() == 7
     finally:
         signal.signal(signal.SIGCHLD, before)
 """
@@ -378,7 +382,8 @@ def test_status():
 
 
 def test_who_took_a_childs_status_is_told_with_who_did_not_get_it(find: Find) -> None:
-    (found,) = find(REAPER.replace("HANDLER", "lambda *args: os.waitpid(-1, os.WNOHANG)"), Child)
+    takes = "lambda *args: taken.append(os.waitpid(-1, os.WNOHANG))"
+    (found,) = find(REAPER.replace("HANDLER", takes).replace("WAITS", "not taken"), Child)
     assert re.search(
         r" ended with status 7; greenthread \S+ waited for it at test_program\.py:\d+ in <lambda> "
         r"\(line \d+\), so that greenthread 1:test got ECHILD at test_program\.py:\d+ in "
@@ -388,7 +393,8 @@ def test_who_took_a_childs_status_is_told_with_who_did_not_get_it(find: Find) ->
 
 
 def test_a_status_that_nobody_could_get_is_told(find: Find) -> None:
-    (found,) = find(REAPER.replace("HANDLER", "signal.SIG_IGN"), Child)
+    program = REAPER.replace("HANDLER", "signal.SIG_IGN").replace("WAITS", "taken")
+    (found,) = find(program, Child)
     assert re.search(
         r" ended with status 7; its status was not kept, and greenthread 1:test got ECHILD at "
         r"test_program\.py:\d+ in test_status \(line \d+\) in place of it$",
