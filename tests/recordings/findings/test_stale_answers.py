@@ -12,6 +12,7 @@ from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.stale_answers import StaleAnswers
+from pytest_eventlet_debug.recordings.strace_log import parse
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
@@ -92,6 +93,32 @@ SAME_GREENTHREAD = """go_on.send()
 def test_what_is_no_answer_to_what_was_given_up_is_not_told(find: Find, end: str) -> None:
     found = find(program(end), StaleAnswers)
     assert [each.title for each in found if "greenthread 1:test sent" in each.title] == []
+
+
+MARK = '7 {0}.0 access("/.eventlet-debug/greenlet/{1}", F_OK) = -1 ENOENT (-) <0.000001>\n'
+USED = (
+    '7 1.0 access("/.eventlet-debug/phase/1/call/test_b", F_OK) = -1 ENOENT (-) <0.000001>\n'
+    + MARK.format(2, "1/test")
+    + "7 3.0 connect(5<TCP:[1]>, {sa_family=AF_INET}, 16) = 0 <0.000001>\n"
+    + "CLOSED"
+    + MARK.format(5, "3/first")
+    + '7 6.0 sendto(5<TCP:[1:1->2:2]>, "slow", 4, 0, NULL, 0) = 4 <0.000001>\n'
+    + "7 7.0 recvfrom(5<TCP:[1:1->2:2]>, 0x7, 9, 0, NULL, NULL) = -1 EAGAIN (-) <0.000001>\n"
+    + MARK.format(8, "1/test")
+    + MARK.format(9, "3/first")
+    + MARK.format(10, "1/test")
+    + '7 11.0 sendto(5<TCP:[1:1->2:2]>, "quick", 5, 0, NULL, 0) = 5 <0.000001>\n'
+    + '7 12.0 recvfrom(5<TCP:[1:1->2:2]>, "late", 9, 0, NULL, NULL) = 4 <0.000001>\n'
+)
+HUB_CLOSES = MARK.format(4, "2/hub") + "7 4.0 close(5<TCP:[1:1->3:3]>) = 0 <0.000001>\n"
+
+
+@pytest.mark.parametrize(("closed", "count"), [("", 1), (HUB_CLOSES, 0)])
+def test_a_number_that_was_a_clients_before_is_not_taken_for_one(closed: str, count: int) -> None:
+    detection = Detection(About(), [StaleAnswers])
+    for _ in detection.watch(parse(USED.replace("CLOSED", closed).splitlines(keepends=True))):
+        pass
+    assert len(list(detection.findings())) == count
 
 
 def test_nothing_is_told_of_a_test_that_passes() -> None:
