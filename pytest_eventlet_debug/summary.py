@@ -122,7 +122,8 @@ class Summary:
         if lines:
             from pytest_eventlet_debug.recordings.findings.text import grouped
 
-            yield from first(grouped(lines))
+            shown = self._gathering.shown
+            yield from first(grouped((shown(nodeid), line) for nodeid, line in lines))
 
     def _printed(self) -> Iterator[tuple[str, str]]:
         """Yield the tests that failed with what they printed, or their hub's end, as the reason."""
@@ -174,7 +175,7 @@ class Summary:
                 self._directories[attempt.directory] = nodeid
             changed = self._retrace.describe(nodeid) if self._retrace is not None else None
             if changed is not None:
-                yield f"{nodeid}: {changed}"
+                yield f"{self._gathering.shown(nodeid)}: {changed}"
 
     def _profiles(self) -> Iterator[str]:
         """Name the functions that the longest tests spent their time in, the longest first."""
@@ -199,7 +200,7 @@ class Summary:
         if found:
             yield "most time was spent in:"
         for path in found[:most]:
-            yield f"  {long[path]}"
+            yield f"  {self._gathering.shown(long[path])}"
             yield from (f"    {line}" for line in heaviest.describe(path / PROFILE_FILE))
         if found[most:]:
             yield f"  and {counted(len(found) - most, 'shorter test')}"
@@ -207,13 +208,13 @@ class Summary:
     def _others(self) -> Iterator[str]:
         for hub, nodeids in self._other_hubs.items():
             yield f"{tests(len(nodeids))} ran or ended on the hub {hub}, not on the one in the id:"
-            yield from first(f"  {nodeid}" for nodeid in nodeids)
+            yield from first(f"  {self._gathering.shown(nodeid)}" for nodeid in nodeids)
 
     def _failures(self) -> Iterator[str]:
         for error, nodeids in self._errors.items():
             counts = Counter(nodeids)
             more = f" and {len(counts) - 1} more" if len(counts) > 1 else ""
-            yield f"{error} ({nodeids[0]}{more})"
+            yield f"{error} ({self._gathering.shown(nodeids[0])}{more})"
 
     def _cut(self) -> Iterator[str]:
         """Say in one line what there was no room for."""
@@ -224,7 +225,7 @@ class Summary:
             why = ", ".join(sorted({cut.why for cut, _ in cuts}))
             yield (
                 f"recordings of {tests(len(self._cuts))} are cut or missing since {since} "
-                f"({why}): {what} (first {cuts[0][1]})"
+                f"({why}): {what} (first {self._gathering.shown(cuts[0][1])})"
             )
 
     def _artifacts(self) -> Iterator[str]:

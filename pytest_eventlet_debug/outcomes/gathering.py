@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
+import os
 from typing import NamedTuple
 
 import pytest
@@ -197,6 +198,18 @@ class Gathering:
     def attempts(self, nodeid: str) -> list[Attempt]:
         """Return the attempt that counts and those after the run."""
         return [self.attempt(nodeid), *self.again.get(nodeid, ())]
+
+    def shown(self, nodeid: str) -> str:
+        """Return a node id as pytest's own summary prints it, relative to where it was called.
+
+        That is what the command line takes.
+        """
+        config = self._config
+        if config.invocation_params.dir == config.rootpath:
+            return nodeid
+        path, colons, names = nodeid.partition("::")
+        relative = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
+        return relative + colons + names
 
     def key(self, nodeid: str) -> Key:
         """Return the test that a node id stands for, and its hub.

@@ -42,19 +42,22 @@ class Culprit:
                 self._lines.append(self._search(nodeid))
             except _Unknown:
                 why = "Ctrl-C" if self._reruns.interrupted else "its process ended before it"
-                self._lines.append(f"{nodeid} could not be run again: {why}")
+                shown = self._gathering.shown(nodeid)
+                self._lines.append(f"{shown} could not be run again: {why}")
 
     def _is_named(self, nodeid: str) -> bool:
-        return self._name in (nodeid, self._gathering.key(nodeid)[0])
+        ids = (nodeid, self._gathering.key(nodeid)[0])
+        return self._name in (*ids, *map(self._gathering.shown, ids))
 
     def _search(self, nodeid: str) -> str:
         """Return what makes a test fail, in a line or several."""
+        shown = self._gathering.shown(nodeid)
         if self._gathering.outcome(nodeid) not in BAD:
-            return f"{nodeid} did not fail: there is nothing to explain"
+            return f"{shown} did not fail: there is nothing to explain"
         if self._reruns.interrupted:
             raise _Unknown
         if not self._reruns.possible:
-            return f"{nodeid}: tests cannot be run again under --pdb or --trace"
+            return f"{shown}: tests cannot be run again under --pdb or --trace"
         hub = self._gathering.key(nodeid)[1]
         before = [
             each
@@ -63,16 +66,17 @@ class Culprit:
         ]
         self._runs = 0
         if self._fails_after([], nodeid):
-            return f"{nodeid} fails alone, too: no earlier test is to blame"
+            return f"{shown} fails alone, too: no earlier test is to blame"
         if not before or not self._fails_after(before, nodeid):
             return (
-                f"{nodeid} passes alone, and passes after the {tests(len(before))} before it: "
+                f"{shown} passes alone, and passes after the {tests(len(before))} before it: "
                 "it is flaky, or depends on what ran at the same time"
             )
         found = smallest(before, lambda part: self._fails_after(part, nodeid))
         again = self._fails_after(found, nodeid)
         doubt = "" if again else " (not every time)"
-        lines = [f"{nodeid} fails after{doubt}:", *(f"  {each}" for each in found)]
+        lines = [f"{shown} fails after{doubt}:"]
+        lines += [f"  {self._gathering.shown(each)}" for each in found]
         return "\n".join([*lines, f"  ({self._runs} runs; alone it passes)"])
 
     def _fails_after(self, part: Sequence[str], nodeid: str) -> bool:

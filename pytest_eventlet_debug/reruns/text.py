@@ -41,12 +41,12 @@ def difference_lines(differences: HubDifferences, gathering: Gathering) -> Itera
         once = sum(verdict.test in differences.not_rerun for verdict in differing)
         if once:
             yield f"{once} of them seen once: at most {MOST} are rerun"
-        yield from _rows(differing)
-    yield from _group("fails differently", groups)
-    yield from _group("flaky", groups)
+        yield from _rows(differing, gathering)
+    yield from _group("fails differently", groups, gathering)
+    yield from _group("flaky", groups, gathering)
     if groups.keys() & _BY_OUTCOME:
         yield from _without_cpu(differences.without_cpu)
-    yield from _costs(groups.get("costs more", []))
+    yield from _costs(groups.get("costs more", []), gathering)
     yield from _modules(comparison.modules, gathering)
     yield from _by_design(groups.get("by design", []))
     for hub, trouble in differences.unfinished.items():
@@ -73,7 +73,9 @@ def _headline(differing: int, hubs: Sequence[str], modules: Sequence[ModuleDiffe
     return f"{line}; {partial} {'exists' if partial == 1 else 'exist'} on only some of them"
 
 
-def _group(kind: VerdictKind, groups: dict[VerdictKind, list[Verdict]]) -> Iterator[str]:
+def _group(
+    kind: VerdictKind, groups: dict[VerdictKind, list[Verdict]], gathering: Gathering
+) -> Iterator[str]:
     found = groups.get(kind, [])
     if not found:
         return
@@ -83,16 +85,18 @@ def _group(kind: VerdictKind, groups: dict[VerdictKind, list[Verdict]]) -> Itera
         "flaky": f"{tests(len(found))} {verb} flaky: the outcome varies on the same hub",
         "fails differently": f"{tests(len(found))} {fail} on every hub, in different ways:",
     }[kind]
-    yield from _rows(found)
+    yield from _rows(found, gathering)
 
 
-def _rows(found: Sequence[Verdict]) -> Iterator[str]:
+def _rows(found: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
     """Yield a row for each test, with its reasons, and what has the same reasons below it."""
     alike: dict[object, list[Verdict]] = {}
     for verdict in found:
         # Nothing in common without a reason.
         alike.setdefault(_told(verdict) if verdict.reasons else verdict.test, []).append(verdict)
-    rows = [[group[0].test, *map(" ".join, group[0].hubs)] for group in alike.values()]
+    rows = [
+        [gathering.shown(group[0].test), *map(" ".join, group[0].hubs)] for group in alike.values()
+    ]
     # A test that one of the hubs does not have makes a shorter row.
     widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
     yield from first(
@@ -101,7 +105,7 @@ def _rows(found: Sequence[Verdict]) -> Iterator[str]:
                 f"  {'   '.join(map(str.ljust, row, widths)).rstrip()}",
                 *(f"    {shortened(line)}" for line in verdict.reasons),
                 *(f"    {line}" for line in verdict.parting),
-                *_others(verdict, others),
+                *_others(verdict, others, gathering),
             ]
         )
         for row, (verdict, *others) in zip(rows, alike.values(), strict=True)
@@ -116,20 +120,26 @@ def _told(verdict: Verdict) -> object:
     return verdict.hubs, tuple(reasons), tuple(parting)
 
 
-def _others(shown: Verdict, alike: Sequence[Verdict]) -> Iterator[str]:
+def _others(told: Verdict, alike: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
     if alike:
-        same = {(verdict.reasons, verdict.parting) for verdict in (shown, *alike)}
+        same = {(verdict.reasons, verdict.parting) for verdict in (told, *alike)}
         how = "word for word the same" if len(same) == 1 else "the same on other lines of the trace"
         yield f"    {how} for {counted(len(alike), 'other test')}:"
-        yield from (f"    {line}" for line in first(f"  {verdict.test}" for verdict in alike))
+        ids = first(f"  {gathering.shown(verdict.test)}" for verdict in alike)
+        yield from (f"    {line}" for line in ids)
 
 
-def _costs(found: Sequence[Verdict]) -> Iterator[str]:
+def _costs(found: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
     """Yield the tests that end alike on all hubs, and cost more on one of them."""
     if found:
         yield f"{tests(len(found))} cost more on one hub in this run:"
         yield from first(
-            "\n".join([f"  {verdict.test}", *(f"    {line}" for line in verdict.reasons)])
+            "\n".join(
+                [
+                    f"  {gathering.shown(verdict.test)}",
+                    *(f"    {line}" for line in verdict.reasons),
+                ]
+            )
             for verdict in found
         )
 

@@ -342,7 +342,7 @@ def test_a_cost_that_was_seen_once_is_said_of_this_run() -> None:
     found: Any = SimpleNamespace(
         comparison=Comparison(("poll", "selects"), (), ()), verdicts=(cost,), unfinished={}
     )
-    gathering: Any = SimpleNamespace(uncollected={})
+    gathering: Any = SimpleNamespace(uncollected={}, shown=str)
     assert "\n".join(difference_lines(found, gathering)).splitlines() == [
         "1 test cost more on one hub in this run:",
         "  test_x.py::test_x",
@@ -370,7 +370,7 @@ def test_what_is_the_same_on_other_lines_of_the_traces_is_told_once() -> None:
         without_cpu={},
         unfinished={},
     )
-    gathering: Any = SimpleNamespace(uncollected={})
+    gathering: Any = SimpleNamespace(uncollected={}, shown=str)
     told = "\n".join(difference_lines(found, gathering)).splitlines()
     assert [line.strip() for line in told if "test_" in line or "same" in line] == [
         "test_a   poll passed",
@@ -551,6 +551,23 @@ def test_the_earlier_test_that_makes_one_fail_is_found(pytester: pytest.Pytester
     assert how.endswith("alone it passes)")
 
 
+def test_ids_are_relative_to_where_pytest_was_called_and_can_be_named_so(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]")
+    below = pytester.mkdir("below")
+    program = "def test_differs(eventlet_hub): assert eventlet_hub == 'poll'"
+    (below / "test_x.py").write_text(program)
+    monkeypatch.chdir(below)
+    name = "test_x.py::test_differs"
+    result = run(pytester, HUBS, "--eventlet-reruns=0", f"--eventlet-culprit={name}")
+    assert f"{name} poll passed selects failed" in section(result, "hub differences")
+    assert section(result, "culprit") == [
+        f"{name}[poll] did not fail: there is nothing to explain",
+        f"{name}[selects] fails alone, too: no earlier test is to blame",
+    ]
+
+
 def test_a_test_that_fails_alone_or_passes_has_no_culprit(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
@@ -586,6 +603,7 @@ def test_what_a_search_for_the_culprit_cannot_tell_is_said(
         nodeids=["test_a", "test_b"],
         key=lambda nodeid: (nodeid, "poll"),
         outcome=lambda nodeid: "failed",
+        shown=str,
     )
     reruns: Any = SimpleNamespace(
         possible=run_again is not None, interrupted=False, run=lambda nodeids: run_again
