@@ -19,9 +19,6 @@ from typing import TextIO
 from pytest_eventlet_debug.recordings.rows import Row
 from pytest_eventlet_debug.recordings.rows import Timeline
 
-# No thread has such an id: the kernel's limit is 2 ** 22.
-_GREENTHREADS = 1 << 24
-
 _STARTED = re.compile(r"(?:clone3?|v?fork)\(.*\) = (\d+)")
 _PROGRAM = re.compile(r'execve\("(?:[^"]*/)?([^"/]+)"')
 
@@ -100,8 +97,9 @@ class _Tracks:
         for thread, process in self._process_of.items():
             if thread == process and thread not in started and main is not None:
                 self._process_of[thread] = main  # it was there before the trace
-        free = (number for number in itertools.count(1) if number not in self._process_of)
-        self.test, self._network = next(free), next(free)
+        self._free = (n for n in itertools.count(1) if n not in self._process_of)
+        self.test, self._network = next(self._free), next(self._free)
+        self._greenthreads: dict[int, int] = {}
         self._processes = {self.test: "test"}
         self._threads: dict[tuple[int, int], str] = {(self.test, 1): "phases"}
         self._flows: dict[str, int] = {}
@@ -115,8 +113,11 @@ class _Tracks:
 
     def of_greenthreads(self, row: Row) -> tuple[int, int]:
         process, thread = self.of_thread(row)
-        self._threads.setdefault((process, _GREENTHREADS + thread), f"greenthreads of {thread}")
-        return process, _GREENTHREADS + thread
+        if thread not in self._greenthreads:
+            self._greenthreads[thread] = next(self._free)
+        number = self._greenthreads[thread]
+        self._threads.setdefault((process, number), f"greenthreads of {thread}")
+        return process, number
 
     def of_flow(self, row: Row) -> tuple[int, int]:
         words = row.text.split()

@@ -184,7 +184,9 @@ def test_a_chrome_trace_has_what_its_format_demands(directory: Path) -> None:
     }
     assert {name for name, pid in named if pid == 0} == set()
     assert set(named.values()) >= {"test", "pytest", "true", "packets", "thread"}
-    assert all(pid < 20 for _, pid in named)  # they are shown
+    # They are shown.
+    assert all(pid < 20 for _, pid in named)
+    assert all(event["tid"] < 20 for event in whole["traceEvents"])
     slices = {event["name"]: event for event in whole["traceEvents"] if event["ph"] == "X"}
     assert (slices["call"]["ts"], slices["call"]["dur"]) == (95.0, 1905.0)
     assert slices["write"]["args"]["greenthread"] == "2:client"
