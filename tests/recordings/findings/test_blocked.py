@@ -406,6 +406,7 @@ def of_slices(wait: str) -> str:
     return "import eventlet.green.socket\n" + SLICES.replace("WAIT", wait)
 
 
+@depends_on_speed
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_short_waits_that_add_up_are_told_as_one(find: Find, hub: str) -> None:
     (found,) = find(of_slices("wait_as_a_library_does(silent, 6)"), Blocked, hub)
@@ -418,6 +419,7 @@ def test_short_waits_that_add_up_are_told_as_one(find: Find, hub: str) -> None:
     assert found.counts["seconds"] >= 0.36
 
 
+@depends_on_speed
 def test_sleeps_in_a_loop_are_told_as_one(find: Find) -> None:
     wait = "[time.sleep(0.06) for _ in range(6)]"
     (found,) = find(of_slices(wait), Blocked)
