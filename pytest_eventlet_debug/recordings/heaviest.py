@@ -106,10 +106,12 @@ def lines(stats: Stats) -> Iterator[str]:
     worth = sorted((each for each in busy if each[0] >= LEAST * total), reverse=True)
     for seconds, text in worth[:HEAVIEST]:
         yield f"{seconds / total:4.0%} {seconds:7.3f} s  {text}"
-    if idle >= LEAST * total or not worth:
+    if idle >= LEAST * total:
         how = "waited" if idle >= waits * SHORT else "waited or polled"
         who = "the hub" if has_hub else "an event loop" if any(map(_is_loop, stats)) else None
         yield f"{idle / total:4.0%} {idle:7.3f} s  idle" + (f": {who} {how}" if who else "")
+    elif not worth:
+        yield f"no function but pytest's took {LEAST:.0%} of the time"
 
 
 def _is_runners(function: Function, stats: Stats) -> bool:

@@ -54,6 +54,8 @@ class Pcap:
         interface: str = INTERFACE,
         expression: str | None = None,
         limit: int | None = None,
+        *,
+        isolated: bool = False,
     ) -> None:
         """Record through *helper*; nothing is opened yet.
 
@@ -61,8 +63,10 @@ class Pcap:
         :param expression: which packets, in the language of ``pcap-filter(7)``; all by
             default.
         :param limit: bytes of the longest capture that is kept whole; ``None`` for any.
+        :param isolated: whether the tests have a network of their own.
         """
         self._helper = helper
+        self._isolated = isolated
         self._interface = interface
         self._expression = expression
         self._limit = limit
@@ -109,7 +113,7 @@ class Pcap:
             self._judge(opened)
 
     def _judge(self, request: int) -> None:
-        judge(self._helper.end(request), self._interface, self._expression)
+        judge(self._helper.end(request), self._interface, self._expression, self._isolated)
 
     def start(self, recording: Recording) -> None:
         """Record from this moment on."""
@@ -217,10 +221,13 @@ def make(settings: Settings, start_helper: Callable[[], Helper]) -> Pcap:
         settings.value(PCAP_INTERFACE),
         settings.value(PCAP_FILTER),
         settings.value(PCAP_LIMIT),
+        isolated=settings.isolate,
     )
 
 
-def judge(answer: dict[str, object], interface: str, expression: str | None) -> None:
+def judge(
+    answer: dict[str, object], interface: str, expression: str | None, isolated: bool
+) -> None:
     """Judge what the helper says of opening its packet socket.
 
     :raises TracerUnavailable: it cannot be opened; says why and what to do.
@@ -230,6 +237,12 @@ def judge(answer: dict[str, object], interface: str, expression: str | None) -> 
         return
     if "filter" in answer:
         raise TracerUnavailable(f"--pcap-filter: {expression!r}: {answer['filter']}")
+    if reason in (errno.EPERM, errno.EACCES) and isolated:
+        # Whoever is not root has every right in a network of its own.
+        raise TracerUnavailable(
+            "pcap needs the right to open a packet socket (CAP_NET_RAW), which root does not have "
+            "here: run as another user, or start the container with it (`--cap-add NET_RAW`)"
+        )
     if reason in (errno.EPERM, errno.EACCES):
         raise TracerUnavailable(
             "pcap needs the right to open a packet socket (CAP_NET_RAW): give the tests a "

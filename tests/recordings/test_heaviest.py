@@ -96,7 +96,18 @@ def test_waiting_for_other_greenlets_is_no_heavy_function() -> None:
 
 
 def test_a_profile_of_no_time_is_no_error() -> None:
-    assert list(lines({})) == ["  0%   0.000 s  idle"]
+    assert list(lines({})) == ["no function but pytest's took 5% of the time"]
+
+
+def test_a_test_that_pytest_alone_took_time_for_is_not_called_idle() -> None:
+    capture = ("/x/_pytest/capture.py", 863, "item_capture")
+    dup2 = ("~", 0, "<built-in method posix.dup2>")
+    stats: Stats = {
+        capture: (1, 1, 0.1, 1.3, {}),
+        dup2: (4, 4, 1.2, 1.2, {capture: (4, 4, 1.2, 1.2)}),
+        ("/a/b/c.py", 3, "quick"): (1, 1, 0.001, 0.001, {}),
+    }
+    assert list(lines(stats)) == ["no function but pytest's took 5% of the time"]
 
 
 def test_of_a_test_without_a_hub_nothing_is_said_about_one(pytester: pytest.Pytester) -> None:

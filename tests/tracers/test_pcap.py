@@ -367,15 +367,24 @@ def test_tshark_reads_the_file(helper: Helper, sender: socket.socket, tmp_path: 
 
 
 @pytest.mark.fault("no-right-to-capture")
-def test_without_the_right_to_capture_the_check_names_the_remedy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("isolated", "remedies"),
+    [
+        (False, ["--eventlet-isolate", "run as root", "setcap cap_net_raw+ep /"]),
+        (True, ["run as another user", "--cap-add NET_RAW"]),
+    ],
+)
+def test_without_the_right_to_capture_the_check_names_the_remedy(
+    isolated: bool, remedies: list[str]
+) -> None:
     if not shutil.which("setpriv"):
         pytest.skip("setpriv is not installed")
-    text = """
+    text = f"""
         from pytest_eventlet_debug.tracers.helper_client import Helper
         from pytest_eventlet_debug.tracers.pcap import Pcap
         from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
         try:
-            Pcap(Helper.start()).check()
+            Pcap(Helper.start(), isolated={isolated}).check()
         except TracerUnavailable as error:
             print(error)
     """
@@ -386,8 +395,8 @@ def test_without_the_right_to_capture_the_check_names_the_remedy(tmp_path: Path)
         text=True,
     )
     assert "CAP_NET_RAW" in done.stdout, done.stderr
-    assert "run as root" in done.stdout
-    assert "setcap cap_net_raw+ep /" in done.stdout
+    assert ("--eventlet-isolate" in done.stdout) != isolated
+    assert [each for each in remedies if each not in done.stdout] == []
 
 
 def test_the_check_passes_where_capturing_works(helper: Helper) -> None:
