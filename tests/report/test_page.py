@@ -273,6 +273,29 @@ def test_a_lane_of_a_child_process_has_the_name_of_its_program(
     assert "python3 4711" in labels
 
 
+def test_a_signal_is_on_the_lane_of_the_greenthread_that_ran(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(f"{recorded.page}{DIFFERS}?tab=timeline")
+    page.locator("canvas.timeline").first.wait_for()
+    before, after = page.evaluate(
+        """() => {
+            const { timeline } = document.querySelector("canvas.timeline");
+            const { data, lanes } = timeline;
+            const row = lanes.find(({ label }) => /serve/.test(label)).rows.at(-1);
+            const [pid] = data.lanes[data.l[row]];
+            const k = Array.from(data.k), l = Array.from(data.l);
+            k[row] = data.kinds.length;
+            l[row] = data.lanes.length;  // strace does not say which greenthread ran
+            const before = lanes.map(({ label }) => label);
+            timeline.take({ ...data, k, l, kinds: [...data.kinds, "signal"],
+              lanes: [...data.lanes, [pid, null]] });
+            return [before, timeline.lanes.map(({ label }) => label)];
+        }"""
+    )
+    assert after == before
+
+
 def test_the_table_of_calls_leaves_out_what_is_not_the_tests_until_all_is_asked_for(
     page: Page, recorded: Recorded
 ) -> None:

@@ -84,17 +84,21 @@ eventletReport.timeline = (() => {
     const packet = data.kinds.indexOf("packet"), signal = data.kinds.indexOf("signal");
     const switched = data.kinds.indexOf("switch"), repeat = data.kinds.indexOf("repeat");
     const lanes = new Map([["phases", { label: "phases", rows: [] }]]);
+    const running = new Map();
     let end = 1;
     let begin = 0;
     data.t.forEach((time, i) => {
       const kind = data.k[i];
+      const [pid, own] = data.lanes[data.l[i]];
+      if (own !== null && kind !== packet) running.set(pid, own);
+      // A signal comes while some greenthread runs.
+      const greenthread = kind === signal ? own ?? running.get(pid) ?? null : own;
       if (kind === switched || (data.hidden && data.hidden[i])) return;
       begin = Math.min(begin, time);
       end = Math.max(end, time + Math.max(data.d[i], 0));
-      const [pid, greenthread] = data.lanes[data.l[i]];
       const key = kind === phase || kind === dump ? "phases" : kind === repeat ? "repeats" : pid === null ? "packets" : `${pid}/${greenthread}`;
       if (!lanes.has(key)) {
-        const label = key === "packets" || key === "repeats" ? key : nameOf(data, data.lanes[data.l[i]]);
+        const label = key === "packets" || key === "repeats" ? key : nameOf(data, [pid, greenthread]);
         lanes.set(key, { label, pid, rows: [] });
       }
       lanes.get(key).rows.push(i);
