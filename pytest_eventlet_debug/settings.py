@@ -45,7 +45,7 @@ class Settings(Options):
         if self.blocked_fail and self.blocked is None:
             self._values[Options.blocked.dest] = option_types.threshold(Options.blocked.bare or "")
         self.hubs = select_hubs(hub) if hub is not None else _hubs(config, self.hub_names)
-        if self.compare_fail and self.compare is None:
+        if self.compare is None and Options.compare_fail.is_on_command_line(config):
             raise lacks_comparison(config)
 
     def use_artifacts(self, directory: Path) -> None:

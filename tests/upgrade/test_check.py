@@ -560,6 +560,15 @@ def test_options_that_cannot_work_are_refused_before_the_tests_run(
     assert words in usage_error(pytester.runpytest(*arguments))
 
 
+def test_an_ini_file_may_ask_for_compare_fail_although_not_every_run_compares(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x=TEXT)
+    pytester.makeini("[pytest]\neventlet_compare_fail = true")
+    result = pytester.runpytest("--eventlet-save=run.json")
+    assert f"saved to {pytester.path / 'run.json'}" in result.outlines
+
+
 def test_a_run_that_only_collects_saves_and_compares_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_x=TEXT)
     save(pytester)
