@@ -239,7 +239,7 @@ def test_a_retry_has_a_directory_of_its_own(pytester: pytest.Pytester) -> None:
         "test_third_time_lucky #2": "failed",
         "test_third_time_lucky #3": "passed",
     }
-    result.stdout.fnmatch_lines(["artifacts of 3 tests:*"])
+    result.stdout.fnmatch_lines(["artifacts of 1 test:*"])
 
 
 @needs_strace

@@ -76,7 +76,7 @@ class Child:
             facts.main = event.pid
             facts.own.add(event.pid)
         elif type(event) is Switch:
-            if event.pid == facts.main:
+            if facts.main in (None, event.pid):  # the first comes before that of a phase
                 facts.greenthreads.of_test(event)
                 facts.waits.ran(event)
             elif event.pid not in facts.own:

@@ -116,7 +116,7 @@ class NotAccepted:
             self._last_ns = event.time_ns
             if type(event) is Phase:
                 self._main = event.pid
-            elif type(event) is Switch and event.pid == self._main:
+            elif type(event) is Switch and self._main in (None, event.pid):
                 self._waits.ran(event)
 
     def _waited(self, call: Syscall) -> None:

@@ -78,8 +78,10 @@ def test_a_child_that_ends_while_its_answer_is_awaited_is_told_with_both(
 
 
 @pytest.mark.parametrize("hub", ["poll", "selects"])
-def test_what_a_hub_waits_for_that_polls_is_known(find: Find, hub: str) -> None:
-    (found,) = find(WORKER.replace("END", "os._exit(3)"), Child, hub)
+@pytest.mark.parametrize("pause", ["", "patcher.original('time').sleep(0.2)"])
+def test_what_a_hub_waits_for_that_polls_is_known(find: Find, hub: str, pause: str) -> None:
+    worker = WORKER.replace("END", "os._exit(3)").replace("    assert", f"    {pause}\n    assert")
+    (found,) = find(f"from eventlet import patcher\n{worker}", Child, hub)
     assert re.search(
         r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> \(line \d+\), which no other "
         r"process used; nobody waited for the child$",
