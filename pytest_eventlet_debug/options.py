@@ -232,15 +232,19 @@ def check(config: pytest.Config) -> None:
     for option in all_options():
         if option.is_on_command_line(config):
             option.read(config)
-    if Options.compare_fail.is_on_command_line(config):
-        raise lacks_comparison(config)
+    require_comparison(config)
 
 
-def lacks_comparison(config: pytest.Config) -> pytest.UsageError:
-    """Return the error of ``--eventlet-compare-fail`` without a run to compare with."""
-    return pytest.UsageError(
-        f"{Options.compare_fail.name(config)} requires {Options.compare.flag}=FILE"
-    )
+def require_comparison(config: pytest.Config) -> None:
+    """See that ``--eventlet-compare-fail`` stands beside a run to compare with.
+
+    In an ini file it is meant for those runs that compare.
+
+    :raises pytest.UsageError: it does not.
+    """
+    fail, compare = Options.compare_fail, Options.compare
+    if fail.is_on_command_line(config) and not compare.is_given(config):
+        raise pytest.UsageError(f"{fail.flag} requires {compare.flag}=FILE")
 
 
 def is_asked_for(config: pytest.Config) -> bool:

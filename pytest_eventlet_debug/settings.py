@@ -16,7 +16,7 @@ from pytest_eventlet_debug.hubs.names import HubNameError
 from pytest_eventlet_debug.hubs.names import select_hubs
 from pytest_eventlet_debug.options import Options
 from pytest_eventlet_debug.options import all_options
-from pytest_eventlet_debug.options import lacks_comparison
+from pytest_eventlet_debug.options import require_comparison
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import Tracing
@@ -45,8 +45,7 @@ class Settings(Options):
         if self.blocked_fail and self.blocked is None:
             self._values[Options.blocked.dest] = option_types.threshold(Options.blocked.bare or "")
         self.hubs = select_hubs(hub) if hub is not None else _hubs(config, self.hub_names)
-        if self.compare is None and Options.compare_fail.is_on_command_line(config):
-            raise lacks_comparison(config)
+        require_comparison(config)
 
     def use_artifacts(self, directory: Path) -> None:
         """Know which directory the run got, which may not be the one that was asked for."""

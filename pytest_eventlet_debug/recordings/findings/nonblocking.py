@@ -25,36 +25,35 @@ class Nonblocking:
     CALLS: ClassVar = names("ioctl fcntl socket accept accept4 close") | PAIRS | _DUPLICATES
 
     def __init__(self) -> None:
-        self._numbers: set[str] = set()
+        self._fds: set[int] = set()
 
     def covers(self, call: Syscall) -> bool:
         """Say whether a call returned at once, if only it had a CPU."""
-        return call.name in _CALLS and _number(call) in self._numbers
+        return call.name in _CALLS and call.fd in self._fds
 
     def follow(self, call: Syscall) -> None:
         """Take note of one of :data:`CALLS` that the process made."""
         if call.errno is not None:
             return
         if call.name == "close":
-            self._numbers.discard(_number(call))
+            self._note(call.fd, nonblocking=False)
         elif call.name == "ioctl":
             if ", FIONBIO, " in call.args:
-                self._set(_number(call), nonblocking=not call.args.endswith("[0]"))
+                self._note(call.fd, nonblocking=not call.args.endswith("[0]"))
         elif call.name in _DUPLICATES or ", F_DUPFD" in call.args:
-            self._set(str(call.value), nonblocking=_number(call) in self._numbers)
+            self._note(call.value, nonblocking=call.fd in self._fds)
         elif call.name == "fcntl":
             if ", F_SETFL, " in call.args:
-                self._set(_number(call), nonblocking="O_NONBLOCK" in call.args)
+                self._note(call.fd, nonblocking="O_NONBLOCK" in call.args)
         else:
-            for number in ends_of_pair(call) if call.name in PAIRS else (str(call.value),):
-                self._set(number, nonblocking="_NONBLOCK" in call.args)
+            made = map(int, ends_of_pair(call)) if call.name in PAIRS else (call.value,)
+            for fd in made:
+                self._note(fd, nonblocking="_NONBLOCK" in call.args)
 
-    def _set(self, number: str, *, nonblocking: bool) -> None:
+    def _note(self, fd: int | None, *, nonblocking: bool) -> None:
+        if fd is None:
+            return
         if nonblocking:
-            self._numbers.add(number)
+            self._fds.add(fd)
         else:
-            self._numbers.discard(number)
-
-
-def _number(call: Syscall) -> str:
-    return call.args.partition(",")[0].partition("<")[0]
+            self._fds.discard(fd)

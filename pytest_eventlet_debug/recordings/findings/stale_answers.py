@@ -96,9 +96,8 @@ class StaleAnswers:
         return end if end is not None and end.fd in self._clients else None
 
     def _connected(self, call: Syscall) -> None:
-        number = call.args.partition("<")[0]
-        if call.pid == self._main and number.isdigit():
-            remember(self._clients, int(number), None)
+        if call.pid == self._main and call.fd is not None:
+            remember(self._clients, call.fd, None)
 
     def _sent(self, call: Syscall) -> None:
         end = self._end(call)
