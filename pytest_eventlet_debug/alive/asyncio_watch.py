@@ -11,7 +11,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from importlib.machinery import PathFinder
-import os
 import sys
 import types
 from typing import Any
@@ -24,6 +23,7 @@ from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import describe_tasks
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.collector import collector_paused
 
@@ -73,9 +73,7 @@ class AsyncioWatch:
             return
         if not self._library:
             self._library = tuple(
-                os.path.dirname(path) + os.sep
-                for path in (base_events.__file__, __file__)
-                if path is not None
+                folder_of(path) for path in (base_events.__file__, __file__) if path is not None
             )
             self._wrap_loop(base_events.BaseEventLoop)
             group = _task_group()

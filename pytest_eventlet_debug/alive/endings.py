@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 import gc
-import os
 import sys
 import types
 from typing import Any
@@ -17,6 +16,8 @@ from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import file_name
+from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import stand_in
 
 try:
@@ -36,7 +37,7 @@ ENDED = "_eventlet_debug_ended"
 MAX_ENDINGS = 10
 
 _HUB_TASK = "Hub.run.<locals>"
-_HANDLES = os.path.join("asyncio", "events.py")
+_HANDLES = "asyncio/events.py"
 # What these cancel as they end is shown as it was before: see AsyncioWatch.
 _CLEANERS = ("runners.py", "taskgroups.py")
 
@@ -145,7 +146,7 @@ class EndingWatch:
             if verb == "killed" and thing.dead:
                 return
             caller = sys._getframe(2)
-            if os.path.basename(caller.f_code.co_filename) in _CLEANERS:
+            if file_name(caller.f_code.co_filename) in _CLEANERS:
                 return
             if verb == "cancelled" and _is_wait_of_hub(thing, caller):
                 return
@@ -219,7 +220,7 @@ def _current_task() -> str | None:
 
 def _folder(module: Any) -> tuple[str, ...]:
     path = getattr(module, "__file__", None)
-    return (os.path.dirname(path) + os.sep,) if type(path) is str else ()
+    return (folder_of(path),) if type(path) is str else ()
 
 
 def _set_method(kind: type, name: str, method: Any) -> bool:

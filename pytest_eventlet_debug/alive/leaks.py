@@ -82,9 +82,10 @@ class LeakWatch:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
         self._failed = False
-        self._spawns.look_again()
-        self._origins.begin()
-        self._endings.look_again()
+        with Shield():
+            self._spawns.look_again()
+            self._origins.begin()
+            self._endings.look_again()
         if not self._begun:
             self._begun = True
             self._accept()

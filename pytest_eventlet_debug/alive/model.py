@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 import functools
-import os
 import posix
 import sys
 import types
 from typing import Any
 from typing import NamedTuple
+
+from pytest_eventlet_debug.system.code_places import folder_of
 
 #: Characters of a foreign object's repr that are kept.
 MAX_REPR = 100
@@ -50,7 +51,7 @@ def shown_path(path: str) -> str:
 
 def is_of_asyncio(frame: Frame) -> bool:
     """Say whether a frame is in a package called ``asyncio``."""
-    return os.path.basename(os.path.dirname(frame.filename)) == "asyncio"
+    return folder_of(frame.filename).endswith("/asyncio/")
 
 
 class Frames:

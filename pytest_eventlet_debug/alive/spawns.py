@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import stand_in
 
 #: An attribute of greenlets, and of the timers of timeouts: the code and line that spawned or
@@ -33,7 +33,7 @@ class SpawnWatch:
         path = getattr(module, "__file__", None)
         if self._wrapped or not isinstance(kind, type) or type(path) is not str:
             return
-        self._library = (os.path.dirname(path) + os.sep, os.path.dirname(__file__) + os.sep)
+        self._library = (folder_of(path), folder_of(__file__))
         self._wrap(kind, "__init__", self._making)
         self._wrap(module, "_spawn_n", self._spawning)
         timeout = getattr(sys.modules.get("eventlet.timeout"), "Timeout", None)

@@ -11,6 +11,8 @@ from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import file_name
+from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import of_eventlet
 
 #: Frames of one stack that are read.
@@ -97,7 +99,7 @@ class Stacks:
         if place is not None:
             return code.co_name in _WRAPPERS.get(place, ())
         # Under monkey patching a thread is a greenthread, too.
-        return os.path.basename(code.co_filename) == "threading.py" and code.co_name in (
+        return file_name(code.co_filename) == "threading.py" and code.co_name in (
             "_bootstrap",
             "_bootstrap_inner",
             "run",
@@ -149,9 +151,8 @@ def outwards(innermost: types.FrameType) -> Iterator[types.FrameType]:
 
 def _is_tool(filename: str) -> bool:
     """Say whether a file is a debugger's or pytest's."""
-    folder, name = os.path.split(filename)
     return (
         filename.startswith(OURS)
-        or name in ("pdb.py", "bdb.py", "cmd.py")
-        or os.path.basename(folder) in ("_pytest", "pluggy")
+        or file_name(filename) in ("pdb.py", "bdb.py", "cmd.py")
+        or folder_of(filename).endswith(("/_pytest/", "/pluggy/"))
     )

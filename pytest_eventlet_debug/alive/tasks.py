@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 import gc
 import inspect
-import os
 import sys
 import types
 from typing import Any
@@ -29,6 +28,7 @@ from pytest_eventlet_debug.alive.model import find_cycles
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.task_waits import TaskWaits
 from pytest_eventlet_debug.alive.task_waits import task_name
+from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.collector import collector_paused
 
 State = Literal["running", "ready", "waiting", "cancelling", "done"]
@@ -173,7 +173,7 @@ class _Look:
         self._asyncio = asyncio
         self._frames = Frames()
         self._stacks: dict[tuple[int, ...], tuple[Frame, ...]] = {}
-        self._library = os.path.dirname(getattr(asyncio, "__file__", None) or "") + os.sep
+        self._library = folder_of(getattr(asyncio, "__file__", None) or "")
         self._loops = loops
         self._waits = TaskWaits(self._library, work_items)
         self._running = self._current_tasks()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import os
+import types
 from typing import Any
 from typing import NamedTuple
 
+from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import OURS
 
 #: File, line and name; see ``pstats.func_std_string``.
@@ -56,17 +57,20 @@ def root_of(function: Any) -> Function:
     File and line are in the name alone. As those of the root they would have annotated
     source show eventlet's trampoline as called in *function*, which it calls.
     """
-    function = getattr(function, "func", function)  # functools.partial
-    function = getattr(function, "__func__", function)
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    code = getattr(function, "__code__", None)
-    place = "" if code is None else f" ({shortened(code.co_filename)}:{code.co_firstlineno})"
+    function = switches.underlying(function)
+    name = switches.attribute(function, "__qualname__")
+    if not isinstance(name, str):
+        name = type(function).__qualname__
+    code = switches.attribute(function, "__code__")
+    place = ""
+    if isinstance(code, types.CodeType):
+        place = f" ({shortened(code.co_filename)}:{code.co_firstlineno})"
     return ("~", 0, f"<greenthread {name}{place}>")
 
 
 def shortened(filename: str) -> str:
     """Return the end of a path: a file and the folder that it is in."""
-    return os.path.join(*filename.split(os.sep)[-2:])
+    return "/".join(filename.lstrip("/").rsplit("/", 2)[-2:])
 
 
 def labelled(entries: Iterable[Any]) -> list[tuple[Any, ...]]:

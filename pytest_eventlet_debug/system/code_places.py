@@ -23,6 +23,16 @@ STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
 HUBS: Final = os.path.join("eventlet", "hubs") + os.sep
 
 
+def folder_of(path: str) -> str:
+    """Return the directory of a file; by no function that a test could have patched."""
+    return f"{path.rpartition('/')[0]}/"
+
+
+def file_name(path: str) -> str:
+    """Return what a path ends in, as :func:`os.path.basename` does."""
+    return path.rpartition("/")[2]
+
+
 def of_eventlet() -> str:
     """Return where eventlet lies, also if a test has put a mock in its place.
 
@@ -31,8 +41,8 @@ def of_eventlet() -> str:
     for name in ("eventlet", "eventlet.hubs", "eventlet.greenio"):
         path = getattr(sys.modules.get(name), "__file__", None)
         if type(path) is str:
-            folder = os.path.dirname(path)
-            return (folder if name == "eventlet" else os.path.dirname(folder)) + os.sep
+            folder = folder_of(path)
+            return folder if name == "eventlet" else folder_of(folder[:-1])
     return ""
 
 

@@ -8,6 +8,7 @@ slot back afterwards. greenlet is never imported here: without it nothing switch
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import sys
 import types
 from typing import Any
@@ -246,7 +247,7 @@ def _spawned_with(target: Any, origin: Any) -> Any:
     if frame is None or frame.f_code.co_name != "__call__":
         return None
     variables = frame.f_locals
-    is_targets = getattr(variables.get("cb"), "__self__", None) is target
+    is_targets = attribute(variables.get("cb"), "__self__") is target
     return variables.get("args") if is_targets else None
 
 
@@ -276,7 +277,7 @@ def _spawned_at_bottom(bottom: types.FrameType) -> str | None:
 
 def _in_thread(function: Any, arguments: Any) -> Any:
     """Return what a thread is to run, where *function* is what eventlet spawns for one."""
-    if getattr(function, "__name__", None) != _THREAD_BODY or not arguments:
+    if attribute(function, "__name__") != _THREAD_BODY or not arguments:
         return function
     given = arguments[0]
     return given[0] if type(given) is tuple and given else function
@@ -286,13 +287,36 @@ def _is_of_thread(function: Any) -> bool:
     """Say whether a function is what a ``threading.Thread`` begins with."""
     if type(function) is not types.MethodType:
         return False
-    return getattr(function.__func__, "__name__", None) == "_bootstrap"
+    return attribute(function.__func__, "__name__") == "_bootstrap"
 
 
-def _name(function: Any) -> str | None:
+def _name(function: Any) -> str:
     if _is_of_thread(function):
-        target = getattr(function.__self__, "_target", None)
+        target = attribute(function.__self__, "_target")
         function = target if target is not None else type(function.__self__)
-    function = getattr(function, "func", function)  # functools.partial
-    name = getattr(function, "__name__", None) or type(function).__name__
-    return name if isinstance(name, str) else None
+    function = underlying(function)
+    name = attribute(function, "__name__")
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def underlying(function: Any) -> Any:
+    """Return what a call of a partial or of a method ends up in."""
+    for _ in range(10):
+        if type(function) is functools.partial:
+            function = function.func
+        elif type(function) is types.MethodType:
+            function = function.__func__
+        else:
+            break
+    return function
+
+
+def attribute(thing: Any, name: str) -> object:
+    """Return an attribute of what a test has made, ``None`` where there is none.
+
+    That may be a proxy which raises whatever it likes, and a callback is no place for it.
+    """
+    try:
+        return getattr(thing, name, None)
+    except Exception:
+        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 import contextlib
-import os
 
 from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.tracers import ports
@@ -43,7 +42,7 @@ class Completion:
         helper = self._helper()
         if helper is not None:
             with contextlib.suppress(TracerError):
-                helper.post("announce", test.record(), directory=os.path.abspath(test.directory))
+                helper.post("announce", test.record(), directory=str(test.directory))
                 return
         test.announce()
 
@@ -60,7 +59,7 @@ class Completion:
             test.save()
             stalls.complete(test.directory)
             return
-        directory = os.path.abspath(test.directory)
+        directory = str(test.directory)
         used = ports.used() if self._shared else None
         self._handed_over.append(test)
         self._asked = True
@@ -82,7 +81,7 @@ class Completion:
         if helper is None:
             test.discard()
         else:
-            helper.post("discard", directory=os.path.abspath(test.directory))
+            helper.post("discard", directory=str(test.directory))
             self._asked = True
 
     def _take_back(self) -> None:

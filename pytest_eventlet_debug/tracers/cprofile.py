@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
-import os
-from pathlib import Path
 import platform
 
 from pytest_eventlet_debug import fallbacks
@@ -156,7 +154,6 @@ class CProfile:
         self._running = True
 
     def _write(self, engine: str, recording: Recording, profile: Profile) -> None:
-        directory = Path(os.path.abspath(recording.directory))
         counts = ProfileCounts(
             facts=ProfileFacts(
                 engine=engine,
@@ -170,13 +167,13 @@ class CProfile:
             has_greenlets=profile.has_greenlets,
         )
         if self._helper is not None and not recording.is_block:
-            self._helper.post("profile", counts.encode(), directory=str(directory))
+            self._helper.post("profile", counts.encode(), directory=str(recording.directory))
             return
         from pytest_eventlet_debug.recordings import profiles
 
-        profiles.write(directory, counts)
+        profiles.write(recording.directory, counts)
         if self._helper is None:
-            profiles.complete(directory, recording.nodeid)
+            profiles.complete(recording.directory, recording.nodeid)
 
 
 def prepare(settings: Settings) -> None:

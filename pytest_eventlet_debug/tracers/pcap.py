@@ -131,7 +131,7 @@ class Pcap:
         start(
             "pcap-start",
             number=number,
-            directory=os.path.abspath(recording.directory),
+            directory=str(recording.directory),
             nodeid=recording.nodeid[:_NODEID_CHARACTERS],
             since_ns=unpatched.time_ns(),
             interface=self._interface,
@@ -179,8 +179,7 @@ class Pcap:
         keys = tls_keys.end(self._keys)
         try:
             if keys:
-                directory = Path(os.path.abspath(self._recording.directory))
-                _write(directory / KEYS_FILE, keys)
+                _write(self._recording.directory / KEYS_FILE, keys)
         finally:
             self._end()
 

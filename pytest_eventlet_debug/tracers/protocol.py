@@ -39,7 +39,7 @@ class Recording(msgspec.Struct, frozen=True):
     """One stretch of a test that is being recorded.
 
     :param nodeid: the test's node id, written into the artifacts.
-    :param directory: an existing directory that belongs to this test alone.
+    :param directory: an existing directory that belongs to this test alone; an absolute path.
     :param is_block: whether it is a block of a test, which may read what was recorded as soon
         as the block has ended.
     """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
-import os
-from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 from typing import Any
@@ -211,7 +209,7 @@ class Strace:
                 self._detach()
 
     def _attach(self, recording: Recording, *, append: bool) -> None:
-        path = str(_artifact(recording))
+        path = str(recording.directory / STRACE_FILE)
         if self._helper.strace_rests and not append:
             # There is nothing to wait for: the recording begins behind this request.
             self._helper.strace_rests = False
@@ -322,7 +320,3 @@ def _marks_lines(settings: Settings) -> bool:
     # cProfile has a thread's only place for a profiler to itself up to Python 3.11.
     alone = sys.version_info < (3, 12) and settings.value(CPROFILE_ENGINE) == "plain"
     return settings.value(STRACE_LINES) == "on" and not alone
-
-
-def _artifact(recording: Recording) -> Path:
-    return Path(os.path.abspath(recording.directory)) / STRACE_FILE

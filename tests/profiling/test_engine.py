@@ -175,6 +175,34 @@ def test_by_the_wall_clock_waiting_is_time_in_switch(run: Run) -> None:
     )
 
 
+def test_what_cannot_be_named_runs_as_it_would_without_a_profile(run: Run) -> None:
+    """A proxy that raises whatever it is asked for, and a test that has patched what names take."""
+    assert (
+        run(
+            """
+        from unittest import mock
+
+        class Proxy:
+            def __getattr__(self, name): raise RuntimeError("outside of a request")
+            def __call__(self): burn(0.001); return "called"
+
+        def function(): burn(0.001); return "called too"
+
+        engine = make_engine()
+        engine.start()
+        called = eventlet.spawn(Proxy()).wait()
+        with mock.patch("os.fspath", side_effect=RuntimeError("not here")):
+            too = eventlet.spawn(function).wait()
+        engine.stop()
+        found = seen(engine.profile())
+        assert found["<greenthread Proxy>"][:2] == found["<greenthread function>"][:2] == (1, 1)
+        print(called, too)
+        """
+        )
+        == "called called too\n"
+    )
+
+
 def test_a_pool_has_roots_too_and_spawn_n_starts_with_the_function(run: Run) -> None:
     assert (
         run(

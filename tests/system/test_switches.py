@@ -262,3 +262,17 @@ def test_greenlet_is_looked_for_until_it_is_there() -> None:
         assert switches.current() is greenlet.getcurrent()
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+
+
+def test_a_function_that_answers_no_question_about_itself_is_named_by_its_type() -> None:
+    """As werkzeug's proxies do outside of a request."""
+    lines = labels_of(
+        "class Proxy:\n"
+        "    def __getattr__(self, name): raise RuntimeError('outside of a request')\n"
+        "    def __call__(self): eventlet.sleep(0)\n"
+        "eventlet.spawn(Proxy()).wait()\n"
+        "def after(): pass\n"
+        "eventlet.spawn(after).wait()\n"
+    )
+    assert "3 Proxy" in lines
+    assert "4 after" in lines  # who names them has not been dropped

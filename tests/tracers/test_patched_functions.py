@@ -24,13 +24,14 @@ import pytest_eventlet_debug
 
 EVERYTHING = (
     *("--strace", "--cprofile", "--pcap", "--dump-asyncio-tasks", "--eventlet-leaks=warn"),
-    "--eventlet-phases=call",
+    *("--eventlet-phases=call", "--eventlet-blocked"),
 )
 
 IN_THE_CALL = """
 def test_patched(target, monkeypatch):
     owner, name = target
     monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
+    switch()
 """
 
 IN_A_FAILING_CALL = (
@@ -50,7 +51,7 @@ def patched(target):
     setattr(owner, name, before)
 
 def test_patched(patched):
-    pass
+    switch()
 """
 
 OUR_CALLS = """
@@ -59,6 +60,7 @@ import json
 import sys
 import sysconfig
 
+import eventlet
 import pytest
 
 STANDARD = (sysconfig.get_path("stdlib"), "<frozen")
@@ -78,6 +80,13 @@ def find(function):
     for each in path:
         target = getattr(target, each)
     return target, name
+
+def switch():
+    left, done = eventlet.spawn(eventlet.sleep, 60), eventlet.spawn(len, "")
+    eventlet.GreenPool().spawn_n(eventlet.sleep)
+    with eventlet.Timeout(0, False):
+        eventlet.sleep(60)
+    done.wait()
 """
 
 SURVEY = (
@@ -105,9 +114,10 @@ def survey():
         json.dump(sorted(reached), file)
 
 def test_passes():
-    pass
+    switch()
 
 def test_fails():
+    switch()
     assert False, "as it should"
 
 def test_after_it():
