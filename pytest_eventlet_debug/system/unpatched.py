@@ -71,8 +71,8 @@ if hasattr(time, "CLOCK_TAI"):
         the interpreter. International atomic time is ahead of it by whole seconds.
         """
         atomic: int = _time.clock_gettime_ns(time.CLOCK_TAI)
-        ahead: int = atomic - _time.clock_gettime_ns(_REALTIME_COARSE)
-        return atomic - round(ahead, -9)
+        ahead: int = atomic - _time.clock_gettime_ns(_REALTIME_COARSE) + 500_000_000
+        return atomic - (ahead - ahead % 1_000_000_000)
 
 else:
     time_ns = _time.time_ns

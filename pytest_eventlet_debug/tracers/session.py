@@ -250,8 +250,7 @@ class TracerSession:
         return shield
 
     def _note(self, line: str, error: BaseException | None = None) -> None:
-        assert self._item is not None
-        if line in self._errors:
+        if self._item is None or line in self._errors:  # at the end there is no test to tell it of
             return
         self._errors.append(line)
         why = _no_room(line, error)
