@@ -15,6 +15,7 @@ import pytest
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
+from pytest_eventlet_debug.node_ids import relative_id
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import SHOWN
 from pytest_eventlet_debug.phrasing import counted
@@ -102,14 +103,14 @@ class Summary:
         if not self._settings.needs_children:
             return
         from pytest_eventlet_debug.children.controller import Controller
-        from pytest_eventlet_debug.children.selection import relative_id
 
         controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
         if controller is not None and not controller.usage_error:
             for run in controller.runs:
                 for test, reason in run.absent.items():
                     why = f": {reason}" if reason else ""
-                    yield f"{relative_id(test, self._config)} does not exist on {run.name}{why}"
+                    shown = self._gathering.shown(relative_id(test, self._config))
+                    yield f"{shown} does not exist on {run.name}{why}"
 
     def _findings(self) -> Iterator[str]:
         """Show what was found in the recordings of all other tests, the same only once."""
