@@ -222,12 +222,33 @@ class Summary:
         cuts = sorted((cut, nodeid) for nodeid, cuts in self._cuts.items() for cut in cuts)
         if cuts:
             since = time.strftime("%H:%M:%S", time.localtime(cuts[0][0].since_ns / 1e9))
-            what = ", ".join(sorted({cut.what for cut, _ in cuts}))
+            unprofiled = self._unprofiled()
+            what = {cut.what for cut, _ in cuts} | ({"cprofile"} if unprofiled else set())
             why = ", ".join(sorted({cut.why for cut, _ in cuts}))
             yield (
-                f"recordings of {tests(len(self._cuts))} are cut or missing since {since} "
-                f"({why}): {what} (first {self._gathering.shown(cuts[0][1])})"
+                f"recordings of {tests(len(self._cuts.keys() | unprofiled))} are cut or missing "
+                f"since {since} ({why}): {', '.join(sorted(what))} "
+                f"(first {self._gathering.shown(cuts[0][1])})"
             )
+
+    def _unprofiled(self) -> set[str]:
+        """Return the tests that lack a profile, for which there was no room when they were over."""
+        if "cprofile" not in self._settings.tracer_names:
+            return set()
+        told = {
+            nodeid
+            for error, nodeids in self._errors.items()
+            if error.startswith("cprofile:")
+            for nodeid in nodeids
+        }
+        lacking = {
+            nodeid
+            for directory, nodeid in self._directories.items()
+            if not (Path(directory) / PROFILE_FILE).is_file()
+        }
+        # Others may have ended before their call.
+        ran = {each for each in lacking if self._gathering.outcome(each) in ("passed", "failed")}
+        return ran - told
 
     def _artifacts(self) -> Iterator[str]:
         # A test that ran more than once has several directories, and on a full disk perhaps none.
