@@ -83,8 +83,8 @@ def test_what_a_hub_waits_for_that_polls_is_known(find: Find, hub: str, pause: s
     worker = WORKER.replace("END", "os._exit(3)").replace("    assert", f"    {pause}\n    assert")
     (found,) = find(f"from eventlet import patcher\n{worker}", Child, hub)
     assert re.search(
-        r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> \(line \d+\), which no other "
-        r"process used; nobody waited for the child$",
+        r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> at test_program\.py:\d+ in "
+        r"test_worker \(line \d+\), which no other process used; nobody waited for the child$",
         found.title,
     )
 
