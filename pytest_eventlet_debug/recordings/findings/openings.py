@@ -9,6 +9,7 @@ from typing import TypeAlias
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
+from pytest_eventlet_debug.recordings.findings.parts import ends_of_pair
 from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -22,7 +23,6 @@ _OPENERS = names(
     eventfd eventfd2 timerfd_create signalfd signalfd4 inotify_init inotify_init1 memfd_create
     pidfd_open"""
 )
-_PAIR = lazily(r"\[(\d+)[^ ]*, (\d+)")
 _DESCRIPTOR = lazily(rf"\d{{1,10}}(?:{ANNOTATION})?")
 
 
@@ -90,10 +90,8 @@ class Openings:
         lives[-1].closed = call
 
     def _pair_opened(self, call: Syscall) -> None:
-        match = _PAIR.search(call.args)
-        if match is not None and call.errno is None:
-            self._begin(call, int(match[1]))
-            self._begin(call, int(match[2]))
+        for fd in ends_of_pair(call):
+            self._begin(call, fd)
 
     def _duplicated(self, call: Syscall) -> None:
         if "F_DUPFD" in call.args:
