@@ -11,11 +11,11 @@ from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import ends_of_pair
 from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
-#: Descriptors that are remembered, and how often the number of each was given out.
-_REMEMBERED = 4096
+#: How often the number of a descriptor was given out, as far as that is remembered.
 _LIVES = 3
 
 _OPENERS = names(
@@ -103,9 +103,8 @@ class Openings:
     def _add(self, key: Place, call: Syscall | None) -> None:
         lives = self._lives.get(key)
         if lives is None:
-            if len(self._lives) == _REMEMBERED:
-                del self._lives[next(iter(self._lives))]
-            lives = self._lives[key] = []
+            lives = []
+            remember(self._lives, key, lives)
         elif self._given_again is not None and call is not None and lives[-1].closed is not None:
             self._given_again(key, lives[-1], call)
         if len(lives) == _LIVES:
