@@ -15,6 +15,7 @@ import pytest
 
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
+from pytest_eventlet_debug.node_ids import relative_id
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import SHOWN
 from pytest_eventlet_debug.phrasing import counted
@@ -102,14 +103,14 @@ class Summary:
         if not self._settings.needs_children:
             return
         from pytest_eventlet_debug.children.controller import Controller
-        from pytest_eventlet_debug.children.selection import relative_id
 
         controller: Controller | None = self._config.pluginmanager.getplugin(Controller.NAME)
         if controller is not None and not controller.usage_error:
             for run in controller.runs:
                 for test, reason in run.absent.items():
                     why = f": {reason}" if reason else ""
-                    yield f"{relative_id(test, self._config)} does not exist on {run.name}{why}"
+                    shown = self._gathering.shown(relative_id(test, self._config))
+                    yield f"{shown} does not exist on {run.name}{why}"
 
     def _findings(self) -> Iterator[str]:
         """Show what was found in the recordings of all other tests, the same only once."""
@@ -221,12 +222,33 @@ class Summary:
         cuts = sorted((cut, nodeid) for nodeid, cuts in self._cuts.items() for cut in cuts)
         if cuts:
             since = time.strftime("%H:%M:%S", time.localtime(cuts[0][0].since_ns / 1e9))
-            what = ", ".join(sorted({cut.what for cut, _ in cuts}))
+            unprofiled = self._unprofiled()
+            what = {cut.what for cut, _ in cuts} | ({"cprofile"} if unprofiled else set())
             why = ", ".join(sorted({cut.why for cut, _ in cuts}))
             yield (
-                f"recordings of {tests(len(self._cuts))} are cut or missing since {since} "
-                f"({why}): {what} (first {self._gathering.shown(cuts[0][1])})"
+                f"recordings of {tests(len(self._cuts.keys() | unprofiled))} are cut or missing "
+                f"since {since} ({why}): {', '.join(sorted(what))} "
+                f"(first {self._gathering.shown(cuts[0][1])})"
             )
+
+    def _unprofiled(self) -> set[str]:
+        """Return the tests that lack a profile, for which there was no room when they were over."""
+        if "cprofile" not in self._settings.tracer_names:
+            return set()
+        told = {
+            nodeid
+            for error, nodeids in self._errors.items()
+            if error.startswith("cprofile:")
+            for nodeid in nodeids
+        }
+        lacking = {
+            nodeid
+            for directory, nodeid in self._directories.items()
+            if not (Path(directory) / PROFILE_FILE).is_file()
+        }
+        # Others may have ended before their call.
+        ran = {each for each in lacking if self._gathering.outcome(each) in ("passed", "failed")}
+        return ran - told
 
     def _artifacts(self) -> Iterator[str]:
         # A test that ran more than once has several directories, and on a full disk perhaps none.

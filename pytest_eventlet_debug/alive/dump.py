@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Generator
+from collections.abc import Iterator
 import contextlib
 import functools
 from pathlib import Path
+import posix
 import sys
 from typing import Any
 
@@ -25,9 +27,13 @@ from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system.code_places import stand_in
+
+# Taken here, before a test can patch it.
+_access = posix.access
 
 _DUMPED = "_eventlet_debug_dumped"
 # Stacks in the file, where there is more room than in a report.
@@ -35,6 +41,16 @@ _MAX_GROUPS_IN_FILE = 2000
 # What unittest calls before it tears down and pytest can make a report.
 _UNITTEST = ("_callSetUp", "_callTestMethod")
 _NO_FAILURES = ("SkipTest", "_ShouldStop", "Skipped", "XFailed", "Exit", "KeyboardInterrupt")
+
+
+@contextlib.contextmanager
+def _own_work() -> Iterator[None]:
+    """Have what this thread does meanwhile taken for ours by who reads a trace of it."""
+    _access(marks.OWN_BEGINS, 0)
+    try:
+        yield
+    finally:
+        _access(marks.OWN_ENDS, 0)
 
 
 class AliveDump:
@@ -59,9 +75,7 @@ class AliveDump:
         self._watch = AsyncioWatch()
         self._spawns = SpawnWatch()
         self._endings = EndingWatch()
-        self._timeouts = TimeoutWatch(
-            lambda frame: take((), self._others, frame, self._endings.last())
-        )
+        self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
         self._as_it_failed: tuple[int, Alive] | None = None
         self._others: frozenset[int] = frozenset()
@@ -128,9 +142,14 @@ class AliveDump:
         return stand_in(call, original)
 
     def _take(self, error: BaseException | None) -> Alive:
-        return self._timeouts.of(error) or take(
-            self._watch.cancelled_by(error), self._others, None, self._endings.last()
-        )
+        with _own_work():
+            return self._timeouts.of(error) or take(
+                self._watch.cancelled_by(error), self._others, None, self._endings.last()
+            )
+
+    def _take_at(self, frame: Any) -> Alive:
+        with _own_work():
+            return take((), self._others, frame, self._endings.last())
 
     # Outside of what judges xfail, inside of the session that closes the artifacts.
     @pytest.hookimpl(wrapper=True)
@@ -153,9 +172,10 @@ class AliveDump:
             seen = self._as_it_failed
             alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
             self._as_it_failed = None
-            report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
-            if self._directory is not None:
-                self._write(self._directory(item) / TASKS_FILE, alive)
+            with _own_work():
+                report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
+                if self._directory is not None:
+                    self._write(self._directory(item) / TASKS_FILE, alive)
         except BaseException as failure:
             text = f"could not be listed: {type(failure).__name__}"
             report.sections.append(("Asyncio tasks", text))

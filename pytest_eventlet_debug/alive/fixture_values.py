@@ -40,7 +40,7 @@ class FixtureValues:
         ahead = deque(
             fixture.cached_result[0]
             for fixture in self._alive.values()
-            if fixture.cached_result is not None and fixture.cached_result[2] is None
+            if fixture.cached_result is not None
         )
         greenlet = getattr(sys.modules.get("greenlet"), "greenlet", type)
         hub = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", type)

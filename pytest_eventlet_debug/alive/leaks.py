@@ -27,6 +27,7 @@ from pytest_eventlet_debug.alive.leftovers import Late
 from pytest_eventlet_debug.alive.leftovers import Leftovers
 from pytest_eventlet_debug.alive.origins import Origins
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
+from pytest_eventlet_debug.node_ids import shown_id
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.report_properties import LEFT_DESCRIPTORS
@@ -124,15 +125,18 @@ class LeakWatch:
         except BaseException:
             self._accept()
             raise
-        found: list[tuple[list[str], list[str]]] = []
+        found: list[tuple[str | None, list[str]]] = []
         # A leak unseen is better than a test that fails for being watched.
         with Shield(lambda line: item.user_properties.append((ERROR_PROPERTY, line)), "leaks"):
             judged = self._judge(item.nodeid)
-            found = _by_lines(judged.by_test(), item.nodeid)
+            found = [
+                (None if nodeids == [item.nodeid] else _earlier(nodeids, item.config), lines)
+                for nodeids, lines in _by_lines(judged.by_test(), item.nodeid)
+            ]
             item.stash[LEFT_DESCRIPTORS] = judged.left
-        for nodeids, lines in found:
-            if nodeids != [item.nodeid]:
-                item.warn(EventletLeakWarning(_text(lines, f"{_earlier(nodeids)} left")))
+        for earlier, lines in found:
+            if earlier is not None:
+                item.warn(EventletLeakWarning(_text(lines, f"{earlier} left")))
             elif self._failed:
                 item.warn(EventletLeakWarning(_text(lines, "The test, which failed, left")))
             elif self._mode == "warn":
@@ -177,11 +181,12 @@ def _by_lines(found: list[tuple[str, list[str]]], own: str) -> list[tuple[list[s
     return list(tests.values())
 
 
-def _earlier(nodeids: list[str]) -> str:
+def _earlier(nodeids: list[str], config: pytest.Config) -> str:
+    first = shown_id(nodeids[0], config)
     if len(nodeids) == 1:
-        return f"{nodeids[0]}, an earlier test,"
+        return f"{first}, an earlier test,"
     others = "another" if len(nodeids) == 2 else f"{len(nodeids) - 1} others"
-    return f"{nodeids[0]} and {others}, earlier tests, each"
+    return f"{first} and {others}, earlier tests, each"
 
 
 def _text(lines: list[str], who: str) -> str:

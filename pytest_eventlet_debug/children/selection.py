@@ -16,6 +16,8 @@ import pytest
 from pytest_eventlet_debug import pytest_internals
 from pytest_eventlet_debug.hubs.ids import add_hub
 from pytest_eventlet_debug.hubs.ids import split_hub
+from pytest_eventlet_debug.node_ids import absolute_id
+from pytest_eventlet_debug.node_ids import relative_id
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import Assignment
@@ -83,18 +85,6 @@ def absent_everywhere(absent: Mapping[str, Mapping[str, str]], config: pytest.Co
         if all(nodeid in absent[hub] for hub in asked or absent):
             missing.append(nodeid)
     return missing
-
-
-def absolute_id(argument: str, config: pytest.Config) -> str:
-    """Return an argument as pytest reports it where it is not found."""
-    path, colons, names = argument.partition("::")
-    return os.path.abspath(config.invocation_params.dir / path) + colons + names
-
-
-def relative_id(nodeid: str, config: pytest.Config) -> str:
-    """Return the node id that a test has, from one with an absolute path."""
-    path, colons, names = nodeid.partition("::")
-    return Path(os.path.relpath(path, config.rootpath)).as_posix() + colons + names
 
 
 class ArgumentsOfHub:

@@ -30,6 +30,9 @@ PATIENCE_SECONDS = 5.0
 #: Seconds of waiting after which a further finisher helps. It takes 0.1 s to be ready.
 _SPREAD_SECONDS = 0.05
 
+#: Problems that fit into one answer.
+_TOLD_AT_ONCE = 10
+
 
 class Finishing:
     """Orders for finishers, one at a time for each; the first is started with them, or before."""
@@ -138,7 +141,7 @@ class Finishing:
         return not self._at_work and not self._orders
 
     def wait(self, answer: Reply) -> None:
-        """Answer when all is done, or after a while, with how many orders are ``left``.
+        """Answer when all is done, or after a while, with how much is ``left`` to tell or do.
 
         With it comes what went wrong since the last time, as ``problems``.
         """
@@ -201,8 +204,9 @@ class Finishing:
         answer, self._waiting = self._waiting, None
         if answer is not None:
             self._name_lost()
-            problems, self._problems = self._problems, []
-            answer(left=len(self._orders) + len(self._at_work), problems=problems[:10])
+            told, self._problems = self._problems[:_TOLD_AT_ONCE], self._problems[_TOLD_AT_ONCE:]
+            left = len(self._orders) + len(self._at_work) + len(self._problems)
+            answer(left=left, problems=told)
 
     def _name_lost(self) -> None:
         """Say in one line what finishers did not complete, for they have the same cause."""

@@ -41,9 +41,6 @@ from pytest_eventlet_debug.helper.profiles import Profiles
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system.open_descriptors import OpenDescriptors
 
-#: Seconds between looks at the test process where ``pidfd_open`` is missing.
-_LOOK_SECONDS = 1.0
-
 #: Seconds that strace has for the end of the test process.
 _LAST_WORDS_SECONDS = 1.0
 
@@ -117,8 +114,6 @@ class HelperProcess:
             self._pidfd = os.pidfd_open(self._tracee)
         except ProcessLookupError:
             self._loop.call_later(0, self._died)  # first comes what it has said
-        except (AttributeError, OSError):
-            self._look()
         else:
             self._loop.watch(self._pidfd, self._died)
         try:
@@ -126,13 +121,6 @@ class HelperProcess:
         finally:
             self._write_down()
             self._capture.close()
-
-    def _look(self) -> None:
-        try:
-            os.kill(self._tracee, 0)
-        except ProcessLookupError:
-            self._loop.stop()
-        self._loop.call_later(_LOOK_SECONDS, self._look)
 
     def _died(self) -> None:
         """Let strace write down how the test process ended, for it ends by itself then.

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
-import os
 from typing import NamedTuple
 
 import pytest
 
 from pytest_eventlet_debug.hubs.ids import split_hub
+from pytest_eventlet_debug.node_ids import shown_id
 from pytest_eventlet_debug.outcomes.categories import category_of
 from pytest_eventlet_debug.outcomes.cause import Cause
 from pytest_eventlet_debug.outcomes.cause import cause_of
@@ -200,16 +200,8 @@ class Gathering:
         return [self.attempt(nodeid), *self.again.get(nodeid, ())]
 
     def shown(self, nodeid: str) -> str:
-        """Return a node id as pytest's own summary prints it, relative to where it was called.
-
-        That is what the command line takes.
-        """
-        config = self._config
-        if config.invocation_params.dir == config.rootpath:
-            return nodeid
-        path, colons, names = nodeid.partition("::")
-        relative = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
-        return relative + colons + names
+        """Return a node id as pytest's own summary prints it."""
+        return shown_id(nodeid, self._config)
 
     def key(self, nodeid: str) -> Key:
         """Return the test that a node id stands for, and its hub.

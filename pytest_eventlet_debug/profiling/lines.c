@@ -50,6 +50,8 @@ typedef struct {
     PyObject *name_of_import;
     Map functions; /* from what identifies a callable to Function */
     Map others;    /* from what identifies a function in C that is none of them to its name */
+    PyCodeObject *sockets; /* of the method in Python that makes a socket, or NULL */
+    Function of_sockets;
     Mark *marks;   /* the last one of each greenlet */
     Py_ssize_t room;
     Py_ssize_t greenlet;
@@ -416,8 +418,26 @@ mark_end(Lines *self)
     errno = before;
 }
 
-/* A profiler is not told of the constructors of types, such as that of sockets. So the mark of a
-   function that makes sockets of its own ends with it, or it would claim the next one. */
+/* Whether a frame makes a socket. Of socket.py there may be several copies, for eventlet makes one
+   of each module that it patches. */
+static int
+makes_socket(Lines *self, PyFrameObject *frame)
+{
+    PyCodeObject *known = self->sockets;
+    if (known == NULL) {
+        return 0;
+    }
+    PyCodeObject *code = PyFrame_GetCode(frame);
+    int is = code == known
+        || (code->co_name == known->co_name && code->co_firstlineno == known->co_firstlineno
+            && PyUnicode_Compare(code->co_filename, known->co_filename) == 0);
+    Py_DECREF(code);
+    return is;
+}
+
+/* A profiler is not told of the constructors of types. That of sockets is called by a method in
+   Python, as a rule, of which it is. The mark of what makes sockets ends with it, or it would claim
+   those that are made in another way. */
 static void
 heard(PyObject *object, PyFrameObject *frame, int what, PyObject *arg)
 {
@@ -430,6 +450,16 @@ heard(PyObject *object, PyFrameObject *frame, int what, PyObject *arg)
         if (function != NULL) {
             self->ending = function->ends;
             look(self, function, frame);
+        }
+    }
+    else if (what == PyTrace_CALL) {
+        if (makes_socket(self, frame)) {
+            look(self, &self->of_sockets, frame);
+        }
+    }
+    else if (what == PyTrace_RETURN) {
+        if (makes_socket(self, frame)) {
+            mark_end(self);
         }
     }
     else if (self->ending && (what == PyTrace_C_RETURN || what == PyTrace_C_EXCEPTION)) {
@@ -528,6 +558,18 @@ add(Lines *self, PyObject *args)
 }
 
 static PyObject *
+add_sockets(Lines *self, PyObject *args)
+{
+    PyObject *code, *name;
+    if (!PyArg_ParseTuple(args, "O!U:add_sockets", &PyCode_Type, &code, &name)) {
+        return NULL;
+    }
+    Py_XSETREF(self->sockets, (PyCodeObject *)Py_NewRef(code));
+    Py_XSETREF(self->of_sockets.name, Py_NewRef(name));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
 {
     PyObject *prefix, *places, *names, *name_of_import;
@@ -586,6 +628,8 @@ dealloc(Lines *self)
     PyMem_Free(self->functions.slots);
     PyMem_Free(self->others.slots);
     PyMem_Free(self->marks);
+    Py_XDECREF(self->sockets);
+    Py_XDECREF(self->of_sockets.name);
     Py_XDECREF(self->prefix);
     Py_XDECREF(self->trace);
     Py_XDECREF(self->places);
@@ -601,6 +645,9 @@ static PyMethodDef methods[] = {
      "add(callable, name, by_file, ends)\n--\n\nHave calls of a function of C's marked, under a name;\n"
      "with by_file only where the file object that it is a method of is one of the system's.\n"
      "With ends a mark is over when the function returns, where constructors are not told of."},
+    {"add_sockets", (PyCFunction)add_sockets, METH_VARARGS,
+     "add_sockets(code, name)\n--\n\nHave calls of a method in Python that makes a socket marked, under a\n"
+     "name, where constructors are not told of."},
     {"begin", (PyCFunction)begin, METH_O,
      "begin(trace)\n--\n\nMark from now on; False where another profiler has this thread. trace are\n"
      "the Marks that marks are made in, or None: each is a system call then."},

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 
 from pytest_eventlet_debug.recordings.findings.processes import Processes
-from pytest_eventlet_debug.recordings.own_thread import without_own_thread
+from pytest_eventlet_debug.recordings.own_work import without_own_work
 from pytest_eventlet_debug.recordings.story import is_runners
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Exit
@@ -44,7 +44,7 @@ def describe(
     processes = Processes(main)
     handlers = processes.handlers()
     threads: dict[int, deque[Syscall]] = {}
-    for event in without_own_thread(parse(lines), own):
+    for event in without_own_work(parse(lines), own):
         if isinstance(event, Exit):
             threads.pop(event.pid, None)
         elif isinstance(event, Syscall):

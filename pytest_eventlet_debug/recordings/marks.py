@@ -7,6 +7,8 @@ the reader of traces takes them for what they mean::
     access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
     access("/.eventlet-debug/watcher/<thread>", F_OK)
     access("/.eventlet-debug/watcher", F_OK)
+    access("/.eventlet-debug/own/begins", F_OK)
+    access("/.eventlet-debug/own/ends", F_OK)
     access("/.eventlet-debug/line/<function>/<file>:<line> in <name>[, from ...]", F_OK)
 
 The helper puts one of its own into a trace whose middle it has cut out, see
@@ -28,7 +30,12 @@ PHASE: Final = "phase"
 GREENLET: Final = "greenlet"
 #: Made of the thread that watches for stalls, and by it; see ``stalls/_watcher.c``.
 WATCHER: Final = "watcher"
+#: A thread of the test does work of ours, in between.
+OWN: Final = "own"
 LINE: Final = "line"
+
+OWN_BEGINS: Final = f"{PREFIX}{OWN}/begins"
+OWN_ENDS: Final = f"{PREFIX}{OWN}/ends"
 
 #: What a mark of a line begins with; the rest is written in C, see ``profiling/lines.c``.
 LINE_PREFIX: Final = f"{PREFIX}{LINE}/"

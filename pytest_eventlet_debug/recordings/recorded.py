@@ -31,7 +31,7 @@ from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.model import redacted
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.wire import Wire
-from pytest_eventlet_debug.recordings.own_thread import without_own_thread
+from pytest_eventlet_debug.recordings.own_work import without_own_work
 from pytest_eventlet_debug.recordings.place import Place
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.strace_log import ends
@@ -123,7 +123,7 @@ def find(directory: Path, most: int | None = None) -> findings_file.Findings:
         problems = []
         try:
             events = parse(ends(directory / STRACE_FILE, most))
-            for _ in detection.watch(without_own_thread(events)):
+            for _ in detection.watch(without_own_work(events)):
                 pass
         except StraceLogError as error:
             problems.append(f"{STRACE_FILE}: {error}")

@@ -23,7 +23,7 @@ from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.attribution import Attribution
 from pytest_eventlet_debug.recordings.attribution import Call
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
-from pytest_eventlet_debug.recordings.own_thread import without_own_thread
+from pytest_eventlet_debug.recordings.own_work import without_own_work
 from pytest_eventlet_debug.recordings.packets import ACK
 from pytest_eventlet_debug.recordings.packets import FIN
 from pytest_eventlet_debug.recordings.packets import PSH
@@ -110,7 +110,7 @@ def _read_log(directory: Path, take: Callable[[Iterable[Event]], object]) -> lis
     if is_traced(directory):
         try:
             with open_log(directory / STRACE_FILE) as log:
-                take(without_own_thread(parse(log)))
+                take(without_own_work(parse(log)))
         except StraceLogError as error:
             return [f"{STRACE_FILE}: {error}"]
     return []

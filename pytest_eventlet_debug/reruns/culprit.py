@@ -33,10 +33,12 @@ class Culprit:
         self._lines: list[str] = []
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         named = [each for each in self._gathering.nodeids if self._is_named(each)]
         if not named:
             self._lines.append(f"{self._name} did not run: name it as the report does")
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
         for nodeid in named:
             try:
                 self._lines.append(self._search(nodeid))

@@ -93,13 +93,20 @@ class Helper:
     def start(cls) -> Helper:
         """Start a helper for this process, which gets ready while this one goes on.
 
-        :raises TracerUnavailable: not on Linux.
+        :raises TracerUnavailable: not on Linux 5.3 or newer.
         :raises TracerError: it cannot be started.
         """
         if not unpatched.on_linux():
             raise TracerUnavailable(
                 f"strace and pcap need Linux; this is {sys.platform}. cprofile works here."
             )
+        try:
+            posix.close(posix.pidfd_open(posix.getpid()))
+        except (AttributeError, OSError) as error:
+            raise TracerUnavailable(
+                f"strace and pcap need pidfd_open(2), which Linux has from 5.3 on: {error}. "
+                "cprofile works here."
+            ) from error
         if not sys.executable:
             raise TracerUnavailable("sys.executable is empty: no Python to run the helper with")
         try:

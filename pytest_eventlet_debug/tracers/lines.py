@@ -15,6 +15,8 @@ from pathlib import Path
 import site
 import sys
 from types import BuiltinFunctionType
+from types import CodeType
+from types import FunctionType
 from types import MethodDescriptorType
 from types import WrapperDescriptorType
 from typing import TYPE_CHECKING
@@ -62,6 +64,8 @@ class LineMarks:
             by_file = name.rpartition(".")[0] in _FILE_OBJECTS
             self._lines.add(_functions[name], name, by_file, name in kernel_calls.RESOLVERS)
             self._added.add(name)
+            if name == _SOCKET and _socket_code is not None:
+                self._lines.add_sockets(_socket_code, name)
         if self._lines.begin(memory) and self._unsubscribe is _nothing:
             self._unsubscribe = _subscribe(self._lines)
 
@@ -89,9 +93,18 @@ class LineMarks:
 #: By their full names; as they were before a test or ``monkey_patch()`` put others there.
 _functions: dict[str, Any] = {}
 
+#: What makes a socket, and the method in Python that calls it.
+_SOCKET = "_socket.socket.__init__"
+_socket_code: CodeType | None = None
+
 
 def prepare() -> None:
     """Find the functions that enter the kernel, in those modules that are loaded by now."""
+    global _socket_code
+    if _socket_code is None and "socket" in sys.modules:
+        init = _find(sys.modules["socket"], ["socket", "__init__"])
+        if isinstance(init, FunctionType) and init.__module__ == "socket":
+            _socket_code = init.__code__
     for name in kernel_calls.CALLS.keys() - _functions.keys():
         module, *path = name.split(".")
         if module in sys.modules:

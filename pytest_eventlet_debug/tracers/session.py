@@ -44,6 +44,9 @@ _FRESH_NS = 10_000_000
 #: Their messages are written for the user.
 _TOLD = (TracerError, OSError)
 
+#: Problems with completing recordings that are told one by one.
+_MOST_PROBLEMS = 10
+
 _warn = warnings.warn
 _warn_explicit = warnings.warn_explicit
 
@@ -64,10 +67,13 @@ def _together(problems: Sequence[str]) -> list[str]:
     """Say once, not for each test, that there was no room to complete recordings."""
     full = [problem for problem in problems if _no_room(problem)]
     others = [problem for problem in problems if problem not in full]
-    if not full:
-        return others
-    more = f", and {len(full) - 1} more" if len(full) > 1 else ""
-    return [*others, f"not completed: {full[0]}{more}"]
+    told = others[:_MOST_PROBLEMS]
+    if others[_MOST_PROBLEMS:]:
+        told.append(f"{len(others) - len(told)} more recordings could not be completed")
+    if full:
+        more = f", and {len(full) - 1} more" if len(full) > 1 else ""
+        told.append(f"not completed: {full[0]}{more}")
+    return told
 
 
 class _Running(msgspec.Struct):

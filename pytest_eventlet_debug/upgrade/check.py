@@ -18,6 +18,7 @@ from pytest_eventlet_debug.upgrade.recorder import Recorder
 from pytest_eventlet_debug.upgrade.saved_run import SavedRun
 from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 from pytest_eventlet_debug.upgrade.verdict import format_verdict
+from pytest_eventlet_debug.upgrade.verdict import renamed
 
 # Changes that may be nothing but a test's mood.
 _DOUBTFUL: tuple[Kind, ...] = ("regression", "flips", "fails", "fixed")
@@ -110,7 +111,8 @@ class UpgradeCheck:
             new = self._recorder.run(session)
             self._save(new)
             verdict = comparison.compare(self._old, new)
-        self._lines += format_verdict(verdict, self._old, self._settings.compare)
+        shown = renamed(verdict, self._gathering.shown)
+        self._lines += format_verdict(shown, self._old, self._settings.compare)
         self._bad = verdict.worse
         if self._settings.compare_fail:
             self._judge(session, verdict, new)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pytest_eventlet_debug.children.controller import Controller
-from pytest_eventlet_debug.children.selection import absolute_id
-from pytest_eventlet_debug.children.selection import relative_id
+from pytest_eventlet_debug.node_ids import absolute_id
+from pytest_eventlet_debug.node_ids import relative_id
 from pytest_eventlet_debug.outcomes import failure_text
 from pytest_eventlet_debug.outcomes.cause import Cause
 from pytest_eventlet_debug.outcomes.gathering import Gathering

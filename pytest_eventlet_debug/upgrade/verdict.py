@@ -69,6 +69,22 @@ def format_verdict(verdict: Verdict, old: SavedRun, path: object) -> list[str]:
     return lines
 
 
+def renamed(verdict: Verdict, name: Callable[[str], str]) -> Verdict:
+    """Return a verdict in which tests and modules have other names."""
+    return dataclasses.replace(
+        verdict,
+        changes=tuple(dataclasses.replace(each, test=name(each.test)) for each in verdict.changes),
+        vanished=tuple(
+            dataclasses.replace(
+                each,
+                uncollected=dataclasses.replace(each.uncollected, node=name(each.uncollected.node)),
+            )
+            for each in verdict.vanished
+        ),
+        slower=tuple(dataclasses.replace(each, test=name(each.test)) for each in verdict.slower),
+    )
+
+
 def headline(verdict: Verdict) -> str:
     """Return the answer in one line."""
     regressions = len(verdict.of("regression"))
@@ -191,7 +207,8 @@ def _upgrades(verdict: Verdict) -> Iterator[str]:
     versions = [(upgrade.name, _versions(upgrade)) for upgrade in verdict.upgrades]
     width = max(len(name) for name, _ in versions)
     for upgrade, (name, words) in zip(verdict.upgrades, versions, strict=True):
-        told = f"   in the tracebacks of {upgrade.involved}" if upgrade.involved else ""
+        failures = phrasing.counted(upgrade.involved, "failure")
+        told = f"   appears in {failures}" if upgrade.involved else ""
         yield f"  {name.ljust(width)}  {words}{told}"
 
 

@@ -6,11 +6,14 @@ import json
 import os
 from pathlib import Path
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+from pytest_eventlet_debug.recordings.timeline import read_timeline
 
 HUBS = ("epolls", "asyncio")
 
@@ -578,3 +581,37 @@ def test_objects_that_cannot_be_read_harm_nothing(pytester: pytest.Pytester) -> 
     assert "gc.freeze() was called: greenthreads made before it may be missing" in text
     assert "  Long object  suspended" in text
     assert len(text) < 10_000
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_what_a_dump_does_is_none_of_the_tests_system_calls(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import unittest
+        import eventlet
+        from eventlet.green import socket
+
+        class Test(unittest.TestCase):
+            def test_fails(self):
+                listener = eventlet.listen(("127.0.0.1", 0))
+                eventlet.spawn(listener.accept)
+                eventlet.sleep(0)
+                assert 0
+
+        def test_fails_too():
+            Test("test_fails").test_fails()
+
+        def test_times_out():
+            with eventlet.Timeout(0.01):
+                eventlet.sleep(1)
+        """
+    )
+    pytester.runpytest("--strace", "--dump-asyncio-tasks").assert_outcomes(failed=3)
+    whole = ""
+    for trace in Path("eventlet-debug").glob("test_x*/strace.txt"):
+        whole += trace.read_text()
+        rows = [row.text for row in read_timeline(trace.parent).rows if row.kind == "syscall"]
+        assert any("dup2" in row for row in rows)
+        assert not [row for row in rows if "fdinfo" in row or "tasks.txt" in row or "own/" in row]
+    assert "/proc/self/fdinfo" in whole
+    assert "tasks.txt" in whole

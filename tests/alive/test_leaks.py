@@ -388,7 +388,10 @@ def test_nothing_else_is_said(warned: dict[str, str]) -> None:
 
 
 def test_what_several_earlier_tests_left_alike_is_told_once(tmp_path: Path) -> None:
-    (tmp_path / "test_pings.py").write_text(
+    (tmp_path / "pytest.ini").write_text("[pytest]")
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "test_pings.py").write_text(
         "import eventlet, pytest\n"
         "def ping():\n"
         "    eventlet.sleep(60)\n"
@@ -403,7 +406,7 @@ def test_what_several_earlier_tests_left_alike_is_told_once(tmp_path: Path) -> N
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_pings.py"),
             *("-p", "pytest_eventlet_debug.plugin", "--eventlet-leaks=warn"),
         ],
-        cwd=tmp_path,
+        cwd=below,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
@@ -411,7 +414,7 @@ def test_what_several_earlier_tests_left_alike_is_told_once(tmp_path: Path) -> N
     )
     assert result.stdout.count("greenthread ping (") == 1, result.stdout
     assert (
-        "test_pings.py::test_spawns[0] and 2 others, earlier tests, each left behind:"
+        ": test_pings.py::test_spawns[0] and 2 others, earlier tests, each left behind:"
         in result.stdout
     )
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 
 import pytest
+from speed import depends_on_speed
 
 from pytest_eventlet_debug.alive import on_demand
 
@@ -70,6 +71,7 @@ def test_equal_greenthreads_are_folded_below_the_test(pytester: pytest.Pytester)
     assert text.count("waits on Queue.get, 0 items\n") == 2
 
 
+@depends_on_speed  # who holds a lock is not looked for when half a second is over
 def test_locks_in_opposite_order_are_a_circle_with_the_test_in_it(
     pytester: pytest.Pytester,
 ) -> None:

@@ -355,3 +355,27 @@ def test_a_wait_to_write_is_told_without_what_tls_has(tmp_path: Path) -> None:
     text = shown(tmp_path, TLS.format(taken=100, wait="tls.sendall(b'much' * 1_000_000)"))
     assert re.search(r"^    waits on write on fd \d+, unix ", text, re.MULTILINE), text
     assert "decrypted" not in text
+
+
+def test_a_tls_socket_that_blocks_is_not_asked_what_it_has(tmp_path: Path) -> None:
+    wait = "os.set_blocking(tls.fileno(), True); eventlet.hubs.trampoline(tls, read=True)"
+    text = shown(tmp_path, TLS.format(taken=100, wait=wait))
+    assert re.search(r"^    waits on read on fd \d+, unix ", text, re.MULTILINE), text
+    assert "decrypted" not in text
+
+
+def test_the_timers_of_a_hub_are_told_in_the_order_in_which_they_are_due(tmp_path: Path) -> None:
+    text = shown(
+        tmp_path,
+        """
+        def last(): eventlet.sleep(300)
+        def second(): eventlet.sleep(200)
+        def first(): eventlet.sleep(100)
+        for function in (last, second, first):
+            eventlet.spawn(function)
+            let_run()
+        show()
+        """,
+    )
+    order = re.findall(r"^  in [\d.]+ s: wake greenthread (\w+)", text, re.MULTILINE)
+    assert order == ["first", "second", "last"], text

@@ -48,3 +48,22 @@ def test_an_id_that_no_hub_has_is_a_usage_error(pytester: pytest.Pytester) -> No
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: not found: *test_x.py::test_nothing"])
     result.stdout.no_fnmatch_line("*does not exist on*")
+
+
+@pytest.mark.usefixtures("on_asyncio_only")
+def test_an_absent_id_is_named_as_it_was_asked_for(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]")
+    monkeypatch.chdir(pytester.mkdir("below"))
+    result = run(pytester, BOTH, "../test_x.py::test_a", "../test_y.py::test_b")
+    result.stdout.fnmatch_lines(["../test_x.py::test_a does not exist on epolls: only works *"])
+
+
+@pytest.mark.usefixtures("on_asyncio_only")
+def test_an_id_with_a_hub_that_this_hub_does_not_have_is_a_usage_error(
+    pytester: pytest.Pytester,
+) -> None:
+    result = run(pytester, BOTH, "test_x.py::test_a[epolls]", "test_y.py::test_b")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: not found: *test_x.py::test_a"])

@@ -582,6 +582,18 @@ def test_a_test_that_fails_alone_or_passes_has_no_culprit(pytester: pytest.Pytes
     ]
 
 
+def test_a_culprit_for_a_test_that_is_not_there_is_a_usage_error(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x="def test_passes(): pass")
+    result = pytester.runpytest("--eventlet-culprit=test_x.py::test_psases")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert section(result, "culprit") == [
+        "test_x.py::test_psases did not run: name it as the report does"
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "run_again", "said"),
     [
@@ -611,6 +623,6 @@ def test_what_a_search_for_the_culprit_cannot_tell_is_said(
     lines: list[str] = []
     terminal: Any = SimpleNamespace(section=lambda *_: None, line=lines.append)
     search = Culprit(name, gathering, reruns)
-    search.pytest_sessionfinish()
+    search.pytest_sessionfinish(SimpleNamespace(exitstatus=pytest.ExitCode.TESTS_FAILED))
     search.pytest_terminal_summary(terminal)
     assert lines == [said]

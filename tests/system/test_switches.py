@@ -248,6 +248,7 @@ def test_what_a_test_puts_in_the_place_of_greenlet_is_not_called() -> None:
     assert ours.events == [("switch", main, other), ("switch", other, main)]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_greenlet_is_looked_for_until_it_is_there() -> None:
     program = """
         import sys

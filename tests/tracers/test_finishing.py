@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.recordings.profile_file import ProfileCounts
 from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
 from pytest_eventlet_debug.tracers.completion import Completion
+from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.helper_client import HelperGoneError
 from pytest_eventlet_debug.tracers.helper_client import _library_directories
 
@@ -259,6 +261,18 @@ def test_a_finisher_imports_nothing_that_makes_directories_of_tests() -> None:
     if sys.version_info >= (3, 11):  # before, uuid imports it, which msgspec imports
         slow.add("subprocess")
     assert not loaded & {"artifacts", "system.run_lock", "system.unpatched", *slow}
+
+
+def test_every_problem_is_told_however_many_there_are(tmp_path: Path) -> None:
+    helper = Helper.start()
+    completion = Completion(lambda: helper)
+    for number in range(25):
+        test = open_test(tmp_path, f"test_x.py::test_x[{number}]", None)
+        shutil.rmtree(test.directory)
+        completion.begin(test)
+    problems = completion.wait()
+    helper.close()
+    assert len({each for each in problems if "cannot be written: No such file" in each}) == 25
 
 
 class _Interrupted:

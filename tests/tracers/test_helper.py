@@ -66,6 +66,23 @@ def helper() -> Iterator[Helper]:
     helper.close()
 
 
+@pytest.mark.parametrize("missing", ["del posix.pidfd_open", "posix.pidfd_open = fails"])
+def test_a_kernel_that_gives_no_pidfd_is_told_of_before_a_helper_is_started(
+    tmp_path: Path, missing: str
+) -> None:
+    program = f"""
+        import posix, pytest, sys
+        def fails(pid): raise OSError(38, "Function not implemented")
+        {missing}
+        sys.exit(pytest.main(["--strace", {str(tmp_path)!r}]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert "strace and pcap need pidfd_open(2), which Linux has from 5.3 on: " in line
+
+
 def test_it_is_no_child_of_the_test_process_and_has_its_own_session(helper: Helper) -> None:
     process = psutil.Process(helper.pid)
     assert process.ppid() != os.getpid()

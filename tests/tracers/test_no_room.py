@@ -147,6 +147,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(
         f"{sys.executable} -m pytest -v --strace --cprofile --pcap --eventlet-artifacts=disk/here; "
         "find disk/here -mindepth 1 -maxdepth 1 -type d | while read each; do "
         'test -s "$each/test.json" || echo stray "$each"; done; cat disk/here/*/test.json; '
+        "ls disk/here/*/profile.cprof 2>/dev/null | wc -l >&2; "
         "ls -d disk/here/test_* 2>/dev/null | wc -l >&2"
     )
     result = subprocess.run(
@@ -157,8 +158,10 @@ def test_a_full_disk_is_one_line_and_leaves_no_directory_behind(
     recordings, _, records = result.stdout.partition(" recordings ==")[2].partition("3 passed")
     cut, report = cut_lines(recordings)
     assert cut.startswith("recordings of ")
+    *_, profiles, directories = result.stderr.split()
+    assert ("cprofile" in cut) == (int(profiles) < 3)
     told = re.search(r"^artifacts of (\d+) tests?: ", recordings, re.MULTILINE)
-    assert int(told[1] if told else 0) == int(result.stderr.split()[-1])
+    assert int(told[1] if told else 0) == int(directories)
     assert "No space left on device" in cut or "(no room)" in cut
     assert report.startswith("the report is not written: ")
     # Whoever is first to have no room says so: strace, or who copies what it writes.

@@ -289,8 +289,26 @@ def test_the_verdict_names_the_upgrade_that_broke_a_test(
         "still failing:",
         "  test_x.py::test_known (epolls)   failed",
         "changed distributions, most likely cause first:",
-        "  frob  1.0 -> 2.0rc1   in the tracebacks of 1",
+        "  frob  1.0 -> 2.0rc1   appears in 1 failure",
     ]
+
+
+def test_the_verdict_names_what_changed_as_the_command_line_takes_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]")
+    below = pytester.mkdir("below")
+    (below / "test_x.py").write_text("import time\ndef test_fails(): pass\ndef test_slow(): pass\n")
+    (below / "test_y.py").write_text("def test_gone(): pass\n")
+    monkeypatch.chdir(below)
+    pytester.runpytest("--eventlet-save=run.json")
+    (below / "test_x.py").write_text(
+        "import time\ndef test_fails(): assert 0\ndef test_slow(): time.sleep(0.6)\n"
+    )
+    (below / "test_y.py").write_text("1 / 0\n")
+    result = pytester.runpytest("--eventlet-compare=run.json", "--continue-on-collection-errors")
+    told = [line.split()[0] for line in verdict(result) if "(epolls)" in line]
+    assert told == ["test_y.py", "test_x.py::test_slow", "test_x.py::test_fails"]
 
 
 @pytest.mark.parametrize("arguments", [[BOTH], ["--continue-on-collection-errors"]])
@@ -605,7 +623,7 @@ def test_two_files_are_compared_without_pytest(
     result = pytester.run(sys.executable, *command)
     assert result.ret == 1
     assert result.outlines[0] == "got worse: 1 regression"
-    assert "  frob  1.0 -> 2.0rc1   in the tracebacks of 1" in result.outlines
+    assert "  frob  1.0 -> 2.0rc1   appears in 1 failure" in result.outlines
     imported = {line.rpartition("|")[2].strip() for line in result.errlines}
     assert imported.isdisjoint({"pytest", "eventlet", "psutil"})
 

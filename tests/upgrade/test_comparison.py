@@ -205,7 +205,7 @@ def test_a_module_that_does_not_import_any_more_takes_its_tests_along() -> None:
         "b.py (epolls) does not import any more: 2 tests gone, 1 passed before",
         "  ImportError: cannot import name 'x' from 'dns'   (from dnspython)",
         "changed distributions, most likely cause first:",
-        "  dnspython  2.5.0 -> 2.6.0rc1   in the tracebacks of 1",
+        "  dnspython  2.5.0 -> 2.6.0rc1   appears in 1 failure",
     ]
 
 
@@ -269,8 +269,8 @@ def test_the_changed_distribution_nearest_to_the_errors_comes_first() -> None:
     found = [(each.name, each.nearest, each.involved) for each in verdict.upgrades]
     assert found == [("cc", 2, 3), ("bb", 1, 2), ("aa", 0, 0), ("dd", 0, 0), ("ee", 0, 0)]
     assert format_verdict(verdict, run(), "old.json")[-5:] == [
-        "  cc  1 -> 2   in the tracebacks of 3",
-        "  bb  1 -> 2   in the tracebacks of 2",
+        "  cc  1 -> 2   appears in 3 failures",
+        "  bb  1 -> 2   appears in 2 failures",
         "  aa  1 -> 2",
         "  dd  1 removed",
         "  ee  1 added",

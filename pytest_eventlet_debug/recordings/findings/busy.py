@@ -110,5 +110,5 @@ class Busy:
         if cpu < max(MIN_NS / 1e9, MIN_CPU_SHARE * gaps):
             return None, ""  # it was stopped, or others had the CPU
         proven = cpu - ((times[1] - times[0]) / 1e9 - gaps)
-        used = f" ({cpu:.2f} s of CPU in the {phase})"
+        used = f" ({cpu:.2f} s of CPU in the {phase} phase)"
         return ("certain" if proven >= CERTAIN_SHARE * gaps else "likely"), used

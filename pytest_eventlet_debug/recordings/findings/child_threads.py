@@ -14,6 +14,7 @@ from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.channels import End
 from pytest_eventlet_debug.recordings.findings.channels import end_of
+from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -102,9 +103,8 @@ class ChildThreads:
         """Return one, seen now if it was not before; of too many the oldest goes."""
         thread = self._threads.get(pid)
         if thread is None:
-            if len(self._threads) == _MOST:
-                del self._threads[next(iter(self._threads))]
-            thread = self._threads[pid] = ChildThread()
+            thread = ChildThread()
+            remember(self._threads, pid, thread, _MOST)
         return thread
 
     def forget(self, pid: int) -> None:

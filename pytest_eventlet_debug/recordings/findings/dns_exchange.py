@@ -8,6 +8,7 @@ import struct
 import msgspec
 from msgspec.structs import replace
 
+from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.packets import Endpoint
 
 _HEADER = struct.Struct("!HHHHHH")
@@ -77,9 +78,8 @@ class DnsExchange:
     def _asked(self, client: Endpoint, query: _Query) -> None:
         known = self._queries.get(client)
         if known is None:
-            if len(self._queries) == _CLIENTS:
-                del self._queries[next(iter(self._queries))]
-            known = self._queries[client] = []
+            known = []
+            remember(self._queries, client, known, _CLIENTS)
         known.append(query)
         del known[:-_QUERIES]
 

@@ -40,7 +40,7 @@ class LoopPairs:
         epoll_set, *of_pair = making
         if call.name != "epoll_ctl" or not of_pair:
             return ()
-        ends = ends_of_pair(of_pair[0])
+        ends = map(str, ends_of_pair(of_pair[0])[:1])
         epfd, operation, fd = (part.partition("<")[0] for part in call.args.split(", ", 3)[:3])
-        is_loop = (epfd, operation, fd) == (str(epoll_set.value), "EPOLL_CTL_ADD", *ends[:1])
+        is_loop = (epfd, operation, fd) == (str(epoll_set.value), "EPOLL_CTL_ADD", *ends)
         return of_pair if is_loop else ()

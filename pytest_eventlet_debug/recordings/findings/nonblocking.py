@@ -46,8 +46,7 @@ class Nonblocking:
             if ", F_SETFL, " in call.args:
                 self._note(call.fd, nonblocking="O_NONBLOCK" in call.args)
         else:
-            made = map(int, ends_of_pair(call)) if call.name in PAIRS else (call.value,)
-            for fd in made:
+            for fd in ends_of_pair(call) if call.name in PAIRS else (call.value,):
                 self._note(fd, nonblocking="_NONBLOCK" in call.args)
 
     def _note(self, fd: int | None, *, nonblocking: bool) -> None:

@@ -9,12 +9,13 @@ from typing import TypeAlias
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
+from pytest_eventlet_debug.recordings.findings.parts import ends_of_pair
 from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
-#: Descriptors that are remembered, and how often the number of each was given out.
-_REMEMBERED = 4096
+#: How often the number of a descriptor was given out, as far as that is remembered.
 _LIVES = 3
 
 _OPENERS = names(
@@ -22,7 +23,6 @@ _OPENERS = names(
     eventfd eventfd2 timerfd_create signalfd signalfd4 inotify_init inotify_init1 memfd_create
     pidfd_open"""
 )
-_PAIR = lazily(r"\[(\d+)[^ ]*, (\d+)")
 _DESCRIPTOR = lazily(rf"\d{{1,10}}(?:{ANNOTATION})?")
 
 
@@ -90,10 +90,8 @@ class Openings:
         lives[-1].closed = call
 
     def _pair_opened(self, call: Syscall) -> None:
-        match = _PAIR.search(call.args)
-        if match is not None and call.errno is None:
-            self._begin(call, int(match[1]))
-            self._begin(call, int(match[2]))
+        for fd in ends_of_pair(call):
+            self._begin(call, fd)
 
     def _duplicated(self, call: Syscall) -> None:
         if "F_DUPFD" in call.args:
@@ -105,9 +103,8 @@ class Openings:
     def _add(self, key: Place, call: Syscall | None) -> None:
         lives = self._lives.get(key)
         if lives is None:
-            if len(self._lives) == _REMEMBERED:
-                del self._lives[next(iter(self._lives))]
-            lives = self._lives[key] = []
+            lives = []
+            remember(self._lives, key, lives)
         elif self._given_again is not None and call is not None and lives[-1].closed is not None:
             self._given_again(key, lives[-1], call)
         if len(lives) == _LIVES:

@@ -74,6 +74,8 @@ class OwnWaits:
             self._registrations.control(call)
         elif call.name == "close":
             self._registrations.closed(call)
+        elif call.errno == "EAGAIN" and call.name in READS:
+            self._polled_by(call.pid).found_nothing(call)
 
     def see(self, call: Syscall) -> None:
         """Note a call of the test process, once it has children."""

@@ -12,13 +12,13 @@ PAIRS = names("socketpair pipe pipe2")
 _NAMING = {"bind": "listener", "listen": "listener", "connect": "client"}
 
 _DESCRIPTOR = lazily(r"(\d{1,10})<(TCP|UDP|UNIX|pipe)[\w-]*:\[")
-_PAIR = lazily(r"\[(\d+)<[^ ]*, (\d+)<")
+_PAIR = lazily(r"\[(\d+)[^ ]*, (\d+)")
 
 
-def ends_of_pair(call: Syscall) -> tuple[str, ...]:
+def ends_of_pair(call: Syscall) -> tuple[int, ...]:
     """Return the two descriptors that one of :data:`PAIRS` made; nothing if it failed."""
-    match = _PAIR.search(call.args)
-    return match.groups() if match is not None else ()
+    match = _PAIR.search(call.args) if call.errno is None else None
+    return (int(match[1]), int(match[2])) if match is not None else ()
 
 
 class Parts:
@@ -29,17 +29,17 @@ class Parts:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, str] = {}
+        self._known: dict[int | None, str] = {}
         self._counts: dict[str, int] = {}
 
     def of(self, call: Syscall) -> str | None:
         """Return the part that a call's first argument has played so far."""
-        return self._known.get(call.args.partition("<")[0])
+        return self._known.get(call.fd)
 
     def follow(self, call: Syscall) -> str | None:
         """Take note of a call on a socket or pipe; return the part that this plays."""
         name = call.name
-        fd = call.args.partition("<")[0]
+        fd = call.fd
         part = self._known.get(fd)
         if part is None and name in _NAMING and self.has(call):
             part = self._known[fd] = self._named(_NAMING[name])
@@ -48,7 +48,7 @@ class Parts:
                 self._make_pair(call)
         elif name in ACCEPTS:
             if call.value is not None and call.value >= 0:
-                self._known[str(call.value)] = self._named("connection")
+                self._known[call.value] = self._named("connection")
         elif name == "close":
             del self._known[fd]
         return part

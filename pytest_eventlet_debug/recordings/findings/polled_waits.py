@@ -1,7 +1,8 @@
 """What hubs wait for that tell the kernel of all of it at each wait: ``poll`` and ``selects``.
 
 Nothing in the trace says who asked the hub for a descriptor. It was one of the greenthreads that
-ran between the wait without it and the first with it, as a rule.
+ran between the wait without it and the first with it, as a rule: the one that found nothing to read
+there, if one did.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class PolledWaits:
     def __init__(self) -> None:
         #: The greenthreads that have run since the last wait, two at most.
         self._ran: dict[str, None] = {}
+        #: The calls since then that found nothing, by descriptor.
+        self._empty: dict[int | None, Syscall] = {}
         self._text: str | None = None
         self._polled: dict[int, Registration] = {}
         self._ended: dict[int, tuple[Registration, Syscall]] = {}
@@ -34,6 +37,10 @@ class PolledWaits:
         if len(self._ran) < 2 and not is_hub(greenthread):
             self._ran[greenthread] = None
 
+    def found_nothing(self, call: Syscall) -> None:
+        """Note a call that would have had to wait for something to read."""
+        self._empty[call.fd] = call
+
     def waited(self, call: Syscall) -> None:
         """Note a wait of the thread."""
         if not tells_all(call):
@@ -42,7 +49,7 @@ class PolledWaits:
         if text != self._text:
             self._text = text
             self._look(call)
-        self._ran = {}
+        self._ran, self._empty = {}, {}
         for _, fd in events_of(call):
             self._polled.pop(fd, None)
             self._ended.pop(fd, None)
@@ -52,10 +59,12 @@ class PolledWaits:
         asked = {fd: each.shown for fd, each in (asked_for(call) or {}).items() if each.to_read}
         for fd in self._polled.keys() - asked.keys():
             self._ended[fd] = self._polled.pop(fd), call
-        who = next(iter(self._ran)) if len(self._ran) == 1 else None
+        only = next(iter(self._ran)) if len(self._ran) == 1 else None
         for fd in asked.keys() - self._polled.keys():
             self._ended.pop(fd, None)
-            self._polled[fd] = Registration(asked[fd], who, call.line, "", call.start_ns)
+            empty = self._empty.get(fd)
+            who, at = (empty.greenthread, empty.where) if empty is not None else (only, "")
+            self._polled[fd] = Registration(asked[fd], who, call.line, at, call.start_ns)
 
     def latest(self) -> Mapping[int, tuple[Registration, Syscall | None]]:
         """Return the last wait for each descriptor that brought nothing, and what ended it."""

@@ -10,9 +10,9 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-def remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+def remember(known: dict[_Key, _Value], key: _Key, value: _Value, most: int = MOST) -> None:
     """Keep a value; the oldest goes when there are too many."""
     known.pop(key, None)
-    if len(known) == MOST:
+    if len(known) == most:
         del known[next(iter(known))]
     known[key] = value

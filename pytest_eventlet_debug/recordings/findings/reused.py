@@ -30,6 +30,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -100,9 +101,7 @@ class Reused:
 
     def _failed(self, call: Syscall) -> None:
         if call.errno == "EAGAIN" and call.name in _REPEATED:
-            if len(self._waiting) == _REMEMBERED:
-                self._waiting.clear()
-            self._waiting[self._place(call)] = call
+            remember(self._waiting, self._place(call), call)
 
     def _place(self, call: Syscall) -> Place:
         return self._processes.process(call.pid), -1 if call.fd is None else call.fd

@@ -20,6 +20,7 @@ from pytest_eventlet_debug.recordings.findings.http_stream import HttpStream
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.packets import ACK
 from pytest_eventlet_debug.recordings.packets import FIN
 from pytest_eventlet_debug.recordings.packets import RST
@@ -132,9 +133,7 @@ class Wire:
             return
         ends = min(segment.source, segment.target), max(segment.source, segment.target)
         if segment.flags & SYN and not segment.flags & ACK:
-            if len(self._connections) == _CONNECTIONS:
-                del self._connections[next(iter(self._connections))]
-            self._connections[ends] = _Connection()
+            remember(self._connections, ends, _Connection(), _CONNECTIONS)
         connection = self._connections.get(ends)
         if connection is None:
             return  # older than the capture: what is missing of it looks like trouble

@@ -60,7 +60,7 @@ def test_a_greenthread_that_computes_is_told_and_one_that_sleeps_is_not(
     found = next(each for each in read.findings if each.kind == "busy")
     assert re.fullmatch(
         r"greenthread \d+:crunch made no system call for \d+\.\d\d s "
-        r"\(\d+\.\d\d s of CPU in the call\), so that no other could run",
+        r"\(\d+\.\d\d s of CPU in the call phase\), so that no other could run",
         found.title,
     )
     for directory in others:
@@ -115,5 +115,5 @@ def test_others_are_spoken_of_where_there_are_any(other: str, consequence: str) 
     for _ in detection.watch(parse(trace.strip().splitlines())):
         pass
     (found,) = detection.findings()
-    alone = "greenthread 1:test made no system call for 1.58 s (1.50 s of CPU in the call)"
+    alone = "greenthread 1:test made no system call for 1.58 s (1.50 s of CPU in the call phase)"
     assert found.title == alone + consequence

@@ -83,8 +83,8 @@ def test_what_a_hub_waits_for_that_polls_is_known(find: Find, hub: str, pause: s
     worker = WORKER.replace("END", "os._exit(3)").replace("    assert", f"    {pause}\n    assert")
     (found,) = find(f"from eventlet import patcher\n{worker}", Child, hub)
     assert re.search(
-        r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> \(line \d+\), which no other "
-        r"process used; nobody waited for the child$",
+        r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> at test_program\.py:\d+ in "
+        r"test_worker \(line \d+\), which no other process used; nobody waited for the child$",
         found.title,
     )
 
@@ -167,6 +167,37 @@ def test_the_end_of_file_may_be_read_before_strace_tells_of_the_end(end: str) ->
         pass
     (found,) = detection.findings()
     assert "; thread 10 then read the end of file from 5<pipe:[8]> (line 5); " in found.title
+
+
+def found_in(trace: str) -> list[Finding]:
+    """Return what the detector finds in a test's call that forks the process 20."""
+    begun = """\
+10 1.000000 access("/.eventlet-debug/phase/1000000000/call/a::b", F_OK) = -1 ENOENT (No) <0.000009>
+10 1.000100 fork() = 20 <0.000010>
+"""
+    detection = Detection(About(), [Child])
+    for _ in detection.watch(parse((begun + trace).splitlines(keepends=True))):
+        pass
+    return list(detection.findings())
+
+
+def test_an_end_of_file_from_before_the_end_of_a_child_is_none_of_its() -> None:
+    (found,) = found_in(
+        """\
+10 1.000150 read(5<pipe:[8]>, "", 6) = 0 <0.000010>
+20 1.000200 read(4<pipe:[8]>, "", 1) = 0 <0.000010>
+20 1.000300 exit_group(3) = ?
+20 1.000400 +++ exited with 3 +++
+"""
+    )
+    assert " ended with status 3;" in found.title
+    assert "end of file" not in found.title
+
+
+@pytest.mark.parametrize(("end", "count"), [("killed by SIGKILL", 0), ("exited with 1", 1)])
+def test_a_child_that_is_killed_together_with_the_test_is_not_told(end: str, count: int) -> None:
+    trace = f"20 1.000200 +++ killed by SIGKILL +++\n10 1.000300 +++ {end} +++\n"
+    assert len(found_in(trace)) == count
 
 
 def test_an_exception_in_a_forked_child_is_told_though_pytest_captures_it(find: Find) -> None:

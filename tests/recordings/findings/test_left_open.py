@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace n
 
 PROGRAM = """
 import os
-import eventlet
+import eventlet.green.socket
 
 kept = []
 
@@ -30,6 +30,7 @@ def test_leaves():
     listener.close()
     kept.append(os.pipe())
     kept.append(os.open("/etc/hosts", os.O_RDONLY))
+    kept.append(eventlet.green.socket.socket(type=eventlet.green.socket.SOCK_DGRAM))
 
 def test_leaves_nothing():
     os.close(os.open("/etc/hosts", os.O_RDONLY))
@@ -49,6 +50,8 @@ def test_what_is_left_open_names_the_call_and_greenthread_that_opened_it(
         r"\d+</etc/hosts>, which greenthread 1:test got from openat\(\) at \S+:\d+ in \w+",
         r"\d+<TCP:\[\S+\]>, which greenthread \d+:serve got from accept4\(\d+<TCP:\[127\S+\) "
         r"at \S+:\d+ in accept, from \S+:\d+ in serve",
+        r"\d+<UDP:\[\d+\]>, which greenthread 1:test got from socket\(AF_INET, SOCK_DGRAM\S+ "
+        r"IPPROTO_IP\) at \S+:\d+ in __init__, from \S+:\d+ in test_leaves",
         pipe,
         pipe,
     ]

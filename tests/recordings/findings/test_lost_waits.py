@@ -59,3 +59,22 @@ def test_a_close_while_another_waits_names_both_and_for_how_long(
 )
 def test_who_runs_soon_after_the_close_has_not_lost_its_wait(find: Find, end: str) -> None:
     assert find(PROGRAM.replace("END", end), LostWaits) == []
+
+
+def test_a_close_of_what_the_hub_itself_registered_is_not_told(find: Find) -> None:
+    program = """
+import os
+import eventlet
+from eventlet.hubs import get_hub
+from eventlet.patcher import original
+
+def test_close():
+    reader, writer = os.pipe()
+    nothing = lambda *arguments: None
+    get_hub().schedule_call_global(0, get_hub().add, "read", reader, nothing, nothing, nothing)
+    eventlet.sleep(0.01)
+    os.close(reader)
+    original("time").sleep(1.1)
+    eventlet.sleep(0)
+"""
+    assert find(program, LostWaits) == []

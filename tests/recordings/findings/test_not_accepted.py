@@ -102,9 +102,14 @@ def test_an_accept_that_fails_is_told(find: Find) -> None:
     )
 
 
-def test_a_hub_that_polls_waits_for_the_connection_too(find: Find) -> None:
-    (found,) = find(program("pass"), NotAccepted, "poll")
-    assert "]>, a connection that nobody accepted: the listener " in found.title
+@pytest.mark.parametrize("hub", ["poll", "selects"])
+def test_a_hub_that_polls_waits_for_the_connection_too(find: Find, hub: str) -> None:
+    (found,) = find(program("eventlet.spawn(eventlet.sleep, 0)"), NotAccepted, hub)
+    assert re.search(
+        r"^greenthread 1:test waited for .*]> at test_program\.py:\d+ in test_answer, a connection "
+        "that nobody accepted: the listener ",
+        found.title,
+    )
 
 
 def test_a_second_listener_of_the_port_is_told(find: Find) -> None:

@@ -102,3 +102,74 @@ def test_a_number_that_was_given_to_another_names_all_three(find: Find) -> None:
         titles[1],
     )
     assert {held.certainty, waited.certainty} == {"likely"}
+
+
+HANDED_OVER = """
+import os
+import socket
+import eventlet
+from eventlet.event import Event
+from eventlet.green import socket as green
+from eventlet.hubs import get_hub
+
+def janitor(fd):
+    os.close(fd)
+
+def owner():
+    receiver, sender = socket.socketpair()
+    receiver.setblocking(False)
+    return receiver.detach(), sender
+
+def test_stops_waiting_before_the_close():
+    old, other = green.socketpair()
+    given = Event()
+    waiting = eventlet.spawn(gives_up, old, given)
+    eventlet.sleep(0.05)
+    eventlet.spawn(janitor, old.fileno()).wait()
+    number, sender = eventlet.spawn(owner).wait()
+    assert number == old.fileno()
+    sender.send(b"x")
+    given.send(number)
+    waiting.wait()
+    old.detach()
+
+def gives_up(sock, given):
+    with eventlet.Timeout(0.01, False):
+        sock.recv(10)
+    green.socket(fileno=given.wait()).recv(10)
+
+def test_stops_waiting_after_the_close():
+    old, other = green.socketpair()
+    handed = []
+    waiting = eventlet.spawn(goes_on, old, handed)
+    eventlet.sleep(0)
+    eventlet.spawn(janitor, old.fileno())
+    number, sender = eventlet.spawn(owner).wait()
+    assert number == old.fileno()
+    handed += [number, sender]
+    waiting.wait()
+    old.detach()
+
+def goes_on(sock, handed):
+    with eventlet.Timeout(0.05, False):
+        sock.recv(10)
+    eventlet.sleep(0)
+    number, sender = handed
+    sender.send(b"x")
+    green.socket(fileno=number).recv(10)
+
+def test_the_hub_closes_garbage():
+    old, other = green.socketpair()
+    waiter = eventlet.spawn(old.recv, 10)
+    eventlet.sleep(0)
+    get_hub().schedule_call_global(0, os.close, old.fileno())
+    number, sender = eventlet.spawn(owner).wait()
+    assert number == old.fileno()
+    sender.send(b"x")
+    waiter.wait()
+    old.detach()
+"""
+
+
+def test_a_number_that_was_handed_over_or_closed_by_the_hub_is_not_told(find: Find) -> None:
+    assert find(HANDED_OVER, Reused, "poll") == []

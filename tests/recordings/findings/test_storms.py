@@ -169,6 +169,7 @@ def test_tasks_that_give_way_nine_thousand_times_are_progress(storms_of: Storms)
 @needs_strace
 @pytest.mark.parametrize("hub", ["epolls", "asyncio", "poll", "selects"])
 @pytest.mark.parametrize("afterwards", ["", "os.close(reader)"])
+@pytest.mark.usefixtures("unmeasured")  # coverage.py's file would get the number
 def test_a_hub_that_wakes_nobody_names_the_event_and_who_registered_it(
     storms_of: Storms, hub: str, afterwards: str
 ) -> None:
