@@ -6,16 +6,22 @@ come: whoever gets the connection next sends a request of its own, and reads tha
 
 Only of a client is it certain that what it sends before it tries to read asks for something. So
 nothing is told of a connection whose ``connect()`` the trace does not have.
+
+An AMQP client sends much that has no answer, and gets much that it has not asked for. There it
+takes a method that has an answer, and a method that answers it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+import os
 from typing import ClassVar
 
 import msgspec
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.recordings.findings import amqp
+from pytest_eventlet_debug.recordings.findings.channels import DATA
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.channels import End
@@ -30,6 +36,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
@@ -51,6 +58,10 @@ class _Asked(msgspec.Struct):
     ran: bool = False
     #: What another one sent after that.
     next: Syscall | None = None
+    #: What the first send asked for, on a connection to an AMQP broker.
+    method: amqp.Method | None = None
+    #: What of a frame's header has been read without the rest.
+    header: bytes = b""
 
 
 class StaleAnswers:
@@ -61,8 +72,8 @@ class StaleAnswers:
     def __init__(self, about: About) -> None:
         self._passed = about.passed
         self._main: int | None = None
-        #: The descriptors that were connected.
-        self._clients: dict[int, None] = {}
+        #: The descriptors that were connected, and whether the other side is an AMQP broker.
+        self._clients: dict[int, bool] = {}
         self._asked: dict[tuple[str, str], _Asked] = {}
         #: What each greenthread waits for.
         self._waiting: dict[str, _Asked] = {}
@@ -97,21 +108,35 @@ class StaleAnswers:
 
     def _connected(self, call: Syscall) -> None:
         if call.pid == self._main and call.fd is not None:
-            remember(self._clients, call.fd, None)
+            remember(self._clients, call.fd, False)
 
     def _sent(self, call: Syscall) -> None:
         end = self._end(call)
         if end is None or (call.value or 0) <= 0:
             return
+        who = call.greenthread
         asked = self._asked.get((end.channel, end.side))
-        if asked is None or asked.tried is None:
-            if asked is None or asked.call.greenthread != call.greenthread:
-                remember(self._asked, (end.channel, end.side), _Asked(end, call))
-        elif asked.call.greenthread == call.greenthread or not asked.ran:
+        has_tried = asked is not None and asked.tried is not None
+        if asked is not None and has_tried and (asked.call.greenthread == who or not asked.ran):
             # It goes on with the connection, or shares it.
             self._forget(end)
-        elif asked.next is None:
+            return
+        method = None
+        if self._to_broker(end.fd, call):
+            method = next((each for each in amqp.methods(_bytes(call)) if each.is_answered), None)
+            if method is None:
+                return
+        if asked is None or not has_tried:
+            if asked is None or asked.call.greenthread != who:
+                asked = _Asked(end, call, method=method)
+                remember(self._asked, (end.channel, end.side), asked)
+        elif asked.next is None and _channel(asked.method) == _channel(method):
             asked.next = call
+
+    def _to_broker(self, fd: int, call: Syscall) -> bool:
+        if not self._clients[fd] and _bytes(call).startswith(amqp.PROTOCOL):
+            self._clients[fd] = True
+        return self._clients[fd]
 
     def _read(self, call: Syscall) -> None:
         end = self._end(call)
@@ -125,6 +150,8 @@ class StaleAnswers:
                 remember(self._waiting, who, asked)
             return
         if asked.next is not None and asked.next.greenthread == who and (call.value or 0) > 0:
+            if not _may_answer(asked, call):
+                return
             self._tell(asked, asked.next, call)
         self._forget(end)
 
@@ -159,3 +186,22 @@ class StaleAnswers:
 
     def findings(self) -> Iterable[Finding]:
         return self._found
+
+
+def _bytes(call: Syscall) -> bytes:
+    """Return what a call transferred, as far as strace shows it."""
+    data = DATA.search(call.args)
+    return os.fsencode(unescape(data[1])) if data is not None else b""
+
+
+def _channel(method: amqp.Method | None) -> int | None:
+    return None if method is None else method.channel
+
+
+def _may_answer(asked: _Asked, read: Syscall) -> bool:
+    """Return whether what was read may be the answer; a broker sends unasked, too."""
+    if asked.method is None:
+        return True
+    data = asked.header + _bytes(read)
+    asked.header = data if len(data) <= amqp.HEADER_SIZE else b""
+    return any(each.answers(asked.method) for each in amqp.methods(data))

@@ -124,3 +124,65 @@ def test_a_number_that_was_a_clients_before_is_not_taken_for_one(closed: str, co
 def test_nothing_is_told_of_a_test_that_passes() -> None:
     detection = Detection(About(passed=True), [StaleAnswers])
     assert list(detection.findings()) == []
+
+
+# What py-amqp 5.3 and RabbitMQ 3.10 send, and how py-amqp reads it: the header of a frame, then
+# the rest.
+OPEN = r"\1\0\2\0\0\0\5\0\24\0\n\0\316"
+DECLARE = r"\1\0\1\0\0\0\f\0002\0\n\0\0\0\f\0\0\0\0\316"
+DECLARE_2 = r"\1\0\2\0\0\0\f\0002\0\n\0\0\0\f\0\0\0\0\316"
+PUBLISH = r"\1\0\1\0\0\0\20\0<\0(\0\0\0\7nowhere\0\316\2\0\1\0\0\0\20\0<\0\0\0\0\0\0\0\0\0"
+ACK = r"\1\0\1\0\0\0\r\0<\0P\0\0\0\0\0\0\0\3\0\316"
+HEARTBEAT = r"\10\0\0\0\0\0\0\316"
+DECLARED = [r"\1\0\1\0\0\0+", r"\0002\0\v\36amq.gen-y5pBRG73y3jOy1dhYbRJBA\0\0\0\0\0\0\0\0\316"]
+DELIVERED = [r"\1\0\1\0\0\0\v", r"\0<\0<\0019\0\0\0\0\316"]
+UNBIND = r"\1\0\1\0\0\0\v\0(\0(\0\0\0\0\0\0\0\316"
+UNBOUND = [r"\1\0\1\0\0\0\4\0(\0003\316"]
+
+
+def to_a_broker(first: str, second: str, read: list[str]) -> str:
+    """Return a trace of what two greenthreads send to an AMQP broker and the second one reads."""
+    head, _, end = USED.replace("CLOSED", "").partition(MARK.format(5, "3/first"))
+    greeting = '7 4.0 sendto(5<TCP:[1:1->2:2]>, "AMQP\\0\\0\\t\\1", 8, 0, NULL, 0) = 8 <0.000001>\n'
+    end = end.replace("slow", first).replace("quick", second)
+    last = end[end.index("7 12.0") :]
+    reads = "".join(last.replace("late", each) for each in read)
+    return head + greeting + MARK.format(5, "3/first") + end.replace(last, reads)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "read", "got"),
+    [
+        (DECLARE, DECLARE, DECLARED, r'"\0002\0\v'),
+        (DECLARE, DECLARE, ["".join(DECLARED)], r'"\1\0\1\0\0\0+'),
+        (DECLARE, DECLARE, DELIVERED + DECLARED, r'"\0002\0\v'),
+        (UNBIND, DECLARE, UNBOUND, r'"\1\0\1'),
+        (DECLARE, DECLARE_2, DECLARED, None),
+        (DECLARE, DECLARE, DELIVERED, None),
+        (DECLARE, ACK, DECLARED, None),
+        (ACK, DECLARE, DECLARED, None),
+        (PUBLISH, DECLARE, DECLARED, None),
+        (HEARTBEAT, OPEN, [r"\1\0\2\0\0\0\10\0\24\0\v\0\0\0\0\316"], None),
+    ],
+    ids=[
+        "header first",
+        "whole frame",
+        "behind a delivery",
+        "unbind",
+        "another channel",
+        "a delivery only",
+        "the second asks nothing",
+        "ack",
+        "publish",
+        "heartbeat",
+    ],
+)
+def test_of_a_broker_only_what_answers_the_method_is_told(
+    first: str, second: str, read: list[str], got: str | None
+) -> None:
+    detection = Detection(About(), [StaleAnswers])
+    trace = to_a_broker(first, second, read).splitlines(keepends=True)
+    for _ in detection.watch(parse(trace)):
+        pass
+    titles = [each.title for each in detection.findings()]
+    assert [f"and got {got}" in each for each in titles] == ([] if got is None else [True])
