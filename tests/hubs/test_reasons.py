@@ -227,6 +227,7 @@ def test_a_mock_that_the_hub_calls_is_told(pytester: pytest.Pytester) -> None:
     assert not _of(result, "test_calls_it_itself")
 
 
+@pytest.mark.fault("loop-closed")
 def test_who_waits_after_the_hubs_loop_was_closed_learns_in_which_test(
     pytester: pytest.Pytester,
 ) -> None:
@@ -240,6 +241,7 @@ def test_who_waits_after_the_hubs_loop_was_closed_learns_in_which_test(
     assert not _of(result, "test_fails_for_another_reason")
 
 
+@pytest.mark.fault("hub-ended")
 def test_the_exception_that_ended_the_hub_is_told(pytester: pytest.Pytester) -> None:
     result = _run(pytester, EXITS)
     result.assert_outcomes(failed=1)
