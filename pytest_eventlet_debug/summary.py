@@ -130,7 +130,7 @@ class Summary:
         for nodeid in self._gathering.nodeids:
             cause = self._gathering.attempt(nodeid).cause
             if cause is not None and self._is_to_tell(nodeid):
-                yield from ((nodeid, line) for line in (cause.besides, *cause.seen) if line)
+                yield from ((nodeid, line) for line in cause.more)
 
     def _is_to_tell(self, nodeid: str) -> bool:
         """Say whether a test failed, and the reasons of a difference do not hold why."""

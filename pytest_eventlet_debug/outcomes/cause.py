@@ -65,6 +65,11 @@ class Cause(NamedTuple):
         yield from self.seen
 
     @property
+    def more(self) -> tuple[str, ...]:
+        """What says more than the error: what was printed, and what was seen, a line each."""
+        return (*filter(None, [self.besides]), *self.seen)
+
+    @property
     def besides(self) -> str:
         """What the test printed that says more than its own error, in one line, or ``""``."""
         if self.printed is None or self.printed.error == self.error:

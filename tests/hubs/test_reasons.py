@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -239,6 +240,9 @@ def test_who_waits_after_the_hubs_loop_was_closed_learns_in_which_test(
         "every wait fails with RuntimeError: Event loop is closed"
     ]
     assert not _of(result, "test_fails_for_another_reason")
+    results = json.loads((pytester.path / "eventlet-debug" / "results.json").read_text())
+    told = [each.get("printed", "") for each in results["tests"]]
+    assert [line.startswith("the hub's event loop was closed") for line in told] == [0, 1, 0]
 
 
 @pytest.mark.fault("hub-ended")
