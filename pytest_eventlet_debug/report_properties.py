@@ -20,6 +20,9 @@ DIRECTORY_PROPERTY: Final = "eventlet_artifacts"
 #: What a tracer could not do, in one line.
 ERROR_PROPERTY: Final = "eventlet_tracer_error"
 
+#: Of a test that failed: what its hub or one of its tasks has to do with that, in one line.
+REASON_PROPERTY: Final = "eventlet_reason"
+
 #: What of a test's recordings is cut or missing, as :class:`Cut` writes it.
 CUT_PROPERTY: Final = "eventlet_cut"
 

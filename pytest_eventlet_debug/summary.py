@@ -127,11 +127,11 @@ class Summary:
             yield from first(grouped((shown(nodeid), line) for nodeid, line in lines))
 
     def _printed(self) -> Iterator[tuple[str, str]]:
-        """Yield the tests that failed with what they printed, or their hub's end, as the reason."""
+        """Yield the tests that failed with what they printed, and what was seen in them."""
         for nodeid in self._gathering.nodeids:
             cause = self._gathering.attempt(nodeid).cause
             if cause is not None and self._is_to_tell(nodeid):
-                yield from ((nodeid, line) for line in (cause.besides, cause.hub) if line)
+                yield from ((nodeid, line) for line in cause.more)
 
     def _is_to_tell(self, nodeid: str) -> bool:
         """Say whether a test failed, and the reasons of a difference do not hold why."""

@@ -219,8 +219,9 @@ def test_who_fails_as_an_exception_has_ended_the_hub_learns_in_which_test(
     result = pytester.runpytest(f"--eventlet-hub={hubs}", "--dump-asyncio-tasks", "-W", "ignore")
     result.assert_outcomes(passed=hubs.count(",") * 3 + 1, failed=hubs.count(",") + 3)
     line = (
-        f"an exception ended the hub in {path.name}::test_reloads[[]asyncio[]]; it does not start "
-        "again, so every wait fails with RuntimeError: Already running!"
+        f"Reload, raised at {path.name}:15 in reload, ended the hub in "
+        f"{path.name}::test_reloads[[]asyncio[]]; it does not start again, "
+        "so every wait fails with RuntimeError: Already running!"
     )
     result.stdout.fnmatch_lines(["*- eventlet hub -*", line])
     assert result.stdout.str().count("- eventlet hub -") == 2

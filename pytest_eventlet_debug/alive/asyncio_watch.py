@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+import contextlib
 from importlib.machinery import ModuleSpec
 from importlib.machinery import PathFinder
 import sys
@@ -20,8 +21,12 @@ import msgspec
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.tasks import SITE
+from pytest_eventlet_debug.alive.tasks import TESTS
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import describe_tasks
+from pytest_eventlet_debug.hubs.reasons import LEFT
+from pytest_eventlet_debug.hubs.reasons import is_of_hub
+from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import stand_in
@@ -123,6 +128,7 @@ class AsyncioWatch:
         """Drop what was kept of a test."""
         self._kept.clear()
         self._seconds = 0.0
+        TESTS[0] += 1
 
     def cancelled_by(self, error: BaseException | None) -> tuple[Cancelled, ...]:
         """Return what an exception, or one that it came from, had cancelled.
@@ -158,6 +164,9 @@ class AsyncioWatch:
             try:
                 return original(loop, *args, **kwargs)
             except BaseException as error:
+                if not is_of_hub(error):  # it says that it is ended already
+                    with contextlib.suppress(Exception):  # a loop with slots
+                        setattr(loop, LEFT, raised(error))
                 tasks = _tasks_of(loop)
                 if tasks:
                     self._keep(loop, tasks, error, "left run_until_complete()")
@@ -199,7 +208,7 @@ class AsyncioWatch:
                 while frame is not None and frame.f_code.co_filename.startswith(self._library):
                     frame = frame.f_back
                 if frame is not None:
-                    setattr(task, SITE, (frame.f_code, frame.f_lineno))
+                    setattr(task, SITE, (frame.f_code, frame.f_lineno, TESTS[0]))
                 debug = getattr(task, "_source_traceback", None)
                 if debug:
                     del debug[-1]  # this function, as asyncio does with its own

@@ -18,6 +18,7 @@ import pytest
 from pytest_eventlet_debug.alive import debugger
 from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
+from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
@@ -28,8 +29,10 @@ from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.recordings import marks
+from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import stand_in
 
 # Taken here, before a test can patch it.
@@ -38,6 +41,8 @@ _access = posix.access
 _DUMPED = "_eventlet_debug_dumped"
 # Stacks in the file, where there is more room than in a report.
 _MAX_GROUPS_IN_FILE = 2000
+# Tasks that ended with an exception, in the summary.
+_MAX_FAILED = 2
 # What unittest calls before it tears down and pytest can make a report.
 _UNITTEST = ("_callSetUp", "_callTestMethod")
 _NO_FAILURES = ("SkipTest", "_ShouldStop", "Skipped", "XFailed", "Exit", "KeyboardInterrupt")
@@ -77,6 +82,7 @@ class AliveDump:
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
+        self._began = 0.0
         self._as_it_failed: tuple[int, Alive] | None = None
         self._others: frozenset[int] = frozenset()
         self._unittest: list[tuple[type, str, Any]] = []
@@ -91,6 +97,7 @@ class AliveDump:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         self._error = self._as_it_failed = None
+        self._began = unpatched.monotonic()
         with Shield():  # what is not watched is not shown
             self._watch.forget()
             self._watch.look_again()
@@ -172,6 +179,11 @@ class AliveDump:
             seen = self._as_it_failed
             alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
             self._as_it_failed = None
+            # What the test waited for in vain is the reason more often than not, and few are left.
+            never = never_called(alive.hubs, unpatched.monotonic() - self._began)
+            seen_in_it = [*alive.tasks.failed[:_MAX_FAILED], *([never] if never else [])]
+            for line in seen_in_it:
+                report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():
                 report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
                 if self._directory is not None:
@@ -212,7 +224,7 @@ class AliveDump:
 def sections(alive: Alive) -> list[tuple[str, str]]:
     """Return the sections of a report, without those of which there is nothing to say."""
     found = []
-    if alive.tasks.tasks or alive.cancelled:
+    if alive.tasks.tasks or alive.tasks.failed or alive.cancelled:
         # The traceback keeps finished tasks, and they are no news.
         tasks = replace(alive.tasks, done=0)
         found.append(("Asyncio tasks", render_tasks(tasks, cancelled=alive.cancelled)))

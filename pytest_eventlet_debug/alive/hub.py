@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ from pytest_eventlet_debug.alive.wakers import Timer
 from pytest_eventlet_debug.hubs.names import is_stuck
 from pytest_eventlet_debug.hubs.names import name_of
 from pytest_eventlet_debug.hubs.names import own_hub
+
+#: Seconds that a timer must be late for its hub not to be merely busy.
+_LATE = 0.5
 
 
 class WatchedDescriptor(NamedTuple):
@@ -39,6 +43,8 @@ class PendingCall(msgspec.Struct, frozen=True):
     #: Time left; 0 where it is due.
     seconds: float
     call: str
+    #: For how long it has been due.
+    late: float = 0.0
 
 
 class HubState(msgspec.Struct, frozen=True):
@@ -75,6 +81,25 @@ def find_hubs(heap: Heap) -> tuple[HubState, ...]:
             found.append(state)
     found.sort(key=lambda state: not state.current)
     return tuple(found)
+
+
+def never_called(hubs: Iterable[HubState], seconds: float) -> str | None:
+    """Say what the hub of another thread is to do and does not, as that thread does not run it.
+
+    eventlet wakes a greenthread by a timer in the hub of the thread that wakes it, which is the
+    wrong one if another thread waits.
+
+    :param seconds: for how long the test has run. What was due before is an earlier one's.
+    """
+    for hub in hubs:
+        late = [each for each in hub.timers if _LATE <= each.late <= seconds]
+        if late and not (hub.current or hub.stuck):
+            return (
+                f"a timer in the hub of another thread has been due for {late[0].late:.1f} s and "
+                f"is not called, as that thread does not run its hub: {late[0].call}; an event, "
+                "lock or queue of eventlet's wakes nobody in another thread"
+            )
+    return None
 
 
 def describe_timer(timer: Timer, look: Look) -> str:
@@ -126,7 +151,11 @@ def _state(hub: Any, current: bool, look: Look) -> HubState:
         for each in look.greenlets.wakers.listeners.get(id(hub), ())
     )
     timers = tuple(
-        PendingCall(max(each.seconds, 0.0), describe_timer(each, look) + started_at(each.raw))
+        PendingCall(
+            max(each.seconds, 0.0),
+            describe_timer(each, look) + started_at(each.raw),
+            max(-each.seconds, 0.0),
+        )
         for each in look.greenlets.wakers.timers.get(id(hub), ())
     )
     strays = tuple(f"fd {fd}, {descriptors.describe(fd)}" for fd in look.watched.strays(hub))

@@ -67,6 +67,7 @@ def render_tasks(
     if alive.frozen:
         lines.append("  (gc.freeze() was called: loops made before it may be missing)")
     lines += _TaskTree(alive).lines(max_groups)
+    lines += [f"  {line}" for line in alive.failed[:max_groups]]
     for each in cancelled:
         count = len(each.tasks.tasks)
         tasks = "1 task was" if count == 1 else f"{count:,} tasks were"

@@ -28,6 +28,7 @@ from pytest_eventlet_debug.alive.model import find_cycles
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.task_waits import TaskWaits
 from pytest_eventlet_debug.alive.task_waits import task_name
+from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.collector import collector_paused
 
@@ -36,8 +37,12 @@ State = Literal["running", "ready", "waiting", "cancelling", "done"]
 #: Frames of one await chain that are followed.
 MAX_CHAIN = 500
 
-#: An attribute of tasks: the code and line that made them, where that was watched.
+#: An attribute of tasks: the code and line that made them, where that was watched, and the number
+#: of the test in which that was.
 SITE = "_eventlet_debug_site"
+
+#: How many tests have begun; the last one is the one that runs.
+TESTS = [0]
 
 _AWAITED = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _DRIVERS = frozenset(
@@ -87,6 +92,9 @@ class AliveTasks(msgspec.Struct, frozen=True):
     loops: tuple[Loop, ...] = ()
     #: Number of finished tasks that are still in memory.
     done: int = 0
+    #: Those of them that this test made, that ended with an exception, and that nobody has asked
+    #: how they ended: a line each.
+    failed: tuple[str, ...] = ()
     #: Ids of tasks that await each other in a circle.
     cycles: tuple[tuple[int, ...], ...] = ()
     #: Whether ``gc.freeze()`` may hide loops, and with them tasks.
@@ -120,9 +128,12 @@ def describe_tasks(
     look = _Look(sys.modules["asyncio"], loops, heap.work_items if heap else ())
     found: list[Task] = []
     done = 0
+    failed: list[str] = []
     for task in tasks:
         try:
             described = look.describe(task)
+            if described is None and (line := _failure(task)) is not None:
+                failed.append(line)
         except BaseException as error:
             described = _unreadable(task, error)
         if described is None:
@@ -134,9 +145,22 @@ def describe_tasks(
         tuple(found),
         tuple(_loop(loop) for number, loop in loops.items() if number in used),
         done,
+        tuple(failed),
         find_cycles({task.id: task.needs for task in found}),
         heap.frozen if heap else False,
     )
+
+
+def _failure(task: Any) -> str | None:
+    """Say how a task of this test ended, if that was an exception that nobody has asked for."""
+    site = getattr(task, SITE, None)
+    error = getattr(task, "_exception", None)
+    if site is None or site[2] != TESTS[0] or error is None:
+        return None
+    if getattr(task, "_log_traceback", False) is not True:
+        return None
+    name = f"task {task_name(task)}, {_call(task.get_coro())},"
+    return f"{name} ended with {raised(error)}; nobody has asked for its result"
 
 
 def _enumerate(asyncio: types.ModuleType, heap: Heap) -> tuple[dict[int, Any], dict[int, Any]]:
@@ -247,7 +271,7 @@ class _Look:
     def _created(self, task: Any) -> Frame | None:
         site = getattr(task, SITE, None)
         if site is not None:
-            return self._frames.at(*site)
+            return self._frames.at(*site[:2])
         # Debug mode, as IsolatedAsyncioTestCase sets it, remembers more.
         for summary in reversed(getattr(task, "_source_traceback", None) or ()):
             if not summary.filename.startswith(self._library):

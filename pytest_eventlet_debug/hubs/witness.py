@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,16 +13,18 @@ from pytest_eventlet_debug.hubs.names import in_force
 from pytest_eventlet_debug.hubs.names import is_stuck
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.hubs.names import same
+from pytest_eventlet_debug.hubs.reasons import LEFT
+from pytest_eventlet_debug.hubs.reasons import reasons
+from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
 
 #: Name in ``report.user_properties``: the hub that a test left in force.
 HUB_PROPERTY = "eventlet_hub_in_force"
 
-#: Of a test that failed when its hub could not run any more: why, in one line.
-ENDED_PROPERTY = "eventlet_hub_ended"
-
-#: What every wait raises then, see ``BaseHub.run()``.
-_ERROR = "RuntimeError: Already running!"
+#: What every wait raises if its hub cannot run any more, see ``BaseHub.run()``.
+_ENDED = "RuntimeError: Already running!"
+#: And if the loop of the hub is closed.
+_CLOSED = "RuntimeError: Event loop is closed"
 
 _seen_key = pytest.StashKey[str]()
 
@@ -33,26 +37,25 @@ class HubWitness:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        #: The hub that cannot run any more, or its loop, and the test in which that came.
         self._ended: tuple[int, str] | None = None
+        self._closed: tuple[int, str, str] | None = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         with Shield():
             name = in_force()
             if name is not None and not same(self._hub, name):
                 item.stash[_seen_key] = name
-            hub = own_hub()
-            if is_stuck(hub):
-                # For a while it may get on: the loop goes on with the coroutine that was left.
-                if self._ended is None or self._ended[0] != id(hub):
-                    self._ended = id(hub), item.nodeid
-                if report.failed and _names_it(report):
-                    line = _ended(self._ended[1], item)
-                    report.sections.append(("eventlet hub", line))
-                    report.user_properties.append((ENDED_PROPERTY, line))
+            lines = [*self._left(item, report)]
+            if report.failed and call.excinfo is not None:
+                lines += reasons(call.excinfo.value)
+            for line in lines:
+                report.sections.append(("eventlet hub", line))
+                report.user_properties.append((REASON_PROPERTY, line))
         seen = item.stash.get(_seen_key, None)
         if seen is not None:
             if report.failed:
@@ -62,15 +65,40 @@ class HubWitness:
                 report.user_properties.append((HUB_PROPERTY, seen))
         return report
 
+    def _left(self, item: pytest.Item, report: pytest.TestReport) -> Iterator[str]:
+        """Say what has become of the hub, if a test fails for it; remember since when it is so."""
+        hub = own_hub()
+        loop = getattr(hub, "loop", None)
+        if is_stuck(hub):
+            # For a while it may get on: the loop goes on with the coroutine that was left.
+            if self._ended is None or self._ended[0] != id(hub):
+                self._ended = id(hub), item.nodeid
+            if _names(report, _ENDED):
+                left = getattr(loop, LEFT, None)
+                what = f"{left}," if left else "an exception"
+                yield (
+                    f"{what} ended the hub in {_test(self._ended[1], item)}; it does not start "
+                    f"again, so every wait fails with {_ENDED}"
+                )
+        elif _is_closed(loop):
+            if self._closed is None or self._closed[0] != id(loop):
+                self._closed = id(loop), item.nodeid, report.when
+            if _names(report, _CLOSED):
+                _, nodeid, phase = self._closed
+                yield (
+                    f"the hub's event loop was closed in the {phase} of {_test(nodeid, item)}; "
+                    f"every wait fails with {_CLOSED}"
+                )
 
-def _names_it(report: pytest.TestReport) -> bool:
+
+def _names(report: pytest.TestReport, error: str) -> bool:
     texts = [report.longreprtext, *(text for _, text in report.sections)]
-    return any(_ERROR in text for text in texts)
+    return report.failed and any(error in text for text in texts)
 
 
-def _ended(nodeid: str, item: pytest.Item) -> str:
-    where = "this test" if nodeid == item.nodeid else nodeid
-    return (
-        f"an exception ended the hub in {where}; it does not start again, so every wait fails "
-        f"with {_ERROR}"
-    )
+def _is_closed(loop: Any) -> bool:
+    return bool(loop.is_closed()) if loop is not None else False
+
+
+def _test(nodeid: str, item: pytest.Item) -> str:
+    return "this test" if nodeid == item.nodeid else nodeid

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 
-from pytest_eventlet_debug.hubs.witness import ENDED_PROPERTY
 from pytest_eventlet_debug.outcomes import failure_text
 from pytest_eventlet_debug.outcomes import tracebacks
 from pytest_eventlet_debug.outcomes.tracebacks import Traceback
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 
 # Errors that say that something else went wrong: in a program, or in another greenthread.
 _VAGUE = frozenset(
@@ -32,13 +32,13 @@ class Cause(NamedTuple):
         expected to fail.
     :param printed: the first traceback in what the test printed, if any.
     :param files: the files of all of its tracebacks, the innermost frame first.
-    :param hub: why its hub could not run any more, in one line.
+    :param seen: what its hub or one of its tasks has to do with it, in one line each.
     """
 
     error: str
     printed: Traceback | None = None
     files: tuple[str, ...] = ()
-    hub: str = ""
+    seen: tuple[str, ...] = ()
 
     @property
     def message(self) -> str:
@@ -62,8 +62,12 @@ class Cause(NamedTuple):
             yield from (besides, self.error)
         else:
             yield from (self.error, besides)
-        if self.hub:
-            yield self.hub
+        yield from self.seen
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """What says more than the error: what was printed, and what was seen, a line each."""
+        return (*filter(None, [self.besides]), *self.seen)
 
     @property
     def besides(self) -> str:
@@ -94,12 +98,12 @@ def cause_of(report: pytest.TestReport | pytest.CollectReport) -> Cause:
         error, files = _unwrapped(str(crash.message)), (crash.path, *files)
     # What a test puts into its message is often a program's output, too.
     printed = tracebacks.first_printed([*captured, _without_marks(text)])
-    return Cause(failure_text.one_line(error), printed, files, _ended_hub(report))
+    return Cause(failure_text.one_line(error), printed, files, _seen(report))
 
 
-def _ended_hub(report: pytest.TestReport | pytest.CollectReport) -> str:
+def _seen(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, ...]:
     properties = getattr(report, "user_properties", ())
-    return next((str(value) for name, value in properties if name == ENDED_PROPERTY), "")
+    return tuple(str(value) for name, value in properties if name == REASON_PROPERTY)
 
 
 def _unwrapped(message: str) -> str:

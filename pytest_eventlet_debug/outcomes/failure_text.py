@@ -45,9 +45,16 @@ def error_line(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the first line of a text, cut to a length that a table bears."""
+    """Return the first line of a text, cut to a length that a table bears.
+
+    It is cut before its end, which often is the point: *got Future <...> attached to a different
+    loop*.
+    """
     line = text.strip().partition("\n")[0].strip()
-    return line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 3]}..."
+    if len(line) <= MESSAGE_LENGTH:
+        return line
+    end = MESSAGE_LENGTH // 3
+    return f"{line[: MESSAGE_LENGTH - 3 - end]}...{line[-end:]}"
 
 
 def modules(message: str) -> tuple[str, ...]:

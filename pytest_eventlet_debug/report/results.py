@@ -38,7 +38,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     :param seconds: how long the last attempt took, all phases.
     :param earlier: how earlier attempts ended, where the test was run again.
     :param reason: the error, or why the test was skipped, in one line.
-    :param printed: the error in what a test that failed has printed, if that says more.
+    :param printed: what says more than that: an error that the test printed, what its hub did.
     :param failure: the failure as pytest shows it, of all phases that failed.
     """
 

@@ -69,7 +69,7 @@ def _result(
         seconds=round(attempt.seconds, 6),
         earlier=earlier,
         reason=attempt.cause.error if attempt.cause is not None else "",
-        printed=attempt.cause.besides if attempt.cause is not None else "",
+        printed="; ".join(attempt.cause.more) if attempt.cause is not None else "",
         failure=texts.failure,
         sections=tuple(Section(title, text) for title, text in texts.sections.items()),
     )

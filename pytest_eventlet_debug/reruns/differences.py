@@ -113,7 +113,10 @@ class HubDifferences:
             judgement = self.judgements.get(test)
             if judgement is not None:
                 attempts = {hub: self._gathering.attempts(each) for hub, each in of_hubs.items()}
-                found.append(of_judged(test, judgement, attempts, recordings, self._findings))
+                left_out = len(self._nodeids) > len(self.judgements)
+                found.append(
+                    of_judged(test, judgement, attempts, recordings, self._findings, left_out)
+                )
             elif len(of_hubs) > 1:
                 found.append(of_alike(test, recordings))
         return tuple(filter(None, found))

@@ -14,6 +14,7 @@ import msgspec
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.reruns.judgement import Judgement
 
 VerdictKind = Literal["differs", "fails differently", "flaky", "costs more", "by design"]
@@ -52,11 +53,13 @@ def of_judged(
     attempts: Mapping[str, Sequence[Attempt]],
     recordings: Mapping[str, str],
     findings: Findings,
+    others_left_out: bool = False,
 ) -> Verdict | None:
     """Return what to tell of a test whose attempts differ, if there is anything to tell.
 
     :param attempts: all of it, by hub.
     :param recordings: the directories of what was recorded of it, by hub.
+    :param others_left_out: whether it was rerun without some of the tests that ran before it.
     """
     if judgement.kind == "same":
         return None
@@ -72,7 +75,10 @@ def of_judged(
         test,
         judgement.kind,
         judgement.hubs,
-        tuple(_reasons(attempts, findings)),
+        (
+            *_reasons(attempts, findings),
+            *(_only_in_the_run(attempts) if others_left_out else ()),
+        ),
         _parting(ran),
     )
 
@@ -113,6 +119,17 @@ def _reasons(attempts: Mapping[str, Sequence[Attempt]], findings: Findings) -> I
             lines += findings(failed)
         for line in lines[:_MOST_REASONS]:
             yield f"{hub}: {line}"
+
+
+def _only_in_the_run(attempts: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
+    """Yield where a test failed among all others, and not once when it ran again."""
+    for hub, (in_run, *again) in attempts.items():
+        if in_run.outcome in BAD and again and all(each.outcome not in BAD for each in again):
+            yield (
+                f"{hub}: failed in the run, passed in {counted(len(again), 'rerun')} without the "
+                "tests that do not differ; --eventlet-culprit looks for an earlier test that makes "
+                "it fail"
+            )
 
 
 def _skip_for_hub(attempts: Mapping[str, Sequence[Attempt]]) -> str | None:

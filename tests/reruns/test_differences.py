@@ -626,3 +626,43 @@ def test_what_a_search_for_the_culprit_cannot_tell_is_said(
     search.pytest_sessionfinish(SimpleNamespace(exitstatus=pytest.ExitCode.TESTS_FAILED))
     search.pytest_terminal_summary(terminal)
     assert lines == [said]
+
+
+def test_what_fails_only_after_others_is_told_where_to_look(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import eventlet
+
+        left = []
+
+        def test_leaves():
+            left.append(type(eventlet.hubs.get_hub()).__module__)
+
+        def test_finds():
+            assert "eventlet.hubs.asyncio" not in left
+        """
+    )
+    options = ("--eventlet-hub=epolls,asyncio", "--eventlet-reruns=1", "-W", "ignore")
+    result = pytester.runpytest(*options)
+    hint = (
+        "    asyncio: failed in the run, passed in 1 rerun without the tests that do not differ; "
+        "--eventlet-culprit looks for an earlier test that makes it fail"
+    )
+    result.stdout.fnmatch_lines(["1 test is flaky: *", hint])
+    pytester.makepyfile(
+        """
+        import pathlib
+
+        import eventlet
+
+        def test_alone():
+            begun = pathlib.Path("begun")
+            seen = begun.exists()
+            if type(eventlet.hubs.get_hub()).__module__ == "eventlet.hubs.asyncio":
+                begun.touch()
+                assert seen
+        """
+    )
+    result = pytester.runpytest(*options)
+    result.stdout.fnmatch_lines(["1 test is flaky: *"])
+    result.stdout.no_fnmatch_line(hint)

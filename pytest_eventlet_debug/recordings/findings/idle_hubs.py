@@ -17,6 +17,7 @@ from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
@@ -26,6 +27,8 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _MOST = 5
 _STARTS = names("clone clone3")
+#: Of the calls that make a hub, the next one fails when the descriptors are used up.
+_USED_UP = frozenset(("EMFILE", "ENFILE"))
 
 
 class IdleHubs:
@@ -46,6 +49,7 @@ class IdleHubs:
             **dict.fromkeys(_STARTS, self._started),
             **dict.fromkeys(EPOLL_SETS, self._made),
             **dict.fromkeys(WAITS, self._waited),  # a hub without listeners sleeps
+            ANY_FAILED: self._failed,
             ANY_OTHER: self._other,
         }
 
@@ -60,6 +64,10 @@ class IdleHubs:
     def _made(self, call: Syscall) -> None:
         if call.pid != self._main and len(self._idle) < _MOST and call.errno is None:
             self._idle[call.pid] = call
+
+    def _failed(self, call: Syscall) -> None:
+        if call.errno in _USED_UP:
+            self._waited(call)
 
     def _waited(self, call: Syscall) -> None:
         if self._idle:

@@ -72,6 +72,14 @@ class Openings:
         """Return what a number stood for lately, the last one at the end."""
         return self._lives.get((process, fd), [])
 
+    def open_in(self, process: int | None) -> list[Syscall]:
+        """Return the calls that opened what is open in a process now."""
+        return [
+            lives[-1].opened
+            for (each, _), lives in self._lives.items()
+            if each == process and lives[-1].closed is None and lives[-1].opened is not None
+        ]
+
     def opened(self, call: Syscall) -> None:
         """Take note of a call that returns a descriptor."""
         if call.value is not None and call.value >= 0:

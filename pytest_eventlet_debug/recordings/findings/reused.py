@@ -8,6 +8,9 @@ Whether a greenthread was handed the new descriptor does not show in a trace. So
 things count. It waited on the old one when that was closed, and makes the same call again
 as soon as it runs. Or it had opened the old one itself, another closed it, and it uses the
 number while the greenthread that opened the new one uses that as well, before and after.
+
+An event loop that knows descriptors by their numbers, as asyncio's do, changes its epoll set for a
+number that it takes for the old one. The kernel knows better, and that call does fail.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
@@ -30,7 +34,9 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -43,6 +49,7 @@ _REMEMBERED = 4096
 _USES = names(
     """read readv write writev send sendto sendmsg recv recvfrom recvmsg accept accept4 shutdown"""
 )
+_CHANGED = lazily(rf"\d+(?:{ANNOTATION})?, (EPOLL_CTL_MOD), (\d+)((?:{ANNOTATION})?)")
 _REPEATED = _USES - {"shutdown"}
 
 
@@ -80,6 +87,7 @@ class Reused:
     def __init__(self, about: About) -> None:
         self._processes = Processes(about.pid)
         self._openings = Openings(self._processes, self._given_again)
+        self._registrations = Registrations()
         self._waiting: dict[Place, Syscall] = {}
         self._ran: dict[str, int] = {}
         self._stale: dict[Place, _Stale] = {}
@@ -91,6 +99,8 @@ class Reused:
             **dict.fromkeys(_USES, self._use),
             **self._openings.handlers(),
             **dict.fromkeys(ACCEPTS, self._accept),
+            "epoll_ctl": self._registrations.control,
+            "close": self._closed,
             ANY_FAILED: self._failed,
             ANY_OTHER: self._other,
         }
@@ -99,7 +109,13 @@ class Reused:
         self._use(call)
         self._openings.opened(call)
 
+    def _closed(self, call: Syscall) -> None:
+        self._registrations.closed(call)
+        self._openings.closed(call)
+
     def _failed(self, call: Syscall) -> None:
+        if call.errno == "ENOENT" and call.name == "epoll_ctl":
+            self._changed(call)
         if call.errno == "EAGAIN" and call.name in _REPEATED:
             remember(self._waiting, self._place(call), call)
 
@@ -159,6 +175,35 @@ class Reused:
                 if stale.waited and stale.runs:
                     del self._stale[place]  # it ran, and did something else
                 stale.runs = stale.runs or event.greenthread == stale.holder
+
+    def _changed(self, call: Syscall) -> None:
+        """Take note of an ``epoll_ctl`` on a number that stands for something else by now."""
+        match = _CHANGED.match(call.args)
+        if match is None or len(self._found) == _MOST:
+            return
+        fd = int(match[2])
+        closed = self._registrations.ended(call.pid, fd)
+        known = self._registrations.latest(call.pid).get(fd)
+        lives = self._openings.lives(self._processes.process(call.pid), fd)
+        opened = lives[-1].opened if lives and lives[-1].closed is None else None
+        if known is None or closed is None or closed.name != "close" or opened is None:
+            return
+        holder, closer, owner = (
+            self._processes.describe(call.pid, each.greenthread) for each in (known, closed, opened)
+        )
+        self._found.append(
+            Finding(
+                self.kind,
+                f"epoll_ctl({match[1]}, {match[2]}{match[3]}) = -1 ENOENT{call.where}: its event "
+                f"loop still has {known.shown} there, which {holder} waited for{known.at} "
+                f"(line {known.line}); {closer} closed that{closed.where} (line {closed.line}) and "
+                f"{owner} got {fd} from {opened.name}{opened.where} (line {opened.line})",
+                tuple(
+                    Evidence(f"{each.name}({each.args})", STRACE_FILE, each.line)
+                    for each in (call, closed, opened)
+                ),
+            )
+        )
 
     def _tell(self, call: Syscall, stale: _Stale) -> None:
         if len(self._found) == _MOST:

@@ -47,6 +47,37 @@ def test_a_plain_thread_that_sends_an_event_has_a_hub_that_never_runs(find: Find
     )
 
 
+USED_UP = """
+import resource
+from eventlet import patcher, hubs
+
+threading = patcher.original("threading")
+
+def test_has_no_descriptor_for_a_hub():
+    hubs.get_hub()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = open("/dev/null")
+    def work():
+        try:
+            hubs.get_hub()
+        except OSError:
+            errors.append(1)
+    errors = []
+    thread = threading.Thread(target=work)
+    number = first.fileno()
+    first.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number + 1, hard))
+    thread.start()
+    thread.join()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert errors
+"""
+
+
+def test_a_hub_that_could_not_be_made_is_not_told(find: Find) -> None:
+    assert find(USED_UP, IdleHubs, "asyncio") == []
+
+
 @pytest.mark.parametrize("work", ["pass", "eventlet.sleep(0.01)"])
 def test_a_thread_without_a_hub_or_with_one_that_runs_is_not_told(find: Find, work: str) -> None:
     assert find(PROGRAM.replace("WORK", work), IdleHubs) == []

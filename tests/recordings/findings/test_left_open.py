@@ -60,3 +60,43 @@ def test_what_is_left_open_names_the_call_and_greenthread_that_opened_it(
     nothing = file.read(leaves_nothing)
     assert nothing is not None
     assert [each.kind for each in nothing.findings] == []
+
+
+USED_UP = """
+import errno
+import os
+import resource
+import pytest
+
+def test_opens_them_all():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.dup(1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + 10, hard))
+    kept = [first]
+    with pytest.raises(OSError) as caught:
+        while True:
+            kept.append(os.open("/dev/null", os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for each in kept:
+        os.close(each)
+    assert caught.value.errno == errno.EMFILE
+    assert FAILS
+"""
+
+
+def test_where_no_descriptor_is_left_for_a_test_that_fails_who_has_them_is_told(
+    record: Callable[..., list[Path]],
+) -> None:
+    (directory,) = record(USED_UP.replace("FAILS", "0"), "epolls", name="fails")
+    read = file.read(directory)
+    assert read is not None
+    (title,) = (each.title for each in read.findings if each.kind == "left open")
+    assert re.fullmatch(
+        r"there was no descriptor left for openat\(\) at \S+:13 in test_opens_them_all by "
+        r"thread \d+: still open were 9 from openat\(\) at \S+:13 in test_opens_them_all",
+        title,
+    ), title
+    (directory,) = record(USED_UP.replace("FAILS", "1"), "epolls", name="passes")
+    read = file.read(directory)
+    assert read is not None
+    assert [each.title for each in read.findings] == []

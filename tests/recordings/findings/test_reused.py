@@ -173,3 +173,46 @@ def test_the_hub_closes_garbage():
 
 def test_a_number_that_was_handed_over_or_closed_by_the_hub_is_not_told(find: Find) -> None:
     assert find(HANDED_OVER, Reused, "poll") == []
+
+
+STALE = """
+import asyncio
+import os
+import eventlet
+from eventlet import hubs
+from eventlet.green import socket
+
+def test_changes_a_number_that_stands_for_another():
+    old, other = socket.socketpair()
+    waiter = eventlet.spawn(reader, old)
+    eventlet.sleep(0)
+    eventlet.spawn(os.close, old.fileno()).wait()
+    new, sender = pair()
+    assert new.fileno() == old.fileno()
+    try:
+        hubs.get_hub().loop.add_writer(new.fileno(), print)
+    except FileNotFoundError:
+        pass
+    waiter.kill()
+    old.fd.detach()
+
+def pair():
+    import socket
+    return socket.socketpair()
+
+def reader(sock):
+    sock.recv(10)
+"""
+
+
+def test_a_loop_that_takes_a_number_for_what_is_closed_is_told(find: Find) -> None:
+    (found,) = find(STALE, Reused, "asyncio")
+    assert found.certainty == "certain"
+    assert re.fullmatch(
+        r"epoll_ctl\(EPOLL_CTL_MOD, (\d+)<UNIX-STREAM:\[\d+->\d+\]>\) = -1 ENOENT at \S+:\d+ in "
+        r"\w+(?:, from \S+:\d+ in test_\w+)?: its event loop still has "
+        r"\1<UNIX-STREAM:\[\d+->\d+\]> there, which greenthread \d+:reader waited for at .*"
+        r":\d+ in reader \(line \d+\); greenthread \d+:close closed that.* \(line \d+\) and "
+        r"greenthread 1:test got \1 from socketpair.* \(line \d+\)",
+        found.title,
+    ), found.title

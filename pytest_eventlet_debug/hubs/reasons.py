@@ -1,0 +1,170 @@
+"""What an error, and the hub as it was left, say of why a test failed under this hub.
+
+Only what its traceback shows is said of an error: nothing is guessed from its type or its words
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import inspect
+import itertools
+import opcode
+import os
+import re
+import sys
+import types
+from typing import Any
+from typing import NamedTuple
+
+from pytest_eventlet_debug.hubs.names import own_hub
+from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.system.code_places import HUBS
+from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+
+#: An attribute of a loop: what last left its ``run_until_complete()``, in words.
+LEFT = "_eventlet_debug_left"
+
+#: Characters of an error that are kept.
+_MOST_WORDS = 100
+
+#: Exceptions of one chain that are looked at.
+_MOST = 20
+
+#: What code calls that refuses to run inside of a loop, or of an asynchronous library.
+_ASKS = frozenset(("_get_running_loop", "get_running_loop", "is_running", "current_async_library"))
+_RAISE = opcode.opmap["RAISE_VARARGS"]
+#: Such an error speaks of it, too.
+_SPEAKS = lazily(r"\b(?:async\w*|(?:event )?loop|running)\b", re.IGNORECASE)
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_MOCKS = ("unittest.mock", "mock.mock")
+#: What the asyncio hub is made of, beside eventlet's part.
+_LOOP = (os.path.join(STANDARD_LIBRARY, "asyncio") + os.sep, STANDARD_LIBRARY + "selectors.py")
+_INSTALLED = lazily(r"^.*/(?:site|dist)-packages/")
+
+
+class Place(NamedTuple):
+    """A line of code that ran."""
+
+    frame: types.FrameType
+    line: int
+    #: Of the instruction, in its code.
+    offset: int
+
+    @property
+    def raises(self) -> bool:
+        """Whether it raised an error itself, and did not call what did."""
+        return self.code.co_code[self.offset] == _RAISE
+
+    @property
+    def code(self) -> types.CodeType:
+        return self.frame.f_code
+
+    @property
+    def file(self) -> str:
+        return self.code.co_filename
+
+    def __str__(self) -> str:
+        file = _INSTALLED.sub("", self.file).removeprefix(STANDARD_LIBRARY)
+        if file == self.file:
+            file = os.path.relpath(file) if file.startswith(os.getcwd() + os.sep) else file
+        return f"{file}:{self.line} in {self.code.co_name}"
+
+
+def reasons(error: BaseException) -> Iterator[str]:
+    """Yield what the tracebacks of an error say of the hub, a line each."""
+    chain = [(each, _places(each)) for each in _chain(error)]
+    for each, places in chain:
+        line = _refused(each, places)
+        if line is not None:
+            yield line
+            break
+    for each, places in chain:
+        line = _mocked(each, places)
+        if line is not None:
+            yield line
+            break
+
+
+def raised(error: BaseException) -> str:
+    """Return an error in one line with where it arose: in a user's own line if there is one."""
+    places = _places(error)
+    own = [place for place in places if not _is_library(place.file)]
+    where = f", raised at {(own or places)[-1]}" if places else ""
+    try:
+        words = " ".join(str(error).split())[:_MOST_WORDS]
+    except Exception:
+        words = ""
+    return f"{type(error).__name__}{': ' if words else ''}{words}{where}"
+
+
+def is_of_hub(error: BaseException) -> bool:
+    """Say whether it is the hub itself that raised an error."""
+    places = _places(error)
+    return bool(places) and HUBS in places[-1].file
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    ahead: list[BaseException | None] = [error]
+    while ahead and len(seen) < _MOST:
+        each = ahead.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        ahead += [each.__context__, each.__cause__]
+
+
+def _places(error: BaseException) -> list[Place]:
+    """Return the lines that an error passed, the innermost last."""
+    places = []
+    step = error.__traceback__
+    while step is not None:
+        places.append(Place(step.tb_frame, step.tb_lineno, step.tb_lasti))
+        step = step.tb_next
+    return places
+
+
+def _refused(error: BaseException, places: list[Place]) -> str | None:
+    """Say that code refuses to run in a loop, where that loop is the hub's."""
+    if not places or not places[-1].raises or not _ASKS & {*places[-1].code.co_names}:
+        return None
+    words = error.args[0] if error.args else None
+    if type(words) is not str or _SPEAKS.search(words) is None or not _hub_runs_its_loop():
+        return None
+    # Elsewhere a coroutine runs, as the loops that it is in are.
+    own = [place for place in places if HUBS not in place.file]
+    if any(place.code.co_flags & _COROUTINE for place in own):
+        return None
+    caller = next((each for each in reversed(own[:-1]) if not _is_library(each.file)), None)
+    called = f", called at {caller}" if caller is not None else ""
+    return (
+        f"{places[-1]} refuses to run while an event loop runs in its thread{called}: under "
+        "asyncio that is so for all code, once the hub has run, as the loop is the hub's own"
+    )
+
+
+def _hub_runs_its_loop() -> bool:
+    loop = getattr(own_hub(), "loop", None)
+    get: Any = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    return loop is not None and get is not None and get() is loop
+
+
+def _mocked(error: BaseException, places: list[Place]) -> str | None:
+    """Say that the hub came upon a mock, and what that raised."""
+    for caller, place in itertools.pairwise(places):
+        if place.frame.f_globals.get("__name__") not in _MOCKS:
+            continue
+        if HUBS not in caller.file and not caller.file.startswith(_LOOP):
+            return None
+        mock = getattr(place.frame.f_locals.get("self"), "__dict__", {})
+        name = mock.get("_mock_name")
+        what = f"{name}()" if type(name) is str else "a mock"
+        return f"{what}, which is mocked, raised {type(error).__name__} in the hub, at {caller}"
+    return None
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith((STANDARD_LIBRARY, OURS, "<")) or _INSTALLED.match(file) is not None

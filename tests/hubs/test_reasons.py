@@ -1,0 +1,288 @@
+"""What a failing test is told of its hub: whose loop runs, which mock it met, what ended it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+REFUSED = """
+    import asyncio
+
+    import eventlet
+
+
+    async def nothing():
+        pass
+
+
+    def look_up():
+        coroutine = nothing()
+        try:
+            asyncio.run(coroutine)
+        finally:
+            coroutine.close()
+
+
+    def test_runs_a_loop():
+        eventlet.spawn(look_up).wait()
+
+
+    def test_runs_a_loop_in_a_loop():
+        async def outer():
+            look_up()
+
+        eventlet.asyncio.spawn_for_awaitable(outer()).wait()
+
+
+    def test_has_no_loop():
+        eventlet.sleep(0)
+        eventlet.tpool.execute(asyncio.get_running_loop)
+
+
+    def test_says_so_itself():
+        asyncio.get_running_loop()
+        raise ValueError("no more")
+"""
+
+MOCKED = """
+    import os
+    from unittest import mock
+
+    import eventlet
+    from eventlet.green import socket
+
+
+    def test_waits():
+        ours, theirs = socket.socketpair()
+        eventlet.spawn_after(0, theirs.send, b"x")
+        with mock.patch("os.fstat", side_effect=OSError("gone")):
+            ours.recv(1)
+
+
+    def test_calls_it_itself():
+        with mock.patch("os.fstat", side_effect=OSError("gone")):
+            os.fstat(0)
+"""
+
+CLOSED = """
+    import asyncio
+
+    import eventlet
+    import pytest
+
+
+    @pytest.fixture
+    def loop():
+        yield eventlet.hubs.get_hub().loop
+        eventlet.hubs.get_hub().loop.close()
+
+
+    def test_has_a_loop(loop):
+        assert not loop.is_closed()
+
+
+    def test_waits():
+        eventlet.sleep(0)
+
+
+    def test_fails_for_another_reason():
+        assert False
+"""
+
+EXITS = """
+    import sys
+
+    import eventlet
+    import pytest
+    from eventlet.green import socket
+
+
+    def serve(connection):
+        connection.recv(10)
+        sys.exit(3)
+
+
+    def test_exits():
+        ours, theirs = socket.socketpair()
+        eventlet.spawn(serve, ours)
+        eventlet.spawn_after(0, theirs.send, b"quit")
+        with pytest.raises(SystemExit):
+            eventlet.sleep(60)
+        eventlet.sleep(0.01)
+"""
+
+DIES = """
+    import asyncio
+
+    import eventlet
+    from eventlet import hubs
+
+    kept = []
+
+
+    async def listen(message):
+        await asyncio.sleep(0)
+        return message["data"]
+
+
+    def wait_for(message):
+        kept.append(hubs.get_hub().loop.create_task(listen(message)))
+        eventlet.sleep(0.01)
+        eventlet.sleep(0.01)
+
+
+    def test_waits_in_vain():
+        wait_for({})
+        assert False
+
+
+    def test_fails_after_it():
+        wait_for({"data": 1})
+        assert False
+
+
+    def test_asks():
+        wait_for({})
+        assert isinstance(kept[-1].exception(), KeyError)
+        assert False
+"""
+
+
+OTHER_THREAD = """
+    import eventlet
+    from eventlet import event
+    from eventlet import patcher
+
+    threading = patcher.original("threading")
+    end = threading.Event()
+
+
+    def send(done):
+        done.send()
+        end.wait()
+
+
+    def test_waits_for_another_thread():
+        done = event.Event()
+        # The one that waits is known to it by then.
+        eventlet.spawn_after(0.01, lambda: threading.Thread(target=send, args=[done]).start())
+        with eventlet.Timeout(1):
+            done.wait()
+
+
+    def test_waits_for_nobody():
+        try:
+            with eventlet.Timeout(0.6):
+                event.Event().wait()
+        finally:
+            end.set()
+"""
+
+
+def _of(result: pytest.RunResult, test: str) -> list[str]:
+    """Return what the section of findings tells of a test."""
+    lines = result.outlines
+    lines = lines[next(n for n, line in enumerate(lines) if "= findings =" in line) :]
+    begin = next(
+        (n for n, line in enumerate(lines) if line.startswith("  ") and f"::{test}[" in line), None
+    )
+    if begin is None:
+        return []
+    told = []
+    for line in lines[begin + 1 :]:
+        if not line.startswith("    "):
+            break
+        told.append(line.strip())
+    return told
+
+
+def _run(pytester: pytest.Pytester, source: str) -> pytest.RunResult:
+    pytester.makepyfile(source)
+    return pytester.runpytest("--eventlet-hub=asyncio", "--dump-asyncio-tasks", "-W", "ignore")
+
+
+def test_what_refuses_to_run_in_a_loop_learns_that_it_is_the_hubs(
+    pytester: pytest.Pytester,
+) -> None:
+    result = _run(pytester, REFUSED)
+    result.assert_outcomes(failed=4)
+    (line,) = _of(result, "test_runs_a_loop")
+    file = "test_what_refuses_to_run_in_a_loop_learns_that_it_is_the_hubs.py"
+    assert line.startswith("asyncio/runners.py:")
+    assert f" refuses to run while an event loop runs in its thread, called at {file}:13" in line
+    assert line.endswith("as the loop is the hub's own")
+    # In a coroutine, that would be so under any loop.
+    for test in ("test_runs_a_loop_in_a_loop", "test_has_no_loop", "test_says_so_itself"):
+        assert not [line for line in _of(result, test) if "refuses" in line]
+
+
+def test_a_mock_that_the_hub_calls_is_told(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, MOCKED)
+    result.assert_outcomes(failed=2)
+    (line,) = _of(result, "test_waits")
+    assert line.startswith(
+        "fstat(), which is mocked, raised OSError in the hub, at eventlet/hubs/asyncio.py:"
+    )
+    assert not _of(result, "test_calls_it_itself")
+
+
+@pytest.mark.fault("loop-closed")
+def test_who_waits_after_the_hubs_loop_was_closed_learns_in_which_test(
+    pytester: pytest.Pytester,
+) -> None:
+    result = _run(pytester, CLOSED)
+    result.assert_outcomes(passed=1, failed=2)
+    file = "test_who_waits_after_the_hubs_loop_was_closed_learns_in_which_test.py"
+    assert _of(result, "test_waits") == [
+        f"the hub's event loop was closed in the teardown of {file}::test_has_a_loop[asyncio]; "
+        "every wait fails with RuntimeError: Event loop is closed"
+    ]
+    assert not _of(result, "test_fails_for_another_reason")
+    results = json.loads((pytester.path / "eventlet-debug" / "results.json").read_text())
+    told = [each.get("printed", "") for each in results["tests"]]
+    assert [line.startswith("the hub's event loop was closed") for line in told] == [0, 1, 0]
+
+
+@pytest.mark.fault("hub-ended")
+def test_the_exception_that_ended_the_hub_is_told(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, EXITS)
+    result.assert_outcomes(failed=1)
+    file = "test_the_exception_that_ended_the_hub_is_told.py"
+    (line,) = _of(result, "test_exits")
+    assert line.startswith(
+        f"SystemExit: 3, raised at {file}:10 in serve, ended the hub in this test; "
+    )
+
+
+def test_a_task_that_died_unheard_is_told_of_the_test_that_made_it(
+    pytester: pytest.Pytester,
+) -> None:
+    result = _run(pytester, DIES)
+    result.assert_outcomes(failed=3)
+    file = "test_a_task_that_died_unheard_is_told_of_the_test_that_made_it.py"
+    (line,) = _of(result, "test_waits_in_vain")
+    assert line.endswith(
+        f", listen(), ended with KeyError: 'data', raised at {file}:11 in listen; "
+        "nobody has asked for its result"
+    )
+    assert not _of(result, "test_fails_after_it")
+    assert not _of(result, "test_asks")
+
+
+def test_what_wakes_nobody_in_the_hub_of_another_thread_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    result = _run(pytester, OTHER_THREAD)
+    result.assert_outcomes(failed=2)
+    (line,) = _of(result, "test_waits_for_another_thread")
+    assert re.fullmatch(
+        r"a timer in the hub of another thread has been due for \d+\.\d s and is not called, as "
+        r"that thread does not run its hub: call Event\._do_send; an event, lock or queue of "
+        r"eventlet's wakes nobody in another thread",
+        line,
+    )
+    # That timer is an earlier test's.
+    result.stdout.no_fnmatch_line("*::test_waits_for_another_thread* and 1 more")
+    assert not _of(result, "test_waits_for_nobody")
