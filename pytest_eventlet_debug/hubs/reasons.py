@@ -11,6 +11,7 @@ import inspect
 import itertools
 import opcode
 import os
+import posix
 import sys
 import types
 from typing import Any
@@ -69,8 +70,10 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         file = _INSTALLED.sub("", self.file).removeprefix(STANDARD_LIBRARY)
-        if file == self.file:
-            file = os.path.relpath(file) if file.startswith(os.getcwd() + os.sep) else file
+        try:
+            file = file.removeprefix(posix.getcwd() + os.sep)
+        except OSError:
+            pass  # it has been removed
         return f"{file}:{self.line} in {self.code.co_name}"
 
 

@@ -107,16 +107,21 @@ EXITS = """
     from eventlet.green import socket
 
 
-    def serve(connection):
+    def serve(connection, status):
         connection.recv(10)
-        sys.exit(3)
+        sys.exit(status)
 
 
     def test_exits():
-        ours, theirs = socket.socketpair()
-        eventlet.spawn(serve, ours)
-        eventlet.spawn_after(0, theirs.send, b"quit")
+        first, quits = socket.socketpair()
+        eventlet.spawn(serve, first, 3)
+        second, quits_too = socket.socketpair()
+        eventlet.spawn(serve, second, 4)
+        eventlet.spawn_after(0, quits.send, b"quit")
         with pytest.raises(SystemExit):
+            eventlet.sleep(60)
+        quits_too.send(b"quit")
+        with pytest.raises(SystemExit):  # the loop goes on for a while
             eventlet.sleep(60)
         eventlet.sleep(0.01)
 """
