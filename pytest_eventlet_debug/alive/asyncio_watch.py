@@ -24,6 +24,7 @@ from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import TESTS
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import describe_tasks
+from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.hubs.reasons import LEFT
 from pytest_eventlet_debug.hubs.reasons import is_of_hub
 from pytest_eventlet_debug.hubs.reasons import raised
@@ -161,12 +162,11 @@ class AsyncioWatch:
         def run_until_complete(loop: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             self.look_again()
+            _begin(loop)
             try:
                 return original(loop, *args, **kwargs)
             except BaseException as error:
-                if not is_of_hub(error):  # it says that it is ended already
-                    with contextlib.suppress(Exception):  # a loop with slots
-                        setattr(loop, LEFT, raised(error))
+                _note(loop, error)
                 tasks = _tasks_of(loop)
                 if tasks:
                     self._keep(loop, tasks, error, "left run_until_complete()")
@@ -218,6 +218,20 @@ class AsyncioWatch:
             return task
 
         return create_task
+
+
+def _begin(loop: Any) -> None:
+    """Forget what left a loop before, unless the hub takes itself for running since then."""
+    with contextlib.suppress(Exception):
+        if not getattr(own_hub(), "running", False):
+            setattr(loop, LEFT, None)
+
+
+def _note(loop: Any, error: BaseException) -> None:
+    """Remember the first error that leaves a loop, but not that its hub has ended already."""
+    with contextlib.suppress(Exception):  # a loop with slots
+        if getattr(loop, LEFT, None) is None and not is_of_hub(error):
+            setattr(loop, LEFT, raised(error))
 
 
 def _tasks_of(loop: Any) -> list[Any]:

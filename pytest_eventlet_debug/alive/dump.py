@@ -179,7 +179,6 @@ class AliveDump:
             seen = self._as_it_failed
             alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
             self._as_it_failed = None
-            # What the test waited for in vain is the reason more often than not, and few are left.
             never = never_called(alive.hubs, unpatched.monotonic() - self._began)
             seen_in_it = [*alive.tasks.failed[:_MAX_FAILED], *([never] if never else [])]
             for line in seen_in_it:

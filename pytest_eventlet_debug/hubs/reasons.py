@@ -11,7 +11,7 @@ import inspect
 import itertools
 import opcode
 import os
-import re
+import posix
 import sys
 import types
 from typing import Any
@@ -33,10 +33,13 @@ _MOST_WORDS = 100
 _MOST = 20
 
 #: What code calls that refuses to run inside of a loop, or of an asynchronous library.
-_ASKS = frozenset(("_get_running_loop", "get_running_loop", "is_running", "current_async_library"))
+_ASKS = frozenset(("_get_running_loop", "get_running_loop", "current_async_library"))
 _RAISE = opcode.opmap["RAISE_VARARGS"]
-#: Such an error speaks of it, too.
-_SPEAKS = lazily(r"\b(?:async\w*|(?:event )?loop|running)\b", re.IGNORECASE)
+#: What it says then: asyncio, asgiref, Django, anyio and Playwright, one after the other.
+_SAYS = lazily(
+    r"(?<!\bno )running event loop|\bloop is (?:already )?running|\basync event loop|"
+    r"\basync context|\brunning asyncio in|\basyncio loop"
+)
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _MOCKS = ("unittest.mock", "mock.mock")
 #: What the asyncio hub is made of, beside eventlet's part.
@@ -67,8 +70,10 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         file = _INSTALLED.sub("", self.file).removeprefix(STANDARD_LIBRARY)
-        if file == self.file:
-            file = os.path.relpath(file) if file.startswith(os.getcwd() + os.sep) else file
+        try:
+            file = file.removeprefix(posix.getcwd() + os.sep)
+        except OSError:
+            pass  # it has been removed
         return f"{file}:{self.line} in {self.code.co_name}"
 
 
@@ -132,7 +137,7 @@ def _refused(error: BaseException, places: list[Place]) -> str | None:
     if not places or not places[-1].raises or not _ASKS & {*places[-1].code.co_names}:
         return None
     words = error.args[0] if error.args else None
-    if type(words) is not str or _SPEAKS.search(words) is None or not _hub_runs_its_loop():
+    if type(words) is not str or _SAYS.search(words) is None or not _hub_runs_its_loop():
         return None
     # Elsewhere a coroutine runs, as the loops that it is in are.
     own = [place for place in places if HUBS not in place.file]

@@ -97,7 +97,8 @@ def _names(report: pytest.TestReport, error: str) -> bool:
 
 
 def _is_closed(loop: Any) -> bool:
-    return bool(loop.is_closed()) if loop is not None else False
+    is_closed = getattr(loop, "is_closed", None)
+    return callable(is_closed) and is_closed() is True
 
 
 def _test(nodeid: str, item: pytest.Item) -> str:

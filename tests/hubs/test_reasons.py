@@ -41,9 +41,17 @@ REFUSED = """
         eventlet.tpool.execute(asyncio.get_running_loop)
 
 
-    def test_says_so_itself():
-        asyncio.get_running_loop()
-        raise ValueError("no more")
+    class Service:
+        is_running = False
+
+        def stop(self):
+            self.loop = asyncio.get_running_loop()
+            if not self.is_running:
+                raise RuntimeError("the service is not running")
+
+
+    def test_is_about_something_else():
+        eventlet.spawn(Service().stop).wait()
 """
 
 MOCKED = """
@@ -99,16 +107,21 @@ EXITS = """
     from eventlet.green import socket
 
 
-    def serve(connection):
+    def serve(connection, status):
         connection.recv(10)
-        sys.exit(3)
+        sys.exit(status)
 
 
     def test_exits():
-        ours, theirs = socket.socketpair()
-        eventlet.spawn(serve, ours)
-        eventlet.spawn_after(0, theirs.send, b"quit")
+        first, quits = socket.socketpair()
+        eventlet.spawn(serve, first, 3)
+        second, quits_too = socket.socketpair()
+        eventlet.spawn(serve, second, 4)
+        eventlet.spawn_after(0, quits.send, b"quit")
         with pytest.raises(SystemExit):
+            eventlet.sleep(60)
+        quits_too.send(b"quit")
+        with pytest.raises(SystemExit):  # the loop goes on for a while
             eventlet.sleep(60)
         eventlet.sleep(0.01)
 """
@@ -214,7 +227,7 @@ def test_what_refuses_to_run_in_a_loop_learns_that_it_is_the_hubs(
     assert f" refuses to run while an event loop runs in its thread, called at {file}:13" in line
     assert line.endswith("as the loop is the hub's own")
     # In a coroutine, that would be so under any loop.
-    for test in ("test_runs_a_loop_in_a_loop", "test_has_no_loop", "test_says_so_itself"):
+    for test in ("test_runs_a_loop_in_a_loop", "test_has_no_loop", "test_is_about_something_else"):
         assert not [line for line in _of(result, test) if "refuses" in line]
 
 

@@ -208,6 +208,8 @@ def _meaning(call: Syscall) -> tuple[str, str]:
     if name in _SENDS or name in _RECEIVES:
         data = _DATA.search(call.args)
         action = "send" if name in _SENDS else "receive"
+        if "MSG_OOB" in call.args:
+            action += " urgent data"
         if is_datagram:
             action += " datagram"
         return action, data[1][:_SHOWN] if data is not None else ""

@@ -165,6 +165,29 @@ def test_datagrams():
     ]
 
 
+def test_urgent_data_is_called_that(record: Record) -> None:
+    program = """
+import eventlet
+from eventlet import hubs
+from eventlet.green import socket
+
+def test_waits():
+    listener = eventlet.listen(("127.0.0.1", 0))
+    client = eventlet.connect(listener.getsockname())
+    connection, _ = listener.accept()
+    client.send(b"!", socket.MSG_OOB)
+    with eventlet.Timeout(0.1):
+        hubs.trampoline(connection, read=True)
+        connection.recv(1, socket.MSG_OOB)
+"""
+    (epolls,), (asyncio,) = record(program, "epolls"), record(program, "asyncio")
+    parting = part(read(epolls), read(asyncio))
+    assert parting is not None
+    assert parting.role == "connection 1"
+    assert parting.left[0].action == "receive urgent data"
+    assert not parting.right
+
+
 def test_the_command_shows_both_sides_and_its_status_says_whether_they_part(
     record: Record, tmp_path: Path
 ) -> None:
