@@ -77,9 +77,7 @@ class Attachment:
             else:
                 answer(error)
 
-        self.start(
-            detach, program=program, options=options, path=None, append=False, pin=False, limit=None
-        )
+        self.start(detach, program=program, options=options, path=None, append=False, limit=None)
 
     def start(
         self,
@@ -89,7 +87,6 @@ class Attachment:
         options: list[str],
         path: str | None,
         append: bool,
-        pin: bool,
         limit: int | None,
     ) -> None:
         """Trace from now on; answer once all of the test process is traced.
@@ -114,7 +111,7 @@ class Attachment:
         if rests:
             answer(strace=self._strace.pid)
         else:
-            self._strace.attach(answer, program, options, pin)
+            self._strace.attach(answer, program, options)
 
     def proceed(self, answer: Reply, *, path: str, limit: int | None) -> None:
         """Write to another file from this request on, which strace rests for.

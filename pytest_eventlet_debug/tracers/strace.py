@@ -55,7 +55,6 @@ class Strace:
         helper: Helper,
         extra_args: tuple[str, ...] = (),
         *,
-        pin: bool = True,
         limit: int | None = None,
         lines: LineMarks | None = None,
         stay: bool = False,
@@ -63,9 +62,6 @@ class Strace:
         """Record through *helper*; nothing is started yet.
 
         :param extra_args: options for strace, after ours and before ``-o``.
-        :param pin: keep strace and the test's main thread on one CPU while recording,
-            which makes a traced call three to five times cheaper. Tests can see it in
-            their ``os.sched_getaffinity(0)``.
         :param limit: bytes of the longest trace that is kept whole; ``None`` for any. Between
             two pauses, that is: each part has its limit.
         :param lines: marks lines of Python; ``None`` for no such marks.
@@ -75,7 +71,6 @@ class Strace:
         self._attached = False
         self._helper = helper
         self._extra_args = extra_args
-        self._pin = pin
         self._limit = limit
         self._lines = lines
         self._version = ""
@@ -223,7 +218,6 @@ class Strace:
                 options=[*OPTIONS, *keep_marks(self._extra_args)],
                 path=path,
                 append=append,
-                pin=self._pin,
                 limit=self._limit,
             )
         self._tracing = self._attached = True

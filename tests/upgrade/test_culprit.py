@@ -131,3 +131,24 @@ def test_the_guilty_of_two_real_upgrades_is_found_without_changing_what_is_insta
     found = search(overlay.names, overlay.tests, overlay.run)
     assert found.smallest == ("cul-guilty",)
     assert found.tests == (("test_answers.py::test_answer", "poll"),)
+
+
+def test_the_command_prints_the_culprit_and_its_exit_status_says_whether_there_is_one(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, packages: Path
+) -> None:
+    for version, name in (("1", "before"), ("2", "after")):
+        monkeypatch.setenv("PYTHONPATH", install(packages, version))
+        pytester.runpytest("--eventlet-hub=poll", f"--eventlet-save={name}.json")
+    command = (sys.executable, "-m", "pytest_eventlet_debug", "culprit")
+    result = pytester.run(*command, "before.json", "after.json", "--", "-p", "no:cacheprovider")
+    assert result.ret == 0
+    assert result.outlines[0].startswith("what makes 1 test fail (")
+    assert result.outlines[1:] == ["  cul-guilty  1 -> 2"]
+
+    result = pytester.run(*command, "before.json", "before.json")
+    assert result.ret == 1
+    assert "no test that passed before fails now" in result.stderr.str()
+
+    result = pytester.run(*command, "before.json", "missing.json")
+    assert result.ret == 2
+    assert "there is no file missing.json" in result.stderr.str()
