@@ -240,6 +240,11 @@ def explain(error: OSError) -> str:
                 f"{words}a seccomp filter forbids it (a container?); "
                 "`docker run --security-opt seccomp=unconfined`, or with --cap-add=SYS_ADMIN"
             )
+        if posix.geteuid() == 0:
+            return (
+                f"{words}root lacks the capabilities for it here (a container?); "
+                "run as another user, or with --cap-add=SYS_ADMIN"
+            )
         return f"{words}this system forbids user namespaces ({error}); run as root"
     return f"{words}{error}; run as root on Linux, or without --eventlet-isolate"
 

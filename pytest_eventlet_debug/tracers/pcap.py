@@ -236,11 +236,12 @@ def judge(
         return
     if "filter" in answer:
         raise TracerUnavailable(f"--pcap-filter: {expression!r}: {answer['filter']}")
-    if reason in (errno.EPERM, errno.EACCES) and isolated:
-        # Whoever is not root has every right in a network of its own.
+    # Whoever is not root has every right in a network of its own.
+    if reason in (errno.EPERM, errno.EACCES) and (isolated or posix.geteuid() == 0):
         raise TracerUnavailable(
             "pcap needs the right to open a packet socket (CAP_NET_RAW), which root does not have "
-            "here: run as another user, or start the container with it (`--cap-add NET_RAW`)"
+            "here: run as another user, with --eventlet-isolate, or start the container with it "
+            "(`--cap-add NET_RAW`)"
         )
     if reason in (errno.EPERM, errno.EACCES):
         raise TracerUnavailable(

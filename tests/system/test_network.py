@@ -8,6 +8,7 @@ import errno
 from importlib.util import find_spec
 import os
 from pathlib import Path
+import posix
 import re
 import select
 import shutil
@@ -291,14 +292,18 @@ def test_a_process_with_threads_is_told_so_in_one_line(ordinary: User) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "uid", "words"),
     [
-        (errno.ENOSPC, "sysctl user.max_user_namespaces=10000"),
-        (errno.EPERM, "run as root"),
-        (errno.ENOSYS, "run as root on Linux, or without --eventlet-isolate"),
+        (errno.ENOSPC, 1000, "sysctl user.max_user_namespaces=10000"),
+        (errno.EPERM, 1000, "run as root"),
+        (errno.EPERM, 0, "run as another user, or with --cap-add=SYS_ADMIN"),
+        (errno.ENOSYS, 1000, "run as root on Linux, or without --eventlet-isolate"),
     ],
 )
-def test_each_cause_has_its_remedy(number: int, words: str) -> None:
+def test_each_cause_has_its_remedy(
+    number: int, uid: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posix, "geteuid", lambda: uid)
     line = isolation.explain(OSError(number, os.strerror(number)))
     assert line.startswith("--eventlet-isolate cannot give the tests a network of their own: ")
     assert words in line
