@@ -218,6 +218,10 @@ def _lo_up() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack(_IFREQ, b"lo", flags | _IFF_UP))
 
 
+#: Asked for early: in a user namespace that has no map yet, everybody is nobody.
+_IS_ROOT = posix.geteuid() == 0
+
+
 def explain(error: OSError) -> str:
     """Say why there is no network of its own, and what would help, in one line."""
     words = "--eventlet-isolate cannot give the tests a network of their own: "
@@ -240,7 +244,7 @@ def explain(error: OSError) -> str:
                 f"{words}a seccomp filter forbids it (a container?); "
                 "`docker run --security-opt seccomp=unconfined`, or with --cap-add=SYS_ADMIN"
             )
-        if posix.geteuid() == 0:
+        if _IS_ROOT:
             return (
                 f"{words}root lacks the capabilities for it here (a container?); "
                 "run as another user, or with --cap-add=SYS_ADMIN"

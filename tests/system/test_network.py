@@ -8,7 +8,6 @@ import errno
 from importlib.util import find_spec
 import os
 from pathlib import Path
-import posix
 import re
 import select
 import shutil
@@ -303,11 +302,28 @@ def test_a_process_with_threads_is_told_so_in_one_line(ordinary: User) -> None:
 def test_each_cause_has_its_remedy(
     number: int, uid: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(posix, "geteuid", lambda: uid)
+    monkeypatch.setattr(isolation, "_IS_ROOT", uid == 0)
     line = isolation.explain(OSError(number, os.strerror(number)))
     assert line.startswith("--eventlet-isolate cannot give the tests a network of their own: ")
     assert words in line
     assert "\n" not in line
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"),
+    reason="giving up capabilities needs root and setpriv",
+)
+def test_root_without_capabilities_is_not_advised_to_run_as_root() -> None:
+    code = "from pytest_eventlet_debug.system import network; network.check()"
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if "sysctl" in done.stderr or "seccomp" in done.stderr:
+        pytest.skip("user namespaces are forbidden here, whatever the capabilities")
+    assert done.stderr.endswith("run as another user, or with --cap-add=SYS_ADMIN\n"), done.stderr
 
 
 def test_root_needs_no_user_namespace(

@@ -13,9 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import re
 from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import WAITS
@@ -71,6 +73,8 @@ _OF_IMPORTS_OR_HUBS = names(
     brk futex rt_sigaction rt_sigprocmask getrandom clock_gettime clock_nanosleep gettid getpid"""
 ).union(WAITS)
 _MOST_OBJECTS = 1024
+#: Milliseconds, of ``epoll_wait`` and ``poll``.
+_TIMEOUT = lazily(r", (\d+)$", re.ASCII)
 
 
 class Tallying:
@@ -150,6 +154,9 @@ class Tallying:
             or not is_hub(call.greenthread)
         ):
             return
+        timeout = _TIMEOUT.search(call.args)
+        if timeout is not None:  # what it took longer, it waited for a CPU
+            duration_ns = min(duration_ns, int(timeout[1]) * 1_000_000)
         self._slept_ns += duration_ns
         self._long_sleeps += duration_ns >= LONG_SLEEP_NS
         if duration_ns > self._longest_ns:

@@ -10,8 +10,11 @@ import shutil
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file
+from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.model import Tally
+from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.tally import compare
+from pytest_eventlet_debug.recordings.strace_log import parse
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
@@ -203,6 +206,22 @@ def test_as_many_sleeps_that_are_longer_by_chance_are_not_told(sleeps: int, told
     long = Tally(seconds=2.31, slept=2.1, line=1136, long_sleeps=sleeps)
     short = Tally(seconds=1.21, slept=1.0, line=1080, long_sleeps=2)
     assert len(compare({"asyncio": long, "epolls": short})) == told
+
+
+OVERDUE = """\
+7 1.000000 access("/.eventlet-debug/phase/1000000000/call/test_a", F_OK) = -1 ENOENT (-) <0.000001>
+7 1.100000 access("/.eventlet-debug/greenlet/2/hub", F_OK) = -1 ENOENT (-) <0.000001>
+7 1.200000 epoll_wait(12<anon_inode:[eventpoll]>, [], 1023, 100) = 0 <1.517164>
+7 2.800000 poll([{fd=5<pipe:[1]>, events=POLLIN}], 1, 50) = 0 (Timeout) <0.350000>
+7 3.200000 getpid() = 7 <0.000001>
+"""
+
+
+def test_a_wait_that_gets_its_cpu_late_slept_for_its_timeout_only() -> None:
+    detection = Detection(About(), [])
+    for _ in detection.watch(parse(OVERDUE.splitlines(keepends=True))):
+        pass
+    assert detection.tally().slept == pytest.approx(0.15)
 
 
 def test_one_hub_alone_costs_nothing_more() -> None:
