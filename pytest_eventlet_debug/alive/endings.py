@@ -192,13 +192,14 @@ def _is_wait_of_hub(task: Any, caller: types.FrameType) -> bool:
     or up to Python 3.11 one that it has made.
     """
     if caller.f_code.co_name == "_on_timeout":
-        return _is_of_hub(task)
+        return is_task_of_hub(task)
     wait_for = caller.f_back
     hub = wait_for.f_back if wait_for is not None else None
     return hub is not None and hub.f_code.co_name == "async_run" and HUBS in hub.f_code.co_filename
 
 
-def _is_of_hub(task: Any) -> bool:
+def is_task_of_hub(task: Any) -> bool:
+    """Say whether a task is what the asyncio hub itself runs as."""
     return _HUB_TASK in getattr(task.get_coro(), "__qualname__", "")
 
 
@@ -213,7 +214,7 @@ def _current_task() -> str | None:
         task = sys.modules["asyncio.tasks"].current_task()
     except (KeyError, RuntimeError):
         return None
-    if task is None or _is_of_hub(task):
+    if task is None or is_task_of_hub(task):
         return None
     return _name(task, "cancelled")
 

@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from pytest_eventlet_debug.alive.endings import ENDED
+from pytest_eventlet_debug.alive.endings import is_task_of_hub
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.model import Frame
@@ -157,7 +158,7 @@ def _failure(task: Any) -> str | None:
     error = getattr(task, "_exception", None)
     if site is None or site[2] != TESTS[0] or error is None:
         return None
-    if getattr(task, "_log_traceback", False) is not True:
+    if getattr(task, "_log_traceback", False) is not True or is_task_of_hub(task):
         return None
     name = f"task {task_name(task)}, {_call(task.get_coro())},"
     return f"{name} ended with {raised(error)}; nobody has asked for its result"

@@ -126,6 +126,36 @@ EXITS = """
         eventlet.sleep(0.01)
 """
 
+AFTER_IT = """
+    import sys
+
+    import eventlet
+    import pytest
+    from eventlet.green import socket
+
+
+    def serve(connection):
+        connection.recv(10)
+        sys.exit()
+
+
+    def test_exits():
+        connection, quits = socket.socketpair()
+        eventlet.spawn(serve, connection)
+        eventlet.spawn_after(0.1, quits.send, b"quit")
+        with pytest.raises(SystemExit):
+            eventlet.sleep(2)
+        eventlet.sleep(0.1)
+
+
+    def fails(value):
+        raise KeyError(value)
+
+
+    def test_fails_by_itself():
+        list(eventlet.GreenPool(1).imap(fails, [5]))
+"""
+
 DIES = """
     import asyncio
 
@@ -267,6 +297,17 @@ def test_the_exception_that_ended_the_hub_is_told(pytester: pytest.Pytester) -> 
     assert line.startswith(
         f"SystemExit: 3, raised at {file}:10 in serve, ended the hub in this test; "
     )
+
+
+def test_that_the_hub_does_not_start_again_is_no_reason_of_other_failures(
+    pytester: pytest.Pytester,
+) -> None:
+    """What it runs as is a task, too, which ends with an error at each try."""
+    result = _run(pytester, AFTER_IT)
+    result.assert_outcomes(failed=2)
+    assert _of(result, "test_exits")
+    result.stdout.fnmatch_lines(["E * KeyError: 5"])
+    assert not _of(result, "test_fails_by_itself")
 
 
 def test_a_task_that_died_unheard_is_told_of_the_test_that_made_it(
