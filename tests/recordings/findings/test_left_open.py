@@ -66,6 +66,7 @@ USED_UP = """
 import errno
 import os
 import resource
+import eventlet
 import pytest
 
 def test_opens_them_all():
@@ -92,8 +93,8 @@ def test_where_no_descriptor_is_left_for_a_test_that_fails_who_has_them_is_told(
     assert read is not None
     (title,) = (each.title for each in read.findings if each.kind == "left open")
     assert re.fullmatch(
-        r"there was no descriptor left for openat\(\) at \S+:13 in test_opens_them_all by "
-        r"thread \d+: still open were 9 from openat\(\) at \S+:13 in test_opens_them_all",
+        r"there was no descriptor left for openat\(\) at \S+:14 in test_opens_them_all by "
+        r"greenthread 1:test: still open were 9 from openat\(\) at \S+:14 in test_opens_them_all",
         title,
     ), title
     (directory,) = record(USED_UP.replace("FAILS", "1"), "epolls", name="passes")
