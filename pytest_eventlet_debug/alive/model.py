@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 import functools
-import posix
 import sys
 import types
 from typing import Any
 from typing import NamedTuple
 
 from pytest_eventlet_debug.system.code_places import folder_of
+from pytest_eventlet_debug.system.code_places import shown_path
 
 #: Characters of a foreign object's repr that are kept.
 MAX_REPR = 100
@@ -41,14 +41,6 @@ class Waits(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1000)
-def shown_path(path: str) -> str:
-    """Return a path relative to the working directory if it is below that."""
-    try:
-        return path.removeprefix(f"{posix.getcwd()}/")
-    except OSError:
-        return path
-
-
 def is_of_asyncio(frame: Frame) -> bool:
     """Say whether a frame is in a package called ``asyncio``."""
     return folder_of(frame.filename).endswith("/asyncio/")

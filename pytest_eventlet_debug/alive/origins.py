@@ -20,10 +20,10 @@ import types
 from typing import Any
 import weakref
 
-from pytest_eventlet_debug.alive.model import shown_path
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import of_eventlet
+from pytest_eventlet_debug.system.code_places import shown_path
 
 #: Files that are remembered.
 _MOST = 4096

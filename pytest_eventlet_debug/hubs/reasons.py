@@ -11,7 +11,6 @@ import inspect
 import itertools
 import opcode
 import os
-import posix
 import sys
 import types
 from typing import Any
@@ -22,8 +21,9 @@ from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import shown_path
 
-#: An attribute of a loop: what last left its ``run_until_complete()``, in words.
+#: An attribute of a loop: what first left its ``run_until_complete()``, in words.
 LEFT = "_eventlet_debug_left"
 
 #: Characters of an error that are kept.
@@ -70,26 +70,16 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         file = _INSTALLED.sub("", self.file).removeprefix(STANDARD_LIBRARY)
-        try:
-            file = file.removeprefix(posix.getcwd() + os.sep)
-        except OSError:
-            pass  # it has been removed
-        return f"{file}:{self.line} in {self.code.co_name}"
+        return f"{shown_path(file)}:{self.line} in {self.code.co_name}"
 
 
 def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
     chain = [(each, _places(each)) for each in _chain(error)]
-    for each, places in chain:
-        line = _refused(each, places)
+    for look in (_refused, _mocked):
+        line = next(filter(None, (look(each, places) for each, places in chain)), None)
         if line is not None:
             yield line
-            break
-    for each, places in chain:
-        line = _mocked(each, places)
-        if line is not None:
-            yield line
-            break
 
 
 def raised(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import os
+import posix
 import sys
 import types
 from typing import Any
@@ -31,6 +32,14 @@ def folder_of(path: str) -> str:
 def file_name(path: str) -> str:
     """Return what a path ends in, as :func:`os.path.basename` does."""
     return path.rpartition("/")[2]
+
+
+def shown_path(path: str) -> str:
+    """Return a path relative to the working directory if it is below that."""
+    try:
+        return path.removeprefix(f"{posix.getcwd()}/")
+    except OSError:
+        return path
 
 
 def of_eventlet() -> str:
