@@ -20,6 +20,7 @@ from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.maker import TracerMaker
 from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.tracers.session import CodeHooks
 from pytest_eventlet_debug.tracers.session import TracerSession
 from pytest_eventlet_debug.tracers.shared_helper import SharedHelper
 
@@ -149,6 +150,7 @@ class Recording:
         completion = Completion(lambda: self.helper.started, shared=not self._settings.isolate)
         self._session = TracerSession(tracers, self._settings, self._hub, completion)
         self._config.pluginmanager.register(self._session, "eventlet-debug-session")
+        self._config.pluginmanager.register(CodeHooks(self._session), "eventlet-debug-code")
         return self._session
 
     def directory(self, item: pytest.Item) -> Path:

@@ -480,12 +480,9 @@ begin(Lines *self, PyObject *trace)
         PyErr_Format(PyExc_TypeError, "%R are no Marks", trace);
         return NULL;
     }
-    if (self->active) {
-        Py_RETURN_TRUE;
-    }
     Py_XSETREF(self->trace, trace == Py_None ? NULL : Py_NewRef(trace));
 #if PY_VERSION_HEX < 0x030C0000
-    if (slot_add(heard, (PyObject *)self) < 0) {
+    if (!self->active && slot_add(heard, (PyObject *)self) < 0) {
         PyErr_Clear();
         Py_RETURN_FALSE;
     }
@@ -649,8 +646,8 @@ static PyMethodDef methods[] = {
      "add_sockets(code, name)\n--\n\nHave calls of a method in Python that makes a socket marked, under a\n"
      "name, where constructors are not told of."},
     {"begin", (PyCFunction)begin, METH_O,
-     "begin(trace)\n--\n\nMark from now on; False where another profiler has this thread. trace are\n"
-     "the Marks that marks are made in, or None: each is a system call then."},
+     "begin(trace)\n--\n\nMark from now on, whatever was marked before; False where another profiler has\n"
+     "this thread. trace are the Marks that marks are made in, or None: each is a system call then."},
     {"end", (PyCFunction)end, METH_NOARGS, "end()\n--\n\nMark no more."},
     {"runs", (PyCFunction)runs, METH_O,
      "runs(number)\n--\n\nTake note that the greenlet of that number runs in this thread."},

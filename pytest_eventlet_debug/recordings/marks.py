@@ -43,6 +43,12 @@ LINE_PREFIX: Final = f"{PREFIX}{LINE}/"
 #: Stands in a line's place for the user's own code where there is none on the stack, only pytest.
 RUNNER: Final = "pytest"
 
+#: Made where pytest begins to do what it does before and after the code of a phase.
+RUNNER_RUNS: Final = f"{LINE_PREFIX}{RUNNER}/{RUNNER}".encode()
+
+#: Made where no line is known any more.
+NO_LINE: Final = f"{LINE_PREFIX}returned/".encode()
+
 _PLACE = re.compile(r"(.+):(\d{1,9}) in (.+)")
 
 #: The calls that C libraries make of access(3).

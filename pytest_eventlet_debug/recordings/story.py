@@ -154,7 +154,7 @@ def is_runners(call: str, at: str | None) -> bool:
         return True
     if _HANDED_OVER.match(call) is not None:
         return True
-    if at is None or not at.endswith(_BY_RUNNER):
+    if at is None or (at != marks.RUNNER and not at.endswith(_BY_RUNNER)):
         return False
     # What a test has left is closed as pytest drops it.
     return at.startswith(("_pytest/", "pluggy/")) or _SOCKET.search(call) is None

@@ -57,7 +57,6 @@ class CProfile:
         self._engine_name: EngineName = engine
         self._recording: Recording | None = None
         self._engine: Engine | None = None
-        self._running = False
         # A trial's greenlets belong into no recording, and into the first test's least of all.
         engine_kind(engine)
 
@@ -79,35 +78,47 @@ class CProfile:
         """Do nothing."""
 
     def start(self, recording: Recording) -> None:
-        """Profile from this moment on.
+        """Take note of what is profiled, from each :meth:`enter` to the next :meth:`leave`.
 
-        :raises TracerError: another profiler is active.
+        :raises TracerError: another test is being profiled.
         """
         if self._recording is not None:
             raise TracerError(f"cprofile records {self._recording.nodeid} already")
-        self._engine = make_engine(self._engine_name, self._clock)
         if self._engine_name == "greenlet" and (why := trouble_of_native()):
             fallbacks.warn(f"Profiling is many times slower, by the engine in Python: {why}")
-        self._start(self._engine)
         self._recording = recording
 
     def mark(self, phase: str) -> None:
         """Do nothing: a profile has no place for it."""
 
-    def pause(self) -> None:
+    def enter(self) -> None:
+        """Profile from this moment on.
+
+        :raises TracerError: another profiler is active.
+        """
+        engine = self._engine or make_engine(self._engine_name, self._clock)
+        if self._helper is not None:
+            self._helper.flush()  # to send it later would be in the profile
+        try:
+            engine.start()
+        except ProfilingError as error:
+            raise TracerError(f"cprofile cannot start: {error}") from error
+        self._engine = engine
+
+    def leave(self) -> None:
         """Leave out what runs from now on."""
         if self._engine is not None:
-            self._running = False
             self._engine.stop()
+
+    def pause(self) -> None:
+        """Do nothing: nothing is profiled then."""
 
     def let_go(self) -> bool:
         """Do nothing: it is no system call that a profile makes slower."""
         return False
 
     def resume(self) -> None:
-        """Profile again."""
-        if self._recording is not None and self._engine is not None and not self._running:
-            self._start(self._engine)
+        """Do nothing, as :meth:`pause` does."""
 
     def begin_stop(self) -> None:
         """Profile no more, and have what was counted written, as pstats and as callgrind.
@@ -118,7 +129,7 @@ class CProfile:
         recording, engine = self._recording, self._engine
         if recording is None or engine is None:
             return
-        self.pause()
+        self.leave()
         self._engine = None
         profile = engine.profile()
         try:
@@ -140,18 +151,9 @@ class CProfile:
 
     def close(self) -> None:
         """Take the profiler out, if a recording was never stopped."""
-        self.pause()
+        self.leave()
         self._engine = None
         self._recording = None
-
-    def _start(self, engine: Engine) -> None:
-        if self._helper is not None:
-            self._helper.flush()  # to send it later would be in the profile
-        try:
-            engine.start()
-        except ProfilingError as error:
-            raise TracerError(f"cprofile cannot start: {error}") from error
-        self._running = True
 
     def _write(self, engine: str, recording: Recording, profile: Profile) -> None:
         counts = ProfileCounts(

@@ -146,6 +146,12 @@ class Pcap:
     def mark(self, phase: str) -> None:
         """Do nothing: the phases' times are in ``test.json``."""
 
+    def enter(self) -> None:
+        """Do nothing: no packets are sent outside a phase's code."""
+
+    def leave(self) -> None:
+        """Do nothing, as :meth:`enter` does."""
+
     def pause(self) -> None:
         """Leave out the packets from now on."""
         if self._recording is not None:

@@ -52,10 +52,12 @@ class Recording(msgspec.Struct, frozen=True):
 class Tracer(Protocol):
     """Records one test at a time; the registry says which there are.
 
-    ``start`` returns once everything that follows is recorded, ``stop`` once that is sure to be
-    written: of a block it is on the disk by then, of a test it may still be on its way, to be
-    there when the run has ended. In between, ``pause`` and ``resume`` leave a gap
-    (a debugger is open), and ``mark`` notes that a phase of the test begins. No method
+    ``start`` returns once everything that follows is recorded, or is to be from ``enter`` on;
+    ``stop`` once that is sure to be written: of a block it is on the disk by then, of a test it
+    may still be on its way, to be there when the run has ended. In between, ``pause`` and
+    ``resume`` leave a gap (a debugger is open), and ``mark`` notes that a phase of the test begins.
+    ``enter`` and ``leave`` enclose the code of a phase, without what pytest and its plugins do
+    before and after it, such as to capture output; ``leave`` comes before ``pause``, too. No method
     switches greenthreads, delivers SIGCHLD or raises anything but
     :class:`TracerError`; after an error the tracer is ready for the next ``start``.
     """
@@ -94,6 +96,10 @@ class Tracer(Protocol):
     def start(self, recording: Recording) -> None: ...
 
     def mark(self, phase: str) -> None: ...
+
+    def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
 
     def pause(self) -> None: ...
 

@@ -90,6 +90,10 @@ class _Running(msgspec.Struct):
     paused: bool = False
     failed: bool = False
 
+    @property
+    def is_recording(self) -> bool:
+        return self.started and not self.paused and not self.failed
+
 
 class TracerSession:
     """Start and stop the tracers around the phases of each test; a plugin object.
@@ -120,6 +124,7 @@ class TracerSession:
         self._in_debugger: list[_Running] = []
         self._is_fork = False
         self._is_in_phase = False
+        self._is_in_code = True  # one that is made for a block, until the next phase
         self._has_described = False
         self._pid = unpatched.getpid()
         self._cpu = (0, 0.0)
@@ -160,6 +165,7 @@ class TracerSession:
 
     def _around(self, phase: Phase) -> Generator[None, object, object]:
         self._phase = phase
+        self._is_in_code = False
         self._begin(phase)
         started = unpatched.time_ns()
         used = self._cpu_time(started)
@@ -183,6 +189,22 @@ class TracerSession:
         if not 0 <= now_ns - known_ns < _FRESH_NS:
             self._cpu = now_ns, unpatched.thread_time()
         return self._cpu[1]
+
+    def around_code(self) -> Generator[None, object, object]:
+        """Tell the tracers that the code of a phase begins, and that it has ended."""
+        self._is_in_code = True
+        for running in self._running:
+            if running.is_recording:
+                with self._noting(running):
+                    running.tracer.enter()
+        try:
+            return (yield)
+        finally:
+            for running in reversed(self._running):
+                if running.is_recording:
+                    with self._noting(running):
+                        running.tracer.leave()
+            self._is_in_code = False
 
     def _begin(self, phase: Phase) -> None:
         with self._completion.together():
@@ -218,10 +240,14 @@ class TracerSession:
             directory = running.block or test.directory
             running.tracer.start(Recording(test.nodeid, directory, is_block))
             running.started = True
+            if self._is_in_code:
+                running.tracer.enter()
 
     def _pause(self, running: _Running) -> None:
-        if running.started and not running.failed and not running.paused:
+        if running.is_recording:
             with self._noting(running):
+                if self._is_in_code:
+                    running.tracer.leave()
                 running.tracer.pause()
                 running.paused = True
 
@@ -230,6 +256,8 @@ class TracerSession:
             with self._noting(running):
                 running.tracer.resume()
                 running.paused = False
+                if self._is_in_code:
+                    running.tracer.enter()
 
     def _stop(self, ending: Sequence[_Running]) -> None:
         """Stop tracers, the last one first, and tell the helper of all of them at once."""
@@ -324,7 +352,7 @@ class TracerSession:
             return
         self._has_described = True
         for running in self._running:
-            if running.started and not running.failed and not running.paused:
+            if running.is_recording:
                 with self._noting(running):
                     running.paused = running.tracer.let_go()
 
@@ -450,3 +478,25 @@ class TracerSession:
         with Shield():  # -W error, but what does not work here is no fault of the test's
             # The sixth caller from here is the test.
             _warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=6)
+
+
+class CodeHooks:
+    """Tell a session where the code of each phase begins and ends; a plugin object.
+
+    It is registered last, so that its wrappers are within those of all other plugins.
+    """
+
+    def __init__(self, session: TracerSession) -> None:
+        self._session = session
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        return (yield from self._session.around_code())
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        return (yield from self._session.around_code())
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        return (yield from self._session.around_code())

@@ -145,6 +145,8 @@ class Strace:
         self._paths = {}
         self._marked = b""
         self._label()
+        if self._lines is not None and self._lines.waits:
+            self._make_mark(marks.RUNNER_RUNS)
 
     def mark(self, phase: str) -> None:
         """Put the beginning of *phase* into the trace."""
@@ -152,6 +154,18 @@ class Strace:
             return
         self._make_mark(marks.phase(unpatched.time_ns(), phase, self._recording.nodeid))
         self._label()
+
+    def enter(self) -> None:
+        """Mark the lines of the code that begins now."""
+        if self._tracing and self._lines is not None:
+            self._make_mark(marks.NO_LINE)
+            self._lines.enter()
+
+    def leave(self) -> None:
+        """Mark no lines, as what comes now is pytest's."""
+        if self._tracing and self._lines is not None and self._lines.waits:
+            self._lines.leave()
+            self._make_mark(marks.RUNNER_RUNS)
 
     def pause(self) -> None:
         """Detach."""

@@ -42,6 +42,7 @@ def test_what_runs_between_start_and_stop_is_counted(tmp_path: Path) -> None:
     tracer = CProfile()
     other()
     tracer.start(Recording("a::b", tmp_path))
+    tracer.enter()
     busy()
     tracer.stop()
     other()
@@ -55,9 +56,12 @@ def test_callers_are_right_and_what_we_do_ourselves_calls_nothing(tmp_path: Path
     tracer = CProfile()
     for _ in range(2):
         tracer.start(Recording("a::b", tmp_path))
+        tracer.enter()
         busy()
+        tracer.leave()
         tracer.pause()
         tracer.resume()
+        tracer.enter()
         busy()
         tracer.stop()
     stats = pstats.Stats(str(tmp_path / "profile.cprof"))
@@ -72,9 +76,11 @@ def test_callers_are_right_and_what_we_do_ourselves_calls_nothing(tmp_path: Path
 def test_the_next_recording_begins_empty(tmp_path: Path) -> None:
     tracer = CProfile()
     tracer.start(Recording("a::b", tmp_path))
+    tracer.enter()
     other()
     tracer.stop()
     tracer.start(Recording("a::c", tmp_path))
+    tracer.enter()
     busy()
     tracer.stop()
     assert "other" not in calls(tmp_path / "profile.cprof")
@@ -83,11 +89,14 @@ def test_the_next_recording_begins_empty(tmp_path: Path) -> None:
 def test_a_pause_is_left_out(tmp_path: Path) -> None:
     tracer = CProfile()
     tracer.start(Recording("a::b", tmp_path))
+    tracer.enter()
     inner(1)
+    tracer.leave()
     tracer.pause()
     inner(2)
     other()
     tracer.resume()
+    tracer.enter()
     inner(3)
     tracer.stop()
     counted = calls(tmp_path / "profile.cprof")
@@ -98,6 +107,7 @@ def test_a_pause_is_left_out(tmp_path: Path) -> None:
 def test_the_summary_is_the_sum_of_all_self_costs(tmp_path: Path) -> None:
     tracer = CProfile()
     tracer.start(Recording("a::b", tmp_path))
+    tracer.enter()
     busy()
     tracer.stop()
     text = (tmp_path / "profile.callgrind").read_text()
@@ -111,6 +121,7 @@ def test_the_summary_is_the_sum_of_all_self_costs(tmp_path: Path) -> None:
 def test_the_files_say_of_what_they_are_and_which_engine_counted(tmp_path: Path) -> None:
     tracer = CProfile("wall", "plain")
     tracer.start(Recording("a.py::test_b[x y]", tmp_path))
+    tracer.enter()
     busy()
     tracer.stop()
     header = (tmp_path / "profile.callgrind").read_text().partition("\nevent")[0]
@@ -127,6 +138,7 @@ def test_the_files_say_of_what_they_are_and_which_engine_counted(tmp_path: Path)
 def test_callgrind_annotate_reads_it(tmp_path: Path) -> None:
     tracer = CProfile()
     tracer.start(Recording("a::b", tmp_path))
+    tracer.enter()
     busy()
     tracer.stop()
     done = subprocess.run(
@@ -146,8 +158,9 @@ def test_a_profiler_that_is_active_already_is_one_error(
 
     sys.setprofile(theirs)
     try:
+        tracer.start(Recording("a::b", tmp_path))
         with pytest.raises(TracerError) as caught:
-            tracer.start(Recording("a::b", tmp_path))
+            tracer.enter()
     finally:
         sys.setprofile(None)
     assert "\n" not in str(caught.value)
@@ -155,6 +168,7 @@ def test_a_profiler_that_is_active_already_is_one_error(
     tracer.stop()
     assert not list(tmp_path.iterdir())
     tracer.start(Recording("a::b", tmp_path))
+    tracer.enter()
     tracer.stop()
     assert (tmp_path / "profile.json").exists()
 
@@ -167,6 +181,7 @@ def test_another_profiler_that_is_active_already_does_not_matter(tmp_path: Path)
     theirs.enable()
     try:
         tracer.start(Recording("a::b", tmp_path))
+        tracer.enter()
         busy()
         tracer.stop()
     finally:
@@ -179,6 +194,7 @@ def test_another_profiler_that_is_active_already_does_not_matter(tmp_path: Path)
 def test_a_test_that_profiles_itself_passes(tmp_path: Path) -> None:
     tracer = CProfile()
     tracer.start(Recording("a::b", tmp_path))
+    tracer.enter()
     theirs = cProfile.Profile()
     theirs.enable()
     inner(1)
@@ -203,6 +219,7 @@ def test_a_test_that_leaves_its_profiler_on_keeps_it(
     monkeypatch.setitem(sys.modules, "pytest_eventlet_debug.profiling.native", None)
     tracer = CProfile()
     tracer.start(Recording("a::b", tmp_path))
+    tracer.enter()
     theirs = cProfile.Profile()
     theirs.enable()
     if sys.version_info >= (3, 12):  # cProfile has a place of its own
@@ -237,6 +254,59 @@ def test_no_greenlet_of_ours_is_in_the_first_recording(pytester: pytest.Pytester
     (path,) = Path("eventlet-debug").glob("*/strace.txt")
     names = set(re.findall(r"greenlet/(\d+)/(\w+)", path.read_text()))
     assert names == {("1", "test"), ("2", "hub"), ("3", "sleep")}
+
+
+def test_what_pytest_and_its_plugins_do_around_a_phase_is_not_in_its_profile(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+
+        def around():
+            pass
+
+        def within():
+            pass
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_setup():
+            around()
+            return (yield)
+
+        pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
+        """
+    )
+    pytester.makepyfile(
+        """
+        import eventlet
+        import pytest
+
+        from conftest import within
+
+        @pytest.fixture
+        def fixture():
+            within()
+            yield
+            eventlet.sleep(0)
+            within()
+
+        def test_it(fixture, eventlet_trace):
+            within()
+            with eventlet_trace("cprofile"):
+                within()
+                within()
+            within()
+        """
+    )
+    done = pytester.runpytest("--cprofile", "--eventlet-phases=setup,call,teardown")
+    done.assert_outcomes(passed=1)
+    (whole,) = pytester.path.glob("eventlet-debug/*/profile.cprof")
+    (block,) = pytester.path.glob("eventlet-debug/*/block-1/profile.cprof")
+    assert calls(whole)["within"] == 4
+    assert calls(block)["within"] == 2
+    for names in (calls(whole), calls(block)):
+        assert not {"around", "resume_global_capture", "catching_logs"} & names.keys()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")

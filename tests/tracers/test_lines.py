@@ -16,6 +16,7 @@ import sysconfig
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
+from pytest_eventlet_debug.recordings.story import is_runners
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -219,6 +220,40 @@ def test_nothing_is_marked_where_it_is_not_wanted_or_would_be_in_the_way(
     trace = next(Path(pytester.path, "art").glob("*/strace.txt")).read_text()
     assert "/etc/passwd" in trace
     assert "/.eventlet-debug/line/" not in trace
+
+
+def test_what_pytest_does_around_a_phase_is_told_from_the_tests_own(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import ctypes
+
+        import pytest
+
+        libc = ctypes.CDLL(None)
+
+        @pytest.fixture
+        def numbers():
+            libc.dup2(2, 91)  # of which nothing says which line makes it
+            yield
+            libc.dup2(2, 93)
+
+        def test_dup(numbers):
+            libc.dup2(2, 92)
+            libc.dup2(2, 92)
+        """
+    )
+    done = pytester.runpytest_subprocess("--strace", "--capture=fd", "--eventlet-artifacts=art")
+    done.assert_outcomes(passed=1)
+    made = [call for call in calls(pytester, "test_dup") if call.name.startswith("dup")]
+    own = [call for call in made if "</" in call.args and re.search(r", 9\d", call.args)]
+    assert len(own) == 4
+    assert {call.at for call in own} == {None}
+    others = [call for call in made if call not in own]
+    assert len(others) >= 12  # output is captured, and is not, in each phase
+    assert all(is_runners(f"{call.name}({call.args}", call.at) for call in others)
+    assert not any(is_runners(f"{call.name}({call.args}", call.at) for call in own)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no sys.monitoring")
