@@ -17,6 +17,9 @@ from pytest_eventlet_debug.outcomes.comparison import Comparison
 from pytest_eventlet_debug.outcomes.comparison import compare_outcomes
 from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
+from pytest_eventlet_debug.reruns.company import depends_on_company
+from pytest_eventlet_debug.reruns.company import failed_in_run_alone
+from pytest_eventlet_debug.reruns.company import run_in_company
 from pytest_eventlet_debug.reruns.judgement import Ending
 from pytest_eventlet_debug.reruns.judgement import Judgement
 from pytest_eventlet_debug.reruns.judgement import judge
@@ -62,6 +65,7 @@ class HubDifferences:
         #: What became of the tests that differed at first, by their ids without a hub.
         self.judgements: dict[str, Judgement] = {}
         self._nodeids: dict[str, dict[str, str]] = {}
+        self._in_company: dict[str, list[Attempt]] = {}
         #: Why hubs are not compared: they did not run to their end.
         self.unfinished: dict[str, str] = {}
         #: The tests that differ and were not rerun, as too many others do.
@@ -95,6 +99,10 @@ class HubDifferences:
             self._reruns.repeat(chosen, self._settings.reruns)
             if self._settings.reruns:
                 self.not_rerun = frozenset(tests[MOST:])
+            alone = [each for each in chosen if failed_in_run_alone(self._gathering.attempts(each))]
+            self._in_company = run_in_company(
+                self._reruns, self._gathering, alone, self._settings.reruns
+            )
         differing = {each.test for each in self.comparison.differences}
         for test, of_hubs in nodeids.items():
             if test in differing or test in doubtful:
@@ -113,9 +121,12 @@ class HubDifferences:
             judgement = self.judgements.get(test)
             if judgement is not None:
                 attempts = {hub: self._gathering.attempts(each) for hub, each in of_hubs.items()}
+                in_company = {hub: self._in_company.get(each, ()) for hub, each in of_hubs.items()}
                 left_out = len(self._nodeids) > len(self.judgements)
                 found.append(
-                    of_judged(test, judgement, attempts, recordings, self._findings, left_out)
+                    of_judged(
+                        test, judgement, attempts, recordings, self._findings, in_company, left_out
+                    )
                 )
             elif len(of_hubs) > 1:
                 found.append(of_alike(test, recordings))
@@ -192,10 +203,14 @@ class HubDifferences:
         return any(each.bad for attempts in endings.values() for each in attempts)
 
     def _endings(self, of_hubs: Mapping[str, str]) -> dict[str, list[Ending]]:
-        return {
-            hub: [ending_of(each) for each in self._gathering.attempts(nodeid)]
-            for hub, nodeid in of_hubs.items()
-        }
+        return {hub: [*map(ending_of, self._alike(nodeid))] for hub, nodeid in of_hubs.items()}
+
+    def _alike(self, nodeid: str) -> list[Attempt]:
+        """Return the attempts of a test that are to be compared, made in the same way."""
+        in_company = self._in_company.get(nodeid, [])
+        if depends_on_company(in_company):
+            return [self._gathering.attempt(nodeid), *in_company]
+        return self._gathering.attempts(nodeid)
 
 
 def ending_of(attempt: Attempt) -> Ending:

@@ -15,6 +15,8 @@ from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.phrasing import counted
+from pytest_eventlet_debug.reruns.company import depends_on_company
+from pytest_eventlet_debug.reruns.company import failed_in_run_alone
 from pytest_eventlet_debug.reruns.judgement import Judgement
 
 VerdictKind = Literal["differs", "fails differently", "flaky", "costs more", "by design"]
@@ -53,12 +55,15 @@ def of_judged(
     attempts: Mapping[str, Sequence[Attempt]],
     recordings: Mapping[str, str],
     findings: Findings,
-    others_left_out: bool = False,
+    in_company: Mapping[str, Sequence[Attempt]],
+    others_left_out: bool,
 ) -> Verdict | None:
     """Return what to tell of a test whose attempts differ, if there is anything to tell.
 
     :param attempts: all of it, by hub.
     :param recordings: the directories of what was recorded of it, by hub.
+    :param in_company: how it ended after the earlier tests of its module, by hub; where it failed
+        every time, it depends on these.
     :param others_left_out: whether it was rerun without some of the tests that ran before it.
     """
     if judgement.kind == "same":
@@ -77,7 +82,7 @@ def of_judged(
         judgement.hubs,
         (
             *_reasons(attempts, findings),
-            *(_only_in_the_run(attempts) if others_left_out else ()),
+            *(_only_in_the_run(attempts, in_company) if others_left_out else ()),
         ),
         _parting(ran),
     )
@@ -121,14 +126,23 @@ def _reasons(attempts: Mapping[str, Sequence[Attempt]], findings: Findings) -> I
             yield f"{hub}: {line}"
 
 
-def _only_in_the_run(attempts: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
-    """Yield where a test failed among all others, and not once when it ran again."""
-    for hub, (in_run, *again) in attempts.items():
-        if in_run.outcome in BAD and again and all(each.outcome not in BAD for each in again):
+def _only_in_the_run(
+    attempts: Mapping[str, Sequence[Attempt]], in_company: Mapping[str, Sequence[Attempt]]
+) -> Iterator[str]:
+    """Yield where a test failed among all others, and not once when it ran again without them."""
+    for hub, of_hub in attempts.items():
+        if not failed_in_run_alone(of_hub):
+            continue
+        passed = f"passed in {counted(len(of_hub) - 1, 'rerun')}"
+        if depends_on_company(in_company.get(hub, ())):
             yield (
-                f"{hub}: failed in the run, passed in {counted(len(again), 'rerun')} without the "
-                "tests that do not differ; --eventlet-culprit looks for an earlier test that makes "
-                "it fail"
+                f"{hub}: fails only after earlier tests of its module, {passed} without them; "
+                "--eventlet-culprit finds which"
+            )
+        else:
+            yield (
+                f"{hub}: failed in the run, {passed} without the tests that do not differ; "
+                "--eventlet-culprit looks for an earlier test that makes it fail"
             )
 
 

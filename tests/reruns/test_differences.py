@@ -628,19 +628,68 @@ def test_what_a_search_for_the_culprit_cannot_tell_is_said(
     assert lines == [said]
 
 
-def test_what_fails_only_after_others_is_told_where_to_look(pytester: pytest.Pytester) -> None:
+def test_what_fails_only_after_others_of_its_module_differs(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import eventlet
 
         left = []
 
+        def test_before():
+            pass
+
         def test_leaves():
             left.append(type(eventlet.hubs.get_hub()).__module__)
 
         def test_finds():
             assert "eventlet.hubs.asyncio" not in left
+
+        def test_finds_too():
+            assert "eventlet.hubs.asyncio" not in left, "too"
+
+        def test_behind():
+            left.append("behind")
         """
+    )
+    options = ("--eventlet-hub=epolls,asyncio", "--eventlet-reruns=2", "-W", "ignore")
+    result = pytester.runpytest(*options)
+    hint = (
+        "    asyncio: fails only after earlier tests of its module, passed in 2 reruns without "
+        "them; --eventlet-culprit finds which"
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "rerunning 2 tests under 2 hubs, 2 times each",
+            "rerunning 2 tests after the earlier tests of the same module",
+            "2 tests differ between epolls, asyncio",
+            "  *::test_finds *   epolls failed 0 of 3   asyncio failed 3 of 3",
+            hint,
+            "  *::test_finds_too   epolls failed 0 of 3   asyncio failed 3 of 3",
+            hint,
+        ]
+    )
+    result.stdout.no_fnmatch_line("*flaky*")
+
+
+def test_what_failed_only_in_the_run_is_told_where_to_look(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_leaves="""
+        import sys
+
+        import eventlet
+
+        def test_leaves():
+            sys.left = type(eventlet.hubs.get_hub()).__module__
+        """,
+        test_looks="""
+        import sys
+
+        def test_before():
+            pass
+
+        def test_finds():
+            assert getattr(sys, "left", "") != "eventlet.hubs.asyncio"
+        """,
     )
     options = ("--eventlet-hub=epolls,asyncio", "--eventlet-reruns=1", "-W", "ignore")
     result = pytester.runpytest(*options)
@@ -648,7 +697,9 @@ def test_what_fails_only_after_others_is_told_where_to_look(pytester: pytest.Pyt
         "    asyncio: failed in the run, passed in 1 rerun without the tests that do not differ; "
         "--eventlet-culprit looks for an earlier test that makes it fail"
     )
-    result.stdout.fnmatch_lines(["1 test is flaky: *", hint])
+    result.stdout.fnmatch_lines(["1 test is flaky: *", "  *asyncio failed 1 of 2", hint])
+    pytester.path.joinpath("test_leaves.py").unlink()
+    pytester.path.joinpath("test_looks.py").unlink()
     pytester.makepyfile(
         """
         import pathlib
