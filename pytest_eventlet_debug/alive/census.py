@@ -239,12 +239,12 @@ def _thread_object(ident: int) -> Any:
 
 def children() -> set[int]:
     """Return the child processes, but for those that multiprocessing keeps."""
-    pid = unpatched.getpid()
     if unpatched.on_linux():
         try:
             posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
         except ChildProcessError:
             return set()
+    pid = unpatched.getpid()
     try:
         folder = f"/proc/{pid}/task"
         texts = [

@@ -27,7 +27,6 @@ import msgspec
 from pytest_eventlet_debug import dump_limits
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
-from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -37,6 +36,7 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.nonblocking import Nonblocking
 from pytest_eventlet_debug.recordings.findings.polls import events_of
+from pytest_eventlet_debug.recordings.findings.polls import timeout_ns
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
@@ -347,7 +347,7 @@ class Blocked:
 
 def _returns_at_once(call: Syscall) -> bool:
     """Say whether a wait found its events there, or was not allowed to wait."""
-    return (call.duration_ns or 0) < AT_ONCE_NS or call.args.endswith(NO_TIMEOUT)
+    return (call.duration_ns or 0) < AT_ONCE_NS or timeout_ns(call) == 0
 
 
 def _lasted(block: _Block, delay_ns: int) -> bool:

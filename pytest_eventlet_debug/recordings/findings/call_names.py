@@ -23,5 +23,3 @@ POLLS = names(
 WAITS = SLEEPS | POLLS
 #: Take a connection from a listener.
 ACCEPTS = names("accept accept4")
-#: What the arguments of any of these end with that may not wait.
-NO_TIMEOUT = (", 0", "tv_usec=0}", "tv_nsec=0}", "0, NULL, 8")

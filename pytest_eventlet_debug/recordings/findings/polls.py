@@ -19,6 +19,10 @@ _EPOLL_EVENT = lazily(r"\{events=([A-Z|]+), data=\{u32=(\d+)", re.ASCII)
 _POLL_EVENT = lazily(r"\{fd=(\d+)[^{}]*?, revents=([A-Z|]+)\}", re.ASCII)
 _SELECTED = lazily(r"(in|out|except) \[([\d ]+)\]", re.ASCII)
 
+#: Milliseconds, of ``epoll_wait`` and ``poll``.
+_MILLISECONDS = lazily(r"(?<!NULL), (\d+)(?:, NULL, 8)?$", re.ASCII)
+_SECONDS = lazily(r", \{tv_sec=(\d+), tv_(usec|nsec)=(\d+)\}", re.ASCII)
+
 
 class Asked(msgspec.Struct, frozen=True):
     """A descriptor whose events a wait asks for."""
@@ -32,6 +36,16 @@ class Asked(msgspec.Struct, frozen=True):
 def tells_all(call: Syscall) -> bool:
     """Say whether a wait is a hub's, and one that tells the kernel of all descriptors."""
     return not call.name.startswith("epoll") and is_hub(call.greenthread)
+
+
+def timeout_ns(call: Syscall) -> int | None:
+    """Return how long a wait for descriptors may take, in nanoseconds; ``None`` for no limit."""
+    exact = _SECONDS.search(call.args)
+    if exact is not None:
+        fraction = int(exact[3]) * (1000 if exact[2] == "usec" else 1)
+        return int(exact[1]) * 1_000_000_000 + fraction
+    whole = _MILLISECONDS.search(call.args)
+    return int(whole[1]) * 1_000_000 if whole is not None else None
 
 
 def without_timeout(call: Syscall) -> str:

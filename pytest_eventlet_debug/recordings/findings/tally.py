@@ -13,12 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import re
 from typing import Final
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
-from pytest_eventlet_debug.patterns import lazily
-from pytest_eventlet_debug.recordings.findings.call_names import NO_TIMEOUT
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.findings.call_names import WAITS
 from pytest_eventlet_debug.recordings.findings.call_names import names
@@ -29,6 +26,7 @@ from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
+from pytest_eventlet_debug.recordings.findings.polls import timeout_ns
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
@@ -73,8 +71,6 @@ _OF_IMPORTS_OR_HUBS = names(
     brk futex rt_sigaction rt_sigprocmask getrandom clock_gettime clock_nanosleep gettid getpid"""
 ).union(WAITS)
 _MOST_OBJECTS = 1024
-#: Milliseconds, of ``epoll_wait`` and ``poll``.
-_TIMEOUT = lazily(r", (\d+)$", re.ASCII)
 
 
 class Tallying:
@@ -147,16 +143,15 @@ class Tallying:
         if (
             not duration_ns
             or call.value != 0
-            or call.args.endswith(NO_TIMEOUT)  # such a call takes long where there is no CPU for it
             or not self._in_call
             or self._children
             or call.pid != self._main
             or not is_hub(call.greenthread)
         ):
             return
-        timeout = _TIMEOUT.search(call.args)
-        if timeout is not None:  # what it took longer, it waited for a CPU
-            duration_ns = min(duration_ns, int(timeout[1]) * 1_000_000)
+        asked_ns = timeout_ns(call)
+        if asked_ns is not None:  # what it took longer, it waited for a CPU
+            duration_ns = min(duration_ns, asked_ns)
         self._slept_ns += duration_ns
         self._long_sleeps += duration_ns >= LONG_SLEEP_NS
         if duration_ns > self._longest_ns:

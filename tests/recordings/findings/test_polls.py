@@ -6,6 +6,7 @@ import pytest
 
 from pytest_eventlet_debug.recordings.findings.polls import Asked
 from pytest_eventlet_debug.recordings.findings.polls import asked_for
+from pytest_eventlet_debug.recordings.findings.polls import timeout_ns
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
@@ -18,6 +19,30 @@ def wait(text: str) -> Syscall:
     (call,) = parse([f"7 1.000001 {text} <0.000001>\n"])
     assert isinstance(call, Syscall)
     return call
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epoll_wait(5<anon_inode:[eventpoll]>, [], 1023, 60) = 0", 60_000_000),
+        ("epoll_wait(5<anon_inode:[eventpoll]>, [], 1023, 0) = 0", 0),
+        (
+            "epoll_wait(5<anon_inode:[eventpoll]>, [], 1023, -1) = -1 EBADF (Bad file descriptor)",
+            None,
+        ),
+        ("epoll_pwait(5<anon_inode:[eventpoll]>, [], 1023, 60, NULL, 8) = 0", 60_000_000),
+        ("epoll_pwait(5<anon_inode:[eventpoll]>, [], 1023, 0, NULL, 8) = 0", 0),
+        ("epoll_pwait(5<anon_inode:[eventpoll]>, [], 1023, -1, NULL, 8) = 0", None),
+        ("ppoll([], 0, {tv_sec=0, tv_nsec=0}, NULL, 8) = 0 (Timeout)", 0),
+        ("ppoll([], 0, NULL, NULL, 8) = 0 (Timeout)", None),
+        ("select(6, [5], [], [], {tv_sec=60, tv_usec=0}) = 0 (Timeout)", 60_000_000_000),
+        ("select(6, [5], [], [], {tv_sec=0, tv_usec=0}) = 0 (Timeout)", 0),
+        ("pselect6(6, [5], NULL, NULL, {tv_sec=1, tv_nsec=9}, NULL) = 0 (Timeout)", 1_000_000_009),
+        ("select(6, [5], [], [], NULL) = 1 (in [5])", None),
+    ],
+)
+def test_a_wait_says_how_long_it_may_take(text: str, expected: int | None) -> None:
+    assert timeout_ns(wait(text)) == expected
 
 
 @pytest.mark.parametrize(
