@@ -126,6 +126,27 @@ def test_junitxml_is_one_file_with_unique_names_for_all_hubs(pytester: pytest.Py
     assert not Path(str(directory)).is_absolute()
 
 
+def test_what_fails_outside_of_a_tests_function_is_shown_without_hooks_of_the_plugin(
+    pytester: pytest.Pytester,
+) -> None:
+    hooks = [
+        f"""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_{phase}(item):
+    yield
+    if item.name.startswith("test_{phase}"):
+        raise ValueError
+"""
+        for phase in ("setup", "call", "teardown")
+    ]
+    pytester.makeconftest("import pytest\n" + "".join(hooks))
+    pytester.makepyfile("def test_setup(): pass\ndef test_call(): pass\ndef test_teardown(): pass")
+    watched = ["--cprofile", "--eventlet-leaks=warn", "--eventlet-blocked", "--dump-asyncio-tasks"]
+    result = run(pytester, BOTH, *watched)  # which looks for that
+    result.assert_outcomes(passed=2, failed=2, errors=4)
+    assert sum(": ValueError" in line for line in result.outlines) == 6
+
+
 def test_warnings_at_the_end_of_a_session_are_shown(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """
