@@ -473,6 +473,7 @@ class Activation:
         :param names: the tracers; one that does not work here is warned of and left out.
         :raises ValueError: a name that is not a tracer's, or none at all.
         """
+        __tracebackhide__ = True
         self._report_block()
         return self._need_recording().trace(item, names)
 

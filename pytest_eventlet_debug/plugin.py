@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from contextlib import AbstractContextManager
 from pathlib import Path
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,18 @@ _MARKERS = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
+
+
+def pytest_plugin_registered(plugin: object) -> None:
+    """Keep hooks of ours around a test out of the traceback of what fails within them."""
+    module = type(plugin).__module__
+    if module.startswith(f"{__package__}."):
+        vars(sys.modules[module])["__tracebackhide__"] = _has_traceback
+
+
+def _has_traceback(error: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Tell it from ``pytest.fail(pytrace=False)``, of which no frame is shown anyway."""
+    return bool(getattr(error.value, "pytrace", True))
 
 
 # A wrapper, to be ahead of other plugins' implementations: pytest-cov starts to measure
@@ -113,6 +126,7 @@ def eventlet_trace(
     activation = _activate(request.config)
 
     def trace(*names: str) -> AbstractContextManager[Path]:
+        __tracebackhide__ = True
         return activation.trace(request.node, names)
 
     return trace

@@ -154,6 +154,27 @@ def add_junit_property(
             case.add_property(name, value)
 
 
+def finish_junit_case(config: pytest.Config, report: pytest.TestReport) -> None:
+    """End the case of a report, with the properties that the report has."""
+    xml: Any = config.stash.get(xml_key, None)
+    if xml is not None:
+        xml.finalize(report)
+
+
+def add_to_last_junit_case(config: pytest.Config, name: str, value: str) -> None:
+    """Add a property to the case that was opened last, if it has none of that name and is over."""
+    xml: Any = config.stash.get(xml_key, None)
+    cases = getattr(xml, "node_reporters_ordered", ())
+    if cases:
+        case: Element = cases[-1].to_xml()
+        properties = case.find("properties")
+        if properties is None:
+            properties = Element("properties")
+            case.insert(0, properties)
+        if all(each.get("name") != name for each in properties):
+            properties.append(Element("property", name=name, value=value))
+
+
 def end_junit_case(
     config: pytest.Config, report: pytest.CollectReport, rename: Callable[[str], str]
 ) -> None:

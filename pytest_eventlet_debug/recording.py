@@ -163,5 +163,6 @@ class Recording:
         :param names: the tracers; one that does not work here is warned of and left out.
         :raises ValueError: a name that is not a tracer's, or none at all.
         """
+        __tracebackhide__ = True
         kinds = find_kinds(names)
         return trace_block(self.session(), self._maker, item, kinds)

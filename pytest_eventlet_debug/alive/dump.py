@@ -76,7 +76,7 @@ class AliveDump:
     ) -> None:
         self._directory = directory
         self._redact = redact
-        self._in_reports = not config.option.usepdb
+        self._in_reports = not config.getoption("usepdb", False)
         self._watch = AsyncioWatch()
         self._spawns = SpawnWatch()
         self._endings = EndingWatch()

@@ -94,8 +94,9 @@ def give_up_files(config: pytest.Config, assignment: ChildAssignment) -> None:
     config.option.maxfail = assignment.maxfail
     if getattr(config.option, "stepwise_skip", False):
         config.option.stepwise, config.option.stepwise_skip = True, assignment.stepwise_skip
-    if config.option.basetemp:
-        base = Path(config.option.basetemp)
+    basetemp: str | None = config.getoption("basetemp", None)
+    if basetemp:
+        base = Path(basetemp)
         base.mkdir(parents=True, exist_ok=True)  # pytest makes the last part alone
         config.option.basetemp = str(base / str(assignment.hub))
 

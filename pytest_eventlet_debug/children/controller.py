@@ -104,7 +104,7 @@ class Controller:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        if self._config.option.basetemp:
+        if self._config.getoption("basetemp", None):
             # The children's are within it, and do not make it.
             pytest_internals.make_basetemp(self._config)
         self._has_terminal = self._is_on_terminal()

@@ -182,13 +182,8 @@ def start_ahead(
 
 def wants_terminal(config: pytest.Config, options: Any) -> bool:
     """Say whether the user will talk to the tests, or watch what they print."""
-    return bool(
-        options.usepdb
-        or options.trace
-        or options.capture == "no"
-        or _has_live_logs(config)
-        or getattr(options, "log_cli_level", None)
-    )
+    asked = (getattr(options, name, None) for name in ("usepdb", "trace", "log_cli_level"))
+    return any(asked) or getattr(options, "capture", "no") == "no" or _has_live_logs(config)
 
 
 def _has_live_logs(config: pytest.Config) -> bool:

@@ -37,9 +37,12 @@ class JunitCases:
         has_no_teardown = hasattr(report, "eventlet_end") and report.when != "teardown"
         if report.when == "setup" or has_no_teardown:
             self._name_hub(report)
-        if has_no_teardown:  # at which pytest adds the properties of a test
-            for name, value in report.user_properties:
-                pytest_internals.add_junit_property(self._config, report, name, str(value))
+        if has_no_teardown and report.failed:  # or else it is rerun; at a teardown pytest does so
+            pytest_internals.finish_junit_case(self._config, report)
+        hub = self._hub_of(report)
+        if report.when == "teardown" and report.failed and hub is not None:
+            # If the call has failed as well, pytest opens a second case, and ends it at once.
+            pytest_internals.add_to_last_junit_case(self._config, HUB_OF_CASE, hub)
         return result
 
     @pytest.hookimpl(wrapper=True)
@@ -54,9 +57,13 @@ class JunitCases:
         return result
 
     def _name_hub(self, report: pytest.TestReport | pytest.CollectReport) -> str | None:
-        hub: str | None = getattr(report, "eventlet_hub", self._hub)
+        hub = self._hub_of(report)
         if hub is not None:
             pytest_internals.add_junit_property(self._config, report, HUB_OF_CASE, hub)
+        return hub
+
+    def _hub_of(self, report: pytest.TestReport | pytest.CollectReport) -> str | None:
+        hub: str | None = getattr(report, "eventlet_hub", self._hub)
         return hub
 
     # Before pytest, which writes the file.

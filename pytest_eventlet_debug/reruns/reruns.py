@@ -50,8 +50,8 @@ class Reruns:
     @property
     def possible(self) -> bool:
         """Whether tests can be run while nobody looks: not those that open a debugger."""
-        option = self._config.option
-        return not (self.interrupted or option.usepdb or option.trace or option.collectonly)
+        names = ("usepdb", "trace", "collectonly")
+        return not (self.interrupted or any(self._config.getoption(each, False) for each in names))
 
     def repeat(self, nodeids: Iterable[str], times: int, tracing: Tracing = "off") -> None:
         """Run tests some more times, each time in fresh processes, and note their attempts."""

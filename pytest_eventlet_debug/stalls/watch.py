@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Generator
+import math
 from pathlib import Path
 import sys
 from typing import Any
@@ -109,8 +110,15 @@ class StallWatch:
         marker = item.get_closest_marker(MARKER)
         if marker is None:
             return self._seconds
-        seconds = marker.kwargs.get("seconds", *marker.args[:1])
-        return max(float(seconds), self._seconds) if seconds is not None else None
+        try:
+            seconds = _allowance(*marker.args, **marker.kwargs)
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if math.isnan(seconds):
+            given = [*map(repr, marker.args), *(f"{k}={v!r}" for k, v in marker.kwargs.items())]
+            must = "must have a number of seconds, or nothing"
+            pytest.fail(f"marker {MARKER}: {must}, not {', '.join(given)}", pytrace=False)
+        return max(seconds, self._seconds) if seconds < math.inf else None
 
     def _watched(self, item: pytest.Item, is_new: bool = False) -> Generator[None, object, object]:
         self._arm(item, is_new)
@@ -181,6 +189,11 @@ class StallWatch:
             if self._watch is not None:
                 self._watch.stop()
         self._watch = None
+
+
+def _allowance(seconds: float | None = None) -> float:
+    """Return for how long the marker with these arguments lets a test hold the hub."""
+    return math.inf if seconds is None else float(seconds)
 
 
 def _make_watch() -> Watch | None:

@@ -20,6 +20,7 @@ def find_kinds(names: Sequence[str]) -> list[TracerKind]:
 
     :raises ValueError: a name that is not a tracer's, or none at all.
     """
+    __tracebackhide__ = True
     unknown = [name for name in names if registry.kind(name) is None]
     if unknown or not names:
         given = f"{unknown[0]!r} is not a tracer" if unknown else "no tracer is named"

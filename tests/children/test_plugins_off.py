@@ -16,6 +16,8 @@ from runs import run
         ["-p", "no:cacheprovider", "-p", "no:stepwise"],
         ["-p", "no:junitxml", "-p", "no:warnings"],
         ["-p", "no:logging", "-p", "no:faulthandler", "-p", "no:unraisableexception"],
+        ["-p", "no:debugging", "-p", "no:tmpdir", "-p", "no:doctest", "-p", "no:unittest"],
+        ["-p", "no:capture", "-p", "no:pastebin", "-p", "no:subtests", "-p", "no:threadexception"],
         ["-p", "no:xdist", "-p", "no:cov", "-p", "no:html", "-p", "no:rerunfailures"],
         ["--capture=sys"],
         ["--capture=tee-sys"],
@@ -26,7 +28,7 @@ def test_a_run_without_this_or_that_plugin_has_the_same_outcomes(
     pytester: pytest.Pytester, options: list[str]
 ) -> None:
     make_differing(pytester)
-    result = run(pytester, BOTH, *options)
+    result = run(pytester, BOTH, "--dump-asyncio-tasks", *options)
     result.assert_outcomes(passed=5, failed=1)
     result.stdout.fnmatch_lines(["1 test differs between epolls, asyncio"])
 

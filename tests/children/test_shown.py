@@ -63,6 +63,7 @@ def test_the_lines_of_a_run_come_as_verbose_as_asked_for(pytester: pytest.Pytest
 def test_junitxml_is_one_file_with_unique_names_for_all_hubs(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
+        import os
         import unittest
         import pytest
 
@@ -81,6 +82,13 @@ def test_junitxml_is_one_file_with_unique_names_for_all_hubs(pytester: pytest.Py
 
         def test_error(broken): pass
 
+        @pytest.fixture
+        def failing(eventlet_artifacts):
+            yield
+            raise OSError
+
+        def test_fails_twice(failing): assert 0
+
         def test_crashes(eventlet_artifacts):
             os._exit(3)
         """,
@@ -89,30 +97,54 @@ def test_junitxml_is_one_file_with_unique_names_for_all_hubs(pytester: pytest.Py
     )
     go_on = "--continue-on-collection-errors"
     result = run(pytester, BOTH, "--junitxml=ci/out.xml", "--eventlet-jobs=2", go_on)
-    result.assert_outcomes(passed=4, failed=3, skipped=3, errors=4)
+    result.assert_outcomes(passed=4, failed=5, skipped=3, errors=6)
     root = ElementTree.parse(pytester.path / "ci" / "out.xml").getroot()
     (suite,) = root.iter("testsuite")
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "14",
-        "failures": "3",
-        "errors": "4",
+        "tests": "18",
+        "failures": "5",
+        "errors": "6",
         "skipped": "3",
     }
-    cases = {
-        (case.get("classname"), case.get("name")): {
-            each.get("name"): each.get("value") for each in case.iter("property")
-        }
+    found = [
+        (
+            (case.get("classname"), case.get("name")),
+            {each.get("name"): each.get("value") for each in case.iter("property")},
+        )
         for case in root.iter("testcase")
-    }
-    assert len(cases) == len(list(root.iter("testcase"))) == 14
+    ]
+    cases = dict(found)
+    # A test whose call and teardown fail has two of the same name, as ever.
+    assert (len(found), len(cases)) == (18, 16)
     assert {("test_x.TestUnit", "test_method[asyncio]"), ("", "test_broken[asyncio]")} < {*cases}
-    for (_, name), properties in cases.items():
+    for (_, name), properties in found:
         assert f"[{properties['eventlet_hub']}]" in str(name)
     assert cases["test_x", "test_b[asyncio]"]["hub"] == "asyncio"
     # Relative to the file, and there for a test whose process died, too.
     directory = cases["test_x", "test_crashes[epolls]"]["eventlet_artifacts"]
     assert (pytester.path / "ci" / str(directory) / "test.json").exists()
     assert not Path(str(directory)).is_absolute()
+
+
+def test_what_fails_outside_of_a_tests_function_is_shown_without_hooks_of_the_plugin(
+    pytester: pytest.Pytester,
+) -> None:
+    hooks = [
+        f"""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_{phase}(item):
+    yield
+    if item.name.startswith("test_{phase}"):
+        raise ValueError
+"""
+        for phase in ("setup", "call", "teardown")
+    ]
+    pytester.makeconftest("import pytest\n" + "".join(hooks))
+    pytester.makepyfile("def test_setup(): pass\ndef test_call(): pass\ndef test_teardown(): pass")
+    watched = ["--cprofile", "--eventlet-leaks=warn", "--eventlet-blocked", "--dump-asyncio-tasks"]
+    result = run(pytester, BOTH, *watched)  # which looks for that
+    result.assert_outcomes(passed=2, failed=2, errors=4)
+    assert sum(": ValueError" in line for line in result.outlines) == 6
 
 
 def test_warnings_at_the_end_of_a_session_are_shown(pytester: pytest.Pytester) -> None:

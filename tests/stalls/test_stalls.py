@@ -12,6 +12,7 @@ import sys
 
 from programs import WITHOUT_PLUGINS
 import pytest
+from runs import assert_no_traceback_of_ours
 from speed import depends_on_speed
 
 from pytest_eventlet_debug.recordings.timeline import read_timeline
@@ -290,6 +291,22 @@ def test_who_may_block_or_harms_nobody_is_not_told(pytester: pytest.Pytester) ->
     result = blocked(pytester, "--eventlet-hub=epolls,asyncio", "-rA")
     result.assert_outcomes(passed=20)
     assert not found(pytester.path)
+
+
+def test_a_marker_that_cannot_be_used_is_named_in_one_line(pytester: pytest.Pytester) -> None:
+    markers = ("'abc'", "[1]", "1, 2", "second=2", "float('nan')", "seconds=1", "None")
+    tests = (
+        f"@pytest.mark.eventlet_blocks({marker})\ndef test_{number}(): pass\n"
+        for number, marker in enumerate(markers)
+    )
+    pytester.makepyfile(test_x="import pytest\n" + "".join(tests))
+    result = blocked(pytester)
+    result.assert_outcomes(passed=2, errors=5)
+    must = "marker eventlet_blocks: must have a number of seconds, or nothing, not "
+    said = [line.removeprefix(must) for line in result.outlines if line.startswith(must)]
+    assert said == ["'abc'", "[1]", "1, 2", "second=2", "nan"]
+    assert_no_traceback_of_ours(result.stdout.str())
+    result.stdout.no_fnmatch_line("*full-trace*")
 
 
 @pytest.mark.parametrize("compiled", [True, False])

@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from runs import assert_no_traceback_of_ours
 
 from pytest_eventlet_debug.recordings.strace_log import open_log
 
@@ -812,6 +813,7 @@ def test_a_name_that_is_no_tracer_is_an_error_of_the_test(
     result = pytester.runpytest()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"E *ValueError: eventlet_trace: {words}*"])
+    assert_no_traceback_of_ours(result.stdout.str())
 
 
 def test_an_exception_in_a_block_is_the_tests_and_the_block_is_complete(
