@@ -482,7 +482,7 @@ class Activation:
         settings = self.settings
         if self._assignment is not None:
             return None
-        names = ", ".join(self._hub_names) or "eventlet's default"
+        names = ", ".join(self._hub_names) or f"{self.hub.name} (eventlet's default)"
         parts = [f"eventlet {versions.in_use('eventlet')}, hubs: {names}", *self._tools]
         if settings.isolate:
             parts.append("isolated network and pids" if self._own_pids else "isolated network")

@@ -199,7 +199,9 @@ class Summary:
             (path for path in found if seconds[path] > least), key=lambda path: -seconds[path]
         )
         if found:
-            yield "most time was spent in:"
+            traced = "strace" in self._settings.tracer_names
+            slower = " (under strace, each system call takes longer)" if traced else ""
+            yield f"most time was spent in{slower}:"
         for path in found[:most]:
             yield f"  {self._gathering.shown(long[path])}"
             yield from (f"    {line}" for line in heaviest.describe(path / PROFILE_FILE))

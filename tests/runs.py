@@ -38,7 +38,7 @@ def ran(result: pytest.RunResult) -> list[str]:
 
 
 #: How a line of the summary begins that a busy machine adds.
-LACKED_CPUS = "others had the CPUs for much of the time: "
+LACKED_CPUS = "the CPUs were busy with other processes "
 
 
 def on_both(*names: str) -> list[str]:

@@ -317,6 +317,20 @@ def test_what_a_tracer_could_not_is_told_once_for_all_its_tests(
     assert artifacts.startswith("artifacts of 3 tests: ")
 
 
+@pytest.mark.parametrize(
+    ("variable", "named"), [(None, "epolls (eventlet's default)"), ("poll", "poll")]
+)
+def test_the_header_names_the_hub_that_nobody_asked_for(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str | None, named: str
+) -> None:
+    monkeypatch.delenv("EVENTLET_HUB", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("EVENTLET_HUB", variable)
+    pytester.makepyfile("def test_passes(): pass")
+    result = pytester.runpytest("--cprofile")
+    result.stdout.fnmatch_lines([f"eventlet *, hubs: {named}; cprofile *"])
+
+
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_the_header_names_hubs_tools_with_versions_and_the_directory(
     pytester: pytest.Pytester,

@@ -108,9 +108,9 @@ def add_timeline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "timeline",
         help="print what happened in a test, in order of time",
         description="Print phases, system calls, packets, signals and threads in time order, "
-        "or write them for https://ui.perfetto.dev. Calls made by pytest, this plugin and the "
-        "memory allocator, and those that read a clock, are left out; an import takes one line, "
-        "and so do calls that repeat.",
+        "or write all of them for https://ui.perfetto.dev. What is printed leaves out calls made "
+        "by pytest, this plugin and the memory allocator, and those that read a clock; an import "
+        "takes one line, and so do calls that repeat.",
     )
     _add_directory(timeline)
     timeline.add_argument(

@@ -57,10 +57,10 @@ def difference_lines(differences: HubDifferences, gathering: Gathering) -> Itera
 def _without_cpu(shares: Mapping[str, float]) -> Iterator[str]:
     """Say of which hubs the tests had to wait for a CPU for much of their time."""
     if shares:
-        told = ", ".join(f"{share:.0%} of {hub}" for hub, share in shares.items())
+        told = ", ".join(f"{share:.0%} of the time under {hub}" for hub, share in shares.items())
         yield (
-            f"others had the CPUs for much of the time: {told}; "
-            "tests in which time matters may fail for that alone"
+            f"the CPUs were busy with other processes {told}; "
+            "tests that depend on timing may fail for that reason alone"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 from pathlib import Path
+import shutil
 
 import pytest
 
@@ -235,3 +236,12 @@ def test_with_v_it_names_those_of_every_test(pytester: pytest.Pytester) -> None:
     assert "most time" not in pytester.runpytest("--cprofile").stdout.str()
     result = pytester.runpytest("--cprofile", "-v")
     result.stdout.fnmatch_lines(["most time was spent in:", "  test_it.py::test_short"])
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+def test_under_strace_it_says_that_system_calls_take_longer(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it="def test_short(): sum(range(9))")
+    result = pytester.runpytest("--cprofile", "--strace", "-v")
+    result.stdout.fnmatch_lines(
+        ["most time was spent in (under strace, each system call takes longer):"]
+    )

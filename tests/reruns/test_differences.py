@@ -128,7 +128,9 @@ def test_who_lacked_a_cpu_is_told(pytester: pytest.Pytester) -> None:
     )
     result = run(pytester, HUBS, "--eventlet-reruns=0")
     (told,) = (line for line in result.outlines if line.startswith(LACKED_CPUS))
-    assert told.endswith("% of selects; tests in which time matters may fail for that alone")
+    assert told.endswith(
+        "% of the time under selects; tests that depend on timing may fail for that reason alone"
+    )
 
 
 #: On selects it fails in the run, and waits when it runs again.

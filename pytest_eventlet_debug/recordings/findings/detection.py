@@ -54,7 +54,8 @@ class Detection:
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
         """Pass events on, and show them to the detectors."""
         by_name, any_call = self._by_name.get, self._any_call
-        counts = self._tallying.counts
+        tallying = self._tallying
+        counts = tallying.counts
         before: Event | None = None
         last_ns = time_ns = 0
         for event in events:
@@ -76,7 +77,8 @@ class Detection:
             if time_ns - last_ns >= _PAUSE_NS and before is not None:
                 for handler in self._any_pause:
                     handler(Pause(before, time_ns))
-            before, last_ns = event, time_ns
+            tallying.before = before = event
+            last_ns = time_ns
             yield event
         self._tallying.end(last_ns)
 

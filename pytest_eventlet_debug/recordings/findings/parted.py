@@ -271,9 +271,10 @@ def describe(parting: Parting, names: tuple[str, str]) -> Iterator[str]:
     yield f"    {names[0][:width]:<{width}}  {names[1][:width]}"
     for step in parting.before:
         yield f"    {_shown(step)[:width]:<{width}}  same"
+    missing = "(ends)" if parting.before else "(none)"
     for number in range(max(len(parting.left), len(parting.right))):
         ours, theirs = (
-            _shown(side[number]) if number < len(side) else ("" if number else "(ends)")
+            _shown(side[number]) if number < len(side) else ("" if number else missing)
             for side in (parting.left, parting.right)
         )
         yield f"  > {ours[:width]:<{width}}  {theirs[:width]}"

@@ -4,7 +4,8 @@ Only what says something about the test itself is compared. Waits and registrati
 sockets with which a loop wakes itself, are each hub's own way; files and memory are those of
 imports, which the first test on a hub pays for. Time counts where the hub slept until a timer
 was due: unlike the wall clock, and unlike waiting for others, it does not grow with the load of
-the machine. It does while a child process runs, whose end a greenthread asks for between sleeps.
+the machine. It does while a child process runs, whose end a greenthread asks for between sleeps,
+and while another thread works, such as one of ``eventlet.tpool``.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ MIN_SECONDS_SHARE = 0.7
 LONG_SLEEP_NS = 100_000_000
 #: How much of a difference must be one socket's for that to be named.
 MIN_OBJECT_SHARE = 0.8
+#: A thread that made a call in this last part of a sleep was working when it ended.
+WORKING_SHARE = 0.1
 MIN_CPU_SECONDS = 0.5
 #: A CPU that others use too makes caches cold: a third more says nothing.
 MIN_CPU_RATIO = 3.0
@@ -78,10 +81,12 @@ class Tallying:
 
     :ivar counts: the calls so far, by name. Whoever passes the trace adds to them: that is
         cheaper than to hand every call over.
+    :ivar before: the event that passed before the one that is handed over; set by them, too.
     """
 
     def __init__(self, about: About) -> None:
         self.counts: defaultdict[str, int] = defaultdict(int)
+        self.before: Event | None = None
         self._about = about
         self._main: int | None = None
         self._in_call = False
@@ -147,6 +152,7 @@ class Tallying:
             or self._children
             or call.pid != self._main
             or not is_hub(call.greenthread)
+            or self._others_work(call.pid, call.start_ns + duration_ns, duration_ns)
         ):
             return
         asked_ns = timeout_ns(call)
@@ -156,6 +162,14 @@ class Tallying:
         self._long_sleeps += duration_ns >= LONG_SLEEP_NS
         if duration_ns > self._longest_ns:
             self._longest_ns, self._line = duration_ns, call.line
+
+    def _others_work(self, pid: int, end_ns: int, duration_ns: int) -> bool:
+        before = self.before
+        return (
+            type(before) is Syscall
+            and before.pid != pid
+            and before.start_ns > end_ns - WORKING_SHARE * duration_ns
+        )
 
     def _started(self, call: Syscall) -> None:
         if call.value and call.value > 0 and "CLONE_THREAD" not in call.args:

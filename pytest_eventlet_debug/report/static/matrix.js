@@ -13,13 +13,13 @@ eventletReport.matrix = (() => {
   const STRIP = 10;
 
   const FILTERS = [
-    ["differs", "Differs", "ends differently from hub to hub"],
+    ["differs", "Differs", "end differently from hub to hub"],
     ["failed", "Failed", "failed, crashed or hung on a hub"],
-    ["flaky", "Flaky", "ended differently on one hub when it ran again, or failed in runs between others"],
+    ["flaky", "Flaky", "ended differently on one hub when they ran again, or failed in runs between others"],
     ["broke", "New failures", "failed in the last run and not in the one before"],
     ["costs", "Cost more", "ended alike on all hubs and cost more on one, seen once"],
     ["slow", "Slow", `took ${SLOW_SECONDS} s or longer, or much longer on one hub`],
-    ["findings", "Has findings", "its recordings tell something"],
+    ["findings", "Has findings", "have findings in their recordings"],
   ];
 
   // Where one comes back to from a test: the list as it was left.
@@ -102,7 +102,7 @@ eventletReport.matrix = (() => {
     const buttons = FILTERS.filter(([name]) => past || name !== "broke").map(([name, text, explained]) => {
       const count = rows.filter((row) => passes(row, { filters: [name] })).length;
       return element("button", {
-        type: "button", class: "filter", "data-filter": name, title: `Tests of which one ${explained}`,
+        type: "button", class: "filter", "data-filter": name, title: `Tests that ${explained}`,
         "aria-pressed": String(state.filters.has(name)), disabled: !count && !state.filters.has(name),
       }, text, " ", element("span", { class: "count" }, count.toLocaleString("en")));
     });

@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+from pytest_eventlet_debug.recordings.findings.parted import Parting
+from pytest_eventlet_debug.recordings.findings.parted import Step
 from pytest_eventlet_debug.recordings.findings.parted import describe
 from pytest_eventlet_debug.recordings.findings.parted import part
 from pytest_eventlet_debug.recordings.findings.parted import read
@@ -69,7 +71,20 @@ def test_two_hubs_on_which_each_socket_does_the_same_part_in_their_order_at_most
     assert parting is not None
     lines = list(describe(parting, ("without", "with")))
     assert lines[0] == "they diverge on processes:"
-    assert re.search(rf"  > \(ends\) +line {at + 2} \[1:test\] kill", lines[-1])
+    assert re.search(rf"  > \(none\) +line {at + 2} \[1:test\] kill", lines[-1])
+
+
+def test_a_side_that_ends_is_told_from_one_that_never_was() -> None:
+    connect, send = (
+        Step("client 1", action, "", line, "1:test")
+        for line, action in ((7, "connect"), (9, "send"))
+    )
+    for before, steps, missing in (
+        ((connect,), (send,), "(ends)"),
+        ((), (connect, send), "(none)"),
+    ):
+        lines = list(describe(Parting("client 1", before, steps, ()), ("epolls", "asyncio")))
+        assert [line.split()[-1] for line in lines[2:]][len(before)] == missing
 
 
 def test_a_hub_that_the_test_makes_does_not_change_what_its_pairs_are_called(

@@ -117,6 +117,30 @@ def test_sleeps_after_that():
 
 
 @needs_strace
+def test_while_another_thread_works_no_sleep_counts(record: Record) -> None:
+    program = """
+import os, time
+import eventlet
+from eventlet import tpool
+
+def work():
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        os.stat("/")
+
+def test_waits_for_a_thread():
+    eventlet.spawn_after(0.3, int)
+    tpool.execute(work)
+
+def test_sleeps_while_threads_wait():
+    eventlet.sleep(0.4)
+"""
+    sleeps, waits = (tally_of(each) for each in record(program, "epolls"))
+    assert waits.calls["futex"] + waits.calls["newfstatat"] > 10
+    assert waits.slept < 0.1 < 0.3 < sleeps.slept
+
+
+@needs_strace
 def test_the_same_work_on_two_hubs_is_no_finding(record: Record) -> None:
     program = """
 import eventlet
