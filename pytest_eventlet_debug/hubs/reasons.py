@@ -77,7 +77,7 @@ class Place(NamedTuple):
 def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
     chain = [(each, _places(each)) for each in _chain(error)]
-    for look in (_refused, _nested, _replaced):
+    for look in (_refused, _nested, _waits_in_hub, _replaced):
         line = next(filter(None, (look(each, places) for each, places in chain)), None)
         if line is not None:
             yield line
@@ -159,14 +159,38 @@ def _nested(error: BaseException, places: list[Place]) -> str | None:
             "as that of a hub that use_hub() has replaced"
         )
     own = [place for place in places[:runs] if not _is_library(place.file)]
-    coroutine = next((each for each in reversed(own) if each.code.co_flags & _COROUTINE), None)
-    who = str(own[-1]) if own else "code"
-    if coroutine is not None and coroutine is not own[-1]:
-        who += f", called by coroutine {coroutine},"
     return (
         "the asyncio hub is an event loop itself and cannot run inside of another one, where "
-        f"{who} waits for eventlet"
+        f"{_caller(own)} waits for eventlet"
     )
+
+
+def _waits_in_hub(error: BaseException, places: list[Place]) -> str | None:
+    """Say which coroutine waits for the hub that runs it."""
+    words = error.args[0] if error.args else None
+    if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
+        return None
+    own = [place for place in places if not _is_library(place.file)]
+    if type(words) is not str or "mainloop" not in words.lower() or _coroutine(own) is None:
+        return None
+    green = next(place for place in reversed(places) if HUBS not in place.file)
+    return (
+        f"{_caller(own)} waits for eventlet ({green}), which no coroutine can: it is run by the "
+        "asyncio hub, which would have to go on meanwhile"
+    )
+
+
+def _coroutine(own: list[Place]) -> Place | None:
+    return next((each for each in reversed(own) if each.code.co_flags & _COROUTINE), None)
+
+
+def _caller(own: list[Place]) -> str:
+    """Return the innermost of a user's own lines, with the coroutine that called it."""
+    coroutine = _coroutine(own)
+    who = str(own[-1]) if own else "code"
+    if coroutine is None or coroutine is own[-1]:
+        return who
+    return f"{who}, called by coroutine {coroutine},"
 
 
 def _runs_hub(place: Place) -> bool:

@@ -124,6 +124,18 @@ NESTED = """
         asyncio.run(handle())
 
 
+    def test_waits_in_a_coroutine_of_the_hub():
+        from eventlet.asyncio import spawn_for_awaitable
+
+        spawn_for_awaitable(handle()).wait()
+
+
+    def test_waits_in_the_hub():
+        hubs.get_hub().schedule_call_global(0, pause)
+        eventlet.sleep(0.01)
+        assert False
+
+
     def test_replaces_the_hub():
         eventlet.sleep(0)
         hubs.use_hub()
@@ -344,12 +356,19 @@ def test_a_function_that_is_replaced_and_called_by_the_hub_is_told(
 
 def test_what_keeps_the_hub_from_running_its_loop_is_told(pytester: pytest.Pytester) -> None:
     result = _run(pytester, NESTED)
-    result.assert_outcomes(failed=2)
+    result.assert_outcomes(failed=4)
     file = "test_what_keeps_the_hub_from_running_its_loop_is_told.py"
     assert _of(result, "test_waits_in_a_coroutine") == [
         "the asyncio hub is an event loop itself and cannot run inside of another one, where "
         f"{file}:8 in pause, called by coroutine {file}:12 in handle, waits for eventlet"
     ]
+    (line,) = _of(result, "test_waits_in_a_coroutine_of_the_hub")
+    assert line.startswith(
+        f"{file}:8 in pause, called by coroutine {file}:12 in handle, waits for eventlet "
+        "(eventlet/greenthread.py:"
+    )
+    assert " in sleep), which no coroutine can: " in line
+    assert not [line for line in _of(result, "test_waits_in_the_hub") if "coroutine" in line]
     (line,) = _of(result, "test_replaces_the_hub")
     assert line.endswith("such as that of a hub that use_hub() has replaced")
 
