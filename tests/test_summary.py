@@ -361,6 +361,41 @@ def test_without_a_terminal_the_run_ends_well(pytester: pytest.Pytester) -> None
     assert result.ret == 0
 
 
+def test_an_exception_that_ends_a_thread_is_told_of_a_test_that_fails(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import threading
+
+        def load():
+            raise KeyError("missing")
+
+        def end_a_thread():
+            thread = threading.Thread(target=load)
+            thread.start()
+            thread.join()
+
+        def test_fails():
+            end_a_thread()
+            assert False
+
+        def test_passes():
+            end_a_thread()
+
+        def test_fails_after_it():
+            assert False
+        """
+    )
+    for hubs in ("poll", "poll,epolls"):
+        result = pytester.runpytest(f"--eventlet-hub={hubs}", "-W", "default")
+        told = summary(result, "findings")
+        assert [line for line in told if "printed" in line] == [
+            f"    printed: KeyError: 'missing' ({pytester.path}/test_x.py:4 in load)"
+        ]
+        assert told[0].startswith("  test_x.py::test_fails[poll]")
+
+
 def test_what_a_test_prints_of_the_reason_is_told_once_for_all_that_print_it(
     pytester: pytest.Pytester,
 ) -> None:

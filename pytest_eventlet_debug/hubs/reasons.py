@@ -44,6 +44,7 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_A
 _MOCKS = ("unittest.mock", "mock.mock")
 #: What the asyncio hub is made of, beside eventlet's part.
 _LOOP = (os.path.join(STANDARD_LIBRARY, "asyncio") + os.sep, STANDARD_LIBRARY + "selectors.py")
+_EVENTLET = f"{os.sep}eventlet{os.sep}"
 _INSTALLED = lazily(r"^.*/(?:site|dist)-packages/")
 
 
@@ -76,7 +77,7 @@ class Place(NamedTuple):
 def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
     chain = [(each, _places(each)) for each in _chain(error)]
-    for look in (_refused, _mocked):
+    for look in (_refused, _nested, _waits_in_hub, _replaced):
         line = next(filter(None, (look(each, places) for each, places in chain)), None)
         if line is not None:
             yield line
@@ -147,17 +148,85 @@ def _hub_runs_its_loop() -> bool:
     return loop is not None and get is not None and get() is loop
 
 
-def _mocked(error: BaseException, places: list[Place]) -> str | None:
-    """Say that the hub came upon a mock, and what that raised."""
+def _nested(error: BaseException, places: list[Place]) -> str | None:
+    """Say in which other loop the hub cannot run its own."""
+    runs = next((n for n, each in enumerate(places) if _runs_hub(each)), None)
+    if runs is None or not places[-1].raises or not _ASKS & {*places[-1].code.co_names}:
+        return None
+    if not any(place.file.startswith(_LOOP) for place in places[:runs]):
+        return (
+            "the hub cannot run its event loop, as another one has not ended in its thread, such "
+            "as that of a hub that use_hub() has replaced"
+        )
+    own = [place for place in places[:runs] if not _is_library(place.file)]
+    return (
+        "the asyncio hub is an event loop itself and cannot run inside of another one, where "
+        f"{_caller(own)} waits for eventlet"
+    )
+
+
+def _waits_in_hub(error: BaseException, places: list[Place]) -> str | None:
+    """Say which coroutine waits for the hub that runs it."""
+    words = error.args[0] if error.args else None
+    if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
+        return None
+    own = [place for place in places if not _is_library(place.file)]
+    if type(words) is not str or "mainloop" not in words.lower() or _coroutine(own) is None:
+        return None
+    green = next(place for place in reversed(places) if HUBS not in place.file)
+    return (
+        f"{_caller(own)} waits for eventlet ({green}), which no coroutine can: it is run by the "
+        "asyncio hub, which would have to go on meanwhile"
+    )
+
+
+def _coroutine(own: list[Place]) -> Place | None:
+    return next((each for each in reversed(own) if each.code.co_flags & _COROUTINE), None)
+
+
+def _caller(own: list[Place]) -> str:
+    """Return the innermost of a user's own lines, with the coroutine that called it."""
+    coroutine = _coroutine(own)
+    who = str(own[-1]) if own else "code"
+    if coroutine is None or coroutine is own[-1]:
+        return who
+    return f"{who}, called by coroutine {coroutine},"
+
+
+def _runs_hub(place: Place) -> bool:
+    return HUBS in place.file and place.code.co_name == "run"
+
+
+def _replaced(error: BaseException, places: list[Place]) -> str | None:
+    """Say that the hub came upon a mock or another stand-in, and what that raised."""
     for caller, place in itertools.pairwise(places):
-        if place.frame.f_globals.get("__name__") not in _MOCKS:
-            continue
+        is_mock = place.frame.f_globals.get("__name__") in _MOCKS
         if HUBS not in caller.file and not caller.file.startswith(_LOOP):
-            return None
-        mock = getattr(place.frame.f_locals.get("self"), "__dict__", {})
-        name = mock.get("_mock_name")
-        what = f"{name}()" if type(name) is str else "a mock"
-        return f"{what}, which is mocked, raised {type(error).__name__} in the hub, at {caller}"
+            if is_mock:
+                return None
+            continue
+        if is_mock:
+            mock = getattr(place.frame.f_locals.get("self"), "__dict__", {})
+            name = mock.get("_mock_name")
+            what = f"{name}(), which is mocked," if type(name) is str else "a mock"
+        else:
+            name = _stands_for(caller, place)
+            if name is None:
+                continue
+            what = f"{name}(), which is replaced by {place},"
+        return f"{what} raised {type(error).__name__} in the hub, at {caller}"
+    return None
+
+
+def _stands_for(caller: Place, place: Place) -> str | None:
+    """Return what the caller meant, if it found a function in place of that in a module."""
+    if place.file.startswith(STANDARD_LIBRARY) or _EVENTLET in place.file:
+        return None
+    named = caller.code.co_names
+    modules = filter(None, map(caller.frame.f_globals.get, named))
+    for module, name in itertools.product(modules, named):
+        if getattr(inspect.getattr_static(module, name, None), "__code__", None) is place.code:
+            return name
     return None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
+from warnings import WarningMessage
 
 import pytest
 
@@ -20,6 +21,7 @@ from pytest_eventlet_debug.outcomes.cause import cause_of
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import Outcomes
 from pytest_eventlet_debug.outcomes.texts import Texts
+from pytest_eventlet_debug.outcomes.tracebacks import first_printed
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 
 Key = tuple[str, str]
@@ -114,6 +116,15 @@ class Gathering:
     def _take_failure(self, nodeid: str, report: pytest.TestReport) -> None:
         self._causes.setdefault(nodeid, cause_of(report))
         self._texts.setdefault(nodeid, Texts()).take(report)
+
+    def pytest_warning_recorded(self, warning_message: WarningMessage, nodeid: str) -> None:
+        """Take the traceback of a thread, which pytest gives out as a warning, for printed."""
+        cause = self._causes.get(nodeid)
+        if cause is None or cause.printed is not None:
+            return
+        if issubclass(warning_message.category, pytest.PytestUnhandledThreadExceptionWarning):
+            printed = first_printed([str(warning_message.message)])
+            self._causes[nodeid] = cause._replace(printed=printed)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a module without tests."""

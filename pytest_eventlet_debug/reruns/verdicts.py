@@ -84,8 +84,23 @@ def of_judged(
             *_reasons(attempts, findings),
             *(_only_in_the_run(attempts, in_company) if others_left_out else ()),
         ),
-        _parting(ran),
+        _parting(_that_ended_otherwise(ran, attempts)),
     )
+
+
+def _that_ended_otherwise(
+    ran: Mapping[str, str], attempts: Mapping[str, Sequence[Attempt]]
+) -> dict[str, str]:
+    """Return the first hub and the first on which the test ended otherwise, with recordings."""
+    endings = {hub: {_ending(each) for each in attempts[hub]} for hub in ran}
+    first = next(iter(ran), None)
+    other = next((hub for hub in ran if first and endings[hub] != endings[first]), None)
+    return {hub: ran[hub] for hub in (first, other) if hub}
+
+
+def _ending(attempt: Attempt) -> tuple[str, str]:
+    failed = attempt.cause if attempt.outcome in BAD else None
+    return attempt.outcome, failed.kind if failed is not None else ""
 
 
 def _parting(ran: Mapping[str, str]) -> tuple[str, ...]:

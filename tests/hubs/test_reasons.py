@@ -74,6 +74,74 @@ MOCKED = """
             os.fstat(0)
 """
 
+REPLACED = """
+    import os
+
+    import eventlet
+    from eventlet.green import socket
+
+
+    def no_files(descriptor):
+        raise OSError("no such file")
+
+
+    def raises():
+        raise OSError("of its own")
+
+
+    def test_waits(monkeypatch):
+        ours, theirs = socket.socketpair()
+        monkeypatch.setattr(os, "fstat", no_files)
+        ours.recv(1)
+
+
+    def test_calls_it_itself(monkeypatch):
+        monkeypatch.setattr(os, "fstat", no_files)
+        os.fstat(0)
+
+
+    def test_a_callback_raises():
+        eventlet.hubs.get_hub().loop.call_soon(raises)
+        eventlet.spawn(raises).wait()
+"""
+
+NESTED = """
+    import asyncio
+
+    import eventlet
+    from eventlet import hubs
+
+
+    def pause():
+        eventlet.sleep(0.01)
+
+
+    async def handle():
+        pause()
+
+
+    def test_waits_in_a_coroutine():
+        asyncio.run(handle())
+
+
+    def test_waits_in_a_coroutine_of_the_hub():
+        from eventlet.asyncio import spawn_for_awaitable
+
+        spawn_for_awaitable(handle()).wait()
+
+
+    def test_waits_in_the_hub():
+        hubs.get_hub().schedule_call_global(0, pause)
+        eventlet.sleep(0.01)
+        assert False
+
+
+    def test_replaces_the_hub():
+        eventlet.sleep(0)
+        hubs.use_hub()
+        eventlet.sleep(0)
+"""
+
 CLOSED = """
     import asyncio
 
@@ -269,6 +337,40 @@ def test_a_mock_that_the_hub_calls_is_told(pytester: pytest.Pytester) -> None:
         "fstat(), which is mocked, raised OSError in the hub, at eventlet/hubs/asyncio.py:"
     )
     assert not _of(result, "test_calls_it_itself")
+
+
+def test_a_function_that_is_replaced_and_called_by_the_hub_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    result = _run(pytester, REPLACED)
+    result.assert_outcomes(failed=3)
+    (line,) = _of(result, "test_waits")
+    file = "test_a_function_that_is_replaced_and_called_by_the_hub_is_told.py"
+    assert line.startswith(
+        f"fstat(), which is replaced by {file}:8 in no_files, raised OSError in the hub, at "
+        "eventlet/hubs/asyncio.py:"
+    )
+    assert not _of(result, "test_calls_it_itself")
+    assert not _of(result, "test_a_callback_raises")
+
+
+def test_what_keeps_the_hub_from_running_its_loop_is_told(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, NESTED)
+    result.assert_outcomes(failed=4)
+    file = "test_what_keeps_the_hub_from_running_its_loop_is_told.py"
+    assert _of(result, "test_waits_in_a_coroutine") == [
+        "the asyncio hub is an event loop itself and cannot run inside of another one, where "
+        f"{file}:8 in pause, called by coroutine {file}:12 in handle, waits for eventlet"
+    ]
+    (line,) = _of(result, "test_waits_in_a_coroutine_of_the_hub")
+    assert line.startswith(
+        f"{file}:8 in pause, called by coroutine {file}:12 in handle, waits for eventlet "
+        "(eventlet/greenthread.py:"
+    )
+    assert " in sleep), which no coroutine can: " in line
+    assert not [line for line in _of(result, "test_waits_in_the_hub") if "coroutine" in line]
+    (line,) = _of(result, "test_replaces_the_hub")
+    assert line.endswith("such as that of a hub that use_hub() has replaced")
 
 
 @pytest.mark.fault("loop-closed")

@@ -467,6 +467,30 @@ def test_the_rest_still_runs_again_when_one_of_them_ends_its_process(
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_traces_are_compared_of_hubs_on_which_the_test_ends_otherwise(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_x(eventlet_hub):
+            reader, writer = os.pipe()
+            os.write(writer, b"asyncio" if eventlet_hub == "asyncio" else b"epolls or poll")
+            os.close(writer)
+            if eventlet_hub == "poll":
+                os.read(reader, 100)
+            os.close(reader)
+            assert eventlet_hub != "poll"
+        """
+    )
+    result = run(pytester, "--eventlet-hub=epolls,asyncio,poll", "--strace", "--eventlet-reruns=0")
+    told = section(result, "hub differences")
+    assert "epolls poll" in told
+    assert "epolls asyncio" not in told
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 @pytest.mark.parametrize("hubs", ["poll,selects", "selects"])
 def test_only_what_failed_is_recorded_after_an_unwatched_run(
     pytester: pytest.Pytester, hubs: str

@@ -81,7 +81,7 @@ class Closed:
 
     def _failed(self, call: Syscall) -> None:
         errno = call.errno
-        if errno not in _FAILED or call.name not in _USES:
+        if errno not in _FAILED or call.name not in _USES or _is_description(call):
             return
         match = _DESCRIPTOR.match(call.args)
         if match is None or len(self._found) == _MOST:
@@ -183,3 +183,8 @@ class Closed:
 
     def findings(self) -> Iterable[Finding]:
         return self._found.values()
+
+
+def _is_description(call: Syscall) -> bool:
+    """Say whether somebody only prints a socket object, such as pytest the variables of a test."""
+    return " in __repr__" in (call.at or "")

@@ -23,6 +23,7 @@ Kind = Literal[
     "hub idle",
     "left open",
     "long trace",
+    "no turn",
     "not accepted",
     "reused descriptor",
     "spin",

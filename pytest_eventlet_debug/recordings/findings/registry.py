@@ -10,6 +10,7 @@ from pytest_eventlet_debug.recordings.findings.idle_hubs import IdleHubs
 from pytest_eventlet_debug.recordings.findings.left_open import LeftOpen
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.lost_waits import LostWaits
+from pytest_eventlet_debug.recordings.findings.no_turn import NoTurn
 from pytest_eventlet_debug.recordings.findings.not_accepted import NotAccepted
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.reused import Reused
@@ -21,6 +22,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     Child,
     IdleHubs,
     NotAccepted,
+    NoTurn,
     Blocked,
     Busy,
     Closed,

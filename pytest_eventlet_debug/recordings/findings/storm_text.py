@@ -8,6 +8,7 @@ import msgspec
 
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.openings import descriptor
 from pytest_eventlet_debug.recordings.findings.polled_waits import Addition
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
 from pytest_eventlet_debug.recordings.findings.storm_runs import CREATORS
@@ -39,9 +40,19 @@ class Caught(msgspec.Struct, frozen=True):
     line: int
     #: Whether that is the first of these waits.
     since: bool
+    #: What had ended its registration by then, if it did.
+    ended: Syscall | None = None
 
     def describe(self) -> str:
         known = self.registration
+        if known is None and self.ended is not None and self.ended.name == "close":
+            close = self.ended
+            who = f" by greenthread {close.greenthread}" if close.greenthread else ""
+            return (
+                f"{self.events} on {descriptor(close)}, which was closed{who}{close.where} (line "
+                f"{close.line}) while the hub watched it, and is still open under another number "
+                "or in another process"
+            )
         parts = [f"{self.events} on {known.shown if known else self.shown}"]
         if known is None:
             parts.append(self._since())

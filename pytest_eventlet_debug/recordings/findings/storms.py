@@ -210,8 +210,10 @@ class Storms:
                 known = self._registrations.find(pid, fd, call.line)
                 text = shown_in(call, fd)
                 added = self._additions.find(pid, fd)
+                end = self._registrations.ended(pid, fd)
+                end = end if end is not None and end.line < call.line else None
                 served = str(fd) in used
-                found[fd] = Caught(events, fd, known, added, served, text, call.line, since)
+                found[fd] = Caught(events, fd, known, added, served, text, call.line, since, end)
         return tuple(found[fd] for fd in sorted(found))
 
     def storms(self) -> list[Storm]:

@@ -121,6 +121,21 @@ def test_sweep():
     assert find(program, Closed) == []
 
 
+def test_a_closed_socket_that_is_only_shown_is_no_finding(find: Find) -> None:
+    program = """
+import os
+import socket
+
+def test_shown():
+    ours, theirs = socket.socketpair()
+    os.close(ours.fileno())
+    repr(ours)
+    ours.detach()
+    assert False
+"""
+    assert find(program, Closed) == []
+
+
 def test_what_another_thread_closes_during_the_call_was_closed_meanwhile(tmp_path: Path) -> None:
     ours, theirs = "127.0.0.1:5001", "127.0.0.1:5002"
     (tmp_path / "strace.txt").write_text(

@@ -208,6 +208,37 @@ def test_a_hub_that_wakes_nobody_names_the_event_and_who_registered_it(
 
 @depends_on_speed
 @needs_strace
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_what_was_closed_while_the_hub_watched_it_and_has_a_duplicate_is_told(
+    storms_of: Storms, hub: str
+) -> None:
+    program = """
+    import os
+    reader, writer = os.pipe()
+    eventlet.spawn(eventlet.hubs.trampoline, os.pipe()[0], read=True)
+    watcher = eventlet.spawn(eventlet.hubs.trampoline, reader, read=True)
+    greenlet.settrace(label)
+    eventlet.sleep(0.01)
+    duplicate = os.dup(reader)
+    os.close(reader)
+    watcher.kill()
+    os.write(writer, b"x")
+    eventlet.sleep(0.45)
+    """
+    (storm,) = storms_of(program, hub=hub)
+    assert storm.kind == "hub busy"
+    (caught,) = storm.caught
+    assert caught.ended is not None
+    assert re.search(
+        rf"woke nobody: EPOLLIN on {caught.fd}<pipe:\[\d+\]>, which was closed by greenthread "
+        rf"\d:serve \(line {caught.ended.line}\) while the hub watched it, and is still open under "
+        r"another number or in another process$",
+        storm.describe(),
+    )
+
+
+@depends_on_speed
+@needs_strace
 def test_connecting_again_and_again_to_a_closed_port_is_a_storm_on_changing_descriptors(
     storms_of: Storms,
 ) -> None:
