@@ -171,7 +171,9 @@ def _waits_in_hub(error: BaseException, places: list[Place]) -> str | None:
     if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
         return None
     own = [place for place in places if not _is_library(place.file)]
-    if type(words) is not str or "mainloop" not in words.lower() or _coroutine(own) is None:
+    if type(words) is not str or "mainloop" not in words.lower():
+        return None
+    if _coroutine(own) is None or not _hub_runs_its_loop():  # other hubs may run a loop, too
         return None
     green = next(place for place in reversed(places) if HUBS not in place.file)
     return (

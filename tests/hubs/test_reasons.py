@@ -142,6 +142,29 @@ NESTED = """
         eventlet.sleep(0)
 """
 
+LOOP_IN_HUB = """
+    import asyncio
+
+    import eventlet
+    from eventlet import hubs
+
+
+    async def handle():
+        eventlet.sleep(0.01)
+
+
+    def test_waits(eventlet_hub):
+        errors = []
+        def run():
+            try:
+                asyncio.run(handle())
+            except RuntimeError as error:
+                errors.append(error)
+        hubs.get_hub().schedule_call_global(0, run)
+        eventlet.sleep(0.01)
+        raise errors[0]
+"""
+
 CLOSED = """
     import asyncio
 
@@ -371,6 +394,16 @@ def test_what_keeps_the_hub_from_running_its_loop_is_told(pytester: pytest.Pytes
     assert not [line for line in _of(result, "test_waits_in_the_hub") if "coroutine" in line]
     (line,) = _of(result, "test_replaces_the_hub")
     assert line.endswith("such as that of a hub that use_hub() has replaced")
+
+
+def test_a_coroutine_in_another_hub_is_not_told_to_be_run_by_that(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(LOOP_IN_HUB)
+    result = pytester.runpytest("--eventlet-hub=epolls")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E * do not call blocking functions from the mainloop"])
+    result.stdout.no_fnmatch_line("*which no coroutine can*")
 
 
 @pytest.mark.fault("loop-closed")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import re
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.channels import end_of
 from pytest_eventlet_debug.recordings.findings.channels import transfer
 from pytest_eventlet_debug.recordings.findings.child_facts import ChildFacts
@@ -18,6 +20,8 @@ from pytest_eventlet_debug.recordings.findings.own_waits import own
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _LONGEST = 80
+#: With the line of code that may follow.
+_WARNINGS = lazily(r"^(?:\S.*:\d+: )?\w*Warning: .*(?:\n  .*)?$", re.MULTILINE)
 
 
 def tell(facts: ChildFacts, waits: list[Wait]) -> Iterator[tuple[object, Finding]]:
@@ -131,8 +135,13 @@ def _returned_ns(call: Syscall) -> int:
 
 
 def _last_line(said: str) -> str:
-    """Return the last line of an output, as one to print; nothing if strace has cut it."""
-    line = said.rstrip().rpartition("\n")[2].strip()
+    """Return the last line of an output, as one to print; nothing if strace has cut it.
+
+    Warnings that come at the end of a program, such as that nobody has awaited a coroutine, say
+    less than the error before them.
+    """
+    said = said.rstrip()
+    line = (_WARNINGS.sub("", said).rstrip() or said).rpartition("\n")[2].strip()
     if line.endswith("..."):
         return ""
     shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)

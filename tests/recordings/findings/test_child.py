@@ -218,6 +218,29 @@ def test_work():
     assert re.search(r"; greenthread 1:test waited for it at test_program\.py:\d+", found.title)
 
 
+def test_warnings_after_the_error_that_ended_a_child_are_passed_over(find: Find) -> None:
+    program = """
+import os
+
+SAID = b'''Traceback (most recent call last):
+RuntimeError: asyncio.run() cannot be called
+/usr/lib/python3.12/process.py:317: RuntimeWarning: coroutine 'crawl' was never awaited
+  traceback.print_exc()
+RuntimeWarning: Enable tracemalloc to get the object allocation traceback
+'''
+
+def test_fork():
+    pid = os.fork()
+    if pid == 0:
+        os.write(2, SAID)
+        os._exit(1)
+    os.waitpid(pid, 0)
+    assert False
+"""
+    (found,) = find(HEAD + program, Child)
+    assert 'written "RuntimeError: asyncio.run() cannot be called"' in found.title
+
+
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_a_child_that_fills_a_pipe_which_nobody_reads_is_told_with_what_the_test_waits_for(
     find: Find, hub: str
