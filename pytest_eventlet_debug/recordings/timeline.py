@@ -59,14 +59,11 @@ _WINDOW = 64
 _FLAGS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
 
 
-def read_timeline(directory: Path, limit: int = MAX_ROWS) -> Timeline:
-    """Read a test's directory. What is not there or broken is left out and mentioned.
-
-    :param limit: how many rows of the trace are kept, at least 2.
-    """
+def read_timeline(directory: Path) -> Timeline:
+    """Read a test's directory. What is not there or broken is left out and mentioned."""
     test = read_test(directory) or read_test(directory.parent)  # it may be a block's
-    trace = read_trace(directory, limit)
-    packets = Ends(limit)
+    trace = read_trace(directory)
+    packets = Ends()
     problems = _read_packets(directory / CAPTURE_FILE, trace.calls, packets)
     return trace.timeline(directory, test, packets, problems)
 
@@ -84,15 +81,13 @@ def _read_packets(path: Path, calls: Attribution, rows: Ends) -> list[str]:
 
 
 def read_trace(
-    directory: Path,
-    limit: int = MAX_ROWS,
-    watch: Callable[[Iterable[Event]], Iterable[Event]] = iter,
+    directory: Path, watch: Callable[[Iterable[Event]], Iterable[Event]] = iter
 ) -> Trace:
     """Read the trace in a test's directory, as :func:`read_timeline` does; it may be none.
 
     :param watch: passes the events on, to see them on their way.
     """
-    trace = Trace(limit)
+    trace = Trace()
     trace.problems += _read_log(directory, lambda events: trace.take(watch(events)))
     return trace
 

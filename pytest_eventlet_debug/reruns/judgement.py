@@ -60,13 +60,12 @@ def judge(attempts: Mapping[str, Sequence[Ending]]) -> Judgement:
 def _kind(attempts: Mapping[str, Sequence[Ending]]) -> Kind:
     if any(len({each.bad for each in endings}) > 1 for endings in attempts.values()):
         return "flaky"
-    outcomes = [{each.outcome for each in endings} for endings in attempts.values()]
-    if all(endings[0].bad for endings in attempts.values()):
-        ways = [{(each.outcome, each.error) for each in e} for e in attempts.values()]
-        # Two hubs that can fail in the same way are not told apart by having failed otherwise.
-        apart = any(not a & b for a in ways for b in ways)
-        return "fails differently" if apart else "same"
-    return "differs" if any(each != outcomes[0] for each in outcomes) else "same"
+    ways = [set(endings) for endings in attempts.values()]
+    # Two hubs that can end in the same way are not told apart by having ended otherwise.
+    if all(a & b for a in ways for b in ways):
+        return "same"
+    all_bad = all(endings[0].bad for endings in attempts.values())
+    return "fails differently" if all_bad else "differs"
 
 
 def _counts(endings: Sequence[Ending], with_errors: bool) -> str:

@@ -28,6 +28,7 @@ import eventlet
 from eventlet import tpool
 from eventlet.event import Event
 from eventlet.hubs import get_hub
+import greenlet
 import pytest
 
 kept = []
@@ -184,6 +185,34 @@ def client(server):
     client = eventlet.connect(server)
     yield client
     client.close()
+
+
+@pytest.fixture(scope="module")
+def sleeper():
+    def sleep():
+        eventlet.sleep(0.001)
+        eventlet.sleep(60)
+
+    greenthread = eventlet.spawn(sleep)
+    eventlet.sleep(0)
+    yield
+    greenthread.kill()
+
+
+def test_clean_greenthread_of_a_fixture_that_sleeps_anew(sleeper):
+    eventlet.sleep(0.01)
+
+
+def test_clean_call_that_is_due():
+    get_hub().schedule_call_global(0, print)
+
+
+def test_clean_call_that_ended_with_its_greenthread():
+    eventlet.spawn(get_hub().schedule_call_local, 60, print).wait()
+
+
+def test_clean_greenlet_that_never_began():
+    kept.append(greenlet.greenlet(print))
 
 
 def test_clean_fixtures(client):

@@ -456,6 +456,8 @@ def test_a_task_that_died_unheard_is_told_of_the_test_that_made_it(
         f", listen(), ended with KeyError: 'data', raised at {file}:11 in listen; "
         "nobody has asked for its result"
     )
+    # Tests of which the same is told stand in one line.
+    result.stdout.no_fnmatch_line("*::test_waits_in_vain* and *")
     assert not _of(result, "test_fails_after_it")
     assert not _of(result, "test_asks")
 

@@ -39,6 +39,8 @@ HUNG = Ending("hung")
         ),
         ([KEY], [HUNG], "fails differently", "epolls failed (KeyError), asyncio hung"),
         ([KEY, VALUE], [VALUE] * 2, "same", "epolls failed 2 of 2, asyncio failed 2 of 2"),
+        ([HUNG, KEY], [PASSED] * 2, "differs", "epolls failed 2 of 2, asyncio failed 0 of 2"),
+        ([PASSED, SKIPPED], [PASSED] * 2, "same", "epolls failed 0 of 2, asyncio failed 0 of 2"),
         ([PASSED], [SKIPPED], "differs", "epolls passed, asyncio skipped"),
         ([PASSED], [PASSED], "same", "epolls passed, asyncio passed"),
     ],

@@ -71,7 +71,7 @@ class Busy:
         before = pause.before
         if type(before) is Syscall:
             # A call that did not return may still last.
-            if before.state != "returned" or before.duration_ns is None:
+            if before.duration_ns is None:
                 return
             begun_ns = before.start_ns + before.duration_ns
         elif type(before) is Switch:

@@ -135,7 +135,6 @@ class Reused:
         if (
             waiting is not None
             and waiting.greenthread not in others
-            and waiting.line < closed.line
             and self._ran.get(waiting.greenthread or "", 0) < waiting.line
         ):
             self._stale[place] = _Stale(waiting, closed, opened, waited=True)

@@ -17,6 +17,8 @@ from pytest_eventlet_debug.recordings.strace_log import parse
 Record = Callable[..., list[Path]]
 Find = Callable[..., list[Finding]]
 
+MARK = '7 {0:.3f} access("/.eventlet-debug/{1}", F_OK) = -1 ENOENT (-) <0.000001>'
+
 
 @pytest.fixture
 def record(pytester: pytest.Pytester) -> Record:
@@ -47,5 +49,32 @@ def find(record: Record) -> Find:
                     pass
             found += detection.findings()
         return found
+
+    return run
+
+
+@pytest.fixture
+def detect() -> Find:
+    """Return what a detector finds in a trace of some calls.
+
+    Each begins with who makes it: a greenthread of thread 7, the test's, or another thread.
+
+    :param apart: seconds from one to the next.
+    """
+
+    def run(kind: type[Detector], *calls: str, apart: float = 1) -> list[Finding]:
+        lines = [MARK.format(100, "phase/1/call/test_x")]
+        running = ""
+        for number, call in enumerate(calls, 1):
+            who, _, text = call.partition(" ")
+            time = 100 + number * apart
+            if ":" in who and who != running:
+                running = who
+                lines.append(MARK.format(time, f"greenlet/{who.replace(':', '/')}"))
+            lines.append(f"{'7' if ':' in who else who} {time:.3f} {text} <0.000001>")
+        detection = Detection(About(), [kind])
+        for _ in detection.watch(parse(lines)):
+            pass
+        return list(detection.findings())
 
     return run

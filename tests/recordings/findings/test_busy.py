@@ -81,7 +81,13 @@ def test_a_greenthread_that_computes_is_told_and_one_that_sleeps_is_not(
 
 @pytest.mark.parametrize(
     ("cpu", "seconds", "certainty"),
-    [(0.17, 1.6, []), (0.9, 1.6, []), (1.1, 3.5, ["likely"]), (1.3, 1.6, ["certain"])],
+    [
+        (0.17, 1.6, []),
+        (0.9, 1.6, []),
+        (1.1, 3.5, ["likely"]),
+        (1.1, 2.3, ["likely"]),  # in the gap for 0.18 s at least
+        (1.3, 1.6, ["certain"]),
+    ],
 )
 def test_a_process_that_others_kept_from_the_cpu_is_not_called_busy(
     cpu: float, seconds: float, certainty: list[str]

@@ -254,3 +254,29 @@ def test_opens_and_closes_what_has_that_number_now():
     (found,) = find(program, Closed)
     assert re.search(r"write.* by greenthread \d+:late .* was closed .* by .*:test ", found.title)
     assert found.certainty == "likely"
+
+
+@pytest.mark.parametrize(
+    ("user", "certainty"),
+    [
+        ("1:opener", "certain"),
+        ("2:closer", "certain"),
+        ("3:server", "certain"),
+        ("4:late", "likely"),
+    ],
+)
+def test_who_opened_closed_or_accepted_on_it_meant_what_was_closed(
+    detect: Find, user: str, certainty: str
+) -> None:
+    use = f"{user} read(5, 0x7, 1) = -1 EBADF (-)"
+    (found,) = detect(
+        Closed,
+        "1:opener socket(AF_INET, SOCK_STREAM, 0) = 5<TCP:[1]>",
+        "3:server accept4(5<TCP:[1]>, NULL, NULL, 0) = -1 EAGAIN (-)",
+        "2:closer close(5<TCP:[1]>) = 0",
+        "5:another getpid() = 7",
+        use,
+        use,
+    )
+    assert found.certainty == certainty
+    assert found.evidence[0].line == 11  # the first of them

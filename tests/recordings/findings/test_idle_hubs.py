@@ -81,3 +81,11 @@ def test_a_hub_that_could_not_be_made_is_not_told(find: Find) -> None:
 @pytest.mark.parametrize("work", ["pass", "eventlet.sleep(0.01)"])
 def test_a_thread_without_a_hub_or_with_one_that_runs_is_not_told(find: Find, work: str) -> None:
     assert find(PROGRAM.replace("WORK", work), IdleHubs) == []
+
+
+@pytest.mark.parametrize(("flags", "count"), [("CLONE_VM|CLONE_THREAD", 1), ("SIGCHLD", 0)])
+def test_a_process_that_makes_a_hub_is_no_thread(detect: Find, flags: str, count: int) -> None:
+    found = detect(
+        IdleHubs, f"1:test clone(child_stack=NULL, flags={flags}) = 9", "9 epoll_create1(0) = 5"
+    )
+    assert len(found) == count

@@ -10,6 +10,10 @@ import shutil
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file
+from pytest_eventlet_debug.recordings.findings.left_open import LeftOpen
+from pytest_eventlet_debug.recordings.findings.model import Finding
+
+Find = Callable[..., list[Finding]]
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
@@ -101,3 +105,16 @@ def test_where_no_descriptor_is_left_for_a_test_that_fails_who_has_them_is_told(
     read = file.read(directory)
     assert read is not None
     assert [each.title for each in read.findings] == []
+
+
+@pytest.mark.parametrize(("flags", "count"), [("CLONE_VM|CLONE_THREAD", 1), ("SIGCHLD", 0)])
+def test_descriptors_of_a_child_process_are_not_the_tests(
+    detect: Find, flags: str, count: int
+) -> None:
+    found = detect(
+        LeftOpen,
+        f"1:test clone(child_stack=NULL, flags={flags}) = 9",
+        *(f"9 socket(AF_INET, SOCK_STREAM, 0) = {fd}<TCP:[{fd}]>" for fd in range(5, 10)),
+        "9 socket(AF_INET, SOCK_STREAM, 0) = -1 EMFILE (-)",
+    )
+    assert len(found) == count

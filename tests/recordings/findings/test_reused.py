@@ -216,3 +216,24 @@ def test_a_loop_that_takes_a_number_for_what_is_closed_is_told(find: Find) -> No
         r"greenthread 1:test got \1 from socketpair.* \(line \d+\)",
         found.title,
     ), found.title
+
+
+@pytest.mark.parametrize(
+    ("uses", "count"),
+    [
+        (["4:owner", "2:holder", "4:owner"], 1),
+        (["2:holder", "4:owner"], 0),  # it was handed over before
+        (["4:owner", "2:holder"], 0),  # and here afterwards
+    ],
+)
+def test_only_who_uses_a_number_amid_its_owner_takes_it_for_the_old_one(
+    detect: Find, uses: list[str], count: int
+) -> None:
+    found = detect(
+        Reused,
+        '2:holder openat(AT_FDCWD, "/old", O_RDONLY) = 5</old>',
+        "3:janitor close(5</old>) = 0",
+        '4:owner openat(AT_FDCWD, "/new", O_RDONLY) = 5</new>',
+        *(f'{who} read(5</new>, "x", 1) = 1' for who in uses),
+    )
+    assert len(found) == count

@@ -121,6 +121,14 @@ def test_a_number_that_was_a_clients_before_is_not_taken_for_one(closed: str, co
     assert len(list(detection.findings())) == count
 
 
+def test_a_connection_that_another_uses_while_the_first_waits_is_shared() -> None:
+    detection = Detection(About(), [StaleAnswers])
+    trace = USED.replace("CLOSED", "").replace(MARK.format(9, "3/first"), "")
+    for _ in detection.watch(parse(trace.splitlines(keepends=True))):
+        pass
+    assert list(detection.findings()) == []
+
+
 def test_nothing_is_told_of_a_test_that_passes() -> None:
     detection = Detection(About(passed=True), [StaleAnswers])
     assert list(detection.findings()) == []

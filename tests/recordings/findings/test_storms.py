@@ -17,6 +17,7 @@ import pytest
 from speed import depends_on_speed
 
 from pytest_eventlet_debug.recordings.findings import storms
+from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
@@ -29,6 +30,7 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
+Find = Callable[..., list[Finding]]
 Storms = Callable[..., list[Storm]]
 
 PREAMBLE = """
@@ -533,3 +535,11 @@ def test_fifty_thousand_calls_take_well_under_a_second() -> None:
     start = time.process_time()
     find_storms(events)
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(("numbers", "count"), [([5] * 1000, 1), (range(5, 1005), 0)])
+def test_to_open_one_more_each_time_is_progress(
+    detect: Find, numbers: Iterable[int], count: int
+) -> None:
+    calls = (f'1:test openat(AT_FDCWD, "/a", O_RDONLY) = {fd}</a>' for fd in numbers)
+    assert len(detect(storms.Storms, *calls, apart=0.001)) == count
