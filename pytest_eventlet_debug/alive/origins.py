@@ -20,6 +20,8 @@ import types
 from typing import Any
 import weakref
 
+from pytest_eventlet_debug.alive.stacks import is_tool
+from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import of_eventlet
@@ -118,13 +120,25 @@ class Origins:
             made.place = place
 
     def _place(self) -> str | None:
-        """Return function and line of the innermost frame of neither eventlet nor a library."""
+        """Return function and line of the innermost frame of neither eventlet nor a library.
+
+        Another module of the standard library, such as ``logging.handlers``, is named only where no
+        code outside of it has called it.
+        """
         frame: types.FrameType | None = _getframe(3)
         while frame is not None and frame.f_code.co_filename.startswith(self._skipped):
             frame = frame.f_back
         if frame is None:
             return None
+        frame = self._caller_of_library(frame)
         return f"{frame.f_code.co_name} {frame.f_code.co_filename}:{frame.f_lineno}"
+
+    def _caller_of_library(self, innermost: types.FrameType) -> types.FrameType:
+        for frame in outwards(innermost):
+            name = frame.f_code.co_filename
+            if not name.startswith(STANDARD_LIBRARY) or "/site-packages/" in name:
+                return innermost if name.startswith(self._skipped) or is_tool(name) else frame
+        return innermost
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

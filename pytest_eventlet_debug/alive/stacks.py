@@ -122,13 +122,13 @@ class Stacks:
 
     def _only_calls(self, code: types.CodeType) -> bool:
         name = code.co_filename
-        return self.is_wrapper(code) or _is_tool(name) or name.startswith("<frozen importlib")
+        return self.is_wrapper(code) or is_tool(name) or name.startswith("<frozen importlib")
 
     def _is_waiting(self, code: types.CodeType) -> bool:
         place = self._place_of(code)
         if place is not None:
             return place.startswith(_PRIMITIVES)
-        return _is_tool(code.co_filename)
+        return is_tool(code.co_filename)
 
 
 def is_test_call(frame: types.FrameType) -> bool:
@@ -149,7 +149,7 @@ def outwards(innermost: types.FrameType) -> Iterator[types.FrameType]:
         frame = frame.f_back
 
 
-def _is_tool(filename: str) -> bool:
+def is_tool(filename: str) -> bool:
     """Say whether a file is a debugger's or pytest's."""
     return (
         filename.startswith(OURS)

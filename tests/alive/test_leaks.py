@@ -16,6 +16,7 @@ HUBS = ("epolls", "asyncio")
 SUITE = """
 import asyncio
 import gc
+import logging.handlers
 import multiprocessing
 import os
 import socket
@@ -91,6 +92,10 @@ def test_zombie():
 
 def test_socket():
     kept.append(socket.socket())
+
+
+def test_log():
+    kept.append(logging.handlers.SysLogHandler(("127.0.0.1", 9)))
 
 
 def test_file(tmp_path):
@@ -344,6 +349,7 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("test_child", r"    child process \d+, .*python.* -c input\(\)\n    fd \d+, pipe:.*\n"),
         ("test_zombie", r"    child process \d+, true, which ended and was not waited for\n"),
         ("test_socket", rf"    fd \d+, TCP 0.0.0.0:0, not connected{opened('test_socket')}\n"),
+        ("test_log", rf"    fd \d+, UDP 0.0.0.0:0, not connected{opened('test_log')}\n"),
         ("test_file", rf"    fd \d+, /\S+/left( \(deleted\))?{opened('test_file')}\n"),
         (
             "test_loop",

@@ -176,6 +176,8 @@ class Tallying:
             self._children.add(call.value)
 
     def _reaped(self, call: Syscall) -> None:
+        if call.value == 0:  # asked for in a loop: how often, the child decides
+            self.counts[call.name] -= 1
         # Of one that ended before the call that started it had returned there is no other sign.
         self._children.discard(call.value or 0)
 
