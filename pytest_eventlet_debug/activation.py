@@ -28,6 +28,7 @@ from pytest_eventlet_debug import roles
 from pytest_eventlet_debug import versions
 from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.settings import Settings
+from pytest_eventlet_debug.system import fake_files
 from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
@@ -291,6 +292,7 @@ class Activation:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
+        fake_files.keep_out()
         if self._recording is not None and self._assignment is None:
             self._recording.confirm()
             if not self._runs_tests:

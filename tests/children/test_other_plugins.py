@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import stat
 
 import pytest
 from runs import BOTH
@@ -349,3 +351,32 @@ def test_a_plugin_that_works_without_hubs_works_with_several(
     if module == "pytest_memray":
         (report,) = result.stdout.str().split("MEMRAY REPORT")[1:]
         assert all(f"test_a[{hub}]" in report for hub in ("epolls", "asyncio"))
+
+
+@needs("pyfakefs")
+def test_a_faked_file_system_is_not_what_is_recorded_in(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_fails(fs):
+            fs.create_file("/var/image", contents="data")
+            with open("/var/image") as file:
+                assert file.read() == "other"
+
+        def test_next():
+            assert not os.path.exists("/var/image")
+        """
+    )
+    before = os.stat(os.devnull).st_mode
+    tracers = ("--strace", "--cprofile", "--dump-asyncio-tasks", "--eventlet-leaks=warn")
+    try:
+        result = run(pytester, BOTH, *tracers)
+        assert os.stat(os.devnull).st_mode == before
+    finally:
+        if os.stat(os.devnull).st_mode != before:
+            os.chmod(os.devnull, stat.S_IMODE(before))
+    result.assert_outcomes(passed=2, failed=2)
+    for name, tests in (("tasks.txt", 2), ("strace.txt", 4), ("profile.cprof", 4)):
+        assert len([*pytester.path.glob(f"eventlet-debug/*/{name}")]) == tests
+    result.stdout.no_fnmatch_line("*recording*not*")
