@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from pytest_eventlet_debug.tracers.protocol import PHASES
+
 # What somebody writes who adds a tracer: here it notes when it was asked for what.
 TOY = """
     import itertools
@@ -51,6 +53,12 @@ TOY = """
 
         def mark(self, phase):
             self.note(f"mark {phase}")
+
+        def enter(self):
+            self.note("enter")
+
+        def leave(self):
+            self.note("leave")
 
         def pause(self):
             self.note("pause")
@@ -104,16 +112,16 @@ def test_a_tracer_that_is_registered_records_each_test(pytester: pytest.Pytester
     result.stdout.fnmatch_lines(["prepared", "*toy 1.0*"])
     (test,) = (path.parent for path in Path("eventlet-debug").glob("*/test.json"))
     block = (test / "block-1" / "toy.txt").read_text().splitlines()
-    assert block == ["start all is well", "mark block-1", "begin to stop", "stop"]
+    assert block == ["start all is well", "enter", "mark block-1", "begin to stop", "stop"]
     assert (test / "toy.txt").read_text().splitlines() == [
         "start all is well",
-        "mark setup",
-        "mark call",
-        "pause",
-        "resume",
-        "mark teardown",
-        "begin to stop",
-        "stop",
+        *("mark setup", "enter", "leave"),
+        *("mark call", "enter"),
+        *("leave", "pause"),
+        *("resume", "enter"),
+        "leave",
+        *("mark teardown", "enter", "leave"),
+        *("begin to stop", "stop"),
     ]
     assert "toy.txt" in json.loads((test / "test.json").read_text())["artifacts"]
 
@@ -125,7 +133,7 @@ def test_a_tracer_that_nests_goes_on_while_a_block_is_recorded(pytester: pytest.
     (test,) = (path.parent for path in Path("eventlet-debug").glob("*/test.json"))
     text = (test / "toy.txt").read_text()
     assert text.splitlines()[1:] == [
-        *("mark setup", "mark call", "mark teardown"),
+        *(each for phase in PHASES for each in (f"mark {phase}", "enter", "leave")),
         *("begin to stop", "stop"),
     ]
 

@@ -57,9 +57,9 @@ class Tracer(Protocol):
     may still be on its way, to be there when the run has ended. In between, ``pause`` and
     ``resume`` leave a gap (a debugger is open), and ``mark`` notes that a phase of the test begins.
     ``enter`` and ``leave`` enclose the code of a phase, without what pytest and its plugins do
-    before and after it, such as to capture output; ``leave`` comes before ``pause``, too. No method
-    switches greenthreads, delivers SIGCHLD or raises anything but
-    :class:`TracerError`; after an error the tracer is ready for the next ``start``.
+    before and after it, such as to capture output; ``leave`` comes before ``pause``, too, but not
+    before the ``stop`` of a block. No method switches greenthreads, delivers SIGCHLD or raises
+    anything but :class:`TracerError`; after an error the tracer is ready for the next ``start``.
     """
 
     @property
