@@ -16,6 +16,9 @@ from pytest_eventlet_debug.system.code_places import shown_path
 #: Characters of a foreign object's repr that are kept.
 MAX_REPR = 100
 
+#: A dump shows the same files again and again; to ask for the working directory is a system call.
+_shown_path = functools.lru_cache(maxsize=1000)(shown_path)
+
 
 class Frame(NamedTuple):
     """One suspended or running function of a stack."""
@@ -27,7 +30,7 @@ class Frame(NamedTuple):
     @property
     def location(self) -> str:
         """The file and the line, as they are shown."""
-        return f"{shown_path(self.filename)}:{self.lineno}"
+        return f"{_shown_path(self.filename)}:{self.lineno}"
 
 
 class Waits(NamedTuple):
@@ -40,7 +43,6 @@ class Waits(NamedTuple):
     seconds: float | None = None
 
 
-@functools.lru_cache(maxsize=1000)
 def is_of_asyncio(frame: Frame) -> bool:
     """Say whether a frame is in a package called ``asyncio``."""
     return folder_of(frame.filename).endswith("/asyncio/")

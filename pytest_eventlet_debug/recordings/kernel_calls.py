@@ -16,9 +16,6 @@ from pytest_eventlet_debug.recordings import marks
 #: In the place of a function: what the import system does for an ``import`` statement.
 IMPORT: Final = "import"
 
-#: The same for what pytest does around each phase: it captures output, and says how a test went.
-RUNNER: Final = marks.RUNNER
-
 _OPEN = "openat open close fstat fstat64 newfstatat statx ioctl lseek _llseek"
 _READ = "read readv pread64 lseek _llseek fstat fstat64 newfstatat statx ioctl"
 _WRITE = "write writev pwrite64 lseek _llseek fstat fstat64 newfstatat statx"
@@ -235,7 +232,8 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     for name, calls in functions.items()
 } | {
     IMPORT: tuple(f"{_LIST} {_READ} readlink readlinkat access faccessat getcwd".split()),
-    RUNNER: tuple(f"{_READ} {_WRITE} {_STAT} dup2 dup3 ftruncate ftruncate64".split()),
+    # Around each phase pytest captures output, and says how a test went.
+    marks.RUNNER: tuple(f"{_READ} {_WRITE} {_STAT} dup2 dup3 ftruncate ftruncate64".split()),
 }
 
 #: Functions that open sockets of their own, and close them before they return.

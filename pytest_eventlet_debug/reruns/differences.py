@@ -22,6 +22,7 @@ from pytest_eventlet_debug.reruns.company import failed_in_run_alone
 from pytest_eventlet_debug.reruns.company import run_in_company
 from pytest_eventlet_debug.reruns.judgement import Ending
 from pytest_eventlet_debug.reruns.judgement import Judgement
+from pytest_eventlet_debug.reruns.judgement import ending_of
 from pytest_eventlet_debug.reruns.judgement import judge
 from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.reruns.verdicts import Verdict
@@ -211,11 +212,3 @@ class HubDifferences:
         if depends_on_company(in_company):
             return [self._gathering.attempt(nodeid), *in_company]
         return self._gathering.attempts(nodeid)
-
-
-def ending_of(attempt: Attempt) -> Ending:
-    """Return what counts of how an attempt ended when it is compared with others."""
-    ending = Ending(attempt.outcome)
-    if not ending.bad or attempt.cause is None or attempt.outcome in ("hung", "crashed"):
-        return ending
-    return Ending(attempt.outcome, attempt.cause.kind)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 from typing import NamedTuple
 
+from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 
@@ -26,6 +27,14 @@ class Ending(NamedTuple):
     def bad(self) -> bool:
         """Whether the attempt failed, in whichever way."""
         return self.outcome in BAD
+
+
+def ending_of(attempt: Attempt) -> Ending:
+    """Return what counts of how an attempt ended when it is compared with others."""
+    ending = Ending(attempt.outcome)
+    if not ending.bad or attempt.cause is None or attempt.outcome in ("hung", "crashed"):
+        return ending
+    return Ending(attempt.outcome, attempt.cause.kind)
 
 
 class Judgement(NamedTuple):

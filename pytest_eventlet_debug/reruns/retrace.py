@@ -9,7 +9,7 @@ from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.reruns.differences import MOST
 from pytest_eventlet_debug.reruns.differences import HubDifferences
-from pytest_eventlet_debug.reruns.differences import ending_of
+from pytest_eventlet_debug.reruns.judgement import ending_of
 from pytest_eventlet_debug.reruns.reruns import Reruns
 
 

@@ -18,6 +18,7 @@ from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.reruns.company import depends_on_company
 from pytest_eventlet_debug.reruns.company import failed_in_run_alone
 from pytest_eventlet_debug.reruns.judgement import Judgement
+from pytest_eventlet_debug.reruns.judgement import ending_of
 
 VerdictKind = Literal["differs", "fails differently", "flaky", "costs more", "by design"]
 
@@ -92,15 +93,10 @@ def _that_ended_otherwise(
     ran: Mapping[str, str], attempts: Mapping[str, Sequence[Attempt]]
 ) -> dict[str, str]:
     """Return the first hub and the first on which the test ended otherwise, with recordings."""
-    endings = {hub: {_ending(each) for each in attempts[hub]} for hub in ran}
+    endings = {hub: {ending_of(each) for each in attempts[hub]} for hub in ran}
     first = next(iter(ran), None)
     other = next((hub for hub in ran if first and endings[hub] != endings[first]), None)
     return {hub: ran[hub] for hub in (first, other) if hub}
-
-
-def _ending(attempt: Attempt) -> tuple[str, str]:
-    failed = attempt.cause if attempt.outcome in BAD else None
-    return attempt.outcome, failed.kind if failed is not None else ""
 
 
 def _parting(ran: Mapping[str, str]) -> tuple[str, ...]:
