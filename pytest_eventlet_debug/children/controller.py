@@ -284,18 +284,20 @@ class Controller:
         """
         self._ctrl_c.look()
         # While a debugger has the terminal, the others wait, theirs included.
-        if debugging := [run for run in active if run.debugging]:
+        if any(run.debugging for run in active):
             for run in active:
                 run.silence = Silence()
-            active = debugging
+            active = [run for run in active if not self._must_wait(run)]
         by_descriptor = {run.process.descriptor: run for run in active if run.process}
         readable = unpatched.wait_readable(by_descriptor, _TICK_SECONDS)
         for descriptor in readable:
             run = by_descriptor[descriptor]
-            if not any(other.debugging for other in active if other is not run):
+            if not self._must_wait(run):
                 self._hear(run)
         for run in active:
             assert run.process is not None
+            if self._must_wait(run):
+                continue
             if run.process.ended():
                 while self._hear(run):  # its last words are still in the socket
                     pass
@@ -304,6 +306,10 @@ class Controller:
                 self._mind_silence(run, run.process)
         if readable and not self._interactive:
             unpatched.wait_readable([], _GATHER_SECONDS)
+
+    def _must_wait(self, run: HubRun) -> bool:
+        """Say whether a debugger is open in another child: only one can have the terminal."""
+        return any(other.debugging for other in self.runs if other is not run)
 
     def _hear(self, run: HubRun) -> bool:
         """Replay what has come from a child; say whether there may be more."""
@@ -349,6 +355,7 @@ class Controller:
         last_words = process.last_words
         if run.debugging:
             tty.reclaim()
+            run.debugging = False
         run.process = None  # first: a signal's handler would close it again
         process.close()
         # The status alone is no proof: a test may have ended the process with it.

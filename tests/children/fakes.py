@@ -66,6 +66,9 @@ class FakeChild:
 
     def go_on(self) -> None: ...
 
+    def take_stdout(self) -> str:
+        return ""
+
     def kill(self) -> None:
         self._batches.clear()
 

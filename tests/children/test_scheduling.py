@@ -85,6 +85,49 @@ def test_enough_failures_ask_the_running_children_to_stop_and_start_no_other(
     assert born[1].asked_to_stop
 
 
+def test_debuggers_that_open_at_the_same_time_have_the_terminal_in_turn(
+    pytester: pytest.Pytester,
+) -> None:
+    heard: list[tuple[str, str]] = []
+
+    class Debugged(FakeChild):
+        def read(self) -> list[messages.Message] | None:
+            batch = super().read()
+            hub = self.assignment.hub if self.assignment else None
+            heard.extend(
+                (str(hub), "opens" if message.opens else "closes")
+                for message in batch or ()
+                if isinstance(message, messages.Debugger)
+            )
+            return batch
+
+    def start(hub: str) -> FakeChild:
+        begin, test, finish = session(f"a.py::t[{hub}]")
+        opened, closed = [messages.Debugger(opens=True)], [messages.Debugger(opens=False)]
+        return Debugged(begin, opened, closed, test, finish)
+
+    with session_of(pytester) as (root, calls):
+        controller, _ = controlled(root, [EPOLLS, ASYNCIO], start, jobs=2)
+        controller.pytest_runtestloop(root)
+    assert heard == [(hub, what) for hub in dict(heard) for what in ("opens", "closes")]
+    assert sorted(calls.finished) == ["a.py::t[asyncio]", "a.py::t[epolls]"]
+
+
+def test_a_child_that_dies_in_its_debugger_leaves_the_others_to_go_on(
+    pytester: pytest.Pytester,
+) -> None:
+    def start(hub: str) -> FakeChild:
+        script = session(f"a.py::t[{hub}]")
+        if hub == "asyncio":
+            return FakeChild(*script)
+        return FakeChild(script[0], [messages.Debugger(opens=True)], exit_status=None)
+
+    with session_of(pytester) as (root, calls):
+        controller, _ = controlled(root, [EPOLLS, ASYNCIO], start, jobs=2)
+        controller.pytest_runtestloop(root)
+    assert calls.finished == ["a.py::t[asyncio]"]
+
+
 @pytest.mark.fault("ctrl-c")
 def test_ctrl_c_while_a_hub_starts_lets_the_tests_of_the_others_tear_down(
     pytester: pytest.Pytester,
