@@ -12,6 +12,7 @@ _EXTENSIONS = {
     "helper._sockets": (("_sockets",), ()),
     "profiling._native": (("_native", "lines", "marks", "slot"), ("lines", "map", "marks", "slot")),
     "stalls._watcher": (("_watcher",), ()),
+    "system._collector": (("_collector",), ()),
 }
 
 
@@ -35,8 +36,8 @@ def _extension(name: str, sources: tuple[str, ...], headers: tuple[str, ...]) ->
         depends=[f"{folder}/{header}.h" for header in headers],
         extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
         # Where there is no compiler, profiles are counted and leaks looked for in Python, calls
-        # have no lines, stalls are noticed when they are over, and strace takes longer to name
-        # sockets.
+        # have no lines, stalls are noticed when they are over, strace takes longer to name sockets,
+        # and a full garbage collection takes a little longer.
         optional=True,
     )
 

@@ -29,7 +29,7 @@ from pytest_eventlet_debug import versions
 from pytest_eventlet_debug.hubs import names as hubs
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import fake_files
-from pytest_eventlet_debug.system.collector import collector_paused
+from pytest_eventlet_debug.system.collector import made_to_stay
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.assignment import ChildAssignment
@@ -155,7 +155,7 @@ class Activation:
 
     def prepare(self) -> None:
         """Set the stage before the user's code runs: the hub, the network, the tracers."""
-        with collector_paused():  # what is imported stays
+        with made_to_stay():
             self._prepare()
 
     def _prepare(self) -> None:
@@ -242,7 +242,7 @@ class Activation:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        with collector_paused():  # what is imported stays
+        with made_to_stay():
             self._configure(config)
 
     def _configure(self, config: pytest.Config) -> None:

@@ -93,9 +93,9 @@ def _activate(config: pytest.Config) -> Activation:
         from pytest_eventlet_debug.pytest_internals import leave_asserts_alone
 
         leave_asserts_alone(config, __package__)
-        from pytest_eventlet_debug.system.collector import collector_paused
+        from pytest_eventlet_debug.system.collector import made_to_stay
 
-        with collector_paused():  # what is imported stays
+        with made_to_stay():
             from pytest_eventlet_debug.activation import Activation  # costs start-up time
 
             config.stash[_activation_key] = Activation(config)

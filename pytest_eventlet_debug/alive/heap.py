@@ -15,16 +15,13 @@ import weakref
 import msgspec
 
 from pytest_eventlet_debug.hubs.names import own_hub
+from pytest_eventlet_debug.system import collector
 
 # Taken here, before a test can patch them.
 _callbacks = gc.callbacks
 _collect = gc.collect
-_get_freeze_count = gc.get_freeze_count
 _get_objects = gc.get_objects
 _isenabled = gc.isenabled
-
-# Python 3.12 freezes some objects of its own as it starts.
-_FROZEN_AT_START = _get_freeze_count()
 
 
 def of_types_in_python(objects: list[Any], bases: tuple[type, ...], /) -> list[Any]:
@@ -108,7 +105,7 @@ class Follower:
             _collect(1)  # so that no object is young, and looked at, twice
         new = self._young.take(bases)
         # What gc.unfreeze() gives back is old at once, and was in no list when all were looked at.
-        frozen = _get_freeze_count()
+        frozen = collector.frozen_state()
         if new is None or frozen != self._frozen:
             new = _all_of(bases)
         self._frozen = frozen
@@ -155,7 +152,7 @@ def _with_subclasses(bases: tuple[type, ...]) -> dict[int, type]:
 
 
 def _heap(found: dict[str, list[Any]]) -> Heap:
-    frozen = _get_freeze_count() > _FROZEN_AT_START
+    frozen = collector.hides_others()
     if frozen:
         hub = own_hub()
         # What gc.freeze() hides is known elsewhere, too.
