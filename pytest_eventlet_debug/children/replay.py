@@ -220,8 +220,9 @@ class Replay:
 
     def _log_collected(self, report: pytest.CollectReport, run: HubRun) -> None:
         _set_hub(report, run)
-        if report.failed and report.when != "collect":  # all tests of the run are there
-            run.trouble = "its process ended outside of any test"
+        if report.failed and report.when != "collect":
+            if not run.complete:  # after its last test, the hub can be compared like any other
+                run.trouble = "its process ended outside of any test"
         elif report.failed:
             self.collect_errors += 1
             # For reporters that show it now, under the same heading for all hubs.

@@ -13,8 +13,10 @@ import opcode
 import os
 import sys
 import types
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
+from typing import TypeGuard
 
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.patterns import lazily
@@ -22,6 +24,9 @@ from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import shown_path
+
+if TYPE_CHECKING:
+    import asyncio
 
 #: An attribute of a loop: what first left its ``run_until_complete()``, in words.
 LEFT = "_eventlet_debug_left"
@@ -77,7 +82,7 @@ class Place(NamedTuple):
 def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
     chain = [(each, _places(each)) for each in _chain(error)]
-    for look in (_refused, _nested, _waits_in_hub, _replaced):
+    for look in (_refused, _nested, _waits_in_hub, _replaced, _of_foreign_loop, _of_hubs_task):
         line = next(filter(None, (look(each, places) for each, places in chain)), None)
         if line is not None:
             yield line
@@ -230,6 +235,51 @@ def _stands_for(caller: Place, place: Place) -> str | None:
         if getattr(inspect.getattr_static(module, name, None), "__code__", None) is place.code:
             return name
     return None
+
+
+def _of_foreign_loop(error: BaseException, places: list[Place]) -> str | None:
+    """Say that the hub's loop is not one of asyncio's, and what a method of its own raised."""
+    loop = getattr(own_hub(), "loop", None)
+    kind = type(loop)
+    if loop is None or kind.__module__.startswith("asyncio."):
+        return None
+    for caller, place in itertools.pairwise(places):
+        if HUBS not in caller.file or place.frame.f_locals.get("self") is not loop:
+            continue
+        if not place.file.startswith(_LOOP):
+            return (
+                f"the hub's event loop is a {kind.__module__}.{kind.__qualname__}, not one of "
+                f"asyncio's own: {place} raised {type(error).__name__} in the hub, at {caller}"
+            )
+    return None
+
+
+def _of_hubs_task(error: BaseException, places: list[Place]) -> str | None:
+    """Say that code outside of coroutines failed at a task that it has of the hub's loop."""
+    if not places or not _hub_runs_its_loop():
+        return None
+    if any(place.code.co_flags & _COROUTINE for place in places if HUBS not in place.file):
+        return None
+    where = places[-1]
+    words = error.args[0] if error.args else None
+    what, task = "", None
+    if isinstance(error, AttributeError):
+        what, task = f"what has no {error.name!r}", error.obj
+    elif isinstance(error, TypeError) and type(words) is str and "_asyncio.Task" in words:
+        named = [(name, each) for name, each in where.frame.f_locals.items() if _is_task(each)]
+        what, task = named[0] if len(named) == 1 else ("", None)
+    if not _is_task(task) or task.get_loop() is not own_hub().loop:
+        return None
+    coroutine = getattr(task.get_coro(), "__qualname__", "a coroutine")
+    return (
+        f"{what} at {where} is a task of {coroutine}() in the hub's own event loop: under asyncio "
+        "that loop runs in the thread for all code, once the hub has run"
+    )
+
+
+def _is_task(thing: object) -> TypeGuard[asyncio.Task[Any]]:
+    task: Any = getattr(sys.modules.get("asyncio.tasks"), "Task", None)
+    return type(thing) is task
 
 
 def _is_library(file: str) -> bool:

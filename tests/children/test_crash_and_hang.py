@@ -272,6 +272,32 @@ def test_a_crash_after_the_last_test_is_reported_and_fails_the_run(
 
 
 @pytest.mark.fault("crash-at-end")
+def test_a_hub_whose_process_crashes_after_its_last_test_is_compared(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import atexit, os, signal
+
+        def test_a(eventlet_hub):
+            if eventlet_hub == "asyncio":
+                atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
+                raise ValueError("only here")
+        """
+    )
+    result = run(pytester, BOTH)
+    result.stdout.fnmatch_lines(
+        [
+            "killed by SIGSEGV outside of any test",
+            "1 test differs between epolls, asyncio",
+            "  test_x.py::test_a   epolls passed   asyncio failed",
+            "    asyncio: ValueError: only here",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*incomplete*")
+
+
+@pytest.mark.fault("crash-at-end")
 def test_a_crash_at_exit_is_reported_too(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""

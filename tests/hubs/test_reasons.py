@@ -105,6 +105,101 @@ REPLACED = """
         eventlet.spawn(raises).wait()
 """
 
+FOREIGN_LOOP = """
+    import asyncio
+
+    import eventlet
+    from eventlet.green import socket
+    import pytest
+
+
+    class Loop(asyncio.SelectorEventLoop):
+        def add_reader(self, descriptor, callback, *args):
+            raise NotImplementedError
+
+
+    def test_waits():
+        ours, theirs = socket.socketpair()
+        ours.recv(1)
+
+
+    def test_uses_it_itself():
+        eventlet.hubs.get_hub().loop.add_reader(0, print)
+
+
+    def test_fails_by_itself():
+        ours, theirs = socket.socketpair()
+        ours.close()
+        eventlet.hubs.trampoline(ours, read=True)
+"""
+
+FOREIGN_POLICY = """
+    import asyncio
+
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self):
+            from test_who_made_the_loop_that_the_hub_fails_at_is_told import Loop
+
+            return Loop()
+
+
+    asyncio.set_event_loop_policy(Policy())
+"""
+
+HAS_A_TASK = """
+    import asyncio
+
+    import eventlet
+    import pytest
+
+
+    async def version():
+        return "1.2"
+
+
+    def run(coroutine):
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(coroutine)
+        return loop.create_task(coroutine)
+
+
+    def major():
+        return run(version()).split(".")[0]
+
+
+    def test_calls_a_method():
+        assert eventlet.spawn(major).wait() == "1"
+
+
+    def test_takes_an_item():
+        eventlet.sleep(0)
+        found = run(version())
+        assert found[0] == "1"
+
+
+    def test_takes_an_item_of_one_of_two():
+        eventlet.sleep(0)
+        found, other = run(version()), run(version())
+        assert found[0] == "1"
+
+
+    def test_forgets_to_await():
+        async def forget():
+            return run(version()).split(".")
+
+        eventlet.asyncio.spawn_for_awaitable(forget()).wait()
+
+
+    def test_has_one_of_another_loop():
+        eventlet.sleep(0)
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(version())
+        task.split(".")
+"""
+
 NESTED = """
     import asyncio
 
@@ -375,6 +470,39 @@ def test_a_function_that_is_replaced_and_called_by_the_hub_is_told(
     )
     assert not _of(result, "test_calls_it_itself")
     assert not _of(result, "test_a_callback_raises")
+
+
+def test_who_made_the_loop_that_the_hub_fails_at_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(FOREIGN_POLICY)
+    result = _run(pytester, FOREIGN_LOOP)
+    result.assert_outcomes(failed=3)
+    file = "test_who_made_the_loop_that_the_hub_fails_at_is_told"
+    (line,) = _of(result, "test_waits")
+    assert line.startswith(
+        f"the hub's event loop is a {file}.Loop, not one of asyncio's own: {file}.py:10 in "
+        "add_reader raised NotImplementedError in the hub, at eventlet/hubs/asyncio.py:"
+    )
+    assert not _of(result, "test_uses_it_itself")
+    assert not _of(result, "test_fails_by_itself")
+
+
+def test_who_has_a_task_of_the_hubs_loop_in_place_of_a_result_is_told_so(
+    pytester: pytest.Pytester,
+) -> None:
+    result = _run(pytester, HAS_A_TASK)
+    result.assert_outcomes(failed=5)
+    file = "test_who_has_a_task_of_the_hubs_loop_in_place_of_a_result_is_told_so.py"
+    told = (
+        "is a task of version() in the hub's own event loop: under asyncio that loop runs in the "
+        "thread for all code, once the hub has run"
+    )
+    assert _of(result, "test_calls_a_method") == [
+        f"what has no 'split' at {file}:20 in major {told}"
+    ]
+    assert _of(result, "test_takes_an_item") == [f"found at {file}:30 in test_takes_an_item {told}"]
+    assert not _of(result, "test_takes_an_item_of_one_of_two")
+    assert not _of(result, "test_forgets_to_await")
+    assert not _of(result, "test_has_one_of_another_loop")
 
 
 def test_what_keeps_the_hub_from_running_its_loop_is_told(pytester: pytest.Pytester) -> None:

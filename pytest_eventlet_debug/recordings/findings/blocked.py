@@ -175,7 +175,7 @@ class Blocked:
             if _is_standstill(call):
                 self._unfinished = self._interrupted if self._shown_ns is not None else None
             elif call.value is None and self._shown_ns is None and self._counts(call):
-                self._unfinished = call
+                self._unfinished = self._interrupted or call
         elif self._unfinished is not None and call.pid == self._main:
             self._unfinished = None  # it went on: what strace lost is not the end
         elif self._counts(call):
@@ -210,7 +210,8 @@ class Blocked:
     def _note_interruption(self, call: Syscall) -> None:
         """Remember the call that a signal ended, if it is the one to show what is alive.
 
-        That is written at once, before any other call. The calls after it are the dump's own.
+        That is written at once, before any other call. The calls after it are the dump's own. A
+        call that the kernel, or Python, makes again after a signal is still the same wait.
         """
         if call.pid != self._main:
             return
@@ -220,10 +221,17 @@ class Blocked:
         elif _is_standstill(call):
             if call.duration_ns is not None:  # the test goes on
                 self._interrupted = self._shown_ns = None
+        elif self._goes_on(call):
+            if is_interrupted:
+                self._shown_ns = None
         elif is_interrupted and self._counts(call):
             self._interrupted, self._shown_ns = call, None
-        elif self._shown_ns is None:
+        elif self._shown_ns is None and not _is_own(call):
             self._interrupted = None
+
+    def _goes_on(self, call: Syscall) -> bool:
+        before = self._interrupted
+        return before is not None and (before.name, before.args) == (call.name, call.args)
 
     def _counts(self, call: Syscall) -> bool:
         if call.pid != self._main or not self._in_phase or is_hub(call.greenthread):
@@ -264,7 +272,7 @@ class Blocked:
         if type(event) is Phase:
             self._in_phase = True
             self._main = event.pid  # as the trace calls it, whatever its own namespace does
-            self._row = None
+            self._interrupted = self._row = None
         elif type(event) is Switch and event.pid == self._main:
             self._interrupted = self._row = None
             self._switched(event)

@@ -206,6 +206,32 @@ def test_a_call_that_had_hardly_begun_when_the_process_was_killed_is_no_finding(
     assert told == [0, 1]
 
 
+def test_a_call_that_goes_on_after_signals_that_only_c_code_answers_is_told_from_its_start(
+    tmp_path: Path,
+) -> None:
+    """Such as that for the stacks, which faulthandler writes."""
+    waits = "futex(0x5562995bd630, FUTEX_WAIT_PRIVATE, 2, NULL) = ?"
+    restarts = f"{waits} ERESTARTSYS (To be restarted if SA_RESTART is set)"
+    asked = "--- SIGRT_28 {si_signo=SIGRT_28, si_code=SI_USER, si_pid=5, si_uid=0} ---"
+    trace = f"""\
+7 1.000002 {restarts} <4.6>
+7 5.600002 {asked}
+7 5.600003 rt_sigreturn({{mask=[]}}) = -1 EINTR (Interrupted system call) <0.000011>
+7 5.600004 {restarts} <1.0>
+7 6.600004 {asked}
+7 6.600005 write(501</tmp/1.err>, "Current thread 0x", 17) = 17 <0.000023>
+7 6.600006 rt_sigreturn({{mask=[]}}) = 202 <0.000011>
+7 6.600007 {waits}
+7 6.700007 +++ killed by SIGKILL +++
+"""
+    (found,) = find_in(tmp_path, PHASE + trace)
+    assert found.title == "greenthread 1:test was still in futex() when the recording ended"
+    assert found.evidence[0].line == 3
+    # This one is another wait, and had hardly begun.
+    other = trace.replace("7 6.600007 futex(", "7 6.600007 read(13<pipe:[1]>, ")
+    assert not find_in(tmp_path, PHASE + other)
+
+
 def test_others_that_could_not_run_are_spoken_of_where_there_are_any(tmp_path: Path) -> None:
     waits = "7 1.000002 futex(0x5562995bd630, FUTEX_WAIT_PRIVATE, 2, NULL) = ?\n"
     switches = HUB.format(0) + TEST.format(0)
