@@ -282,7 +282,8 @@ class Controller:
 
         :raises KeyboardInterrupt: Ctrl-C has come.
         """
-        self._ctrl_c.look()
+        if not self._opens_debugger_on_ctrl_c:
+            self._ctrl_c.look()
         # While a debugger has the terminal, the others wait, theirs included.
         if any(run.debugging for run in active):
             for run in active:
@@ -306,6 +307,12 @@ class Controller:
                 self._mind_silence(run, run.process)
         if readable and not self._interactive:
             unpatched.wait_readable([], _GATHER_SECONDS)
+
+    @property
+    def _opens_debugger_on_ctrl_c(self) -> bool:
+        """Whether a child is in a test: ``--pdb`` debugs that one, and the run goes on."""
+        in_tests = any(run.running for run in self.runs if run.process is not None)
+        return in_tests and bool(self._config.getoption("usepdb", False))
 
     def _must_wait(self, run: HubRun) -> bool:
         """Say whether a debugger is open in another child: only one can have the terminal."""
@@ -342,6 +349,8 @@ class Controller:
     def _mind_terminal(self, *, opens: bool) -> None:
         """Have the same process group at the terminal after a debugger as before."""
         if opens:
+            if self._config.getoption("usepdb", False):
+                self._ctrl_c.forget()  # it is what has opened it, if it has come
             self._at_terminal = tty.foreground()
         elif self._at_terminal is not None:
             tty.to_the_foreground(self._at_terminal)
@@ -457,6 +466,8 @@ class Controller:
         while left and unpatched.monotonic() < deadline:
             self._listen(left)
             left = [run for run in left if run.process is not None]
+            if any(run.debugging for run in left):  # nobody is hurried who types
+                deadline = unpatched.monotonic() + INTERRUPT_SECONDS
 
     def _kill_all(self) -> None:
         if self._spare is not None:

@@ -14,7 +14,9 @@ from fakes import session_of
 import pytest
 
 from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children.controller import INTERRUPT_SECONDS
 from pytest_eventlet_debug.hubs.names import Hub
+from pytest_eventlet_debug.system import unpatched
 
 
 def test_hubs_run_one_after_the_other_in_their_order(pytester: pytest.Pytester) -> None:
@@ -163,6 +165,62 @@ def test_ctrl_c_is_not_lost_where_exceptions_are(pytester: pytest.Pytester) -> N
         with pytest.raises(KeyboardInterrupt):
             controller.pytest_runtestloop(root)
     assert born[0].interrupted
+
+
+class InterruptedInTest(FakeChild):
+    """Gets a Ctrl-C at the terminal, as the controller does, while it is in a test."""
+
+    def read(self) -> list[messages.Message] | None:
+        batch = super().read()
+        if batch and isinstance(batch[0], messages.LogStart):
+            signal.raise_signal(signal.SIGINT)
+        return batch
+
+
+DEBUGGED = [
+    [messages.LogStart("a.py::t1", ("a.py", 0, "t1"))],
+    [messages.Debugger(opens=True)],
+    [messages.Text("typed")],
+    [messages.Text("typed")],
+    [messages.Debugger(opens=False)],
+    [messages.LogFinish("a.py::t1", ("a.py", 0, "t1"))],
+]
+
+
+def test_with_pdb_a_run_goes_on_after_the_debugger_that_ctrl_c_has_opened(
+    pytester: pytest.Pytester,
+) -> None:
+    begin, _, after, finish = session("a.py::t1", "a.py::t2")
+    with session_of(pytester, "--pdb") as (root, calls):
+        controller, _ = controlled(
+            root, [EPOLLS], lambda hub: InterruptedInTest(begin, *DEBUGGED, after[1:], finish)
+        )
+        try:
+            controller.pytest_runtestloop(root)
+        except KeyboardInterrupt:
+            pytest.fail("the run is interrupted")
+    assert calls.finished == ["a.py::t1", "a.py::t2"]
+
+
+@pytest.mark.fault("ctrl-c")
+def test_a_debugger_that_opens_after_ctrl_c_is_left_open(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(unpatched, "monotonic", lambda: now[0])
+
+    class Child(InterruptedInTest):
+        def read(self) -> list[messages.Message] | None:
+            batch = super().read()
+            if batch and isinstance(batch[0], messages.Text):
+                now[0] += INTERRUPT_SECONDS * 0.9
+            return batch
+
+    with session_of(pytester) as (root, calls):
+        controller, _ = controlled(root, [EPOLLS], lambda hub: Child(*DEBUGGED))
+        with pytest.raises(KeyboardInterrupt):
+            controller.pytest_runtestloop(root)
+    assert calls.finished == ["a.py::t1"]
 
 
 @pytest.mark.fault("run-told-to-end")
