@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import contextlib
 import os
 from pathlib import Path
+import posix
+import signal
 
 import pytest
 
@@ -289,6 +291,7 @@ class Controller:
             for run in active:
                 run.silence = Silence()
             active = [run for run in active if not self._must_wait(run)]
+            self._mind_ctrl_z(active)
         by_descriptor = {run.process.descriptor: run for run in active if run.process}
         readable = unpatched.wait_readable(by_descriptor, _TICK_SECONDS)
         for descriptor in readable:
@@ -354,6 +357,22 @@ class Controller:
             self._at_terminal = tty.foreground()
         elif self._at_terminal is not None:
             tty.to_the_foreground(self._at_terminal)
+
+    def _mind_ctrl_z(self, debugged: Sequence[HubRun]) -> None:
+        """Stop with a child that Ctrl-Z has stopped in its debugger, and have it go on again.
+
+        The shell knows this process's group alone.
+        """
+        for process in (run.process for run in debugged if run.process is not None):
+            if self._interactive or not process.is_stopped:
+                continue
+            if tty.foreground() == process.runner:
+                tty.to_the_foreground(self._at_terminal or posix.getpgrp())
+                posix.kill(0, signal.SIGTSTP)
+            if tty.foreground() == posix.getpgrp():  # and not in the background
+                self._at_terminal = posix.getpgrp()
+                tty.to_the_foreground(process.runner)
+                process.resume()
 
     def _ended(self, run: HubRun, process: ChildProcess) -> None:
         """See to a child that has ended.

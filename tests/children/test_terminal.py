@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sys
 
 import pytest
 from runs import BOTH
@@ -127,3 +129,25 @@ def test_ctrl_c_after_a_debugger_is_no_failure_of_the_test(pytester: pytest.Pyte
     assert child.exitstatus == pytest.ExitCode.INTERRUPTED
     assert pytester.path.joinpath("torn-down").exists()
     assert not pytester.path.joinpath("went-on").exists()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash not installed")
+def test_ctrl_z_in_a_debugger_leads_to_the_shell_and_fg_back(pytester: pytest.Pytester) -> None:
+    pexpect = pytest.importorskip("pexpect")
+    pytester.makepyfile(INTERACTIVE.format(statement="breakpoint()"))
+    environment = {**os.environ, "PS1": "<shell>"}
+    shell = pexpect.spawn("bash", ["--norc", "-i"], env=environment, cwd=pytester.path, timeout=60)
+    shell.expect("<shell>")
+    shell.sendline(f"{sys.executable} -m pytest {BOTH} -p no:cacheprovider")
+    for _ in range(2):
+        shell.expect(r"\(Pdb\)")
+        shell.send("\x1a")
+        shell.expect("<shell>")
+        shell.sendline("fg")
+        shell.sendline("p name")
+        shell.expect("'value of ")
+        shell.sendline("c")
+    shell.expect("4 passed")
+    shell.expect("<shell>")
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
