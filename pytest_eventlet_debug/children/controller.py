@@ -224,8 +224,9 @@ class Controller:
         is_ending = False
         while waiting or active:
             while waiting and len(active) < self._jobs and not self._stopping:
-                active.append(waiting.pop(0))
-                self._start(active[-1])
+                run = waiting.pop(0)
+                if self._start(run):
+                    active.append(run)
             if waiting and not self._stopping:
                 self._prepare(waiting[0])
             if not active:
@@ -270,14 +271,20 @@ class Controller:
         if self._spare is not None:
             self._spare.prepare(self._assignment(run, failures=0), run.label)
 
-    def _start(self, run: HubRun) -> None:
+    def _start(self, run: HubRun) -> bool:
+        """Start a hub's next child; where there is no room for one, have the run end."""
         assignment = self._assignment(run, failures=self.replay.failures)
         remaining = run.remaining if run.done else None
-        run.begin(
-            self._start_child(
+        try:
+            child = self._start_child(
                 self._config, assignment, self._directory, run.label, remaining, self._spare
             )
-        )
+        except OSError as error:
+            words = f"the process for the eventlet hub {run.name} cannot be started: {error}"
+            self.replay.exit = (words, None)
+            return False
+        run.begin(child)
+        return True
 
     def _listen(self, active: list[HubRun]) -> None:
         """Wait a moment for what the children say, and see to those that ended or hang.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 
 from fakes import ASYNCIO
@@ -50,6 +52,27 @@ def test_a_child_that_dies_is_followed_by_one_for_the_remaining_tests(
     crashed = [report for report in calls.reports if report.failed]
     assert [(each.nodeid, each.when) for each in crashed] == [("a.py::t2", "call")]
     assert "killed by SIGSEGV" in crashed[0].longreprtext
+
+
+@pytest.mark.fault("no-room-for-child")
+def test_a_run_ends_where_there_is_no_room_to_start_a_child(pytester: pytest.Pytester) -> None:
+    ids = ["a.py::t1", "a.py::t2"]
+    first = FakeChild(
+        [messages.SessionStart(None), messages.Collected(ids)], a_test(ids[0]), exit_status=None
+    )
+    children = [first]
+
+    def start(hub: str) -> FakeChild:
+        if not children:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return children.pop()
+
+    with session_of(pytester) as (root, calls):
+        controller, _ = controlled(root, [EPOLLS, ASYNCIO], start)
+        words = "the process for the eventlet hub epolls cannot be started: .*No space left"
+        with pytest.raises(pytest.exit.Exception, match=words):
+            controller.pytest_runtestloop(root)
+    assert calls.finished == ids[:1]
 
 
 def test_a_child_that_dies_again_without_ending_a_test_is_the_last(
