@@ -136,7 +136,8 @@ class Option(Generic[_T]):
         try:
             return config.getini(self.dest)
         except (ValueError, TypeError, pytest.UsageError) as error:
-            raise pytest.UsageError(f"{self.dest} in the ini file: {error}") from None
+            remedy = "; it must be true or false" if self.ini_type == "bool" else ""
+            raise pytest.UsageError(f"{self.dest} in the ini file: {error}{remedy}") from None
 
 
 class Switch(Option[bool]):

@@ -188,8 +188,8 @@ def test_an_open_quotation_mark_is_refused() -> None:
             "'x' must be auto",
         ),
         (["-o", "eventlet_timeout=x"], "eventlet_timeout in the ini file", "'x' must be"),
-        (["-o", "eventlet_strace=x"], "eventlet_strace in the ini file", "invalid truth value 'x'"),
-        (["-o", "eventlet_pcap=x"], "eventlet_pcap in the ini file", "invalid truth value 'x'"),
+        (["-o", "eventlet_strace=x"], "eventlet_strace in the ini file", "must be true or false"),
+        (["-o", "eventlet_pcap=x"], "eventlet_pcap in the ini file", "must be true or false"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_one_line_with_the_options_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 from collections.abc import Sequence
 import contextlib
 import io
@@ -282,7 +283,9 @@ class Reporter:
             self._loan.take()
 
     @pytest.hookimpl(trylast=True)
-    def pytest_leave_pdb(self) -> None:
+    def pytest_leave_pdb(self, pdb: object) -> None:
+        with Shield():
+            _interrupt_on_ctrl_c(pdb)
         self._loan.give_back()
         self._send(messages.Debugger(opens=False))
 
@@ -318,6 +321,16 @@ class Reporter:
 
     def pytest_unconfigure(self) -> None:
         roles.end_run()
+
+
+def _interrupt_on_ctrl_c(debugger: object) -> None:
+    """Have Ctrl-C interrupt tests again. Pdb has it open a debugger where ``continue`` was typed.
+
+    Of that one pytest knows nothing: it would have no terminal.
+    """
+    if getattr(_signal.getsignal(_signal.SIGINT), "__self__", None) is debugger:
+        before = getattr(debugger, "_previous_sigint_handler", None)
+        _signal.signal(_signal.SIGINT, before or _signal.default_int_handler)
 
 
 def _inode(descriptor: int) -> int:

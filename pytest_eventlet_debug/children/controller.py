@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import contextlib
 import os
 from pathlib import Path
+import posix
+import signal
 
 import pytest
 
@@ -222,8 +224,9 @@ class Controller:
         is_ending = False
         while waiting or active:
             while waiting and len(active) < self._jobs and not self._stopping:
-                active.append(waiting.pop(0))
-                self._start(active[-1])
+                run = waiting.pop(0)
+                if self._start(run):
+                    active.append(run)
             if waiting and not self._stopping:
                 self._prepare(waiting[0])
             if not active:
@@ -268,26 +271,34 @@ class Controller:
         if self._spare is not None:
             self._spare.prepare(self._assignment(run, failures=0), run.label)
 
-    def _start(self, run: HubRun) -> None:
+    def _start(self, run: HubRun) -> bool:
+        """Start a hub's next child; where there is no room for one, have the run end."""
         assignment = self._assignment(run, failures=self.replay.failures)
         remaining = run.remaining if run.done else None
-        run.begin(
-            self._start_child(
+        try:
+            child = self._start_child(
                 self._config, assignment, self._directory, run.label, remaining, self._spare
             )
-        )
+        except OSError as error:
+            words = f"the process for the eventlet hub {run.name} cannot be started: {error}"
+            self.replay.exit = (words, None)
+            return False
+        run.begin(child)
+        return True
 
     def _listen(self, active: list[HubRun]) -> None:
         """Wait a moment for what the children say, and see to those that ended or hang.
 
         :raises KeyboardInterrupt: Ctrl-C has come.
         """
-        self._ctrl_c.look()
+        if not self._opens_debugger_on_ctrl_c:
+            self._ctrl_c.look()
         # While a debugger has the terminal, the others wait, theirs included.
         if any(run.debugging for run in active):
             for run in active:
                 run.silence = Silence()
             active = [run for run in active if not self._must_wait(run)]
+            self._mind_ctrl_z(active)
         by_descriptor = {run.process.descriptor: run for run in active if run.process}
         readable = unpatched.wait_readable(by_descriptor, _TICK_SECONDS)
         for descriptor in readable:
@@ -306,6 +317,12 @@ class Controller:
                 self._mind_silence(run, run.process)
         if readable and not self._interactive:
             unpatched.wait_readable([], _GATHER_SECONDS)
+
+    @property
+    def _opens_debugger_on_ctrl_c(self) -> bool:
+        """Whether a child is in a test: ``--pdb`` debugs that one, and the run goes on."""
+        in_tests = any(run.running for run in self.runs if run.process is not None)
+        return in_tests and bool(self._config.getoption("usepdb", False))
 
     def _must_wait(self, run: HubRun) -> bool:
         """Say whether a debugger is open in another child: only one can have the terminal."""
@@ -342,9 +359,27 @@ class Controller:
     def _mind_terminal(self, *, opens: bool) -> None:
         """Have the same process group at the terminal after a debugger as before."""
         if opens:
+            if self._config.getoption("usepdb", False):
+                self._ctrl_c.forget()  # it is what has opened it, if it has come
             self._at_terminal = tty.foreground()
         elif self._at_terminal is not None:
             tty.to_the_foreground(self._at_terminal)
+
+    def _mind_ctrl_z(self, debugged: Sequence[HubRun]) -> None:
+        """Stop with a child that Ctrl-Z has stopped in its debugger, and have it go on again.
+
+        The shell knows this process's group alone.
+        """
+        for process in (run.process for run in debugged if run.process is not None):
+            if self._interactive or not process.is_stopped:
+                continue
+            if tty.foreground() == process.runner:
+                tty.to_the_foreground(self._at_terminal or posix.getpgrp())
+                posix.kill(0, signal.SIGTSTP)
+            if tty.foreground() == posix.getpgrp():  # and not in the background
+                self._at_terminal = posix.getpgrp()
+                tty.to_the_foreground(process.runner)
+                process.resume()
 
     def _ended(self, run: HubRun, process: ChildProcess) -> None:
         """See to a child that has ended.
@@ -457,6 +492,8 @@ class Controller:
         while left and unpatched.monotonic() < deadline:
             self._listen(left)
             left = [run for run in left if run.process is not None]
+            if any(run.debugging for run in left):  # nobody is hurried who types
+                deadline = unpatched.monotonic() + INTERRUPT_SECONDS
 
     def _kill_all(self) -> None:
         if self._spare is not None:

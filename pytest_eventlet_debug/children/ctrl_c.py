@@ -23,6 +23,10 @@ class CtrlC:
             raise KeyboardInterrupt
         self._has_come = True
 
+    def forget(self) -> None:
+        """Take one that may have come for somebody else's."""
+        self._has_come = False
+
     def look(self) -> None:
         """See whether one has come.
 

@@ -68,6 +68,11 @@ def tracer(pid: int) -> int:
     return int((_status(pid, b"TracerPid:") or [b"0"])[0])
 
 
+def is_stopped(pid: int) -> bool:
+    """Say whether a process was stopped by a signal."""
+    return _status(pid, b"State:")[:1] == [b"T"]
+
+
 def blocks(pid: int, number: int) -> bool:
     """Say whether the main thread of a process has a signal blocked."""
     return _has(pid, b"SigBlk:", number)

@@ -231,6 +231,16 @@ class ChildProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 posix.killpg(self.runner, signal.SIGINT)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether Ctrl-Z, or another signal, has stopped it."""
+        return proc.is_stopped(self.runner)
+
+    def resume(self) -> None:
+        """Have its process group go on that was stopped."""
+        with contextlib.suppress(ProcessLookupError):
+            posix.killpg(self.runner, signal.SIGCONT)
+
     def ended(self) -> bool:
         """Say whether the process is gone; then reap it and end what is left of its group."""
         if self._status is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Generator
-import itertools
 from typing import Any
 
 import pytest
@@ -33,8 +32,8 @@ class TeardownReach:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
         following = nextitem.listchain() if nextitem is not None else ()
-        pairs = zip(item.listchain(), following, strict=False)
-        self._kept = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
+        # A fixture may have patched sum() or zip().
+        self._kept = len([each for each in item.listchain() if each in following])
         return (yield)
 
     @pytest.hookimpl(wrapper=True)

@@ -160,9 +160,10 @@ class HelperProcess:
             except OSError:
                 message, rights = b"", []
             if not message:
-                # The process has let go, or is just dying: that is heard of in a moment.
                 self._loop.unwatch(self._control.fileno())
-                self._letting_go = self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
+                if not self._died_ns:
+                    # The process has let go, or is just dying: that is heard of in a moment.
+                    self._letting_go = self._loop.call_later(_LAST_WORDS_SECONDS, self._loop.stop)
                 return
             with self._outbox.held():
                 for sequence, command, arguments, data in requests(message):

@@ -34,8 +34,9 @@ ATTACH_SECONDS = 4.0
 #: Seconds between SIGTERM and SIGKILL.
 DETACH_SECONDS = 2.0
 
-_ATTACHED = lazily(rb"strace: Process (\d+) attached(?: with \d+ threads)?")
-_CHATTER = lazily(rb"strace: Process \d+ (?:attached|detached)\b")
+# A wrapper script may have started it by another name.
+_ATTACHED = lazily(rb"\S*: Process (\d+) attached(?: with \d+ threads)?")
+_CHATTER = lazily(rb"\S*: Process \d+ (?:attached|detached)\b")
 
 #: Bytes of strace's own words that are kept for an error message.
 _WORDS_BYTES = 2000

@@ -83,9 +83,10 @@ def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
     chain = [(each, _places(each)) for each in _chain(error)]
     for look in (_refused, _nested, _waits_in_hub, _replaced, _of_foreign_loop, _of_hubs_task):
-        line = next(filter(None, (look(each, places) for each, places in chain)), None)
-        if line is not None:
-            yield line
+        for each, places in chain:
+            if line := look(each, places):
+                yield line
+                break
 
 
 def raised(error: BaseException) -> str:

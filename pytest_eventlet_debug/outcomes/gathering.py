@@ -23,6 +23,7 @@ from pytest_eventlet_debug.outcomes.outcomes import Outcomes
 from pytest_eventlet_debug.outcomes.texts import Texts
 from pytest_eventlet_debug.outcomes.tracebacks import first_printed
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
+from pytest_eventlet_debug.shield import Shield
 
 Key = tuple[str, str]
 
@@ -114,8 +115,10 @@ class Gathering:
         )
 
     def _take_failure(self, nodeid: str, report: pytest.TestReport) -> None:
-        self._causes.setdefault(nodeid, cause_of(report))
-        self._texts.setdefault(nodeid, Texts()).take(report)
+        # Its fixtures are still there, and may have patched what reading a text takes.
+        with Shield():
+            self._texts.setdefault(nodeid, Texts()).take(report)
+            self._causes.setdefault(nodeid, cause_of(report))
 
     def pytest_warning_recorded(self, warning_message: WarningMessage, nodeid: str) -> None:
         """Take the traceback of a thread, which pytest gives out as a warning, for printed."""

@@ -41,7 +41,7 @@ class FakeChild:
         self.ended_by_interrupt = False
         self.asked_to_stop = False
         self.interrupted = False
-        self.closed = False
+        self.closed = self.is_stopped = False
         self.captured_files: list[int] = []
         self.assignment: ChildAssignment | None = None
         self.remaining: list[str] | None = None

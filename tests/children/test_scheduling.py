@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 
 from fakes import ASYNCIO
@@ -14,7 +16,9 @@ from fakes import session_of
 import pytest
 
 from pytest_eventlet_debug.children import messages
+from pytest_eventlet_debug.children.controller import INTERRUPT_SECONDS
 from pytest_eventlet_debug.hubs.names import Hub
+from pytest_eventlet_debug.system import unpatched
 
 
 def test_hubs_run_one_after_the_other_in_their_order(pytester: pytest.Pytester) -> None:
@@ -48,6 +52,27 @@ def test_a_child_that_dies_is_followed_by_one_for_the_remaining_tests(
     crashed = [report for report in calls.reports if report.failed]
     assert [(each.nodeid, each.when) for each in crashed] == [("a.py::t2", "call")]
     assert "killed by SIGSEGV" in crashed[0].longreprtext
+
+
+@pytest.mark.fault("no-room-for-child")
+def test_a_run_ends_where_there_is_no_room_to_start_a_child(pytester: pytest.Pytester) -> None:
+    ids = ["a.py::t1", "a.py::t2"]
+    first = FakeChild(
+        [messages.SessionStart(None), messages.Collected(ids)], a_test(ids[0]), exit_status=None
+    )
+    children = [first]
+
+    def start(hub: str) -> FakeChild:
+        if not children:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return children.pop()
+
+    with session_of(pytester) as (root, calls):
+        controller, _ = controlled(root, [EPOLLS, ASYNCIO], start)
+        words = "the process for the eventlet hub epolls cannot be started: .*No space left"
+        with pytest.raises(pytest.exit.Exception, match=words):
+            controller.pytest_runtestloop(root)
+    assert calls.finished == ids[:1]
 
 
 def test_a_child_that_dies_again_without_ending_a_test_is_the_last(
@@ -163,6 +188,62 @@ def test_ctrl_c_is_not_lost_where_exceptions_are(pytester: pytest.Pytester) -> N
         with pytest.raises(KeyboardInterrupt):
             controller.pytest_runtestloop(root)
     assert born[0].interrupted
+
+
+class InterruptedInTest(FakeChild):
+    """Gets a Ctrl-C at the terminal, as the controller does, while it is in a test."""
+
+    def read(self) -> list[messages.Message] | None:
+        batch = super().read()
+        if batch and isinstance(batch[0], messages.LogStart):
+            signal.raise_signal(signal.SIGINT)
+        return batch
+
+
+DEBUGGED = [
+    [messages.LogStart("a.py::t1", ("a.py", 0, "t1"))],
+    [messages.Debugger(opens=True)],
+    [messages.Text("typed")],
+    [messages.Text("typed")],
+    [messages.Debugger(opens=False)],
+    [messages.LogFinish("a.py::t1", ("a.py", 0, "t1"))],
+]
+
+
+def test_with_pdb_a_run_goes_on_after_the_debugger_that_ctrl_c_has_opened(
+    pytester: pytest.Pytester,
+) -> None:
+    begin, _, after, finish = session("a.py::t1", "a.py::t2")
+    with session_of(pytester, "--pdb") as (root, calls):
+        controller, _ = controlled(
+            root, [EPOLLS], lambda hub: InterruptedInTest(begin, *DEBUGGED, after[1:], finish)
+        )
+        try:
+            controller.pytest_runtestloop(root)
+        except KeyboardInterrupt:
+            pytest.fail("the run is interrupted")
+    assert calls.finished == ["a.py::t1", "a.py::t2"]
+
+
+@pytest.mark.fault("ctrl-c")
+def test_a_debugger_that_opens_after_ctrl_c_is_left_open(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(unpatched, "monotonic", lambda: now[0])
+
+    class Child(InterruptedInTest):
+        def read(self) -> list[messages.Message] | None:
+            batch = super().read()
+            if batch and isinstance(batch[0], messages.Text):
+                now[0] += INTERRUPT_SECONDS * 0.9
+            return batch
+
+    with session_of(pytester) as (root, calls):
+        controller, _ = controlled(root, [EPOLLS], lambda hub: Child(*DEBUGGED))
+        with pytest.raises(KeyboardInterrupt):
+            controller.pytest_runtestloop(root)
+    assert calls.finished == ["a.py::t1"]
 
 
 @pytest.mark.fault("run-told-to-end")

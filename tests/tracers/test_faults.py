@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import shutil
 import sys
 
 import psutil
@@ -206,6 +208,17 @@ def test_a_fork_that_goes_on_running_tests_leaves_its_parents_recordings_alone(
         assert record["phases"].keys() == {"setup", "call", "teardown"}
 
 
+def put_in_place_of_strace(
+    script: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have a shell script be the first strace on PATH."""
+    fake = pytester.path / "bin" / "strace"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+
+
 @pytest.mark.fault("strace-broken")
 @pytest.mark.parametrize(
     ("script", "says"),
@@ -223,14 +236,22 @@ def test_a_fork_that_goes_on_running_tests_leaves_its_parents_recordings_alone(
 def test_a_broken_strace_is_one_line_and_quick(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, script: str, says: str
 ) -> None:
-    fake = pytester.path / "bin" / "strace"
-    fake.parent.mkdir()
-    fake.write_text(f"#!/bin/sh\n{script}\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    put_in_place_of_strace(script, pytester, monkeypatch)
     for arguments in ([], ["--eventlet-hub=epolls,asyncio"]):
         result = run(pytester, monkeypatch, "\n    def test_a(): pass\n", *arguments)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"ERROR: {says}*"])
         result.stdout.no_fnmatch_line("*passed*")
         assert len(result.stderr.lines) <= 2
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+def test_a_script_that_becomes_strace_serves_as_well(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place_of_strace(f'exec {shutil.which("strace")} "$@"', pytester, monkeypatch)
+    result = run(pytester, monkeypatch, "\n    def test_a(): os.listdir('/etc')\n")
+    assert result.ret == 0
+    (trace,) = pytester.path.glob("eventlet-debug/*/strace.txt*")
+    read = gzip.decompress if trace.suffix == ".gz" else bytes
+    assert b'"/etc"' in read(trace.read_bytes())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
+from collections.abc import Callable
 import os
 from pathlib import Path
 import re
@@ -20,6 +22,8 @@ from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.helper import finisher_process
 from pytest_eventlet_debug.helper import finishing as finishing_module
+from pytest_eventlet_debug.helper import messages
+from pytest_eventlet_debug.helper import process
 from pytest_eventlet_debug.helper import profiles as profiles_module
 from pytest_eventlet_debug.helper.capture import Capture
 from pytest_eventlet_debug.helper.finishing import Finishing
@@ -221,6 +225,32 @@ def test_what_was_counted_of_a_test_whose_process_died_is_completed(tmp_path: Pa
     command = [sys.executable, "-c", program, tmp_path / "counts", test.directory]
     done = subprocess.run(command, capture_output=True, cwd=ROOT)
     wait_until_gone(int(done.stdout))
+    assert files_of(test.directory) == COMPLETE
+
+
+@pytest.mark.fault("crash-recorded")
+def test_what_a_dead_process_recorded_is_completed_though_its_child_ends_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_LAST_WORDS_SECONDS", 0.0)
+    test = open_test(tmp_path, "test_x.py::test_x", None)
+    test.announce()
+    control, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    arguments: dict[str, object] = {"directory": str(test.directory)}
+    profile = messages.request(messages.NO_ANSWER, "profile", arguments, COUNTS.encode())
+    control.send(messages.message([profile]))
+    when_done = Finishing.when_done
+
+    def child_ends(finishing: Finishing, callback: Callable[[], None]) -> None:
+        control.close()  # as the last one that has it does
+        when_done(finishing, callback)
+
+    monkeypatch.setattr(Finishing, "when_done", child_ends)
+    before = signal.getsignal(signal.SIGCHLD)
+    with subprocess.Popen(["true"]) as tracee:
+        process.HelperProcess(theirs, tracee.pid, _library_directories()).serve()
+    signal.signal(signal.SIGCHLD, before)
+    theirs.close()
     assert files_of(test.directory) == COMPLETE
 
 

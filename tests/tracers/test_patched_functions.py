@@ -287,6 +287,33 @@ def test_a_profile_is_written_where_open_is_patched(pytester: pytest.Pytester) -
     assert "fn=" in profile.read_text()
 
 
+@pytest.mark.fault("builtins-patched")
+@pytest.mark.parametrize("hubs", ["epolls", "epolls,asyncio"])
+def test_functions_that_a_fixture_patches_for_the_whole_test_change_no_outcome(
+    pytester: pytest.Pytester, hubs: str
+) -> None:
+    pytester.makepyfile("""
+        from unittest import mock
+        import pytest
+
+        # What pytest itself calls may be a mock, but not raise.
+        NAMES = dict.fromkeys(["max", "min", "filter"])
+        NAMES |= dict.fromkeys(["round", "sum", "zip"], OSError)
+
+        @pytest.fixture(params=NAMES, autouse=True)
+        def patched(request):
+            with mock.patch(f"builtins.{request.param}", side_effect=NAMES[request.param]):
+                yield
+
+        def test_passes(): pass
+
+        def test_fails(): assert 0
+    """)
+    result = pytester.runpytest(*EVERYTHING, f"--eventlet-hub={hubs}", "--eventlet-reruns=0")
+    count = 6 * len(hubs.split(","))
+    result.assert_outcomes(passed=count, failed=count)
+
+
 @pytest.mark.fault("patched-for-good", "module-replaced")
 def test_patches_left_on_for_good_end_in_no_traceback(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""

@@ -126,4 +126,6 @@ def _call(call: Syscall) -> str:
         shown = call.args.partition("[")[0].rstrip(", ")
     else:
         shown = descriptor(call)
-    return f"{call.name}({shown if len(shown) <= 100 else shown[:97] + '...'})"
+    if not shown or len(shown) > 100:
+        shown = shown[:97] + "..."
+    return f"{call.name}({shown})"

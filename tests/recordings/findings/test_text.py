@@ -33,7 +33,7 @@ def test_a_summary_has_three_lines_of_a_test_and_one_of_what_is_alike() -> None:
 
 def test_files_that_the_same_line_of_a_function_leaves_open_are_alike() -> None:
     line = (
-        "left open: {0}</tmp/{1}>{2}, which greenthread 1:test got from openat() at "
+        "left open: {0}</tmp/{1}>{2}, which greenthread 1:test got from openat(...) at "
         "tempfile.py:256 in _mkstemp_inner, from test_x.py:{0} in {3}, strace.txt line {0}"
     )
     lines = [
