@@ -8,8 +8,7 @@ import gc
 from typing import Any
 
 try:
-    from pytest_eventlet_debug.system._collector import freeze_since
-    from pytest_eventlet_debug.system._collector import last_frozen
+    from pytest_eventlet_debug.system import _collector
 except ImportError:
 
     def freeze_since(marker: list[Any], /) -> int:
@@ -20,6 +19,9 @@ except ImportError:
         """Return that nothing was frozen, as nobody has reason to ask."""
         return 0
 
+else:
+    freeze_since = _collector.freeze_since
+    last_frozen = _collector.last_frozen
 
 # Taken here, before a test can patch it.
 _get_freeze_count = gc.get_freeze_count
