@@ -137,6 +137,7 @@ class Controller:
             finally:
                 self._kill_all()
                 coverage.gather(self._config, self._directory)
+                self._scratch.remove()
         self._ctrl_c.look()
         self._raise_verdict(session)
         return True

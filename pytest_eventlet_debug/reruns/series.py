@@ -147,8 +147,7 @@ class Series:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._spare.close()
-        self._directory.remove()
+        self._clean_up()
 
     def run(self, number: int, nodeids: Sequence[str]) -> Iterator[dict[str, Attempt]]:
         """Run tests in this order; yield how those of each process ended.
@@ -172,7 +171,7 @@ class Series:
         assignment = self._assignments[number]
         rerun = Rerun(self._config, assignment.hub, self._settings.hub_in_ids, self._in_run)
         ctrl_c = CtrlC()
-        with signals.minded(self._kill, ctrl_c.come):
+        with signals.minded(self._clean_up, ctrl_c.come):
             try:
                 process = self._start(assignment, nodeids)
                 # While the one before it starts, and does not run its tests yet.
@@ -200,11 +199,12 @@ class Series:
             process, self._process = self._process, None
             process.close()
 
-    def _kill(self) -> None:
-        """End all processes, in a signal's handler."""
+    def _clean_up(self) -> None:
+        """End all processes, perhaps in a signal's handler, and remove what they wrote."""
         self._spare.close()
         if self._process is not None:
             self._process.kill()
+        self._directory.remove()
 
     def _listen(self, process: ChildProcess, rerun: Rerun, ctrl_c: CtrlC) -> End:
         """Hear a child out; return what became of a test that it has not ended.

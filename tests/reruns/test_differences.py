@@ -171,9 +171,11 @@ def test_ctrl_c_ends_the_reruns_and_the_run_reports(
 
 
 @pytest.mark.fault("run-told-to-end")
-def test_no_process_of_a_rerun_is_left_when_the_run_is_told_to_end(
-    pytester: pytest.Pytester,
+def test_nothing_of_a_rerun_is_left_when_the_run_is_told_to_end(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scratch = pytester.mkdir("scratch")
+    monkeypatch.setenv("TMPDIR", str(scratch))
     os.mkfifo("alive")
     alive = os.open("alive", os.O_RDONLY | os.O_NONBLOCK)
     starts = (
@@ -185,6 +187,7 @@ def test_no_process_of_a_rerun_is_left_when_the_run_is_told_to_end(
     assert result.ret == -signal.SIGTERM
     assert os.read(alive, 1) == b""  # nobody has it open
     os.close(alive)
+    assert [path.name for path in scratch.iterdir() if "eventlet" in path.name] == []
 
 
 NOTES_ITS_TIMES = """
