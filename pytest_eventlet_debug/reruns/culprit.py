@@ -43,7 +43,7 @@ class Culprit:
             try:
                 self._lines.append(self._search(nodeid))
             except _Unknown:
-                why = "Ctrl-C" if self._reruns.interrupted else "its process ended before it"
+                why = self._reruns.ended_by or "its process ended before it"
                 shown = self._gathering.shown(nodeid)
                 self._lines.append(f"{shown} could not be run again: {why}")
 
@@ -56,7 +56,7 @@ class Culprit:
         shown = self._gathering.shown(nodeid)
         if self._gathering.outcome(nodeid) not in BAD:
             return f"{shown} did not fail: there is nothing to explain"
-        if self._reruns.interrupted:
+        if self._reruns.ended_by:
             raise _Unknown
         if not self._reruns.possible:
             return f"{shown}: tests cannot be run again under --pdb or --trace"

@@ -44,14 +44,14 @@ class Reruns:
         self._gathering = gathering
         self._run = run
         self._own_pids = own_pids
-        #: Whether Ctrl-C has ended all reruns.
-        self.interrupted = False
+        #: What has ended all reruns, in words: Ctrl-C, or that there is no room for one.
+        self.ended_by = ""
 
     @property
     def possible(self) -> bool:
         """Whether tests can be run while nobody looks: not those that open a debugger."""
         names = ("usepdb", "trace", "collectonly")
-        return not (self.interrupted or any(self._config.getoption(each, False) for each in names))
+        return not (self.ended_by or any(self._config.getoption(each, False) for each in names))
 
     def repeat(self, nodeids: Iterable[str], times: int, tracing: Tracing = "off") -> None:
         """Run tests some more times, each time in fresh processes, and note their attempts."""
@@ -93,14 +93,17 @@ class Reruns:
     ) -> Iterator[dict[str, Attempt]]:
         """Do as :meth:`run` does with each part in turn, in processes of its own."""
         assignments = [self._assignment(self._hub_of(part[0]), tracing) for part in parts]
-        with Series(self._config, self._settings, self._gathering, assignments) as series:
+        series: Series | None = None
+        with contextlib.ExitStack() as stack:
             for number, part in enumerate(parts):
                 attempts: dict[str, Attempt] = {}
-                try:
-                    for found in () if self.interrupted else series.run(number, part):
-                        attempts.update(found)
-                except KeyboardInterrupt:
-                    self._be_interrupted()
+                if not self.ended_by:
+                    with self._ends_seen_to():
+                        series = series or stack.enter_context(
+                            Series(self._config, self._settings, self._gathering, assignments)
+                        )
+                        for found in series.run(number, part):
+                            attempts.update(found)
                 yield attempts
 
     def _assignment(self, hub: str | None, tracing: Tracing) -> ChildAssignment:
@@ -113,12 +116,20 @@ class Reruns:
             is_rerun=True,
         )
 
-    def _be_interrupted(self) -> None:
+    @contextlib.contextmanager
+    def _ends_seen_to(self) -> Iterator[None]:
         """Let the run end with what is known; what is said of its tests is not to be lost."""
-        self.interrupted = True
-        self.say("Ctrl-C: no more tests are rerun")
-        session: Any = self._config.pluginmanager.getplugin("session")
-        session.exitstatus = pytest.ExitCode.INTERRUPTED
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.ended_by = "Ctrl-C"
+            session: Any = self._config.pluginmanager.getplugin("session")
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
+        except OSError as error:
+            self.ended_by = f"no process can be started: {error}"
+        else:
+            return
+        self.say(f"{self.ended_by}: no more tests are rerun")
 
     def say(self, line: str) -> None:
         """Print a line of ours after the tests'."""

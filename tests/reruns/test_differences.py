@@ -6,14 +6,18 @@ import ast
 import itertools
 import os
 from pathlib import Path
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from runs import LACKED_CPUS
+from runs import assert_no_traceback_of_ours
 from runs import run
 
 from pytest_eventlet_debug.children import messages
@@ -188,6 +192,39 @@ def test_nothing_of_a_rerun_is_left_when_the_run_is_told_to_end(
     assert os.read(alive, 1) == b""  # nobody has it open
     os.close(alive)
     assert [path.name for path in scratch.iterdir() if "eventlet" in path.name] == []
+
+
+@pytest.mark.fault("no-room-for-rerun")
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_where_there_is_no_room_to_rerun_tests_the_run_ends_with_what_is_known(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os
+
+        def test_differs(eventlet_hub):
+            assert eventlet_hub == "poll"
+
+        def test_fills_the_disk(eventlet_hub):
+            if eventlet_hub == "selects":
+                os.system("cat /dev/zero > disk/zeros")
+        """
+    )
+    Path("disk").mkdir()
+    pytest_there = f"TMPDIR=$PWD/disk {sys.executable} -m pytest {HUBS} --eventlet-reruns=1"
+    command = f"mount -t tmpfs -o size=2m none disk && {pytest_there}"
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True
+    )
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert re.search(
+        r"^no process can be started: .*No space left on device.*: no more tests are rerun$",
+        result.stdout,
+        re.MULTILINE,
+    )
+    assert "1 test differs between poll, selects" in result.stdout
+    assert_no_traceback_of_ours(result.stdout + result.stderr)
 
 
 NOTES_ITS_TIMES = """
@@ -647,7 +684,7 @@ def test_what_a_search_for_the_culprit_cannot_tell_is_said(
         shown=str,
     )
     reruns: Any = SimpleNamespace(
-        possible=run_again is not None, interrupted=False, run=lambda nodeids: run_again
+        possible=run_again is not None, ended_by="", run=lambda nodeids: run_again
     )
     lines: list[str] = []
     terminal: Any = SimpleNamespace(section=lambda *_: None, line=lines.append)
