@@ -101,13 +101,28 @@ freeze(PyObject *marker)
     return count + 1;
 }
 
+/* Say whether it is the collector that has moved an object to the frozen ones: that of Python 3.12
+   does so with immortal objects as it comes across them. */
+static int
+is_moved_by_collector(PyObject *object)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return _Py_IsImmortal(object);
+#else
+    (void)object;
+    return 0;
+#endif
+}
+
 static void *
 last(void)
 {
     struct _gc_runtime_state *state = &PyThreadState_Get()->interp->gc;
     PyGC_Head *permanent = &state->permanent_generation.head;
-    PyGC_Head *last = _PyGCHead_PREV(permanent);
-    return last == permanent ? NULL : last + 1;
+    PyGC_Head *each = _PyGCHead_PREV(permanent);
+    while (each != permanent && is_moved_by_collector((PyObject *)(each + 1)))
+        each = _PyGCHead_PREV(each);
+    return each == permanent ? NULL : each + 1;
 }
 
 #else
@@ -141,7 +156,7 @@ freeze_since(PyObject *Py_UNUSED(module), PyObject *marker)
 }
 
 PyDoc_STRVAR(last_frozen_doc, "last_frozen()\n--\n\n\
-Return the id() of the object that was frozen last, 0 if none is.");
+Return the id() of the object that was frozen last, 0 if none is; immortal ones do not count.");
 
 static PyObject *
 last_frozen(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing))
