@@ -19,6 +19,7 @@ from pytest_eventlet_debug.outcomes.gathering import Attempt
 from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.series import Series
+from pytest_eventlet_debug.reruns.series import StartError
 from pytest_eventlet_debug.reruns.stress import stress
 from pytest_eventlet_debug.settings import Settings
 
@@ -125,8 +126,8 @@ class Reruns:
             self.ended_by = "Ctrl-C"
             session: Any = self._config.pluginmanager.getplugin("session")
             session.exitstatus = pytest.ExitCode.INTERRUPTED
-        except OSError as error:
-            self.ended_by = f"no process can be started: {error}"
+        except StartError as error:
+            self.ended_by = str(error)
         else:
             return
         self.say(f"{self.ended_by}: no more tests are rerun")

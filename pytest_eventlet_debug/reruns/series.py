@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import itertools
 from pathlib import Path
 
@@ -27,6 +28,18 @@ from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.scratch import ScratchDirectory
 
 _TICK_SECONDS = 0.2
+
+
+class StartError(Exception):
+    """No process can be started, as there is no room for its files, for instance."""
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"no process can be started: {error}") from None
 
 
 class Rerun:
@@ -123,6 +136,7 @@ class Series:
 
     :param in_run: knows how the tests ended in the run.
     :param assignments: what the processes of each part are told.
+    :raises StartError: there is no room for their directory.
     """
 
     def __init__(
@@ -137,7 +151,8 @@ class Series:
         self._in_run = in_run
         self._assignments = assignments
         # Coverage data goes with the directory: the run has been measured.
-        self._directory = ScratchDirectory()
+        with _starting():
+            self._directory = ScratchDirectory()
         self._spare = Spare(config, settings, self._directory.path)
         self._labels = (f"rerun-{number}" for number in itertools.count(1))
         self._label = next(self._labels)
@@ -156,6 +171,7 @@ class Series:
 
         :param number: the part's.
         :raises KeyboardInterrupt: Ctrl-C has come.
+        :raises StartError: none can be started.
         """
         left = list(nodeids)
         tries = 2
@@ -188,9 +204,10 @@ class Series:
     def _start(self, assignment: ChildAssignment, nodeids: Sequence[str]) -> ChildProcess:
         label, self._label = self._label, next(self._labels)
         directory = self._directory.path
-        self._process = start_child(
-            self._config, assignment, directory, label, nodeids, self._spare
-        )
+        with _starting():
+            self._process = start_child(
+                self._config, assignment, directory, label, nodeids, self._spare
+            )
         return self._process
 
     def _end(self) -> None:

@@ -81,24 +81,22 @@ move(PyGC_Head *object, PyGC_Head *list)
     chain(object, list);
 }
 
-static Py_ssize_t
+/* Say whether it could be done. */
+static int
 freeze(PyObject *marker)
 {
     struct _gc_runtime_state *state = &PyThreadState_Get()->interp->gc;
     PyGC_Head *permanent = &state->permanent_generation.head;
     if (!is_young(_Py_AS_GC(marker), state))
         return 0;
-    Py_ssize_t count = 0;
     PyGC_Head *next = _PyGCHead_NEXT(_Py_AS_GC(marker));
     for (PyGC_Head *each = next; each != &state->generations[0].head; each = next) {
         next = _PyGCHead_NEXT(each);
-        if (!is_code(Py_TYPE((PyObject *)(each + 1))))
-            continue;
-        move(each, permanent);
-        count++;
+        if (is_code(Py_TYPE((PyObject *)(each + 1))))
+            move(each, permanent);
     }
     move(_Py_AS_GC(marker), permanent);
-    return count + 1;
+    return 1;
 }
 
 /* Say whether it is the collector that has moved an object to the frozen ones: that of Python 3.12
@@ -127,7 +125,7 @@ last(void)
 
 #else
 
-static Py_ssize_t
+static int
 freeze(PyObject *Py_UNUSED(marker))
 {
     return 0;
@@ -143,7 +141,7 @@ last(void)
 
 PyDoc_STRVAR(freeze_since_doc, "freeze_since(marker, /)\n--\n\n\
 Have the collector leave alone functions and classes that were made since a list was, and the list.\n\n\
-:return: how many objects that is; 0 where a collection has come since, or this Python allows of none.");
+:return: False, and nothing is done, where a collection has come since, or in Python 3.14 and later.");
 
 static PyObject *
 freeze_since(PyObject *Py_UNUSED(module), PyObject *marker)
@@ -152,7 +150,7 @@ freeze_since(PyObject *Py_UNUSED(module), PyObject *marker)
         PyErr_SetString(PyExc_TypeError, "a list is expected");
         return NULL;
     }
-    return PyLong_FromSsize_t(freeze(marker));
+    return PyBool_FromLong(freeze(marker));
 }
 
 PyDoc_STRVAR(last_frozen_doc, "last_frozen()\n--\n\n\

@@ -11,9 +11,9 @@ try:
     from pytest_eventlet_debug.system import _collector
 except ImportError:
 
-    def freeze_since(marker: list[Any], /) -> int:
+    def freeze_since(marker: list[Any], /) -> bool:
         """Freeze nothing."""
-        return 0
+        return False
 
     def last_frozen() -> int:
         """Return that nothing was frozen, as nobody has reason to ask."""
