@@ -212,7 +212,8 @@ class Storms:
                 added = self._additions.find(pid, fd)
                 end = self._registrations.ended(pid, fd)
                 end = end if end is not None and end.line < call.line else None
-                served = str(fd) in used
+                # Once it is closed, its number may be another's.
+                served = str(fd) in used and (known is not None or end is None)
                 found[fd] = Caught(events, fd, known, added, served, text, call.line, since, end)
         return tuple(found[fd] for fd in sorted(found))
 

@@ -211,10 +211,15 @@ def test_a_hub_that_wakes_nobody_names_the_event_and_who_registered_it(
 @depends_on_speed
 @needs_strace
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+@pytest.mark.parametrize(
+    "afterwards",
+    ["", "os.lseek(os.open('/dev/null', 0), 0, 0)"],
+    ids=["closed", "number-reused"],
+)
 def test_what_was_closed_while_the_hub_watched_it_and_has_a_duplicate_is_told(
-    storms_of: Storms, hub: str
+    storms_of: Storms, hub: str, afterwards: str
 ) -> None:
-    program = """
+    program = f"""
     import os
     reader, writer = os.pipe()
     eventlet.spawn(eventlet.hubs.trampoline, os.pipe()[0], read=True)
@@ -226,6 +231,7 @@ def test_what_was_closed_while_the_hub_watched_it_and_has_a_duplicate_is_told(
     watcher.kill()
     os.write(writer, b"x")
     eventlet.sleep(0.45)
+    {afterwards}
     """
     (storm,) = storms_of(program, hub=hub)
     assert storm.kind == "hub busy"
