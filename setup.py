@@ -13,6 +13,7 @@ _EXTENSIONS = {
     "profiling._native": (("_native", "lines", "marks", "slot"), ("lines", "map", "marks", "slot")),
     "stalls._watcher": (("_watcher",), ()),
     "system._collector": (("_collector",), ()),
+    "system._handlers": (("_handlers",), ()),
 }
 
 
@@ -37,7 +38,8 @@ def _extension(name: str, sources: tuple[str, ...], headers: tuple[str, ...]) ->
         extra_compile_args=["-Wall", "-Wextra", "-Wno-cast-function-type"],
         # Where there is no compiler, profiles are counted and leaks looked for in Python, calls
         # have no lines, stalls are noticed when they are over, strace takes longer to name sockets,
-        # and a full garbage collection takes a little longer.
+        # a full garbage collection takes a little longer, and what a signal handler raises in our
+        # code is lost.
         optional=True,
     )
 

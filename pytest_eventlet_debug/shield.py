@@ -13,12 +13,17 @@ from typing import Final
 
 import pytest
 
+from pytest_eventlet_debug.system.handler_errors import put_off
+
 #: Not KeyboardInterrupt, nor pytest.exit() or eventlet's Timeout: these are not about our code.
 FAILURES: Final = (Exception, pytest.fail.Exception, pytest.skip.Exception)
 
 
 class Shield:
     """A context manager that lets no failure out.
+
+    What a signal handler of the test's raises is one, too, but comes out in the end, see
+    :mod:`~pytest_eventlet_debug.system.handler_errors`.
 
     :param note: is told of one, in one line; ``None`` where there is nobody to tell.
     :param about: whose failure it is, such as ``strace``.
@@ -52,6 +57,7 @@ class Shield:
         if self._note is not None:
             self._note(self._about + _words(error, self._told))
         self.error = None
+        put_off(error)
         return True
 
 

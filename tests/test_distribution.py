@@ -60,4 +60,5 @@ def test_a_wheel_with_compiled_code_is_for_this_python_and_platform(tmp_path: Pa
         f"{package}/profiling/_native",
         f"{package}/stalls/_watcher",
         f"{package}/system/_collector",
+        f"{package}/system/_handlers",
     ]

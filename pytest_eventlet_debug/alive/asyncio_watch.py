@@ -32,6 +32,7 @@ from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.collector import collector_paused
+from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: The last ones of a test that are kept.
 MAX_SNAPSHOTS = 5
@@ -212,9 +213,8 @@ class AsyncioWatch:
                 debug = getattr(task, "_source_traceback", None)
                 if debug:
                     del debug[-1]  # this function, as asyncio does with its own
-            except Exception:
-                # A task of another's making, with slots; its site stays unknown.
-                pass
+            except Exception as error:
+                put_off(error)  # or a task of another's making, with slots; its site stays unknown
             return task
 
         return create_task

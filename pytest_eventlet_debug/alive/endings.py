@@ -19,6 +19,7 @@ from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import file_name
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import stand_in
+from pytest_eventlet_debug.system.handler_errors import put_off
 
 try:
     from pytest_eventlet_debug.alive._heap import type_modified as _type_modified
@@ -158,8 +159,8 @@ class EndingWatch:
             code = frame.f_code
             place = code.co_filename, frame.f_lineno, function_name(code)
             _kept.append((_name(thing, verb), verb, _runner(caller), *place))
-        except Exception:
-            pass  # one with slots, or a mock; who ended it stays unknown
+        except Exception as error:
+            put_off(error)  # or one with slots, or a mock; who ended it stays unknown
 
 
 def _name(thing: Any, verb: str) -> str:

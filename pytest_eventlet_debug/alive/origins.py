@@ -26,6 +26,7 @@ from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import of_eventlet
 from pytest_eventlet_debug.system.code_places import shown_path
+from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: Files that are remembered.
 _MOST = 4096
@@ -146,5 +147,6 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         for hook in _hooks:
             try:
                 hook(event, arguments)
-            except Exception:
-                pass  # an object without weak references; the descriptor stays of unknown origin
+            except Exception as error:
+                # Or an object without weak references; the descriptor stays of unknown origin.
+                put_off(error)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import stand_in
+from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: An attribute of greenlets, and of the timers of timeouts: the code and line that spawned or
 #: started them, where that was watched.
@@ -89,5 +90,5 @@ class SpawnWatch:
                 frame = frame.f_back
             if frame is not None:
                 setattr(thing, SITE, (frame.f_code, frame.f_lineno))
-        except Exception:
-            pass  # one with slots; its site stays unknown
+        except Exception as error:
+            put_off(error)  # or one with slots; its site stays unknown

@@ -13,6 +13,7 @@ from pytest_eventlet_debug.alive.hub import started_at
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: What all looks of one test may take; a test may well expect many timeouts.
 MAX_SECONDS = 1.0
@@ -68,8 +69,8 @@ class TimeoutWatch:
                 frame = frame.f_back
             alive = replace(self._take(frame), timeout=_words(raised, timer))
             self._kept = (id(raised), alive)
-        except Exception:
-            pass  # the timeout on its way matters more
+        except Exception as error:
+            put_off(error)  # the timeout on its way matters more
         finally:
             self._seconds += unpatched.monotonic() - started
 

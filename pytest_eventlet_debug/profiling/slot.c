@@ -29,8 +29,11 @@ slot_is_ours(void)
 void
 slot_renew(void)
 {
-    if (slot_is_ours()) {
-        PyEval_SetProfile(told, holder);
+    PyThreadState *state = PyThreadState_Get();
+    if (state->c_profilefunc == told) {
+        /* As PyEval_SetProfile() does, which also has the auditors of a test called at each
+           switch. */
+        state->cframe->use_tracing = PY_VERSION_HEX < 0x030B0000 ? 1 : 255;
     }
 }
 

@@ -14,6 +14,8 @@ import types
 from typing import Any
 from typing import NamedTuple
 
+from pytest_eventlet_debug.system.handler_errors import put_off
+
 #: What ``greenlet.settrace`` calls: ``"switch"`` or ``"throw"`` and ``(origin, target)``.
 Callback = Callable[[str, tuple[Any, Any]], object]
 
@@ -79,9 +81,12 @@ class _Dispatcher:
         for subscriber in self.subscribers:
             try:
                 subscriber(event, arguments)
-            except Exception:
+            except BaseException as error:
                 # greenlet would drop all tracing and throw it into the test.
-                self.subscribers = tuple(s for s in self.subscribers if s is not subscriber)
+                if not put_off(error):
+                    if not isinstance(error, Exception):
+                        raise
+                    self.subscribers = tuple(s for s in self.subscribers if s is not subscriber)
         if self.previous is not None:
             self.previous(event, arguments)
 

@@ -13,6 +13,8 @@ import sys
 from typing import Any
 import weakref
 
+from pytest_eventlet_debug.system.handler_errors import put_off
+
 #: More ports than this are not told one by one.
 MANY = 4000
 
@@ -68,8 +70,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         elif event in _CHILDREN:
             _look()
             _state["children"] = True
-    except Exception:
-        pass  # a socket without weak references, an address that is none
+    except Exception as error:
+        put_off(error)  # or a socket without weak references, an address that is none
 
 
 def _note(address: object) -> None:
@@ -84,5 +86,5 @@ def _look() -> None:
             socket = _bound.pop()()
             if socket is not None:
                 _note(socket.getsockname())
-        except Exception:
-            pass  # it is closed by now
+        except Exception as error:
+            put_off(error)  # or it is closed by now

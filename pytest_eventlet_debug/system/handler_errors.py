@@ -1,0 +1,72 @@
+"""What a signal handler raises while code of ours runs is meant for the test.
+
+Python runs a handler between any two instructions, and so amid a callback or a hook of ours,
+which lets no exception out. An alarm that should end a test would be lost there, and the test run
+for ever. So it is raised again as soon as our code has returned, by a handler that stands in the
+place of the test's until then. Where that could not be compiled, it is lost.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+from functools import partial
+import os
+import signal
+import sys
+import types
+
+try:
+    from pytest_eventlet_debug.system._handlers import Postponed
+except ImportError:
+    Postponed = None  # type: ignore[assignment,misc]
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+
+# Taken here, before a test can patch them.
+_getsignal = _signal.getsignal
+_interrupt = _thread.interrupt_main
+_set_handler = _signal.signal
+_signals = tuple(_signal.valid_signals())
+
+
+def put_off(error: BaseException) -> bool:
+    """Have what a signal handler raised in our code raised when that has returned.
+
+    :param error: just caught, by our code.
+    :return: False if no handler that is installed raised it.
+    """
+    traceback = error.__traceback__
+    if traceback is None or traceback.tb_next is None or Postponed is None:
+        return False  # whoever caught it has raised it, as a rule
+    handlers = _handlers()
+    while traceback is not None:
+        number = handlers.get(traceback.tb_frame.f_code)
+        if number is not None:
+            restore = partial(_set_handler, number, _getsignal(number))
+            entered = _outermost(sys._getframe(1))
+            error.__traceback__ = traceback
+            _set_handler(number, Postponed(number, entered, restore, error))
+            _interrupt(number)
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _handlers() -> dict[types.CodeType, signal.Signals]:
+    """Return the signals that are handled in Python, by the code of their handlers."""
+    found = {}
+    for number in _signals:
+        handler = _getsignal(number)
+        if type(handler) is types.MethodType:
+            handler = handler.__func__
+        if type(handler) is types.FunctionType:
+            found[handler.__code__] = number
+    return found
+
+
+def _outermost(frame: types.FrameType) -> types.FrameType:
+    """Return the frame by which our code was entered."""
+    while (outer := frame.f_back) is not None and outer.f_code.co_filename.startswith(_PACKAGE):
+        frame = outer
+    return frame
