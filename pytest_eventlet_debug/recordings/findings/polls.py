@@ -15,7 +15,9 @@ _ONE = rf"\d+(?:{ANNOTATION})?"
 _DESCRIPTOR = lazily(rf"((\d+)(?:{ANNOTATION})?)")
 _POLLED = lazily(rf"\{{fd=((\d+)(?:{ANNOTATION})?), events=(POLLIN)?", re.ASCII)
 _SET = lazily(rf"NULL|\[({_ONE}(?: {_ONE})*)?\]", re.ASCII)
-_EPOLL_EVENT = lazily(r"\{events=([A-Z|]+), data=\{u32=(\d+)", re.ASCII)
+#: With ``data={u32=3, u64=3}`` by strace 6.1 and ``data=0x7fb300000003`` by 7.2, all 64 bits, of
+#: which Python sets the lower half.
+_EPOLL_EVENT = lazily(r"\{events=([A-Z|]+), data=(?:\{u32=(\d+)|(0x[0-9a-f]+|0)\})", re.ASCII)
 _POLL_EVENT = lazily(r"\{fd=(\d+)[^{}]*?, revents=([A-Z|]+)\}", re.ASCII)
 _SELECTED = lazily(r"(in|out|except) \[([\d ]+)\]", re.ASCII)
 
@@ -76,7 +78,10 @@ def events_of(call: Syscall) -> list[tuple[str, int]]:
     :param call: an ``epoll_wait``, ``poll`` or ``select`` of any kind.
     """
     if call.name.startswith("epoll"):
-        return [(events, int(fd)) for events, fd in _EPOLL_EVENT.findall(call.args)]
+        return [
+            (events, int(fd) if fd else int(data, 16) & 0xFFFFFFFF)
+            for events, fd, data in _EPOLL_EVENT.findall(call.args)
+        ]
     ret = call.ret or ""
     if "select" in call.name:
         found = _SELECTED.findall(ret)

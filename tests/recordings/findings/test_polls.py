@@ -6,6 +6,7 @@ import pytest
 
 from pytest_eventlet_debug.recordings.findings.polls import Asked
 from pytest_eventlet_debug.recordings.findings.polls import asked_for
+from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.polls import timeout_ns
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -89,3 +90,26 @@ def test_a_wait_names_what_it_asks_for_and_what_it_is_to_read(
 )
 def test_nothing_is_known_of_a_list_that_strace_has_cut(text: str) -> None:
     assert asked_for(wait(text)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # strace 6.1
+        "epoll_wait(5<anon_inode:[eventpoll]>, [{events=EPOLLOUT, data={u32=4, u64=4}}, "
+        "{events=EPOLLIN|EPOLLHUP, data={u32=13, u64=140405811347469}}], 1023, 10) = 2",
+        # strace 7.2
+        "epoll_wait(5<anon_inode:[eventpoll]>, [{events=EPOLLOUT, data=0x4}, "
+        "{events=EPOLLIN|EPOLLHUP, data=0x7fb30000000d}], 1023, 10) = 2",
+        "poll([{fd=4<pipe:[42]>, events=POLLOUT}, {fd=13<pipe:[43]>, events=POLLIN}], 2, 10) = 2 "
+        "([{fd=4, revents=POLLOUT}, {fd=13, revents=POLLIN|POLLHUP}])",
+    ],
+)
+def test_a_wait_says_what_it_brought(text: str) -> None:
+    brought = [(events.replace("EPOLL", "POLL"), fd) for events, fd in events_of(wait(text))]
+    assert brought == [("POLLOUT", 4), ("POLLIN|POLLHUP", 13)]
+
+
+def test_descriptor_0_comes_without_a_base() -> None:
+    text = "epoll_wait(5<anon_inode:[eventpoll]>, [{events=EPOLLIN, data=0}], 1023, 10) = 1"
+    assert events_of(wait(text)) == [("EPOLLIN", 0)]
