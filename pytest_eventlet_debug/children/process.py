@@ -27,6 +27,7 @@ from pytest_eventlet_debug.assignment import Waits
 from pytest_eventlet_debug.assignment import encode
 from pytest_eventlet_debug.children import answering
 from pytest_eventlet_debug.children import boot
+from pytest_eventlet_debug.children import fatal_error
 from pytest_eventlet_debug.children import messages
 from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.system import files
@@ -47,6 +48,10 @@ _END_SECONDS = 5.0
 _INTERRUPTED = 2
 
 _CAPTURED = ("Captured stdout", "Captured stderr")
+
+#: Of the end of stderr, in which faulthandler's words on a crash begin. It writes at most 100 calls
+#: of each of 100 threads.
+_CRASH_BYTES = 1 << 20
 
 
 class ChildProcess:
@@ -333,7 +338,8 @@ class ChildProcess:
     @property
     def last_words(self) -> list[tuple[str, str]]:
         """All that it has written that nobody has seen: titles and tails."""
-        return [("Its stderr", self.stderr_tail), *self.captured]
+        crash = fatal_error.shortened(proc.tail(self._stderr, length=_CRASH_BYTES), proc.TAIL_BYTES)
+        return [("Its stderr", crash or self.stderr_tail), *self.captured]
 
     def dump_stacks(self, pid: int, seconds: float) -> str:
         """Let faulthandler write every thread's stack, and return them.

@@ -126,6 +126,39 @@ def test_a_test_that_ends_its_process_fails_alone(
         result.stdout.fnmatch_lines(["Its stderr:", '*File "*test_x.py", line * in test_b'])
 
 
+@pytest.mark.fault("segfault")
+def test_a_crash_deep_in_a_recursion_shows_the_innermost_calls(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os, signal, threading, time
+
+        def dive(depth):
+            if depth:
+                dive(depth - 1)
+            else:
+                os.write(2, b"said before")
+                os.kill(os.getpid(), signal.SIGSEGV)
+
+        def test_dive(eventlet_hub):
+            threading.Thread(target=time.sleep, args=[30], daemon=True).start()
+            dive(80)
+        """
+    )
+    result = run(pytester, BOTH, "--capture=sys")
+    result.stdout.fnmatch_lines(
+        [
+            "Its stderr:",
+            "*said before*Fatal Python error: Segmentation fault",
+            "  ",
+            "  Current thread 0x* (most recent call first):",
+            "    File *test_x.py*, line 8 in dive",
+            *["    File *test_x.py*, line 5 in dive"] * 29,
+            "    ... and * more",
+        ],
+        consecutive=True,
+    )
+
+
 @pytest.mark.fault("line-garbled", "line-replaced")
 def test_tests_that_write_into_the_line_to_the_controller_or_replace_it_fail_alone(
     pytester: pytest.Pytester,
