@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 import shutil
+import sys
 
 import pytest
 
@@ -27,6 +28,8 @@ REPORT = """
 
 NOTHING_LOADED = "loaded: " + " ".join(
     [
+        # pdb imports it there, and pytest pdb.
+        *(["asyncio"] if sys.version_info >= (3, 14) else []),
         "pytest_eventlet_debug",
         "pytest_eventlet_debug.artifact_names",
         "pytest_eventlet_debug.option_types",

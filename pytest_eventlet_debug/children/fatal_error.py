@@ -11,13 +11,14 @@ _MOST_LINES = 30
 _MOST_LINES_OF_C = 10
 #: Characters of what stands before it, such as glibc's reason to abort.
 _BEFORE = 500
+#: Characters in all.
+_LENGTH = 8000
 
 
-def shortened(text: str, length: int) -> str:
+def shortened(text: str) -> str:
     """Return the part of an output that tells most of a crash.
 
     :param text: what the process wrote to stderr.
-    :param length: of the result, in characters, at most.
     :return: nothing where faulthandler has not written there.
     """
     before, mark, told = text.rpartition(_MARK)
@@ -26,7 +27,7 @@ def shortened(text: str, length: int) -> str:
     title, *stacks = told.split("\n\n")
     stacks.sort(key=lambda stack: not stack.startswith(_CURRENT))
     parts = [before[-_BEFORE:] + mark + title, *map(_beginning, stacks)]
-    return "\n\n".join(parts)[:length]
+    return "\n\n".join(parts)[:_LENGTH]
 
 
 def _beginning(stack: str) -> str:

@@ -11,8 +11,7 @@ import signal
 from pytest_eventlet_debug.helper.protocol import HELPER_PROGRAM
 from pytest_eventlet_debug.system import unpatched
 
-#: What is shown of the end of a file.
-TAIL_BYTES = 4000
+_TAIL_BYTES = 4000
 #: Characters of a command line.
 _COMMAND = 80
 
@@ -126,6 +125,6 @@ def read(path: Path, start: int) -> str:
         return ""
 
 
-def tail(path: Path, start: int = 0, length: int = TAIL_BYTES) -> str:
+def tail(path: Path, start: int = 0, length: int = _TAIL_BYTES) -> str:
     """Return the end of a file, from a byte on at most, or nothing where there is none."""
     return read(path, max(start, size(path) - length))

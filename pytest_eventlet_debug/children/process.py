@@ -338,7 +338,7 @@ class ChildProcess:
     @property
     def last_words(self) -> list[tuple[str, str]]:
         """All that it has written that nobody has seen: titles and tails."""
-        crash = fatal_error.shortened(proc.tail(self._stderr, length=_CRASH_BYTES), proc.TAIL_BYTES)
+        crash = fatal_error.shortened(proc.tail(self._stderr, length=_CRASH_BYTES))
         return [("Its stderr", crash or self.stderr_tail), *self.captured]
 
     def dump_stacks(self, pid: int, seconds: float) -> str:

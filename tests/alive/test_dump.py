@@ -483,7 +483,8 @@ def test_asyncio_is_watched_from_its_first_import_and_left_as_it_was(
         """
         import sys
         def test_first_import():
-            assert "asyncio" not in sys.modules
+            # From Python 3.14 on, pdb imports it, and pytest pdb.
+            assert "asyncio" not in sys.modules or sys.version_info >= (3, 14)
             import asyncio
             async def wait():
                 await asyncio.sleep(60)
@@ -578,7 +579,8 @@ def test_objects_that_cannot_be_read_harm_nothing(pytester: pytest.Pytester) -> 
         )
     )
     text = failures(pytester, "--dump-asyncio-tasks", "--eventlet-hub=epolls")
-    assert "waits on xxxx" in text
+    if sys.version_info < (3, 14):  # since then a task is found by its loop, which is frozen
+        assert "waits on xxxx" in text
     assert "gc.freeze() was called: greenthreads made before it may be missing" in text
     assert "  Long object  suspended" in text
     assert len(text) < 10_000

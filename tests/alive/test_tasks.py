@@ -437,18 +437,22 @@ def test_a_name_with_control_characters_stays_on_its_line(
 def test_a_task_that_waits_for_its_group_in_aexit_is_shown_with_the_members(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    # As Python 3.13.1 and newer divide it: the waiting function has another name.
-    original: Any = asyncio.TaskGroup.__aexit__
-    renamed = original.__code__.replace(co_name="_aexit")
+    groups: Any = asyncio.TaskGroup
+    if sys.version_info < (3, 13, 1):
+        # As newer ones divide it: the waiting function has another name.
+        original: Any = asyncio.TaskGroup.__aexit__
+        renamed = original.__code__.replace(co_name="_aexit")
 
-    class Newer(asyncio.TaskGroup):
-        _aexit = types.FunctionType(renamed, original.__globals__)
+        class Newer(asyncio.TaskGroup):
+            _aexit = types.FunctionType(renamed, original.__globals__)
 
-        async def __aexit__(self, *error: Any) -> None:
-            await self._aexit(*error)
+            async def __aexit__(self, *error: Any) -> None:
+                await self._aexit(*error)
+
+        groups = Newer
 
     async def main() -> None:
-        async with Newer() as group:
+        async with groups() as group:
             group.create_task(asyncio.sleep(60), name="member")
 
     task = loop.create_task(main(), name="waiting")
