@@ -180,8 +180,9 @@ class AliveDump:
             alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
             self._as_it_failed = None
             never = never_called(alive.hubs, unpatched.monotonic() - self._began)
-            seen_in_it = [*alive.tasks.failed[:_MAX_FAILED], *([never] if never else [])]
-            for line in seen_in_it:
+            for line in filter(
+                None, (self._timeouts.in_hub, *alive.tasks.failed[:_MAX_FAILED], never)
+            ):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():
                 report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
