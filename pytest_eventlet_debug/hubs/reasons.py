@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import errno
+import gc
 import inspect
 import itertools
 import opcode
@@ -113,6 +114,30 @@ def is_of_hub(error: BaseException) -> bool:
     """Say whether it is the hub's own loop that raised an error, as where it has ended before."""
     places = _places(error)
     return bool(places) and HUBS in places[-1].file and places[-1].code.co_name in _RUNS
+
+
+def unclosed_generators() -> dict[int, str]:
+    """Return the asynchronous generators that wait for the hub to close them, by id, in words.
+
+    While a loop runs, as that of the asyncio hub does in all code, it has generators that are let
+    go closed in a task: see ``BaseEventLoop._asyncgen_finalizer_hook()``.
+    """
+    ready = getattr(getattr(own_hub(), "loop", None), "_ready", ())
+    found = {}
+    for handle in tuple(ready):
+        is_task = getattr(getattr(handle, "_callback", None), "__name__", "") == "create_task"
+        closing = (getattr(handle, "_args", None) or (None,))[0]
+        if not is_task or type(closing).__name__ != "async_generator_athrow":
+            continue
+        for each in gc.get_referents(closing):
+            if type(each) is types.AsyncGeneratorType:
+                code = each.ag_code
+                where = f"{shown_path(code.co_filename)}:{code.co_firstlineno}"
+                found[id(each)] = (
+                    f"{each.__qualname__}(), an asynchronous generator ({where}), was let go and "
+                    "is not closed yet: the hub's loop closes it in a task, once the hub runs again"
+                )
+    return found
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -221,7 +246,8 @@ def _called_by_hub(error: BaseException, places: list[Place]) -> str | None:
     if type(words) is not str or "mainloop" not in words.lower():
         return None
     runs = max((n for n, each in enumerate(places) if _runs_hub(each)), default=None)
-    if runs is None or _coroutine(places[runs:]) is not None:
+    # The asyncio hub is a coroutine itself.
+    if runs is None or _coroutine([each for each in places[runs:] if HUBS not in each.file]):
         return None
     pairs = itertools.pairwise(places[runs:])
     found = next((pair for pair in pairs if not _is_of_hub_and_loop(pair[1])), None)

@@ -22,7 +22,7 @@ _VAGUE = frozenset(
 )
 #: Begins what ``TestCaseFunction._addexcinfo()`` of pytest fails with.
 _WRAPPED = "Failed: NOTE: Incompatible Exception Representation"
-_EVENTLET = "/eventlet/"
+_EVENTLET = lazily(r"/eventlet/(?!tests/|examples/)")
 #: What wakes the greenthreads that wait for it, each in its own thread alone.
 _WAKES = ("/eventlet/semaphore.py", "/eventlet/event.py", "/eventlet/queue.py")
 _TYPE = lazily(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
@@ -79,7 +79,7 @@ class Cause(NamedTuple):
             test's, nothing is told.
         """
         ignored = tracebacks.first_printed([text])
-        if ignored is None or ignored.raised is None or _EVENTLET not in ignored.raised.file:
+        if ignored is None or ignored.raised is None or not _EVENTLET.search(ignored.raised.file):
             return self
         line = f"ignored by Python: {ignored.describe()}"
         if "MAINLOOP" in ignored.error:

@@ -494,6 +494,48 @@ CALLED = """
         raise AssertionError("Cannot switch to MAINLOOP from MAINLOOP")
 """
 
+LET_GO = """
+    import eventlet
+
+    CLOSED = []
+
+
+    async def rows():
+        try:
+            yield 1
+        finally:
+            CLOSED.append(1)
+
+
+    def first():
+        try:
+            rows().asend(None).send(None)
+        except StopIteration as error:
+            return error.value
+
+
+    def test_passes():
+        eventlet.sleep(0)
+        assert first() == 1
+
+
+    def test_fails_before_any_turn_of_the_hub():
+        assert False
+
+
+    def test_expects_it_to_be_closed():
+        eventlet.sleep(0.01)
+        CLOSED.clear()
+        assert first() == 1
+        assert CLOSED
+
+
+    def test_fails_after_it_was_closed():
+        assert first() == 1
+        eventlet.sleep(0.01)
+        assert False
+"""
+
 IGNORED = """
     import gc
 
@@ -802,3 +844,17 @@ def test_what_python_ignores_of_eventlets_is_told(pytester: pytest.Pytester, hub
         line,
     )
     assert _of(result, "test_collects_another") == []
+
+
+def test_an_asynchronous_generator_that_is_closed_late_is_told(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, LET_GO)
+    result.assert_outcomes(passed=1, failed=3)
+    (line,) = _of(result, "test_expects_it_to_be_closed")
+    file = "test_an_asynchronous_generator_that_is_closed_late_is_told.py"
+    assert line == (
+        f"rows(), an asynchronous generator ({file}:6), was let go and is not closed yet: the "
+        "hub's loop closes it in a task, once the hub runs again"
+    )
+    assert _of(result, "test_fails_before_any_turn_of_the_hub") == []
+    assert _of(result, "test_fails_after_it_was_closed") == []
+    _run(pytester, LET_GO, "epolls").assert_outcomes(passed=2, failed=2)
