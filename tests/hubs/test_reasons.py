@@ -509,7 +509,7 @@ LET_GO = """
 
     def first():
         try:
-            rows().asend(None).send(None)
+            rows().__anext__().send(None)
         except StopIteration as error:
             return error.value
 
