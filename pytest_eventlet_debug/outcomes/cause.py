@@ -82,7 +82,7 @@ class Cause(NamedTuple):
         if ignored is None or ignored.raised is None or not _EVENTLET.search(ignored.raised.file):
             return self
         line = f"ignored by Python: {ignored.describe()}"
-        if "MAINLOOP" in ignored.error:
+        if "mainloop" in ignored.error.lower():
             line += ", called in the hub itself, where nothing can wait"
         return self if line in self.seen else self._replace(seen=(*self.seen, line))
 
