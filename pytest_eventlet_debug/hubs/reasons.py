@@ -116,14 +116,14 @@ def is_of_hub(error: BaseException) -> bool:
     return bool(places) and HUBS in places[-1].file and places[-1].code.co_name in _RUNS
 
 
-def unclosed_generators() -> dict[int, str]:
-    """Return the asynchronous generators that wait for the hub to close them, by id, in words.
+def unclosed_generators() -> dict[types.AsyncGeneratorType[Any, Any], str]:
+    """Return the asynchronous generators that wait for the hub to close them, with words.
 
     While a loop runs, as that of the asyncio hub does in all code, it has generators that are let
     go closed in a task: see ``BaseEventLoop._asyncgen_finalizer_hook()``.
     """
     ready = getattr(getattr(own_hub(), "loop", None), "_ready", ())
-    found = {}
+    found: dict[types.AsyncGeneratorType[Any, Any], str] = {}
     for handle in tuple(ready):
         is_task = getattr(getattr(handle, "_callback", None), "__name__", "") == "create_task"
         closing = (getattr(handle, "_args", None) or (None,))[0]
@@ -133,7 +133,7 @@ def unclosed_generators() -> dict[int, str]:
             if type(each) is types.AsyncGeneratorType:
                 code = each.ag_code
                 where = f"{shown_path(code.co_filename)}:{code.co_firstlineno}"
-                found[id(each)] = (
+                found[each] = (
                     f"{each.__qualname__}(), an asynchronous generator ({where}), was let go and "
                     "is not closed yet: the hub's loop closes it in a task, once the hub runs again"
                 )

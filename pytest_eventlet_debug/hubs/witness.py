@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from collections.abc import Iterator
 from typing import Any
+import weakref
 
 import pytest
 
@@ -42,7 +43,7 @@ class HubWitness:
         self._ended: tuple[int, str] | None = None
         self._closed: tuple[int, str, str] | None = None
         #: Asynchronous generators that earlier tests have left for the hub to close.
-        self._unclosed: frozenset[int] = frozenset()
+        self._unclosed = weakref.WeakSet[Any]()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -58,7 +59,7 @@ class HubWitness:
                 lines += reasons(call.excinfo.value)
                 lines += self._let_go()
             if call.when == "setup":
-                self._unclosed = frozenset(unclosed_generators())
+                self._unclosed = weakref.WeakSet(unclosed_generators())
             for line in lines:
                 report.sections.append(("eventlet hub", line))
                 report.user_properties.append((REASON_PROPERTY, line))
@@ -74,7 +75,7 @@ class HubWitness:
     def _let_go(self) -> list[str]:
         """Name the first asynchronous generator of this test that the hub has yet to close."""
         found = unclosed_generators().items()
-        return [line for number, line in found if number not in self._unclosed][:1]
+        return [line for each, line in found if each not in self._unclosed][:1]
 
     def _left(self, item: pytest.Item, report: pytest.TestReport) -> Iterator[str]:
         """Say what has become of the hub, if a test fails for it; remember since when it is so."""
