@@ -43,6 +43,8 @@ _DUMPED = "_eventlet_debug_dumped"
 _MAX_GROUPS_IN_FILE = 2000
 # Tasks that ended with an exception, in the summary.
 _MAX_FAILED = 2
+#: How what is wrong with a wait begins, which is its kind then: see ``watched_descriptors``.
+_COMPLAINTS = ("which the hub", "whose TLS", "for which the hub")
 # What unittest calls before it tears down and pytest can make a report.
 _UNITTEST = ("_callSetUp", "_callTestMethod")
 _NO_FAILURES = ("SkipTest", "_ShouldStop", "Skipped", "XFailed", "Exit", "KeyboardInterrupt")
@@ -180,8 +182,8 @@ class AliveDump:
             alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
             self._as_it_failed = None
             never = never_called(alive.hubs, unpatched.monotonic() - self._began)
-            seen_in_it = [*alive.tasks.failed[:_MAX_FAILED], *([never] if never else [])]
-            for line in seen_in_it:
+            failed = alive.tasks.failed[:_MAX_FAILED]
+            for line in filter(None, (self._timeouts.in_hub, _in_vain(alive), *failed, never)):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():
                 report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
@@ -218,6 +220,14 @@ class AliveDump:
         except BaseException as failure:
             # Whatever it is, the debugger matters more.
             debugger.complain(stdout, failure)
+
+
+def _in_vain(alive: Alive) -> str | None:
+    """Say what is wrong with what the test waited for as a Timeout ended it."""
+    for each in alive.greenthreads.greenthreads if alive.timeout else ():
+        if each.of_test and each.waits is not None and each.waits.kind.startswith(_COMPLAINTS):
+            return f"the test waited in vain: {each.waits.text}"
+    return None
 
 
 def sections(alive: Alive) -> list[tuple[str, str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import sys
+import types
 from typing import Any
 
 from msgspec.structs import replace
@@ -32,11 +34,14 @@ class TimeoutWatch:
         self._test: Any = None
         self._kept: tuple[int, Alive] | None = None
         self._seconds = 0.0
+        #: What is to be said of a Timeout that was thrown in the hub itself, or ``""``.
+        self.in_hub = ""
 
     def begin(self) -> None:
         """Watch the greenlet that runs now, for one test."""
         self._kept = None
         self._seconds = 0.0
+        self.in_hub = ""
         self._test = switches.current()
         if self._test is not None:
             switches.subscribe(self._switched)
@@ -55,18 +60,28 @@ class TimeoutWatch:
         return self._kept[1] if known else None
 
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
-        if event == "throw" and arguments[1] is self._test and self._seconds < MAX_SECONDS:
-            raised, timer = _timeout_in(arguments[0])
+        if event != "throw":
+            return
+        origin, target = arguments
+        if target is self._test and self._seconds < MAX_SECONDS:
+            raised, timer = _timeout_in(getattr(origin, "gr_frame", None))
             if raised is not None:
                 self._look(raised, timer)
+        elif origin is target and not self.in_hub:
+            self._look_in_hub(target)
+
+    def _look_in_hub(self, hub: Any) -> None:
+        """Note a Timeout that ends nobody's wait, because the hub's own code has started it."""
+        with contextlib.suppress(Exception):
+            frame = _outside(sys._getframe())
+            raised, timer = _timeout_in(frame)
+            if raised is not None:
+                self.in_hub = _of_nobody(raised, timer, frame.f_locals["cb"].__self__, hub)
 
     def _look(self, raised: Any, timer: Any) -> None:
         started = unpatched.monotonic()
         try:
-            # This function, the one that was called at the switch, who called that, perhaps.
-            frame = sys._getframe()
-            while frame.f_back is not None and frame.f_globals.get("__name__") in _OURS:
-                frame = frame.f_back
+            frame = _outside(sys._getframe())
             alive = replace(self._take(frame), timeout=_words(raised, timer))
             self._kept = (id(raised), alive)
         except Exception as error:
@@ -76,6 +91,13 @@ class TimeoutWatch:
 
 
 _OURS = (__name__, switches.__name__)
+
+
+def _outside(frame: types.FrameType) -> types.FrameType:
+    """Return the frame that switches: past this one, what was called at the switch, and so on."""
+    while frame.f_back is not None and frame.f_globals.get("__name__") in _OURS:
+        frame = frame.f_back
+    return frame
 
 
 def _came_from_a_hub(error: BaseException) -> bool:
@@ -92,14 +114,29 @@ def _words(raised: Any, timer: Any) -> str:
     return f"{raised_words(raised)}{started}" if started else ""
 
 
-def _timeout_in(hub_greenlet: Any) -> tuple[Any, Any]:
+def _of_nobody(raised: Any, timer: Any, target: Any, hub: Any) -> str:
+    """Say why a timeout came up in the hub.
+
+    :param target: the greenlet that it was started in.
+    """
+    what = f"{raised_words(raised)}{started_at(timer)}"
+    if target is hub:
+        return (
+            f"{what}, ended no wait: what has started it was called by the hub, or is a coroutine "
+            "that the hub runs, and so it was raised in the hub"
+        )
+    return f"{what}, came when its greenthread had ended, and was not cancelled by then"
+
+
+def _timeout_in(frame: types.FrameType | None) -> tuple[Any, Any]:
     """Return what a hub's timer is just throwing for a Timeout, and it; ``None`` for all else.
 
     A Timeout has the hub call ``greenlet.throw`` from ``Timer.__call__``, where the hub is
     suspended now, with itself or with the exception that it was made for.
+
+    :param frame: the innermost one of the hub.
     """
     kind = getattr(sys.modules.get("eventlet.timeout"), "Timeout", None)
-    frame = getattr(hub_greenlet, "gr_frame", None)
     if frame is None or not isinstance(kind, type) or frame.f_code.co_name != "__call__":
         return None, None
     variables = frame.f_locals

@@ -23,11 +23,11 @@ class Evidence(TerminalRepr):
         self, path: str, line: int | None, verdict: str, sections: list[tuple[str, str]]
     ) -> None:
         self.reprcrash = ReprFileLocation(path, (line or 0) + 1, verdict)
-        self._sections = [(title, text) for title, text in sections if text.strip()]
+        self.sections = [(title, text) for title, text in sections if text.strip()]
 
     def toterminal(self, tw: TerminalWriter) -> None:
         tw.line(self.reprcrash.message, red=True, bold=True)
-        for title, text in self._sections:
+        for title, text in self.sections:
             tw.line()
             tw.line(f"{title}:")
             for line in text.strip().splitlines():

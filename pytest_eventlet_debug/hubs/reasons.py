@@ -7,10 +7,13 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+import errno
+import gc
 import inspect
 import itertools
 import opcode
 import os
+import signal
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -20,6 +23,7 @@ from typing import TypeGuard
 
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
@@ -36,6 +40,8 @@ _MOST_WORDS = 100
 
 #: Exceptions of one chain that are looked at.
 _MOST = 20
+#: Frames of a greenthread in which it may wait, counted from the innermost one.
+_MOST_FRAMES = 5
 
 #: What code calls that refuses to run inside of a loop, or of an asynchronous library.
 _ASKS = frozenset(("_get_running_loop", "get_running_loop", "current_async_library"))
@@ -45,7 +51,10 @@ _SAYS = lazily(
     r"(?<!\bno )running event loop|\bloop is (?:already )?running|\basync event loop|"
     r"\basync context|\brunning asyncio in|\basyncio loop"
 )
+#: What runs the loop of the asyncio hub.
+_RUNS = ("run", "async_run")
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_getsignal = signal.getsignal  # before a test can replace it
 _MOCKS = ("unittest.mock", "mock.mock")
 #: What the asyncio hub is made of, beside eventlet's part.
 _LOOP = (os.path.join(STANDARD_LIBRARY, "asyncio") + os.sep, STANDARD_LIBRARY + "selectors.py")
@@ -82,7 +91,7 @@ class Place(NamedTuple):
 def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
     chain = [(each, _places(each)) for each in _chain(error)]
-    for look in (_refused, _nested, _waits_in_hub, _replaced, _of_foreign_loop, _of_hubs_task):
+    for look in _LOOKS:
         for each, places in chain:
             if line := look(each, places):
                 yield line
@@ -102,9 +111,33 @@ def raised(error: BaseException) -> str:
 
 
 def is_of_hub(error: BaseException) -> bool:
-    """Say whether it is the hub itself that raised an error."""
+    """Say whether it is the hub's own loop that raised an error, as where it has ended before."""
     places = _places(error)
-    return bool(places) and HUBS in places[-1].file
+    return bool(places) and HUBS in places[-1].file and places[-1].code.co_name in _RUNS
+
+
+def unclosed_generators() -> dict[types.AsyncGeneratorType[Any, Any], str]:
+    """Return the asynchronous generators that wait for the hub to close them, with words.
+
+    While a loop runs, as that of the asyncio hub does in all code, it has generators that are let
+    go closed in a task: see ``BaseEventLoop._asyncgen_finalizer_hook()``.
+    """
+    ready = getattr(getattr(own_hub(), "loop", None), "_ready", ())
+    found: dict[types.AsyncGeneratorType[Any, Any], str] = {}
+    for handle in tuple(ready):
+        is_task = getattr(getattr(handle, "_callback", None), "__name__", "") == "create_task"
+        closing = (getattr(handle, "_args", None) or (None,))[0]
+        if not is_task or type(closing).__name__ != "async_generator_athrow":
+            continue
+        for each in gc.get_referents(closing):
+            if type(each) is types.AsyncGeneratorType:
+                code = each.ag_code
+                where = f"{shown_path(code.co_filename)}:{code.co_firstlineno}"
+                found[each] = (
+                    f"{each.__qualname__}(), an asynchronous generator ({where}), was let go and "
+                    "is not closed yet: the hub's loop closes it in a task, once the hub runs again"
+                )
+    return found
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -205,6 +238,128 @@ def _runs_hub(place: Place) -> bool:
     return HUBS in place.file and place.code.co_name == "run"
 
 
+def _called_by_hub(error: BaseException, places: list[Place]) -> str | None:
+    """Say what the hub itself runs that waits for eventlet, if it is no coroutine."""
+    words = error.args[0] if error.args else None
+    if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
+        return None
+    if type(words) is not str or "mainloop" not in words.lower():
+        return None
+    runs = max((n for n, each in enumerate(places) if _runs_hub(each)), default=None)
+    # The asyncio hub is a coroutine itself.
+    if runs is None or _coroutine([each for each in places[runs:] if HUBS not in each.file]):
+        return None
+    pairs = itertools.pairwise(places[runs:])
+    found = next((pair for pair in pairs if not _is_of_hub_and_loop(pair[1])), None)
+    if found is None:
+        return None
+    caller, place = found
+    handled = _handled_by(place.code)
+    how = f", the handler of {handled}," if handled else f", which is called by {caller},"
+    green = next(place for place in reversed(places) if HUBS not in place.file)
+    waits = f" ({green})" if green is not place else ""
+    return f"{place}{how} waits for eventlet{waits} in the hub itself, and only greenthreads can"
+
+
+def _is_of_hub_and_loop(place: Place) -> bool:
+    return HUBS in place.file or place.file.startswith((*_LOOP, OURS))
+
+
+def _handled_by(code: types.CodeType) -> str | None:
+    """Return the name of the signal that a function is the handler of."""
+    for number in range(1, signal.NSIG):
+        try:
+            handler = _getsignal(number)
+        except ValueError:
+            continue
+        function = getattr(handler, "__func__", handler)
+        if type(function) is types.FunctionType and function.__code__ is code:
+            return signal.Signals(number).name
+    return None
+
+
+def _second(error: BaseException, places: list[Place]) -> str | None:
+    """Say who waits already for the descriptor that a second one cannot wait for."""
+    names = _of_add(places)
+    if not places or not places[-1].raises or HUBS not in places[-1].file or names is None:
+        return None
+    listener = names.get("bucket", {}).get(names.get("fileno"))
+    words = error.args[0] if error.args else None
+    # It is in the message, if it is still the one that was in the way.
+    if listener is None or type(words) is not str or not words.endswith(f"={listener!r}"):
+        return None
+    wanted = f"descriptor {listener.fileno}, for which {_user(places)} is to wait, too"
+    frame = _waiting(listener)
+    if frame is None:
+        return (
+            f"the hub still has a {listener.evtype} listener on {wanted}: the greenthread that it "
+            "is of does not wait any more"
+        )
+    own = _own_line(frame)
+    where = f", at {own}," if own is not None else ""
+    return (
+        f"{_name_of(frame)}{where} already waits to {listener.evtype} on {wanted}; a hub wakes "
+        "only one greenthread for each"
+    )
+
+
+def _waiting(listener: Any) -> types.FrameType | None:
+    """Return the frame in which a greenthread waits for a descriptor; ``None`` if it does not."""
+    frame = getattr(listener.greenlet, "gr_frame", None)
+    for _ in range(_MOST_FRAMES):
+        if frame is None:
+            break
+        code = frame.f_code
+        if HUBS in code.co_filename and code.co_name == "trampoline":
+            return frame if frame.f_locals.get("listener") is listener else None
+        frame = frame.f_back
+    return None
+
+
+def _own_line(frame: types.FrameType) -> Place | None:
+    """Return the user's line that is furthest in on a stack."""
+    inner: types.FrameType | None = frame
+    while inner is not None:
+        place = Place(inner, inner.f_lineno, inner.f_lasti)
+        if not _is_library(place.file):
+            return place
+        inner = inner.f_back
+    return None
+
+
+def _name_of(frame: types.FrameType) -> str:
+    name = switches.function_at_bottom(frame)
+    return f"greenthread {name}" if name else "another greenthread"
+
+
+def _of_kind_without_events(error: BaseException, places: list[Place]) -> str | None:
+    """Say that epoll takes no descriptor of a kind that is always ready; see epoll_ctl(2)."""
+    names = _of_add(places)
+    if not isinstance(error, PermissionError) or error.errno != errno.EPERM or names is None:
+        return None
+    last = places[-1]
+    if last.code.co_name != "register" or not _is_of_hub_and_loop(last):
+        return None
+    return (
+        f"{_user(places)} waits for descriptor {names.get('fileno')}, which epoll refuses (EPERM) "
+        "as it does regular files and directories; the hubs epolls and asyncio use it, poll and "
+        "selects do not"
+    )
+
+
+def _of_add(places: list[Place]) -> dict[str, Any] | None:
+    """Return the variables of the hub where it is to wait for a descriptor, the innermost ones."""
+    adds = (each for each in reversed(places) if HUBS in each.file and each.code.co_name == "add")
+    place = next(adds, None)
+    return place.frame.f_locals if place is not None else None
+
+
+def _user(places: list[Place]) -> Place:
+    """Return the user's own line that is furthest in, or of the libraries' the outermost."""
+    own = (place for place in reversed(places) if not _is_library(place.file))
+    return next(own, places[0])
+
+
 def _replaced(error: BaseException, places: list[Place]) -> str | None:
     """Say that the hub came upon a mock or another stand-in, and what that raised."""
     for caller, place in itertools.pairwise(places):
@@ -285,3 +440,10 @@ def _is_task(thing: object) -> TypeGuard[asyncio.Task[Any]]:
 
 def _is_library(file: str) -> bool:
     return file.startswith((STANDARD_LIBRARY, OURS, "<")) or _INSTALLED.match(file) is not None
+
+
+#: What may be said of an error and where it arose, in the order in which to say it.
+_LOOKS = (
+    *(_refused, _nested, _waits_in_hub, _called_by_hub, _replaced, _second),
+    *(_of_kind_without_events, _of_foreign_loop, _of_hubs_task),
+)

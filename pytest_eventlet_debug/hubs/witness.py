@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from collections.abc import Iterator
 from typing import Any
+import weakref
 
 import pytest
 
@@ -15,6 +16,7 @@ from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.hubs.names import same
 from pytest_eventlet_debug.hubs.reasons import LEFT
 from pytest_eventlet_debug.hubs.reasons import reasons
+from pytest_eventlet_debug.hubs.reasons import unclosed_generators
 from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
 
@@ -40,6 +42,8 @@ class HubWitness:
         #: The hub that cannot run any more, or its loop, and the test in which that came.
         self._ended: tuple[int, str] | None = None
         self._closed: tuple[int, str, str] | None = None
+        #: Asynchronous generators that earlier tests have left for the hub to close.
+        self._unclosed = weakref.WeakSet[Any]()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -53,6 +57,9 @@ class HubWitness:
             lines = [*self._left(item, report)]
             if report.failed and call.excinfo is not None:
                 lines += reasons(call.excinfo.value)
+                lines += self._let_go()
+            if call.when == "setup":
+                self._unclosed = weakref.WeakSet(unclosed_generators())
             for line in lines:
                 report.sections.append(("eventlet hub", line))
                 report.user_properties.append((REASON_PROPERTY, line))
@@ -64,6 +71,11 @@ class HubWitness:
             if report.when == "teardown":
                 report.user_properties.append((HUB_PROPERTY, seen))
         return report
+
+    def _let_go(self) -> list[str]:
+        """Name the first asynchronous generator of this test that the hub has yet to close."""
+        found = unclosed_generators().items()
+        return [line for each, line in found if each not in self._unclosed][:1]
 
     def _left(self, item: pytest.Item, report: pytest.TestReport) -> Iterator[str]:
         """Say what has become of the hub, if a test fails for it; remember since when it is so."""

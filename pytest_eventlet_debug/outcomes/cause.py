@@ -22,6 +22,9 @@ _VAGUE = frozenset(
 )
 #: Begins what ``TestCaseFunction._addexcinfo()`` of pytest fails with.
 _WRAPPED = "Failed: NOTE: Incompatible Exception Representation"
+_EVENTLET = lazily(r"/eventlet/(?!tests/|examples/)")
+#: What wakes the greenthreads that wait for it, each in its own thread alone.
+_WAKES = ("/eventlet/semaphore.py", "/eventlet/event.py", "/eventlet/queue.py")
 _TYPE = lazily(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
 
 
@@ -69,6 +72,20 @@ class Cause(NamedTuple):
         """What says more than the error: what was printed, and what was seen, a line each."""
         return (*filter(None, [self.besides]), *self.seen)
 
+    def with_ignored(self, text: str) -> Cause:
+        """Return it with an exception that Python ignored, if eventlet has raised that.
+
+        :param text: pytest's warning of it. Of other libraries' objects, which may be an earlier
+            test's, nothing is told.
+        """
+        ignored = tracebacks.first_printed([text])
+        if ignored is None or ignored.raised is None or not _EVENTLET.search(ignored.raised.file):
+            return self
+        line = f"ignored by Python: {ignored.describe()}"
+        if "mainloop" in ignored.error.lower():
+            line += ", called in the hub itself, where nothing can wait"
+        return self if line in self.seen else self._replace(seen=(*self.seen, line))
+
     @property
     def besides(self) -> str:
         """What the test printed that says more than its own error, in one line, or ``""``."""
@@ -97,8 +114,29 @@ def cause_of(report: pytest.TestReport | pytest.CollectReport) -> Cause:
     if crash is not None:  # there with --tb=no too
         error, files = _unwrapped(str(crash.message)), (crash.path, *files)
     # What a test puts into its message is often a program's output, too.
-    printed = tracebacks.first_printed([*captured, _without_marks(text)])
-    return Cause(failure_text.one_line(error), printed, files, _seen(report))
+    printed = tracebacks.first_printed([*captured, _without_marks(text), *_of_ended(report)])
+    seen = (*_seen(report), *_explained(printed))
+    return Cause(failure_text.one_line(error), printed, files, seen)
+
+
+def _of_ended(report: pytest.TestReport | pytest.CollectReport) -> Iterator[str]:
+    """Yield what a test had printed that hung or killed its process: it is in the evidence."""
+    if getattr(report, "eventlet_end", None) is not None:
+        for title, text in getattr(report.longrepr, "sections", ()):
+            if title.startswith("Captured std"):
+                yield text
+
+
+def _explained(printed: Traceback | None) -> Iterator[str]:
+    """Yield what an error of eventlet's means that does not say so."""
+    if printed is None or printed.raised is None:
+        return
+    is_switch = printed.error.startswith("greenlet.error: ") and "thread" in printed.error
+    if is_switch and printed.raised.file.endswith(_WAKES):
+        yield (
+            "two threads use one lock, event or queue of eventlet's, which cannot wake a "
+            "greenthread that waits for it in another thread"
+        )
 
 
 def _seen(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, ...]:

@@ -121,13 +121,19 @@ class Gathering:
             self._causes.setdefault(nodeid, cause_of(report))
 
     def pytest_warning_recorded(self, warning_message: WarningMessage, nodeid: str) -> None:
-        """Take the traceback of a thread, which pytest gives out as a warning, for printed."""
+        """Take what pytest gives out as a warning: the traceback of a thread for printed.
+
+        And what Python ignores, as in ``__del__()``, if it is eventlet's.
+        """
         cause = self._causes.get(nodeid)
-        if cause is None or cause.printed is not None:
+        if cause is None:
             return
-        if issubclass(warning_message.category, pytest.PytestUnhandledThreadExceptionWarning):
-            printed = first_printed([str(warning_message.message)])
-            self._causes[nodeid] = cause._replace(printed=printed)
+        kind, text = warning_message.category, str(warning_message.message)
+        if issubclass(kind, pytest.PytestUnhandledThreadExceptionWarning):
+            if cause.printed is None:
+                self._causes[nodeid] = cause._replace(printed=first_printed([text]))
+        elif issubclass(kind, pytest.PytestUnraisableExceptionWarning):
+            self._causes[nodeid] = cause.with_ignored(text)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a module without tests."""

@@ -49,10 +49,14 @@ class Segment(NamedTuple):
     quoted: bool
     #: TCP: how much its sender has room for; scaled, but 0 is 0.
     window: int = 0
+    #: Whether the ICMP error says that no socket took it at its port.
+    refused: bool = False
 
 
 _PORTS = struct.Struct("!HH")
 _TCP_HEAD = struct.Struct("!HHI4xBBH")
+#: Type and code of "port unreachable", by protocol.
+_PORT_UNREACHABLE = {1: (3, 3), 58: (1, 4)}
 _ICMP_ERRORS = {1: frozenset((3, 4, 5, 11, 12)), 58: frozenset((1, 2, 3, 4))}
 _VLANS = (0x8100, 0x88A8)
 
@@ -161,8 +165,11 @@ def _transport(
             0,
             quoted,
         )
-    if not quoted and len(data) > at and data[at] in _ICMP_ERRORS.get(protocol, ()):
-        return _network(data, at + 8, quoted=True)
+    if not quoted and len(data) > at + 1 and data[at] in _ICMP_ERRORS.get(protocol, ()):
+        about = _network(data, at + 8, quoted=True)
+        if about is not None and (data[at], data[at + 1]) == _PORT_UNREACHABLE[protocol]:
+            return about._replace(refused=True)
+        return about
     return None
 
 

@@ -82,7 +82,7 @@ def of_judged(
         judgement.kind,
         judgement.hubs,
         (
-            *_reasons(attempts, findings),
+            *_reasons(attempts, findings, ran),
             *(_only_in_the_run(attempts, in_company) if others_left_out else ()),
         ),
         _parting(_that_ended_otherwise(ran, attempts)),
@@ -122,7 +122,9 @@ def without_prefix(skip: str) -> str:
     return skip.removeprefix("Skipped: ")
 
 
-def _reasons(attempts: Mapping[str, Sequence[Attempt]], findings: Findings) -> Iterator[str]:
+def _reasons(
+    attempts: Mapping[str, Sequence[Attempt]], findings: Findings, recordings: Mapping[str, str]
+) -> Iterator[str]:
     """Yield why a test failed on each hub where it did, or was skipped."""
     for hub, of_hub in attempts.items():
         failed = next((each for each in of_hub if each.outcome in BAD), None)
@@ -132,9 +134,19 @@ def _reasons(attempts: Mapping[str, Sequence[Attempt]], findings: Findings) -> I
             continue
         lines = list(told.cause.lines()) if told.cause is not None else []
         if told is failed:
-            lines += findings(failed)
+            lines += [*_left_there(hub, failed, recordings), *findings(failed)]
         for line in lines[:_MOST_REASONS]:
             yield f"{hub}: {line}"
+
+
+def _left_there(hub: str, failed: Attempt, recordings: Mapping[str, str]) -> Iterator[str]:
+    if failed.cause is None or len(recordings) < 2:
+        return
+    from pytest_eventlet_debug.reruns.costs import left_by_another_hub  # reads traces
+
+    line = left_by_another_hub(failed.cause.error, hub, recordings)
+    if line is not None:
+        yield line
 
 
 def _only_in_the_run(

@@ -122,3 +122,81 @@ def test_a_timeout_that_was_caught_is_not_shown_for_another_error(
     )
     for test in ("test_another_error_later", "test_the_same_class_later"):
         assert "- Timeout -" not in of(text, test)
+
+
+IN_HUB = """
+import asyncio
+
+import eventlet
+from eventlet.asyncio import spawn_for_awaitable
+
+async def fetch(seconds):
+    with eventlet.Timeout(seconds):
+        await asyncio.sleep(0.1)
+
+def forgets():
+    eventlet.Timeout(0.05)
+
+def test_fetch():
+    spawn_for_awaitable(fetch(0.01)).wait()
+    assert False
+
+def test_fetch_in_time():
+    spawn_for_awaitable(fetch(5)).wait()
+    assert False
+
+def test_greenthread_that_has_ended():
+    eventlet.spawn(forgets).wait()
+    eventlet.sleep(0.1)
+    assert False
+"""
+
+
+def test_a_timeout_that_comes_up_in_the_hub_is_told_with_the_reason(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x=IN_HUB)
+    result = pytester.runpytest("--dump-asyncio-tasks", "--eventlet-hub=asyncio", "-W", "ignore")
+    result.assert_outcomes(failed=3)
+    told = [line.strip() for line in result.outlines if "ended no wait" in line]
+    assert told == [
+        "Timeout(0.01), started at test_x.py:7 in fetch, ended no wait: what has started it was "
+        "called by the hub, or is a coroutine that the hub runs, and so it was raised in the hub"
+    ]
+
+
+IN_VAIN = """
+import posix
+
+import eventlet
+from eventlet.green import socket
+
+def test_waits_on_what_is_closed():
+    reader, writer = socket.socketpair()
+    eventlet.spawn_after(0.01, posix.close, reader.fileno())
+    try:
+        with eventlet.Timeout(0.1):
+            reader.recv(1)
+    finally:
+        reader.detach()
+
+def test_waits_for_nothing():
+    reader, writer = socket.socketpair()
+    with eventlet.Timeout(0.1):
+        reader.recv(1)
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_what_is_wrong_with_the_wait_that_a_timeout_ends_is_in_the_summary(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytester.makepyfile(test_x=IN_VAIN)
+    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
+    result.assert_outcomes(failed=2)
+    told = [line for line in result.outlines if "waited in vain" in line]
+    assert len(told) == 1
+    assert re.fullmatch(
+        r"    the test waited in vain: read on fd \d+, .*, which the hub's epoll set no longer has",
+        told[0],
+    )

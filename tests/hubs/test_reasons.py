@@ -410,6 +410,174 @@ OTHER_THREAD = """
 """
 
 
+SECOND = """
+    import os
+
+    import eventlet
+    from eventlet import hubs
+
+
+    def drain(fd):
+        hubs.trampoline(fd, read=True)
+
+
+    def ask(fd):
+        hubs.trampoline(fd, read=True)
+
+
+    def test_reads_twice():
+        reader, writer = os.pipe()
+        eventlet.spawn(drain, reader)
+        eventlet.sleep(0)
+        ask(reader)
+
+
+    def test_reads_what_nobody_waits_for():
+        reader, writer = os.pipe()
+        hubs.get_hub().add("read", reader, print, print, print)
+        ask(reader)
+
+
+    def test_says_so_itself():
+        raise RuntimeError("Second simultaneous read on fileno 5 detected.")
+"""
+
+REGULAR = """
+    from eventlet import hubs
+    import pytest
+
+
+    def test_waits(tmp_path):
+        with open(tmp_path / "file", "w") as file:
+            hubs.trampoline(file.fileno(), write=True, timeout=5)
+
+
+    def test_may_not():
+        raise PermissionError(1, "Operation not permitted")
+"""
+
+CALLED = """
+    import signal
+
+    import eventlet
+
+
+    def handler(number, frame):
+        waits()
+
+
+    def waits():
+        eventlet.sleep(0.01)
+
+
+    class Callable:
+        def __call__(self, number, frame):
+            waits()
+
+
+    def handle_by(call):
+        eventlet.sleep(0)
+        signal.signal(signal.SIGALRM, call)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        eventlet.sleep(0.5)
+
+
+    def test_handles():
+        handle_by(handler)
+
+
+    def test_handles_by_an_object():
+        handle_by(Callable())
+
+
+    def test_fails_by_itself():
+        raise AssertionError("Cannot switch to MAINLOOP from MAINLOOP")
+"""
+
+LET_GO = """
+    import eventlet
+
+    CLOSED = []
+
+
+    async def rows():
+        try:
+            yield 1
+        finally:
+            CLOSED.append(1)
+
+
+    def first():
+        try:
+            rows().__anext__().send(None)
+        except StopIteration as error:
+            return error.value
+
+
+    def test_passes():
+        eventlet.sleep(0)
+        assert first() == 1
+
+
+    def test_fails_before_any_turn_of_the_hub():
+        assert False
+
+
+    def test_expects_it_to_be_closed():
+        eventlet.sleep(0.01)
+        CLOSED.clear()
+        assert first() == 1
+        assert CLOSED
+
+
+    def test_fails_after_it_was_closed():
+        assert first() == 1
+        eventlet.sleep(0.01)
+        assert False
+"""
+
+IGNORED = """
+    import gc
+
+    import eventlet
+    from eventlet.semaphore import Semaphore
+
+    LOCK = Semaphore(0)
+
+
+    class Connection:
+        def __init__(self):
+            self.own = self
+
+        def __del__(self):
+            LOCK.acquire()
+
+
+    class Other:
+        def __init__(self):
+            self.own = self
+
+        def __del__(self):
+            raise ValueError("no matter of eventlet's")
+
+
+    def collects(kind):
+        eventlet.sleep(0)
+        kind()
+        eventlet.hubs.get_hub().schedule_call_global(0, gc.collect)
+        eventlet.sleep(0.01)
+        assert False
+
+
+    def test_collects():
+        collects(Connection)
+
+
+    def test_collects_another():
+        collects(Other)
+"""
+
+
 def _of(result: pytest.RunResult, test: str) -> list[str]:
     """Return what the section of findings tells of a test."""
     lines = result.outlines
@@ -427,9 +595,9 @@ def _of(result: pytest.RunResult, test: str) -> list[str]:
     return told
 
 
-def _run(pytester: pytest.Pytester, source: str) -> pytest.RunResult:
+def _run(pytester: pytest.Pytester, source: str, hub: str = "asyncio") -> pytest.RunResult:
     pytester.makepyfile(source)
-    return pytester.runpytest("--eventlet-hub=asyncio", "--dump-asyncio-tasks", "-W", "ignore")
+    return pytester.runpytest(f"--eventlet-hub={hub}", "--dump-asyncio-tasks", "-W", "ignore")
 
 
 def test_what_refuses_to_run_in_a_loop_learns_that_it_is_the_hubs(
@@ -605,3 +773,88 @@ def test_what_wakes_nobody_in_the_hub_of_another_thread_is_told(
     # That timer is an earlier test's.
     result.stdout.no_fnmatch_line("*::test_waits_for_another_thread* and 1 more")
     assert not _of(result, "test_waits_for_nobody")
+
+
+@pytest.mark.parametrize("hub", ["epolls", "poll", "selects", "asyncio"])
+def test_who_waits_for_a_descriptor_already_is_told(pytester: pytest.Pytester, hub: str) -> None:
+    result = _run(pytester, SECOND, hub)
+    result.assert_outcomes(failed=3)
+    file = "test_who_waits_for_a_descriptor_already_is_told.py"
+    (line,) = _of(result, "test_reads_twice")
+    assert re.fullmatch(
+        rf"greenthread drain, at {file}:8 in drain, already waits to read on descriptor \d+, for "
+        rf"which {file}:12 in ask is to wait, too; a hub wakes only one greenthread for each",
+        line,
+    )
+    (line,) = _of(result, "test_reads_what_nobody_waits_for")
+    assert re.match(r"the hub still has a read listener on descriptor \d+, for which ", line)
+    assert _of(result, "test_says_so_itself") == []
+
+
+def test_that_epoll_refuses_a_regular_file_is_told(pytester: pytest.Pytester) -> None:
+    file = "test_that_epoll_refuses_a_regular_file_is_told.py"
+    for hub in ("epolls", "asyncio"):
+        result = _run(pytester, REGULAR, hub)
+        result.assert_outcomes(failed=2)
+        (line,) = _of(result, "test_waits")
+        assert re.match(
+            rf"{file}:7 in test_waits waits for descriptor \d+, which epoll refuses \(EPERM\)", line
+        )
+        assert _of(result, "test_may_not") == []
+    for hub in ("poll", "selects"):
+        _run(pytester, REGULAR, hub).assert_outcomes(passed=1, failed=1)
+
+
+def test_a_signal_handler_that_waits_in_the_hub_is_told(pytester: pytest.Pytester) -> None:
+    file = "test_a_signal_handler_that_waits_in_the_hub_is_told.py"
+    result = _run(pytester, CALLED)
+    result.assert_outcomes(failed=3)
+    (line,) = _of(result, "test_handles")
+    assert re.fullmatch(
+        rf"{file}:7 in handler, the handler of SIGALRM, waits for eventlet \(eventlet/greenthread"
+        r"\.py:\d+ in sleep\) in the hub itself, and only greenthreads can",
+        line,
+    )
+    # An asyncio hub does not start again, and which error ended it is the hub's own, too.
+    (line,) = _of(result, "test_handles_by_an_object")
+    assert re.match(
+        rf"RuntimeError: .*, raised at {file}:11 in waits, ended the hub in "
+        rf"{file}::test_handles\[asyncio\];",
+        line,
+    )
+    assert _of(result, "test_fails_by_itself") == []
+    result = _run(pytester, CALLED, "epolls")
+    result.assert_outcomes(failed=3)
+    (line,) = _of(result, "test_handles_by_an_object")
+    assert re.match(
+        rf"{file}:16 in __call__, which is called by eventlet/hubs/poll\.py:\d+ in wait, waits ",
+        line,
+    )
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_what_python_ignores_of_eventlets_is_told(pytester: pytest.Pytester, hub: str) -> None:
+    pytester.makepyfile(IGNORED)
+    result = pytester.runpytest(f"--eventlet-hub={hub}")
+    result.assert_outcomes(failed=2)
+    (line,) = _of(result, "test_collects")
+    assert re.fullmatch(
+        r"ignored by Python: AssertionError: Cannot switch to MAINLOOP from MAINLOOP "
+        r"\(\S+:14 in __del__\), called in the hub itself, where nothing can wait",
+        line,
+    )
+    assert _of(result, "test_collects_another") == []
+
+
+def test_an_asynchronous_generator_that_is_closed_late_is_told(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, LET_GO)
+    result.assert_outcomes(passed=1, failed=3)
+    (line,) = _of(result, "test_expects_it_to_be_closed")
+    file = "test_an_asynchronous_generator_that_is_closed_late_is_told.py"
+    assert line == (
+        f"rows(), an asynchronous generator ({file}:6), was let go and is not closed yet: the "
+        "hub's loop closes it in a task, once the hub runs again"
+    )
+    assert _of(result, "test_fails_before_any_turn_of_the_hub") == []
+    assert _of(result, "test_fails_after_it_was_closed") == []
+    _run(pytester, LET_GO, "epolls").assert_outcomes(passed=2, failed=2)

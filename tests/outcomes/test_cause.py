@@ -35,3 +35,68 @@ def test_of_an_error_that_pytest_cannot_represent_the_one_in_its_text_is_told(
     assert isinstance(report, pytest.TestReport)
     assert "NOTE: Incompatible Exception Representation" in report.longreprtext
     assert cause_of(report).error == "lib.Mismatch: 1 != 2"
+
+
+THREADS = """
+    import eventlet
+    from eventlet import patcher
+    from eventlet.semaphore import Semaphore
+
+    threading = patcher.original("threading")
+
+
+    def release(lock):
+        lock.release()
+        eventlet.sleep(0.01)
+
+
+    def test_waits():
+        lock = Semaphore(0)
+        thread = threading.Thread(target=release, args=(lock,))
+        eventlet.spawn(thread.start)
+        try:
+            with eventlet.Timeout(1):
+                lock.acquire()
+        finally:
+            thread.join()
+"""
+
+
+def test_a_lock_that_another_thread_releases_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(THREADS)
+    result = pytester.runpytest("--eventlet-hub=epolls", "-W", "ignore")
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines(
+        [
+            r"    printed: greenlet\.error: .*semaphore\.py:\d+ in _do_acquire\)",
+            r"    two threads use one lock, event or queue of eventlet's, which cannot wake a ",
+        ],
+        consecutive=True,
+    )
+
+
+HANGS = """
+    import eventlet
+    from eventlet.queue import Queue
+
+
+    def work(queue):
+        queue.get()
+        raise ValueError("lost")
+
+
+    def test_hangs():
+        queue = Queue()
+        eventlet.spawn(work, queue)
+        queue.put(1)
+        queue.join()
+"""
+
+
+def test_what_a_test_had_printed_that_hangs_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(HANGS)
+    result = pytester.runpytest("--eventlet-hub=epolls", "--eventlet-timeout=2", "-W", "ignore")
+    result.stdout.re_match_lines(
+        [r"=+ findings =+", r".*test_hangs.*", r"    printed: ValueError: lost \(\S+:7 in work\)"],
+        consecutive=True,
+    )

@@ -112,6 +112,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 HERE, THERE = Endpoint("127.0.0.1", 1), Endpoint("127.0.0.2", 2)
+QUOTED = Segment("udp", HERE._replace(port=53), THERE._replace(port=5353), 3, 70, 0, 0, True)
 
 
 @pytest.mark.parametrize(
@@ -134,10 +135,8 @@ HERE, THERE = Endpoint("127.0.0.1", 1), Endpoint("127.0.0.2", 2)
             ip6(0, bytes([17, 0]) + bytes(6) + UDP),
             Segment("udp", Endpoint("::1", 53), Endpoint("::2", 5353), 3, 70, 0, 0, False),
         ),
-        (
-            ip4(1, b"\3\3" + bytes(6) + ip4(17, UDP)[14:]),
-            Segment("udp", HERE._replace(port=53), THERE._replace(port=5353), 3, 70, 0, 0, True),
-        ),
+        (ip4(1, b"\3\1" + bytes(6) + ip4(17, UDP)[14:]), QUOTED),
+        (ip4(1, b"\3\3" + bytes(6) + ip4(17, UDP)[14:]), QUOTED._replace(refused=True)),
         (ip4(1, b"\x08" + bytes(40)), None),
         (ip4(6, tcp(b""), fragment=1), None),
         (ip4(132, bytes(20)), None),

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -528,6 +529,57 @@ def test_traces_are_compared_of_hubs_on_which_the_test_ends_otherwise(
     told = section(result, "hub differences")
     assert "epolls poll" in told
     assert "epolls asyncio" not in told
+
+
+LEAVES = """
+    import os
+    from pathlib import Path
+    import socket
+
+    HERE = "DIRECTORY"
+
+    def test_file():
+        os.close(os.open(f"{HERE}/file", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+    def test_address():
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"{HERE}/socket")
+
+    def test_directory():
+        Path(HERE, "directory").mkdir()
+
+    def test_removes(eventlet_hub):
+        for _ in range(1 + (eventlet_hub == "asyncio")):
+            os.mkdir(f"{HERE}/removed")
+        os.rmdir(f"{HERE}/removed")
+
+    def test_expects_it(eventlet_hub):
+        Path(HERE, "expected").mkdir(exist_ok=True)
+        Path(HERE, "other").mkdir(exist_ok=True)
+        Path(HERE, "other").rmdir()
+        if eventlet_hub == "asyncio":
+            raise FileExistsError(17, "File exists", "other")
+"""
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_what_a_test_has_left_under_one_hub_and_fails_for_under_another_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    # An address is 107 bytes at most.
+    with tempfile.TemporaryDirectory() as directory:
+        pytester.makepyfile(test_x=LEAVES.replace("DIRECTORY", directory))
+        result = run(pytester, "--eventlet-hub=epolls,asyncio", "--strace", "--eventlet-reruns=0")
+    told = [line for line in section(result, "hub differences") if "this test made" in line]
+    expected = [("file", "openat"), ("socket", "bind"), ("directory", "mkdir")]
+    assert len(told) == len(expected)
+    for line, (name, call) in zip(told, expected, strict=True):
+        assert re.fullmatch(
+            rf"asyncio: this test made {directory}/{name} under epolls, by {call}\(\) at .* "
+            rf"\(strace\.txt line \d+\), and did not remove it: {call}\(\) at .* fails for it, "
+            r"strace\.txt line \d+",
+            line,
+        )
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")

@@ -14,6 +14,9 @@ from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.recordings.trace_events import is_hub
 
+#: Children of children that are followed back to the test process.
+_MOST_GENERATIONS = 20
+
 
 class ForkedGreenthreads:
     """Follows which greenthreads run in the test process and in its children.
@@ -55,9 +58,25 @@ class ForkedGreenthreads:
             since = self._known.get(number)
             if start is None or since is None or pid in told or since > start.line:
                 continue
-            if _number(start.greenthread or "") != number:
+            forked_in = self._forked_in(start)
+            if forked_in is not None and forked_in != number:
                 told.add(pid)
                 yield pid, switch, self._calls.get((pid, number))
+
+    def _forked_in(self, start: Syscall) -> str | None:
+        """Return the greenthread that forked, if that is known.
+
+        A child's first calls, before anything switches there, are made by the greenthread that
+        forked it, and no mark says so.
+        """
+        for _ in range(_MOST_GENERATIONS):
+            if start.greenthread is not None:
+                return _number(start.greenthread)
+            before = self._processes.children().get(start.pid)
+            if before is None:
+                break
+            start = before
+        return None
 
 
 def _number(greenthread: str) -> str:

@@ -75,6 +75,14 @@ class DnsExchange:
         wrong = (_difference(query, answer) for query in reversed(queries))
         return next((text for text in wrong if text is not None), None)
 
+    def refused(self, source: Endpoint, target: Endpoint, data: bytes) -> str | None:
+        """Return the question of a query that has been seen and that no socket took."""
+        message = _read(data)
+        known = self._queries.get(source, ())
+        if message is None or _Query(message, target) not in known:
+            return None
+        return message.question
+
     def _asked(self, client: Endpoint, query: _Query) -> None:
         known = self._queries.get(client)
         if known is None:

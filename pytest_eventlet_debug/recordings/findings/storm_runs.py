@@ -8,6 +8,7 @@ from typing import Literal
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import WAITS
 from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
 _BLOCKING = WAITS | frozenset(("wait4", "waitid", "flock"))
@@ -91,15 +92,21 @@ class Run:
         runs end before, and cost next to nothing.
     :ivar kinds: the calls, counted, from then on.
     :ivar ran: how often each greenthread has run meanwhile.
+    :ivar turns: how often one greenthread has run, with only the hub in between and no call at
+        all, which is how it spins where its hub need not poll; *first_turn* and *last_turn* are
+        its marks.
     """
 
-    __slots__ = ("blocked_ns", "early", "kinds", "ran")
+    __slots__ = ("blocked_ns", "early", "first_turn", "kinds", "last_turn", "ran", "turns")
 
     def __init__(self) -> None:
         self.early: list[Syscall] | None = []
         self.kinds: dict[Key, CallKind] = {}
         self.blocked_ns = 0
         self.ran: dict[str | None, int] = {}
+        self.turns = 0
+        self.first_turn: Switch | None = None
+        self.last_turn: Switch | None = None
 
     def has_room(self, key: Key) -> bool:
         """Return whether there may be a call of this kind, beside those that there are."""

@@ -7,7 +7,8 @@ descriptor in each turn is found too. Three kinds come of it:
 
 - ``storm``: the calls do no good; most telling is the one that fails.
 - ``hub busy``: the hub polls and wakes nobody.
-- ``spin``: one greenthread gives way without ever waiting for something.
+- ``spin``: one greenthread gives way without ever waiting for something. Where the hub need not
+  poll meanwhile, there is no call at all, and it is the marks of switches that tell.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from pytest_eventlet_debug.recordings.findings.storm_text import shown
 from pytest_eventlet_debug.recordings.findings.storm_text import shown_in
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
+from pytest_eventlet_debug.recordings.trace_events import Gap
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.recordings.trace_events import is_hub
@@ -68,6 +70,8 @@ MIN_RUN_SECONDS = 0.02
 MIN_SECONDS = 0.1
 #: A test may well call ``sleep(0)`` one or two thousand times.
 MIN_SPIN_TURNS = 10_000
+#: Turns in a row that no system call interrupts, of which those are made up.
+MIN_TURNS = 500
 _MOST_PATTERNS = 256
 
 _USUAL_ERRORS = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY", "EINTR"))
@@ -101,6 +105,8 @@ class Storms:
         if role == "wait" and name in POLLS:
             self._additions.waited(call)
         run = self._runs.get(call.pid) or self._run(call.pid)
+        if run.turns:
+            self._end_turns(run)
         early = run.early
         if early is None:
             self._count(call, run, role)
@@ -136,8 +142,43 @@ class Storms:
             run = self._runs.get(event.pid) or self._run(event.pid)
             run.ran[event.greenthread] = run.ran.get(event.greenthread, 0) + 1
             self._additions.ran(event.pid, event.greenthread)
+            if not is_hub(event.greenthread):
+                self._turn(run, event)
         elif type(event) is Exit and event.pid in self._runs:
-            self._end(event.pid, self._runs.pop(event.pid))
+            run = self._runs.pop(event.pid)
+            self._end(event.pid, run)
+            self._end_turns(run)
+        elif type(event) is Gap:
+            for run in self._runs.values():
+                self._end_turns(run)
+
+    def _turn(self, run: Run, switch: Switch) -> None:
+        """Count how often a greenthread runs with only the hub in between."""
+        if run.last_turn is None or run.last_turn.greenthread != switch.greenthread:
+            self._end_turns(run)
+        if not run.turns:
+            run.first_turn = switch
+        run.turns += 1
+        run.last_turn = switch
+
+    def _end_turns(self, run: Run) -> None:
+        """Judge the turns that end here with a call, or because another greenthread runs."""
+        first, last = run.first_turn, run.last_turn
+        if run.turns >= MIN_TURNS and first is not None and last is not None:
+            seconds = (last.time_ns - first.time_ns) / 1e9
+            who = last.greenthread
+            text = f"greenthread {who} and the hub run in turns, without a system call"
+            storm = Storm("spin", text, (text,), run.turns, seconds, last.pid, who, first.line)
+            self._add((last.pid, "spin", None, who), storm)
+        run.turns = 0
+
+    def _add(self, same: object, storm: Storm) -> None:
+        known = self._found.get(same)
+        if known is not None:
+            known.count += storm.count
+            known.duration += storm.duration
+        elif len(self._found) < _MOST_PATTERNS:
+            self._found[same] = storm
 
     def _end(self, pid: int, run: Run) -> None:
         """Judge the run that ends here, and begin another."""
@@ -186,13 +227,7 @@ class Storms:
             self._caught(pid, run),
             at=telling.last.where if name == "storm" else "",
         )
-        same = (pid, name, frozenset(key for key, _ in kinds), storm.greenthread)
-        known = self._found.get(same)
-        if known is not None:
-            known.count += storm.count
-            known.duration += storm.duration
-        elif len(self._found) < _MOST_PATTERNS:
-            self._found[same] = storm
+        self._add((pid, name, frozenset(key for key, _ in kinds), storm.greenthread), storm)
 
     def _caught(self, pid: int, run: Run) -> tuple[Caught, ...]:
         """Return what the run's waits brought, the descriptors in the order of their numbers."""
@@ -221,6 +256,7 @@ class Storms:
         """Return the storms, the longest first."""
         for pid, run in self._runs.items():
             self._end(pid, run)
+            self._end_turns(run)
         long = [
             storm
             for storm in self._found.values()

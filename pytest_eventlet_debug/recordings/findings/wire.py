@@ -83,7 +83,7 @@ class _Connection:
 
 
 class _Refused:
-    """The connections that an endpoint refused, and the place of what is said of them."""
+    """What an endpoint refused, and the place of what is said of that."""
 
     __slots__ = ("count", "index", "since_ns")
 
@@ -115,6 +115,7 @@ class Wire:
         self._connections: dict[tuple[Endpoint, Endpoint], _Connection] = {}
         self._found: list[tuple[int, Finding]] = []
         self._refused: dict[Endpoint, _Refused] = {}
+        self._refused_queries: dict[Endpoint, _Refused] = {}
         self._dns = DnsExchange()
         self._full: dict[Endpoint, tuple[Packet, Segment]] = {}
         self._last_ns = 0
@@ -124,9 +125,12 @@ class Wire:
 
         :param segment: what :func:`~pytest_eventlet_debug.recordings.packets.dissect` made of it.
         """
-        if segment is None or segment.quoted:
+        if segment is None or (segment.quoted and not segment.refused):
             return
         if self._died_ns is not None and packet.time_ns > self._died_ns:
+            return
+        if segment.quoted:
+            self._see_refused_datagram(packet, segment)
             return
         if segment.protocol == "udp":
             self._see_datagram(packet, segment)
@@ -162,6 +166,23 @@ class Wire:
             self._lived_ns = packet.time_ns
             what = f"{segment.source} {wrong}"
             self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
+
+    def _see_refused_datagram(self, packet: Packet, segment: Segment) -> None:
+        """Tell of DNS queries alone: who sends other datagrams may not care for their fate."""
+        data = packet.data[segment.at : segment.at + segment.payload]
+        question = self._dns.refused(segment.source, segment.target, data)
+        if segment.protocol != "udp" or question is None:
+            return
+        refused = self._refused_queries.get(segment.target)
+        if refused is None:
+            refused = _Refused(len(self._found), packet.time_ns)
+            self._refused_queries[segment.target] = refused
+            what = f"no socket took the DNS query for {question} at {segment.target}"
+            self._tell(what, packet, what)
+        refused.count += 1
+        if refused.count > 1:
+            what = f"no socket took {refused.count:,} DNS queries at {segment.target}"
+            self._retell(refused.index, what)
 
     def _see_window(self, packet: Packet, segment: Segment) -> None:
         """Take note of whether a packet's sender has room for more."""

@@ -415,6 +415,24 @@ def test_greenthreads_that_go_on_in_several_children_are_told_once(find: Find) -
     assert [each.title.endswith(", and 2 more like it") for each in found] == [True]
 
 
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_the_greenthread_that_forks_twice_in_a_row_is_no_copy(find: Find, hub: str) -> None:
+    program = GREENTHREADS.replace("pid = os.fork()", "pid = os.fork() or fork_and_wait()")
+    program += """
+def fork_and_wait():
+    pid = os.fork()
+    if pid == 0:
+        eventlet.sleep(0.02)
+    else:
+        os.waitpid(pid, 0)
+        os._exit(0)
+    return pid
+"""
+    assert find(program.replace("BEFORE", ""), Child, hub) == []
+    (found,) = find(program.replace("BEFORE", "eventlet.spawn(turn)"), Child, hub)
+    assert " runs a copy of greenthread 3:turn of the test process " in found.title
+
+
 def test_a_greenthread_that_a_forked_child_starts_is_not_told(find: Find) -> None:
     assert find(GREENTHREADS.replace("BEFORE", "eventlet.spawn(turn).wait()"), Child) == []
     assert find(GREENTHREADS.replace("BEFORE", ""), Child) == []

@@ -149,6 +149,19 @@ def test_sleeping_zero_ten_thousand_times_is_a_spin_of_that_greenthread(
 
 
 @needs_strace
+@pytest.mark.parametrize("hub", ["epolls", "poll", "selects"])
+def test_sleeping_zero_is_a_spin_where_the_hub_need_not_poll(storms_of: Storms, hub: str) -> None:
+    alone = SLEEP_ZERO.replace("eventlet.spawn(listener.accept)", "")
+    (storm,) = storms_of(alone.replace("TURNS", "10_500"), hub=hub)
+    assert storm.kind == "spin"
+    assert 10_000 <= storm.count <= 10_600
+    assert storm.describe().startswith(f"greenthread {storm.greenthread} gave way 10,5")
+    assert storms_of(alone.replace("TURNS", "9_500"), hub=hub) == []
+    in_turns = alone.replace("eventlet.spawn(wait).wait()", "eventlet.spawn(wait); wait()")
+    assert storms_of(in_turns.replace("TURNS", "10_500"), hub=hub) == []
+
+
+@needs_strace
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_sleeping_zero_two_thousand_times_is_progress(storms_of: Storms, hub: str) -> None:
     assert storms_of(SLEEP_ZERO.replace("TURNS", "2_000"), hub=hub) == []

@@ -342,6 +342,34 @@ def test_dns_answers_that_match_a_query_are_no_findings(
     assert wire(DNS.replace("ANSWER", twice)) == []
 
 
+UNBOUND = """
+import dns.message
+from eventlet.green import socket
+
+def test_dns():
+    client, server = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+    server.bind(("127.0.0.1", 0))
+    address = server.getsockname()
+    server.close()
+    for number in range(COUNT):
+        client.sendto(dns.message.make_query(f"n{number}.test", "AAAA").to_wire(), address)
+    client.sendto(b"no query", address)
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(0, ""), (1, "the DNS query for n0.test AAAA"), (3, "3 DNS queries")]
+)
+def test_dns_queries_that_no_socket_takes_are_told_and_other_datagrams_not(
+    wire: Callable[[str], list[Finding]], count: int, told: str
+) -> None:
+    found = wire(UNBOUND.replace("COUNT", str(count)))
+    assert len(found) == bool(count)
+    for finding in found:
+        assert re.fullmatch(rf"no socket took {told} at 127\.0\.0\.1:\d+", finding.title)
+        assert finding.place.startswith("capture.pcapng packet ")
+
+
 def test_what_the_kernel_resets_as_the_process_dies_is_not_told(record: Record) -> None:
     program = """
 import os, eventlet
