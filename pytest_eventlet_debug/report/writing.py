@@ -68,7 +68,9 @@ class ReportWriter:
         # What fails now fails again, and is reported then.
         with contextlib.suppress(Exception):
             if self._has_recorded():
-                _prepare_report(str(self._config.rootpath), self._settings.artifacts)
+                from pytest_eventlet_debug.report import page
+
+                page.prepare(str(self._config.rootpath), self._settings.artifacts)
 
     def _write(self) -> None:
         has_recorded = self._has_recorded()
@@ -79,10 +81,15 @@ class ReportWriter:
             allure = getattr(self._config.option, "allure_report_dir", None)
             if allure:
                 with self._noting("nothing is attached to allure's results"):
-                    _attach(self._recorded, Path(allure))
+                    from pytest_eventlet_debug.report import allure_attachments
+
+                    allure_attachments.attach(self._recorded, Path(allure))
         if summary is not None:
             with self._noting("--eventlet-summary"):
-                _write_summary(self._results, self._recorded if has_recorded else None, summary)
+                from pytest_eventlet_debug.report import markdown
+
+                run = self._recorded if has_recorded else None
+                markdown.write(self._results, run, summary)
 
     def _write_report(self) -> Path:
         from pytest_eventlet_debug.artifact_names import RESULTS_FILE
@@ -145,21 +152,3 @@ class ReportWriter:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for line in self._lines:
             terminalreporter.line(line)
-
-
-def _prepare_report(rootdir: str, directory: Path) -> None:
-    from pytest_eventlet_debug.report import page
-
-    page.prepare(rootdir, directory)
-
-
-def _attach(run: Run, folder: Path) -> None:
-    from pytest_eventlet_debug.report import allure_attachments
-
-    allure_attachments.attach(run, folder)
-
-
-def _write_summary(gathered: Results, run: Run | None, path: Path) -> None:
-    from pytest_eventlet_debug.report import markdown
-
-    markdown.write(gathered, run, path)
