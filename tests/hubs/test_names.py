@@ -132,7 +132,10 @@ def test_a_hub_of_another_system_is_not_available_but_may_be_marked_for() -> Non
 
 
 @pytest.mark.parametrize("mock", ["mock.MagicMock()", "types.ModuleType('eventlet')"])
-def test_the_hubs_stay_known_where_eventlet_is_mocked(pytester: pytest.Pytester, mock: str) -> None:
+def test_the_hubs_stay_known_where_eventlet_is_mocked(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mock: str
+) -> None:
+    monkeypatch.delenv("EVENTLET_HUB", raising=False)
     pytester.makeconftest(f"""
         import sys
         import types
