@@ -130,7 +130,7 @@ class Activation:
         :param trial: whether the tracers will be checked in this process.
         :param records: whether tests will be recorded in it.
         """
-        if any(kind.needs_helper for kind in self.settings.tracers):
+        if self.settings.tracers:
             # After user code it would start just as well, but under its eyes.
             self._helper.warm_up()
         # What is asked of strace is waited for before collection, so it comes first.

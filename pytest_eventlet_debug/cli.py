@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import io
 import os
 import sys
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_open(commands)
     report.add_list(commands)
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Node ids and paths may hold what the terminal cannot: names of files that are no UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = options.run(options)
         sys.stdout.flush()

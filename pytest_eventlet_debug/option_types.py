@@ -259,9 +259,11 @@ def _on_command_line(config: pytest.Config, dest: str) -> Any:
 
 
 def jobs(text: str) -> int:
-    """Parse ``auto``, for as many as there are CPUs, or a number from 1."""
+    """Parse ``auto``, for as many as there are CPUs for this process, or a number from 1."""
     if text == "auto":
-        return os.cpu_count() or 1
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1  # macOS
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise ValueError("must be auto or a whole number, at least 1")
     return int(text)

@@ -30,14 +30,12 @@ class TracerKind(NamedTuple):
     :param module: where it is; see :class:`~.tracers.maker.TracerModule`.
     :param options: its switch, and what else it reads. A tracer is asked for by any of its
         options that activates the plugin.
-    :param needs_helper: whether it works through the helper process, where there can be one.
     :param nests: whether a block within a test may be recorded while the whole test is.
     """
 
     name: str
     module: str
     options: tuple[Option[Any], ...]
-    needs_helper: bool = False
     nests: bool = False
 
     def is_asked_for(self, values: Values) -> bool:
@@ -139,7 +137,6 @@ register(
             PCAP_FILTER,
             PCAP_LIMIT,
         ),
-        needs_helper=True,
         nests=True,
     )
 )
@@ -156,7 +153,6 @@ register(
             CPROFILE_CLOCK,
             CPROFILE_ENGINE,
         ),
-        needs_helper=True,
     )
 )
 register(
@@ -173,6 +169,5 @@ register(
             STRACE_LIMIT,
             STRACE_LINES,
         ),
-        needs_helper=True,
     )
 )

@@ -21,6 +21,7 @@ from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.model import thread_of
 from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import find_tasks
 from pytest_eventlet_debug.alive.wakers import Listener
@@ -225,16 +226,8 @@ def _threads(heap: Heap) -> dict[int, Any]:
             continue  # whoever looks is no leak, under whichever name eventlet has it
         name = thread_name(ident) or ""
         if ident not in ours and not name.startswith("pytest_timeout"):
-            found[ident] = _thread_object(ident)
+            found[ident] = thread_of(ident)
     return found
-
-
-def _thread_object(ident: int) -> Any:
-    for module in ("__original_module_threading", "threading"):
-        thread = getattr(sys.modules.get(module), "_active", {}).get(ident)
-        if thread is not None:
-            return thread
-    return None
 
 
 def children() -> set[int]:

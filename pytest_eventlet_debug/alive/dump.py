@@ -65,16 +65,15 @@ class AliveDump:
 
     Not for ``--trace``, which opens before the test has done anything. Never raises.
 
-    :param directory: returns the directory of a test's artifacts, made now. ``None``
-        where nothing is to be recorded.
+    :param directory: returns the directory of a test's artifacts, made now.
     :param redact: takes out of a text what is not to be in it.
     """
 
     def __init__(
         self,
         config: pytest.Config,
-        directory: Callable[[pytest.Item], Path] | None = None,
-        redact: Callable[[str], str] = str,
+        directory: Callable[[pytest.Item], Path],
+        redact: Callable[[str], str],
     ) -> None:
         self._directory = directory
         self._redact = redact
@@ -187,8 +186,7 @@ class AliveDump:
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():
                 report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
-                if self._directory is not None:
-                    self._write(self._directory(item) / TASKS_FILE, alive)
+                self._write(self._directory(item) / TASKS_FILE, alive)
         except BaseException as failure:
             text = f"could not be listed: {type(failure).__name__}"
             report.sections.append(("Asyncio tasks", text))

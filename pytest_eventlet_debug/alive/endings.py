@@ -101,7 +101,7 @@ class EndingWatch:
         for owner, name, original in self._attributes:
             setattr(owner, name, original)
         for kind, original in self._methods:
-            _set_method(kind, "cancel", original)
+            _set_cancel(kind, original)
         self._attributes.clear()
         self._methods.clear()
 
@@ -116,7 +116,7 @@ class EndingWatch:
         original = kind.__dict__.get("cancel")
         if type(original) is not types.MethodDescriptorType:
             return False
-        if not _set_method(kind, "cancel", self._cancelling(original)):
+        if not _set_cancel(kind, self._cancelling(original)):
             fallbacks.warn(
                 "Who cancels a task stays unknown: Task.cancel() cannot be replaced here"
             )
@@ -225,14 +225,14 @@ def _folder(module: Any) -> tuple[str, ...]:
     return (folder_of(path),) if type(path) is str else ()
 
 
-def _set_method(kind: type, name: str, method: Any) -> bool:
-    """Replace a method of a class that is written in C; return whether that was possible.
+def _set_cancel(kind: type, method: Any) -> bool:
+    """Replace a method of a class of tasks that is written in C; return whether that was possible.
 
     Such classes are immutable, and have no other place where each call passes.
     """
     (methods,) = gc.get_referents(kind.__dict__) or (None,)
-    if type(methods) is not dict or methods.get(name) is not kind.__dict__.get(name):
+    if type(methods) is not dict or methods.get("cancel") is not kind.__dict__.get("cancel"):
         return False
-    methods[name] = method
+    methods["cancel"] = method
     _type_modified(kind)
-    return kind.__dict__.get(name) is method
+    return kind.__dict__.get("cancel") is method

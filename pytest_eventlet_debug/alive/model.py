@@ -120,15 +120,20 @@ def copy_of(changing: Iterable[Any]) -> list[Any]:
     return []
 
 
-def thread_name(ident: int | None) -> str | None:
-    """Return the name of a thread that runs Python code; takes no lock."""
+def thread_of(ident: int | None) -> Any:
+    """Return the object of a thread that runs Python code, if it has one; takes no lock."""
     # Monkey patching leaves the real threads in a copy of the module.
     for module in ("__original_module_threading", "threading"):
-        active = getattr(sys.modules.get(module), "_active", {})
-        name = getattr(active.get(ident), "_name", None)
-        if type(name) is str:
-            return name
+        thread = getattr(sys.modules.get(module), "_active", {}).get(ident)
+        if thread is not None:
+            return thread
     return None
+
+
+def thread_name(ident: int | None) -> str | None:
+    """Return the name of a thread that runs Python code, if it has one."""
+    name = getattr(thread_of(ident), "_name", None)
+    return name if type(name) is str else None
 
 
 def find_cycles(edges: Mapping[int, Iterable[int]]) -> tuple[tuple[int, ...], ...]:

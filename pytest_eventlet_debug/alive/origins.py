@@ -33,12 +33,7 @@ _MOST = 4096
 
 #: Between the kernel and the code that asked for a descriptor.
 _LIBRARY = (
-    "asyncio/",
-    "socket.py",
-    "ssl.py",
-    "pathlib.py",
-    "tempfile.py",
-    "codecs.py",
+    *("asyncio/", "socket.py", "ssl.py", "pathlib.py", "tempfile.py", "codecs.py"),
     "subprocess.py",
 )
 
@@ -62,18 +57,12 @@ class Origins:
         self._on = False
         self._files: dict[str, str | None] = {}
         self._sockets: dict[int, _Socket] = {}
-        self._skipped: tuple[str, ...] = ()
+        self._skipped = (OURS, *(STANDARD_LIBRARY + name for name in _LIBRARY), "<frozen ")
 
     def begin(self) -> None:
         """Note from now on; what the last test opened is forgotten where it is gone."""
-        if not self._skipped:
-            self._skipped = (
-                OURS,
-                *(STANDARD_LIBRARY + name for name in _LIBRARY),
-                "<frozen ",
-            )
         eventlet = of_eventlet()
-        if eventlet and len(self._skipped) == len(_LIBRARY) + 2:
+        if eventlet and eventlet not in self._skipped:
             self._skipped = (*self._skipped, eventlet)
         self._files.clear()
         if not self._on:

@@ -148,29 +148,39 @@ def _keep(directories: Iterable[Path], sections: Iterable[tuple[str, str]]) -> N
 
 def _py_spy(pid: int, path: Path) -> str:
     """Return what py-spy reads of a process's memory, where it is installed and may."""
-    beside = Path(sys.executable).with_name("py-spy")
-    program = str(beside) if beside.exists() else shutil.which("py-spy")
+    beside = os.path.dirname(sys.executable)
+    program = shutil.which("py-spy", path=beside) or shutil.which("py-spy")
     if program is None:
         return ""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    reader = posix.posix_spawn(
-        program,
-        [program, "dump", "--nonblocking", "--pid", str(pid)],
-        unpatched.environment(),
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(path), flags, 0o600),
-            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-        ],
-    )
+    reader = _start([program, "dump", "--nonblocking", "--pid", str(pid)], path)
+    if reader is None:
+        return ""
     deadline = unpatched.monotonic() + _PY_SPY_SECONDS
-    while unpatched.monotonic() < deadline:
-        if posix.waitpid(reader, posix.WNOHANG)[0]:
-            break
-        unpatched.wait_readable([], 0.02)
-    else:
-        _end(reader)
+    with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, and it has ended
+        while not posix.waitpid(reader, posix.WNOHANG)[0]:
+            if unpatched.monotonic() > deadline:
+                _end(reader)
+                break
+            unpatched.wait_readable([], 0.02)
     return _without_runner(proc.tail(path))
+
+
+def _start(command: list[str], output: Path | None = None) -> int | None:
+    """Start a program that looks at a child; return its id.
+
+    :param output: where its output goes.
+    :return: ``None`` where it does not run, as one that was built for another machine.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    streams = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(output or os.devnull), flags, 0o600),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+    ]
+    try:
+        return posix.posix_spawn(command[0], command, unpatched.environment(), file_actions=streams)
+    except OSError:
+        return None
 
 
 def _without_runner(text: str) -> str:
@@ -281,9 +291,9 @@ def _strace_sample(process: ChildProcess, own: Collection[int], path: Path) -> s
         return ""
     children = proc.commands(proc.descendants(process.runner))
     traced = [word for pid in (process.runner, *children) for word in ("-p", str(pid))]
-    command = [strace, "-f", "-ttt", "-y", "-o", str(path), *traced]
-    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-    tracer = posix.posix_spawn(strace, command, unpatched.environment(), file_actions=null)
+    tracer = _start([strace, "-f", "-ttt", "-y", "-o", str(path), *traced])
+    if tracer is None:
+        return ""
     try:
         process.wait_until_heard(_STRACE_SECONDS)
     finally:

@@ -64,6 +64,7 @@ class ChildProcess:
     :param stderr: likewise.
     :param waits: what it leaves until :meth:`begin`; ``None`` if it does not wait.
     :param imports: what it imports until then, beside pytest.
+    :raises OSError: it cannot be started.
     """
 
     def __init__(
@@ -106,16 +107,30 @@ class ChildProcess:
             waits=waits,
             imports=tuple(imports),
         )
-        group: dict[str, Any] = {} if self._interactive else {"setpgroup": 0}
-        told = files.memory_file("launch")
-        inherited = [(os.POSIX_SPAWN_DUP2, each, each) for each in (far, told)]
         try:
-            unpatched.write_all(told, encode(launch).encode("ascii"))
-            self._pid = posix.posix_spawn(
+            self._pid = self._spawn(encode(launch).encode("ascii"), environment)
+        except BaseException:
+            posix.close(self.descriptor)
+            raise
+        finally:
+            posix.close(far)
+
+    def _spawn(self, told: bytes, environment: Mapping[str, str]) -> int:
+        """Start the process and return its id.
+
+        :param told: what it reads first of all.
+        :raises OSError: it cannot be started.
+        """
+        group: dict[str, Any] = {} if self._interactive else {"setpgroup": 0}
+        memory = files.memory_file("launch")
+        inherited = [(os.POSIX_SPAWN_DUP2, each, each) for each in (self._far, memory)]
+        try:
+            unpatched.write_all(memory, told)
+            return posix.posix_spawn(
                 sys.executable,
                 # What multiprocessing uses to give its children the flags of this interpreter.
                 [sys.executable, *subprocess._args_from_interpreter_flags(), boot.__file__],  # type: ignore[attr-defined]
-                {**environment, CHILD_VARIABLE: str(told)},
+                {**environment, CHILD_VARIABLE: str(memory)},
                 file_actions=[*self._streams(), *inherited],
                 setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE],
                 # Until it can take it: it gets each Ctrl-C at the terminal that it shares.
@@ -123,8 +138,7 @@ class ChildProcess:
                 **group,
             )
         finally:
-            posix.close(told)
-            posix.close(far)
+            posix.close(memory)
 
     def _with_line(self, assignment: ChildAssignment) -> ChildAssignment:
         return msgspec.structs.replace(assignment, descriptor=self._far, lost=str(self._lost))

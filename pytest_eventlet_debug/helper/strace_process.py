@@ -10,7 +10,6 @@ test.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterable
 import contextlib
 import errno
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -24,6 +23,7 @@ from pytest_eventlet_debug.helper import trace_piece
 from pytest_eventlet_debug.helper.loop import Loop
 from pytest_eventlet_debug.helper.loop import Reply
 from pytest_eventlet_debug.helper.marks_in_memory import MarksInMemory
+from pytest_eventlet_debug.helper.one_cpu import OneCpu
 from pytest_eventlet_debug.helper.trace_piece import TracePiece
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.system import wait_status
@@ -106,8 +106,7 @@ class StraceProcess:
         self._status: int | None = _NOT_STARTED
         self._then: Callable[[], None] | None = None
         self._alarm: int | None = None
-        self._affinity: set[int] = set()
-        self._cpu: int | None = None
+        self._one_cpu = OneCpu(tracee)
         self._arguments: list[str] = []
         self._threads: set[int] = set()
         self._line = b""
@@ -162,22 +161,23 @@ class StraceProcess:
         self._arguments = [*options, "-o", f"/dev/fd/{_OUTPUT}", "-p", str(self._tracee)]
         self._stderr, write_end = os.pipe()
         os.set_blocking(self._stderr, False)
-        ours = self._pin() if self._source is not None else None
+        shared = self._one_cpu.shared() if self._source is not None else contextlib.nullcontext()
         try:
-            # Not fork(): vfork() inside posix_spawn saves a millisecond of each test.
-            self.pid = os.posix_spawn(
-                program,
-                # It signs its messages with the name it is called by.
-                ["strace", *self._arguments],
-                environment(),
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, write_end, 2),
-                    (os.POSIX_SPAWN_DUP2, output, _OUTPUT),
-                ],
-                setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE],
-            )
+            with shared:
+                # Not fork(): vfork() inside posix_spawn saves a millisecond of each test.
+                self.pid = os.posix_spawn(
+                    program,
+                    # It signs its messages with the name it is called by.
+                    ["strace", *self._arguments],
+                    environment(),
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, write_end, 2),
+                        (os.POSIX_SPAWN_DUP2, output, _OUTPUT),
+                    ],
+                    setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE],
+                )
         except OSError as error:
-            self._unpin()
+            self._give_cpus_back()
             os.close(self._stderr)
             answer(f"{program} cannot be run: {error}")
             return
@@ -185,8 +185,6 @@ class StraceProcess:
             if output != self._source:
                 os.close(output)
             os.close(write_end)
-            if ours is not None:
-                _set_affinity(0, ours)
         self._status = None
         self._end = os.pidfd_open(self.pid)
         self._loop.watch(self._stderr, self._listen)
@@ -219,7 +217,7 @@ class StraceProcess:
             ends, self._unsettled = self._unsettled, None
             self._end_piece(*ends)
             self._path = None
-            self._give_cpus_back(self._threads)
+            self._one_cpu.leave(self._threads)
 
     def rests(self) -> bool:
         """Say whether strace is attached and writes no piece."""
@@ -350,7 +348,7 @@ class StraceProcess:
         os.close(self._end)
         self._loop.cancel(self._alarm)
         self._end_piece()
-        self._unpin()
+        self._give_cpus_back()
         if self._line:
             self._hear(self._line)
             self._line = b""
@@ -380,6 +378,9 @@ class StraceProcess:
         else:
             self._give(self._cut)
 
+    def _give_cpus_back(self) -> None:
+        self._one_cpu.leave({self._tracee, *self._threads})
+
     def _too_early(self, status: int) -> str:
         return (
             f"strace ended before the test did ({wait_status.describe(status)}); "
@@ -400,50 +401,6 @@ class StraceProcess:
     def _quote(self) -> str:
         words = self._words.decode("utf-8", "replace").strip()
         return f": {' / '.join(words.splitlines())}" if words else ""
-
-    def _pin(self) -> set[int] | None:
-        """Put us and the test process's main thread on the CPU that it used last.
-
-        A traced call is three to five times cheaper so, and tests can see it in their
-        ``os.sched_getaffinity(0)``. strace inherits it; our own CPUs are returned, to be given
-        back then.
-        """
-        try:
-            with open(f"/proc/{self._tracee}/stat", "rb") as stat:
-                # proc(5): field 39 is the processor, counted from behind the last ")".
-                cpu = int(stat.read().rpartition(b")")[2].split()[36])
-            affinity = os.sched_getaffinity(self._tracee)
-            ours = os.sched_getaffinity(0)
-        except (OSError, ValueError, IndexError):
-            return None
-        if len(affinity) < 2 or cpu not in affinity or not _set_affinity(self._tracee, {cpu}):
-            return None
-        self._cpu = cpu
-        self._affinity = affinity
-        _set_affinity(0, {cpu})
-        return ours
-
-    def _unpin(self) -> None:
-        """Give the CPUs back, also to the threads and children started in between."""
-        self._give_cpus_back({self._tracee, *self._threads})
-
-    def _give_cpus_back(self, threads: Iterable[int]) -> None:
-        if self._cpu is None:
-            return
-        for thread in threads:
-            try:
-                if os.sched_getaffinity(thread) == {self._cpu}:
-                    _set_affinity(thread, self._affinity)
-            except OSError:
-                pass  # it has ended
-
-
-def _set_affinity(thread: int, cpus: set[int]) -> bool:
-    try:
-        os.sched_setaffinity(thread, cpus)
-    except OSError:
-        return False  # a slower trace, no more
-    return True
 
 
 def _end_child(arguments: list[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import importlib
+from importlib.machinery import PathFinder
 import importlib.util
 import os
 from pathlib import Path
@@ -119,7 +120,10 @@ def _custom(name: str, here: str) -> Hub:
 
 def _folder() -> Path | None:
     """Return eventlet's folder of hubs, without importing eventlet."""
-    spec = importlib.util.find_spec("eventlet")
+    try:
+        spec = importlib.util.find_spec("eventlet")
+    except ValueError:  # a test has put a mock in its place
+        spec = PathFinder.find_spec("eventlet")
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).parent / "hubs"
@@ -130,11 +134,9 @@ def in_force() -> str | None:
 
     Neither imports eventlet nor makes a hub: it only looks.
     """
-    module = sys.modules.get("eventlet.hubs")
-    local = getattr(module, "_threadlocal", None)
-    hub = getattr(local, "hub", None)
-    cls = type(hub) if hub is not None else getattr(local, "Hub", None)
-    return name_of(cls) if cls is not None else None
+    hub = own_hub()
+    kind = type(hub) if hub is not None else getattr(_threadlocal(), "Hub", None)
+    return name_of(kind) if kind is not None else None
 
 
 def name_of(kind: type) -> str:
@@ -147,8 +149,12 @@ def name_of(kind: type) -> str:
 
 def own_hub() -> Any:
     """Return this thread's hub, ``None`` as long as there is none."""
-    local = getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None)
-    return getattr(local, "hub", None)
+    return getattr(_threadlocal(), "hub", None)
+
+
+def _threadlocal() -> Any:
+    """Return where eventlet keeps each thread's hub, ``None`` as long as it is not imported."""
+    return getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None)
 
 
 def is_stuck(hub: Any) -> bool:

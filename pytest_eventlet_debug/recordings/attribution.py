@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 import functools
+import operator
 import re
 from typing import NamedTuple
 
@@ -75,6 +76,10 @@ class Call(NamedTuple):
     greenthread: str | None
     #: The line of Python that made it.
     at: str | None = None
+
+
+#: The time of a call's entry, to search calls by.
+_entered = operator.attrgetter("start_ns")
 
 
 class Socket(msgspec.Struct, frozen=True):
@@ -147,7 +152,7 @@ class _Stream:
 
     def before(self, time_ns: int) -> int:
         """Return how many of the calls had been entered at that time."""
-        return bisect_right([call.start_ns for call in self.calls], time_ns)
+        return bisect_right(self.calls, time_ns, key=_entered)
 
     def offset(self, index: int) -> int:
         """Return the number of the byte with which a call begins, or would begin."""
@@ -304,7 +309,7 @@ class Attribution:
         best: Call | None = None
         for key in (segment.source, Endpoint("", segment.source.port), Endpoint("", 0)):
             known = self._datagrams.get(key, [])
-            index = bisect_right([each.call.start_ns for each in known], time_ns)
+            index = bisect_right(known, time_ns, key=lambda each: each.call.start_ns)
             for each in reversed(known[max(0, index - 64) : index]):
                 if each.size not in (-1, segment.payload) or each.target not in (
                     None,
@@ -337,7 +342,7 @@ def _latest(calls: list[Call] | None, time_ns: int) -> Call | None:
     """Return the last call that was entered before, if that was just before."""
     if not calls:
         return None
-    index = bisect_right([call.start_ns for call in calls], time_ns) - 1
+    index = bisect_right(calls, time_ns, key=_entered) - 1
     if index < 0 or time_ns - calls[index].start_ns > _CONTROL_NS:
         return None
     return calls[index]

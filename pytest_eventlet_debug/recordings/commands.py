@@ -64,16 +64,12 @@ def _print_findings(directory: Path, found: findings_file.Findings) -> None:
     """Print the findings of one test, below its id and its directory."""
     by_test = itertools.groupby(found.findings, lambda finding: finding.nodeid)
     for nodeid, findings in by_test:
-        print(_printable(f"{nodeid or directory.name} ({directory})"))
+        print(f"{nodeid or directory.name} ({directory})")
         for finding in findings:
             for line in findings_text.with_evidence(finding):
-                print(_printable(f"  {line}"))
+                print(f"  {line}")
     for problem in found.problems:
-        print(_printable(f"{directory}: not read whole: {problem}"))
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+        print(f"{directory}: not read whole: {problem}")
 
 
 def _add_directory(parser: argparse.ArgumentParser) -> None:

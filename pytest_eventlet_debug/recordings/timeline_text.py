@@ -75,4 +75,4 @@ def _text(row: Row) -> str:
         parts.append(
             f"<- {who}{cause.name}(fd {cause.fd}), trace line {cause.line}, {later} before"
         )
-    return " ".join(parts).encode("utf-8", "backslashreplace").decode("utf-8")
+    return " ".join(parts)

@@ -110,9 +110,9 @@ def _open(options: argparse.Namespace) -> int:
             opening.browse(opening.address(run, test))
             return 0
         argv = opening.command(run.directory / test.directory, options.what)
+        return opening.show(argv, paged=options.what == "timeline" or argv[0] == "tshark")
     except (RunDataError, opening.OpenError) as error:
         return refuse(str(error))
-    return opening.show(argv, paged=options.what == "timeline" or argv[0] == "tshark")
 
 
 def add_list(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

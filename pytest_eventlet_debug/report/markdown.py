@@ -13,7 +13,7 @@ from pytest_eventlet_debug.outcomes.comparison import compare_outcomes
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import OUTCOMES
 from pytest_eventlet_debug.recordings.findings import text as findings_text
-from pytest_eventlet_debug.report.data import read_run
+from pytest_eventlet_debug.report.data import Run
 from pytest_eventlet_debug.report.results import Result
 from pytest_eventlet_debug.report.results import Results
 
@@ -21,27 +21,25 @@ from pytest_eventlet_debug.report.results import Results
 SHOWN = 100
 
 
-def write(results: Results, directory: Path | None, path: Path) -> None:
+def write(results: Results, run: Run | None, path: Path) -> None:
     """Write the summary of a run, in a directory that is made if there is none.
 
     What other steps of a job of GitHub's have written to its file stays there.
 
-    :param directory: the run's artifacts, if there are any.
+    :param run: what is in the run's directory, if it has one.
     :raises OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     shared = os.environ.get("GITHUB_STEP_SUMMARY") == str(path)
     with open(path, "a" if shared else "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(f"{line}\n" for line in lines(results, _findings(directory)))
+        file.writelines(f"{line}\n" for line in lines(results, _findings(run)))
 
 
-def _findings(directory: Path | None) -> list[tuple[str, str, str]]:
-    """Return test, hub and line of each finding of this run."""
-    if directory is None:
-        return []
+def _findings(run: Run | None) -> list[tuple[str, str, str]]:
+    """Return test, hub and line of each finding of a run."""
     return [
         (test, hub, findings_text.line(finding))
-        for test, row in read_run(directory).cells.items()
+        for test, row in (run.cells.items() if run is not None else ())
         for hub, cell in row.items()
         for finding in cell.findings
     ]

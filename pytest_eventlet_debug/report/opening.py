@@ -62,13 +62,23 @@ class View(NamedTuple):
 
 
 def _pager() -> tuple[str, ...]:
-    return tuple(shlex.split(os.environ.get("PAGER") or "less"))
+    """Return the command of the user's pager.
+
+    :raises OpenError: ``PAGER`` is no command.
+    """
+    named = os.environ.get("PAGER", "")
+    try:
+        return tuple(shlex.split(named)) or ("less",)
+    except ValueError as error:
+        raise OpenError(f"PAGER is {named!r}, which is no command: {error}") from None
 
 
 def views() -> dict[str, View]:
     """Return the ways to look at a test's files, by what the command calls them.
 
     Programs with windows are among them only where something shows these.
+
+    :raises OpenError: ``PAGER`` is no command.
     """
     pager = _pager()
     pstats = (sys.executable, "-m", "pstats")
@@ -159,12 +169,14 @@ def command(directory: Path, name: str) -> list[str]:
 def show(argv: Sequence[str], *, paged: bool) -> int:
     """Run a command in this terminal; return its exit status.
 
-    :param paged: whether its output goes through the user's pager.
+    :param paged: whether its output goes through the user's pager, if there is one.
+    :raises OpenError: ``PAGER`` is no command.
     """
-    if not paged:
+    pager = _pager() if paged else ()
+    if not pager or shutil.which(pager[0]) is None:
         return subprocess.call(argv)
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as source:
-        return subprocess.call(_pager(), stdin=source.stdout)
+        return subprocess.call(pager, stdin=source.stdout)
 
 
 def address(run: Run, test: ListedTest) -> str:

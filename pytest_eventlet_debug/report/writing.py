@@ -20,6 +20,7 @@ from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.collector import collector_paused
 
 if TYPE_CHECKING:
+    from pytest_eventlet_debug.report.data import Run
     from pytest_eventlet_debug.report.results import Results
     from pytest_eventlet_debug.reruns.verdicts import Verdict
 
@@ -67,21 +68,44 @@ class ReportWriter:
         # What fails now fails again, and is reported then.
         with contextlib.suppress(Exception):
             if self._has_recorded():
-                _prepare_report(str(self._config.rootpath), self._settings.artifacts)
+                from pytest_eventlet_debug.report import page
+
+                page.prepare(str(self._config.rootpath), self._settings.artifacts)
 
     def _write(self) -> None:
-        directory = self._settings.artifacts if self._has_recorded() else None
+        has_recorded = self._has_recorded()
         summary = self._settings.summary_file
-        if directory is not None:
+        if has_recorded:
             with self._noting("the report is not written"):
-                self._lines.append(f"report: {_write_report(self._results, directory)}")
+                self._lines.append(f"report: {self._write_report()}")
             allure = getattr(self._config.option, "allure_report_dir", None)
             if allure:
                 with self._noting("nothing is attached to allure's results"):
-                    _attach(directory, Path(allure))
+                    from pytest_eventlet_debug.report import allure_attachments
+
+                    allure_attachments.attach(self._recorded, Path(allure))
         if summary is not None:
             with self._noting("--eventlet-summary"):
-                _write_summary(self._results, directory, summary)
+                from pytest_eventlet_debug.report import markdown
+
+                run = self._recorded if has_recorded else None
+                markdown.write(self._results, run, summary)
+
+    def _write_report(self) -> Path:
+        from pytest_eventlet_debug.artifact_names import RESULTS_FILE
+        from pytest_eventlet_debug.report import page
+        from pytest_eventlet_debug.report import results
+
+        directory = self._settings.artifacts
+        results.write(self._results, directory / RESULTS_FILE)
+        return page.write_report([self._recorded], directory)
+
+    @cached_property
+    def _recorded(self) -> Run:
+        """What is in the run's directory, once its results are written there."""
+        from pytest_eventlet_debug.report.data import read_run
+
+        return read_run(self._settings.artifacts, just_ended=True)
 
     def _has_recorded(self) -> bool:
         """Say whether the directory for the artifacts holds those of this run."""
@@ -128,32 +152,3 @@ class ReportWriter:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for line in self._lines:
             terminalreporter.line(line)
-
-
-def _prepare_report(rootdir: str, directory: Path) -> None:
-    from pytest_eventlet_debug.report import page
-
-    page.prepare(rootdir, directory)
-
-
-def _write_report(gathered: Results, directory: Path) -> Path:
-    from pytest_eventlet_debug.artifact_names import RESULTS_FILE
-    from pytest_eventlet_debug.report import page
-    from pytest_eventlet_debug.report import results
-    from pytest_eventlet_debug.report.data import read_run
-
-    results.write(gathered, directory / RESULTS_FILE)
-    return page.write_report([read_run(directory, just_ended=True)], directory)
-
-
-def _attach(directory: Path, folder: Path) -> None:
-    from pytest_eventlet_debug.report import allure_attachments
-    from pytest_eventlet_debug.report.data import read_run
-
-    allure_attachments.attach(read_run(directory), folder)
-
-
-def _write_summary(gathered: Results, directory: Path | None, path: Path) -> None:
-    from pytest_eventlet_debug.report import markdown
-
-    markdown.write(gathered, directory, path)

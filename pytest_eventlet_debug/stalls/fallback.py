@@ -12,6 +12,7 @@ from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
 
 _POLL = {"read": unpatched.select.POLLIN, "write": unpatched.select.POLLOUT}
+_HANGUP = unpatched.select.POLLHUP
 
 
 class SwitchWatch:
@@ -129,13 +130,21 @@ def _started_by(timer: Any) -> str | None:
 
 def _ready(hub: Any, origin: Any) -> int:
     """Count the listeners of others than *origin* for which an event is there."""
+    waited_for = [
+        (fd, _POLL[event])
+        for event, listeners in hub.listeners.items()
+        for fd, listener in list(listeners.items())
+        if event in _POLL and _is_of_other(listener, origin)
+    ]
+    # One may wait to read and another one to write, and poll() has one entry for a descriptor.
+    asked: dict[int, int] = {}
+    for fd, event in waited_for:
+        asked[fd] = asked.get(fd, 0) | event
     poll = unpatched.select.poll()
-    for event, listeners in hub.listeners.items():
-        for fd, listener in list(listeners.items()):
-            if event in _POLL and _is_of_other(listener, origin):
-                poll.register(fd, _POLL[event])
-    ignored = unpatched.select.POLLNVAL | unpatched.select.POLLERR
-    return sum(1 for _, events in poll.poll(0) if events & ~ignored)
+    for fd, events in asked.items():
+        poll.register(fd, events)
+    came = dict(poll.poll(0))
+    return sum(1 for fd, event in waited_for if came.get(fd, 0) & (event | _HANGUP))
 
 
 def _is_of_other(waker: Any, origin: Any) -> bool:

@@ -9,7 +9,9 @@ Process ids of its own besides are the matter of :mod:`pytest_eventlet_debug.sys
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 from collections.abc import Callable
+import contextlib
 import errno
 import fcntl
 import json
@@ -84,6 +86,8 @@ def run_apart(function: Callable[[], object], separate: Callable[[], None] = sep
     if not pid:
         try:
             posix.close(reading)
+            # Whoever started this process may ignore it, and the fork may have children.
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             answer = json.dumps(_attempt(function, separate))
             unpatched.write_all(writing, answer.encode("ascii"))
         finally:
@@ -95,7 +99,8 @@ def run_apart(function: Callable[[], object], separate: Callable[[], None] = sep
             parts.append(part)
     finally:
         posix.close(reading)
-        posix.waitpid(pid, 0)
+        with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored
+            posix.waitpid(pid, 0)
     refused, failed, value = json.loads(b"".join(parts) or b'["it died", null, null]')
     if refused is not None:
         raise IsolationError(refused)

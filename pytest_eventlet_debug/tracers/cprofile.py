@@ -69,10 +69,7 @@ class CProfile:
         """Do nothing."""
 
     def check(self) -> None:
-        """Find out whether the results can be written.
-
-        :raises TracerUnavailable: never; a profiler is everywhere.
-        """
+        """Do nothing: a profiler is everywhere."""
 
     def confirm(self) -> None:
         """Do nothing."""

@@ -68,7 +68,7 @@ def _no_room(line: str, error: BaseException | None = None) -> str | None:
 def _together(problems: Sequence[str]) -> list[str]:
     """Say once, not for each test, that there was no room to complete recordings."""
     full = [problem for problem in problems if _no_room(problem)]
-    others = [problem for problem in problems if problem not in full]
+    others = [problem for problem in problems if not _no_room(problem)]
     told = others[:_MOST_PROBLEMS]
     if others[_MOST_PROBLEMS:]:
         told.append(f"{len(others) - len(told)} more recordings could not be completed")
@@ -367,8 +367,8 @@ class TracerSession:
         item, test = self._item, self._test
         if item is not None and test is not None:
             skipped = test.outcomes.get("setup") == "skipped"  # nothing of it ran
-            passed = self._settings.keep == "failed" or skipped
-            if passed and not test.failed:
+            only_if_failed = self._settings.keep == "failed" or skipped
+            if only_if_failed and not test.failed:
                 with Shield(self._note, told=_TOLD):
                     self._completion.discard(test)
             else:

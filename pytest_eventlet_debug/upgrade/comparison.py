@@ -17,6 +17,7 @@ from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.outcomes.outcomes import OutcomeOrAbsent
 from pytest_eventlet_debug.upgrade.saved_run import Failure
+from pytest_eventlet_debug.upgrade.saved_run import Key
 from pytest_eventlet_debug.upgrade.saved_run import SavedRun
 from pytest_eventlet_debug.upgrade.saved_run import SavedRunError
 from pytest_eventlet_debug.upgrade.saved_run import SavedTest
@@ -270,32 +271,30 @@ def _vanished(
     absent: Sequence[SavedTest], new: SavedRun, old: SavedRun
 ) -> tuple[list[Vanished], list[SavedTest]]:
     """Group the tests that are absent by the collector that failed; return the rest too."""
+    places: dict[Key, int] = {}
+    for place, each in enumerate(new.uncollected):
+        places.setdefault(each.key, place)
+    gone: list[list[SavedTest]] = [[] for _ in new.uncollected]
+    left: list[SavedTest] = []
+    for test in absent:
+        above = ((node, test.hub) for node in test.collectors)
+        place = min((places[key] for key in above if key in places), default=-1)
+        (left if place < 0 else gone[place]).append(test)
     found = []
-    left = list(absent)
-    for each in new.uncollected:
-        own = [test for test in left if test.hub == each.hub and _is_below(test.test, each.node)]
-        left = [test for test in left if test not in own]
+    for each, own in zip(new.uncollected, gone, strict=True):
         if own or each.outcome == "error":
             passed = sum(1 for test in own if test.outcome in GOOD)
-            # A module that could not be imported before is as broken as it was.
             found.append(Vanished(each, len(own), passed, _origin(each.failure, old, new)))
-    known = {(each.node, each.hub) for each in old.uncollected if each.outcome == "error"}
-    return [
-        each
-        for each in found
-        if each.count or (each.uncollected.node, each.uncollected.hub) not in known
-    ], left
-
-
-def _is_below(test: str, node: str) -> bool:
-    return test == node or test.startswith((f"{node}::", f"{node}/", f"{node}["))
+    # A module that could not be imported before is as broken as it was.
+    known = {each.key for each in old.uncollected if each.outcome == "error"}
+    return [each for each in found if each.count or each.uncollected.key not in known], left
 
 
 def _was_asked_for(test: SavedTest, run: SavedRun) -> bool:
     """Say whether a run would have had a test if there still was one."""
     if run.incomplete or test.test in run.deselected:
         return False
-    return any(node in ("", ".") or _is_below(test.test, node) for node in run.selection)
+    return not {"", ".", *test.collectors}.isdisjoint(run.selection)
 
 
 def _origin(failure: Failure, old: SavedRun, new: SavedRun) -> str | None:

@@ -168,6 +168,7 @@ class Overlay:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",  # with -s tests may print anything
             check=False,
         )
         try:
@@ -202,7 +203,7 @@ class Overlay:
         draft = folder.with_suffix(".part")
         shutil.rmtree(draft, ignore_errors=True)
         command = [*_installer(), "--no-deps", "--target", str(draft), f"{name}=={version}"]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if ran.returncode:
             last = ran.stderr.strip().splitlines()[-1:]
             raise CulpritError(f"{name} {version} cannot be installed: {''.join(last)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
@@ -73,10 +74,15 @@ def _tests(ordered: Sequence[SavedRun]) -> dict[Key, SavedTest]:
     return found
 
 
-def _uncollected(ordered: Sequence[SavedRun]) -> Iterator[Uncollected]:
-    """Yield what gave no tests, in the last run that came to it."""
-    last = {(each.node, each.hub): each for run in ordered for each in run.uncollected}
-    yield from last.values()
+def _uncollected(ordered: Sequence[SavedRun]) -> Iterable[Uncollected]:
+    """Return what gave no tests in the last run that came to it."""
+    last: dict[Key, Uncollected] = {}
+    for run in ordered:
+        for test in run.tests:
+            for node in test.collectors:
+                last.pop((node, test.hub), None)
+        last.update((each.key, each) for each in run.uncollected)
+    return last.values()
 
 
 def _troubles(runs: Sequence[tuple[Path, SavedRun]]) -> Iterator[str]:

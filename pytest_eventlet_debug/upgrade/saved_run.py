@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
+import re
 import stat
 from typing import Any
 from typing import Literal
@@ -25,6 +26,9 @@ SCHEMA = 1
 
 Uncollectable = Literal["error", "skipped"]
 Key = tuple[str, str]
+
+#: Behind the node id of a collector, in that of a test.
+_SEPARATOR = re.compile(r"::|/|\[")
 
 
 class SavedRunError(Exception):
@@ -71,6 +75,12 @@ class SavedTest:
         """What finds the test in another run."""
         return self.test, self.hub
 
+    @property
+    def collectors(self) -> list[str]:
+        """The node ids of all that it may have been collected from, its own among them."""
+        ends = (match.start() for match in _SEPARATOR.finditer(self.test))
+        return [self.test, *(self.test[:end] for end in ends)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Uncollected:
@@ -85,6 +95,11 @@ class Uncollected:
     hub: str
     outcome: Uncollectable
     failure: Failure
+
+    @property
+    def key(self) -> Key:
+        """What finds it in another run."""
+        return self.node, self.hub
 
 
 @dataclasses.dataclass(frozen=True)

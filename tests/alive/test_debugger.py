@@ -142,7 +142,7 @@ def test_two_registered_dumps_print_one(pytester: pytest.Pytester) -> None:
         """
         from pytest_eventlet_debug.alive.dump import AliveDump
         def pytest_configure(config):
-            config.pluginmanager.register(AliveDump(config))
+            config.pluginmanager.register(AliveDump(config, lambda item: None, str))
         """
     )
     pytester.makepyfile("def test_plain(): assert False")

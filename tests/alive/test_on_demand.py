@@ -175,6 +175,22 @@ def test_py_spy_reads_the_running_stack_where_python_does_not_answer(
     assert "_pytest" not in text
 
 
+def test_a_hang_is_told_where_py_spy_does_not_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = pytester.mkdir("programs")
+    (programs / "py-spy").write_text("neither a script nor a binary")
+    (programs / "py-spy").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    body = """
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        signal.sigwait([signal.SIGUSR1])
+        """
+    text = hang(pytester, body)
+    assert block(text, "Python did not answer") == "its main thread blocks signals\n"
+    assert "by py-spy" not in text
+
+
 def test_a_test_does_not_go_on_for_having_been_asked(pytester: pytest.Pytester) -> None:
     # The signal ends this call, and the test would pass.
     hang(pytester, "import ctypes\nctypes.PyDLL(None).pause()")

@@ -129,3 +129,26 @@ def test_a_hub_of_another_system_is_not_available_but_may_be_marked_for() -> Non
     with pytest.raises(HubNameError, match="'kqueue' is not available on this machine"):
         select_hubs("kqueue")
     assert [hub.name for hub in select_hubs("kqueue", only_available=False)] == ["kqueue"]
+
+
+@pytest.mark.parametrize("mock", ["mock.MagicMock()", "types.ModuleType('eventlet')"])
+def test_the_hubs_stay_known_where_eventlet_is_mocked(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mock: str
+) -> None:
+    monkeypatch.delenv("EVENTLET_HUB", raising=False)
+    pytester.makeconftest(f"""
+        import sys
+        import types
+        from unittest import mock
+        sys.modules["eventlet"] = {mock}
+    """)
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.eventlet_hub("epolls", "poll", "selects")
+        def test_it(eventlet_hub):
+            assert eventlet_hub == "epolls"
+    """)
+    result = pytester.runpytest("--cprofile")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*hubs: epolls (eventlet's default)*", "report: */index.html"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -169,6 +171,25 @@ def test_a_datagram_belongs_to_the_last_call_that_fits(descriptor: str) -> None:
     assert line(calls.sender(udp(3), at(420))) == 2
     assert line(calls.sender(udp(4), at(420))) == 4
     assert calls.sender(udp(5), at(420)) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "segment"),
+    [
+        (f'sendto(9<UDP:[{A}->{B}]>, "x", 1, 0, NULL, 0) = 1', udp(1)),
+        (f"connect(5<TCP:[1]>, {TO_B}, 16) = 0", tcp(0, 0, SYN)),
+    ],
+    ids=["datagrams", "connections"],
+)
+def test_thousands_of_calls_on_one_socket_are_searched_quickly(call: str, segment: Segment) -> None:
+    count = 10_000
+    calls = known(*[call] * count)
+
+    began = time.process_time()
+    found = [line(calls.sender(segment, at(100 * number + 10))) for number in range(count)]
+
+    assert time.process_time() - began < 1.0  # where each search looks at all calls, four seconds
+    assert found == list(range(1, count + 1))
 
 
 def test_the_ports_of_a_trace_are_those_of_its_sockets() -> None:

@@ -49,6 +49,19 @@ def test_open_takes_the_users_pager_for_text(recorded: Recorded) -> None:
     assert "call: passed" in in_run(recorded, "differs[poll]", "timeline", PAGER="cat")
 
 
+def test_a_timeline_needs_no_pager(recorded: Recorded, tmp_path: Path) -> None:
+    assert "call: passed" in in_run(recorded, "differs[poll]", "timeline", PATH=str(tmp_path))
+    # Which less is there for, if it is.
+    assert "call: passed" in in_run(recorded, "differs[poll]", "timeline", PAGER=" ")
+
+
+@pytest.mark.parametrize("what", ["timeline", "strace"])
+def test_a_pager_that_is_no_command_is_an_error_in_a_line(recorded: Recorded, what: str) -> None:
+    ran = run("open", "differs[poll]", what, "--artifacts", recorded.directory, PAGER="less 'x")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.endswith('PAGER is "less \'x", which is no command: No closing quotation\n')
+
+
 def test_open_takes_the_best_program_that_is_there(recorded: Recorded, tmp_path: Path) -> None:
     test = recorded.of("differs-selects")
     path = programs(tmp_path, "kcachegrind", "snakeviz")

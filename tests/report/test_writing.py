@@ -157,6 +157,36 @@ def test_the_report_of_a_run_that_has_just_ended_takes_its_tests_from_one_file(
     assert [each.title for each in cell.findings] == ["it stalls"]
 
 
+def test_to_write_the_report_takes_the_lock_on_the_artifacts_from_nobody(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest("""
+        import subprocess, sys
+        from pathlib import Path
+        from pytest_eventlet_debug.artifacts import lock_path
+        from pytest_eventlet_debug.system import run_lock
+
+        PROGRAM = "import conftest; print('held:', conftest.is_held())"
+
+        def is_held():
+            return run_lock.is_held(lock_path(Path("eventlet-debug")))
+
+        def pytest_unconfigure():
+            subprocess.run([sys.executable, "-c", PROGRAM])
+    """)
+    # A test that does not say how it ended may be one of a run that goes on.
+    pytester.makepyfile("""
+        from pathlib import Path
+        from pytest_eventlet_debug.artifacts import open_test
+
+        def test_it():
+            open_test(Path("eventlet-debug"), "test_x.py::test_lost", "poll").announce()
+    """)
+    result = pytester.runpytest("--cprofile", "--eventlet-summary=job.md")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["held: True"])
+
+
 def test_results_of_the_run_before_say_nothing_of_one_that_was_killed(
     pytester: pytest.Pytester,
 ) -> None:

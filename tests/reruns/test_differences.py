@@ -507,6 +507,21 @@ def test_the_rest_still_runs_again_when_one_of_them_ends_its_process(
     assert "test_x.py::test_differs poll failed 0 of 2 selects failed 2 of 2" in lines
 
 
+def test_busy_cpus_are_freed_where_ended_children_are_not_kept(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="def test_differs(eventlet_hub): assert eventlet_hub == 'poll'",
+        ignores="""
+        import os, signal, sys
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some that start a run do
+        os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]])
+        """,
+    )
+    options = (HUBS, "--eventlet-reruns=1", "--eventlet-stress")
+    result = pytester.run(sys.executable, "ignores.py", *options)
+    result.assert_outcomes(passed=1, failed=1)
+    assert_no_traceback_of_ours(result.stdout.str() + result.stderr.str())
+
+
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_traces_are_compared_of_hubs_on_which_the_test_ends_otherwise(
     pytester: pytest.Pytester,

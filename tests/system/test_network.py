@@ -721,3 +721,16 @@ def test_with_s_the_terminal_and_its_ctrl_c_are_the_tests(pytester: pytest.Pytes
     assert run.exitstatus == pytest.ExitCode.INTERRUPTED
     assert re.search(r"test_x\.py:\d+: KeyboardInterrupt", rest)
     assert "Traceback" not in pytester.path.joinpath("spawn.out").read_text()
+
+
+def test_what_is_tried_apart_is_known_where_ended_children_are_not_kept() -> None:
+    program = """
+        import functools, os, signal
+        from pytest_eventlet_debug.system import network, pids
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some that start a run do
+        print(network.run_apart(lambda: "network"))
+        print(network.run_apart(os.getpid, functools.partial(pids.enter, os.getpid())))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["network", "2"], "")

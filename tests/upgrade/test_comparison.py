@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from typing import Any
 
 import pytest
@@ -216,6 +217,33 @@ def test_tests_vanish_with_their_module_though_the_run_was_broken_off_by_it() ->
     verdict = compare(old, new)
     assert [(each.uncollected, each.count) for each in verdict.vanished] == [(error, 1)]
     assert (verdict.unreached, verdict.worse) == (1, True)
+
+
+def test_a_suite_of_which_nothing_imports_any_more_is_compared_quickly() -> None:
+    modules = [f"tests/unit_{number}.py" for number in range(200)]
+    old = run(*(case(f"{module}::test[{n}]") for module in modules for n in range(25)))
+    errors = [Uncollected(module, "epolls", "error", IMPORT_ERROR) for module in modules]
+
+    began = time.process_time()
+    verdict = compare(old, run(uncollected=tuple(errors)))
+
+    assert time.process_time() - began < 1.0  # where each test is compared with each, three
+    assert [each.count for each in verdict.vanished] == [25] * len(modules)
+    assert verdict.unreached == 0
+
+
+def test_a_test_has_vanished_with_the_first_of_the_collectors_above_it_that_failed() -> None:
+    errors = [Uncollected(node, "epolls", "error", IMPORT_ERROR) for node in ("a", "a/b.py")]
+    old = run(case("a/b.py::T::x[1]"), case("ab/b.py::x"), case("a/b.py::x", hub="poll"))
+    new = run(case("c.py::x"), case("c.py::x", hub="poll"), uncollected=tuple(errors))
+
+    verdict = compare(old, new)
+
+    assert [(each.uncollected.node, each.count) for each in verdict.vanished] == [
+        ("a", 1),
+        ("a/b.py", 0),
+    ]
+    assert [change.test for change in verdict.of("gone")] == ["ab/b.py::x", "a/b.py::x"]
 
 
 @pytest.mark.parametrize("passed", [True, False])

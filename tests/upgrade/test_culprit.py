@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 import subprocess
 import sys
 import zipfile
 
 import pytest
+from test_comparison import case
+from test_comparison import run
 
 from pytest_eventlet_debug.upgrade import culprit
 from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade.culprit import CulpritError
 from pytest_eventlet_debug.upgrade.culprit import Culprits
 from pytest_eventlet_debug.upgrade.culprit import search
+from pytest_eventlet_debug.upgrade.saved_run import Distribution
 from pytest_eventlet_debug.upgrade.saved_run import Key
 
 ONE, TWO = ("t.py::test_one", "poll"), ("t.py::test_two", "poll")
@@ -131,6 +135,17 @@ def test_the_guilty_of_two_real_upgrades_is_found_without_changing_what_is_insta
     found = search(overlay.names, overlay.tests, overlay.run)
     assert found.smallest == ("cul-guilty",)
     assert found.tests == (("test_answers.py::test_answer", "poll"),)
+
+
+def test_what_the_tests_print_need_not_be_text(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="import os\ndef test(): assert not os.write(1, bytes([255]))",
+    )
+    pluggy = Distribution(metadata.version("pluggy"))
+    old = run(case("test_x.py::test", hub="poll"), distributions={"pluggy": Distribution("0")})
+    new = run(case("test_x.py::test", "failed", hub="poll"), distributions={"pluggy": pluggy})
+    overlay = culprit.Overlay(pytester.mkdir("overlay"), old, new, ["-s"])
+    assert overlay.run(["pluggy"]) == {("test_x.py::test", "poll")}
 
 
 def test_the_command_prints_the_culprit_and_its_exit_status_says_whether_there_is_one(

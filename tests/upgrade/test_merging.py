@@ -56,6 +56,18 @@ def test_a_test_of_several_runs_ends_as_in_the_last_and_keeps_all_attempts() -> 
     assert [change.kind for change in verdict.changes] == ["flaky"]
 
 
+def test_a_module_that_a_later_run_has_tests_of_is_collected() -> None:
+    nodes = ("tests", "tests/test_x.py", "tests/test_y.py")
+    broken = tuple(Uncollected(node, "poll", "error", IMPORT_ERROR) for node in nodes)
+    early = run(case("tests/test_z.py::test", hub="poll"), uncollected=broken, started_ns=1)
+    late = run(case("tests/test_x.py::T::test[1]", hub="poll"), started_ns=2)
+
+    assert merge([(A, late), (B, early)]).uncollected == broken[2:]
+    # It may come to be broken as well.
+    mended = dataclasses.replace(late, started_ns=0)
+    assert merge([(A, mended), (B, early)]).uncollected == broken
+
+
 def test_runs_that_do_not_fit_together_are_refused() -> None:
     one = run(case("test_x"), distributions=DNS_25)
     with pytest.raises(

@@ -16,6 +16,8 @@ _MOST_HEAD = 1 << 16
 _MOST_LINE = 1 << 10
 _PROTOCOL = b"HTTP/1."
 
+#: What a message begins with, as far as it has come.
+_BEGINNING = lazily(rb"[A-Z]{1,10}(?:[ /]|\Z)")
 _START = lazily(rb"(?:([A-Z]{3,10}) (\S+) HTTP/1\.[01]|HTTP/1\.[01] (\d{3})[^\r\n]*)\r?\n")
 _LENGTH = lazily(rb"\n[Cc]ontent-[Ll]ength:[ \t]*(\d{1,15})[ \t]*\r?\n")
 _CHUNKED = lazily(rb"\ntransfer-encoding:[ \t]*chunked[ \t]*\r?\n", re.IGNORECASE)
@@ -99,7 +101,8 @@ class HttpStream:
         start = _START.match(data)
         if end is None:
             self._head = data
-            self.lost = len(data) > _MOST_HEAD or (start is None and b"\n" in data)
+            is_other = _BEGINNING.match(data) is None or (start is None and b"\n" in data)
+            self.lost = is_other or len(data) > _MOST_HEAD
             return b""
         head = data[: end.end()]
         length, chunked = _LENGTH.findall(head), _CHUNKED.search(head)

@@ -203,6 +203,20 @@ def test_an_answer_that_contradicts_itself_says_how(
 
 
 @pytest.mark.parametrize(
+    ("begun", "lost"),
+    [
+        *((begun, False) for begun in (b"G", b"GET", b"GET /x HT", b"HTTP", b"HTTP/1.1 20")),
+        *((begun, True) for begun in (b"x", b"get /", b"AMQP\0", b"*1", b"SSH-2.0", b"\x16\x03")),
+    ],
+)
+def test_bytes_that_begin_no_http_message_are_not_kept_for_more(begun: bytes, lost: bool) -> None:
+    # Else a stream of another protocol would be searched anew with each packet of it.
+    stream = HttpStream()
+    assert stream.feed(begun) is None
+    assert stream.lost == lost
+
+
+@pytest.mark.parametrize(
     ("method", "pieces"),
     [
         ("GET", [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", b"\x81\5hello"]),
