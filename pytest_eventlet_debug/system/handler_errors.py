@@ -17,9 +17,9 @@ import sys
 import types
 
 try:
-    from pytest_eventlet_debug.system._handlers import Postponed
-except ImportError:
-    Postponed = None  # type: ignore[assignment,misc]
+    from pytest_eventlet_debug.system import _handlers
+except ImportError:  # it was not compiled
+    _handlers = None  # type: ignore[assignment]
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
@@ -37,23 +37,23 @@ def put_off(error: BaseException) -> bool:
     :return: False if no handler that is installed raised it.
     """
     traceback = error.__traceback__
-    if traceback is None or traceback.tb_next is None or Postponed is None:
+    if traceback is None or traceback.tb_next is None or _handlers is None:
         return False  # whoever caught it has raised it, as a rule
-    handlers = _handlers()
+    installed = _installed()
     while traceback is not None:
-        number = handlers.get(traceback.tb_frame.f_code)
+        number = installed.get(traceback.tb_frame.f_code)
         if number is not None:
             restore = partial(_set_handler, number, _getsignal(number))
             entered = _outermost(sys._getframe(1))
             error.__traceback__ = traceback
-            _set_handler(number, Postponed(number, entered, restore, error))
+            _set_handler(number, _handlers.Postponed(number, entered, restore, error))
             _interrupt(number)
             return True
         traceback = traceback.tb_next
     return False
 
 
-def _handlers() -> dict[types.CodeType, signal.Signals]:
+def _installed() -> dict[types.CodeType, signal.Signals]:
     """Return the signals that are handled in Python, by the code of their handlers."""
     found = {}
     for number in _signals:
