@@ -16,6 +16,7 @@ from pytest_eventlet_debug.artifact_names import PROFILE_COUNTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.profiling.stats import Stats
+from pytest_eventlet_debug.profiling.stats import label
 from pytest_eventlet_debug.recordings import profile_file
 from pytest_eventlet_debug.recordings.profile_file import ProfileCounts
 from pytest_eventlet_debug.recordings.profile_file import ProfileFacts
@@ -61,9 +62,11 @@ class _Text(list[str]):
 @functools.cache
 def _converter() -> Any:
     """Return what turns entries into callgrind; only those who profile pay for its import."""
-    from pyprof2calltree import CalltreeConverter
+    import pyprof2calltree
 
-    return CalltreeConverter
+    if not hasattr(pyprof2calltree.cProfile, "label"):  # Python 3.15 has it elsewhere
+        pyprof2calltree.cProfile = types.SimpleNamespace(label=label)
+    return pyprof2calltree.CalltreeConverter
 
 
 def import_converter() -> None:

@@ -75,6 +75,25 @@ def test_callgrind_is_what_pyprof2calltree_makes_of_the_file_of_pstats(tmp_path:
     assert ours.splitlines()[1:] == theirs.splitlines()[1:]
 
 
+def test_pyprof2calltree_works_with_a_cprofile_that_has_no_labels(tmp_path: Path) -> None:
+    # As that of Python 3.15.
+    program = (
+        "import cProfile, sys; from pathlib import Path\n"
+        "from pytest_eventlet_debug.recordings import profiles\n"
+        "vars(cProfile).pop('label', None)\n"
+        "profiles.complete(Path(sys.argv[1]), 'a::b', Path(sys.argv[2]).read_bytes())"
+    )
+    (tmp_path / "counts").write_bytes(COUNTS.encode())
+    without, whole = tmp_path / "without", tmp_path / "whole"
+    without.mkdir()
+    whole.mkdir()
+    command = [sys.executable, "-c", program, without, tmp_path / "counts"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    profiles.complete(whole, "a::b", COUNTS.encode())
+    name = "profile.callgrind"
+    assert (without / name).read_bytes() == (whole / name).read_bytes()
+
+
 @pytest.mark.parametrize("in_file", [False, True])
 def test_what_one_has_begun_that_was_killed_is_written_anew(tmp_path: Path, in_file: bool) -> None:
     (tmp_path / "profile.callgrind").write_text("half")
