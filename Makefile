@@ -91,5 +91,5 @@ $(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(VENV)/.ready
 clean:
 	rm -rf $(VENV) .tox .eventlet-suite .downstream eventlet-debug upgrade build dist docs/_build \
 		.coverage .coverage.* htmlcov .hypothesis .import_linter_cache .mypy_cache \
-		.pytest_cache .ruff_cache *.egg-info pytest_eventlet_debug/profiling/*.so
+		.pytest_cache .ruff_cache *.egg-info pytest_eventlet_debug/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
