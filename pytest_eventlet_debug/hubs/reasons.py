@@ -265,17 +265,15 @@ def _is_of_hub_and_loop(place: Place) -> bool:
     return HUBS in place.file or place.file.startswith((*_LOOP, OURS))
 
 
-def _handled_by(code: types.CodeType) -> str | None:
-    """Return the name of the signal that a function is the handler of."""
-    for number in range(1, signal.NSIG):
-        try:
-            handler = _getsignal(number)
-        except ValueError:
-            continue
+def _handled_by(code: types.CodeType) -> str:
+    """Return the names of the signals that a function is the handler of, ``""`` for none."""
+    found = []
+    for number in sorted(signal.Signals):
+        handler = _getsignal(number)
         function = getattr(handler, "__func__", handler)
         if type(function) is types.FunctionType and function.__code__ is code:
-            return signal.Signals(number).name
-    return None
+            found.append(number.name)
+    return " and ".join(found)
 
 
 def _second(error: BaseException, places: list[Place]) -> str | None:

@@ -477,7 +477,8 @@ CALLED = """
 
     def handle_by(call):
         eventlet.sleep(0)
-        signal.signal(signal.SIGALRM, call)
+        for number in signal.SIGALRM, signal.SIGUSR1:
+            signal.signal(number, call)
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         eventlet.sleep(0.5)
 
@@ -811,8 +812,8 @@ def test_a_signal_handler_that_waits_in_the_hub_is_told(pytester: pytest.Pyteste
     result.assert_outcomes(failed=3)
     (line,) = _of(result, "test_handles")
     assert re.fullmatch(
-        rf"{file}:7 in handler, the handler of SIGALRM, waits for eventlet \(eventlet/greenthread"
-        r"\.py:\d+ in sleep\) in the hub itself, and only greenthreads can",
+        rf"{file}:7 in handler, the handler of SIGUSR1 and SIGALRM, waits for eventlet "
+        r"\(eventlet/greenthread\.py:\d+ in sleep\) in the hub itself, and only greenthreads can",
         line,
     )
     # An asyncio hub does not start again, and which error ended it is the hub's own, too.
