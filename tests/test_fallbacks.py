@@ -57,7 +57,7 @@ def test_each_part_that_does_less_says_so_in_one_warning_of_the_run(
         from pytest_eventlet_debug.profiling import trial
 
         del asyncio.TaskGroup._abort
-        endings._set_method = lambda *_: False
+        endings._set_cancel = lambda *_: False
         trial.trouble = lambda kind: "a trial failed"
         sys.modules["pytest_eventlet_debug.stalls._watcher"] = None
         """
