@@ -38,24 +38,38 @@ COUNTS = ProfileCounts(
 )
 
 
+def complete_twice(directory: Path, before: str, after: str = "") -> tuple[str, Path, Path]:
+    """Complete a profile in a process of its own and in this one.
+
+    :param before: what that process does first.
+    :return: what it printed, and where both are.
+    """
+    program = (
+        f"import sys; from pathlib import Path\n{before}\n"
+        "from pytest_eventlet_debug.recordings import profiles\n"
+        "profiles.complete(Path(sys.argv[1]), 'a::b', Path(sys.argv[2]).read_bytes())\n" + after
+    )
+    counts, alone, whole = (directory / name for name in ("counts", "alone", "whole"))
+    counts.write_bytes(COUNTS.encode())
+    alone.mkdir()
+    whole.mkdir()
+    command = [sys.executable, "-c", program, alone, counts]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    profiles.complete(whole, "a::b", COUNTS.encode())
+    return done.stdout, alone, whole
+
+
 def test_what_pyprof2calltree_does_not_need_is_not_imported_and_changes_nothing(
     tmp_path: Path,
 ) -> None:
-    program = (
-        "import sys; from pathlib import Path\n"
+    before = (
         "from pytest_eventlet_debug.recordings import profiles\n"
-        "before = set(sys.modules); profiles.import_converter()\n"
-        "profiles.complete(Path(sys.argv[1]), 'a::b', Path(sys.argv[2]).read_bytes())\n"
-        "print({'argparse', 'pstats', 'subprocess', 'tempfile'} & set(sys.modules) - before)"
+        "before = set(sys.modules); profiles.import_converter()"
     )
-    (tmp_path / "counts").write_bytes(COUNTS.encode())
-    alone, whole = tmp_path / "alone", tmp_path / "whole"
-    alone.mkdir()
-    whole.mkdir()
-    command = [sys.executable, "-c", program, alone, tmp_path / "counts"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "set()\n", done.stderr
-    profiles.complete(whole, "a::b", COUNTS.encode())
+    after = "print({'argparse', 'pstats', 'subprocess', 'tempfile'} & set(sys.modules) - before)"
+    printed, alone, whole = complete_twice(tmp_path, before, after)
+    assert printed == "set()\n"
     names = {"profile.callgrind", "profile.cprof", "profile.json"}
     assert {path.name for path in alone.iterdir()} == names
     # Not the bytes of this one: marshal writes down which objects others refer to, too.
@@ -77,21 +91,10 @@ def test_callgrind_is_what_pyprof2calltree_makes_of_the_file_of_pstats(tmp_path:
 
 def test_pyprof2calltree_works_with_a_cprofile_that_has_no_labels(tmp_path: Path) -> None:
     # As that of Python 3.15.
-    program = (
-        "import cProfile, sys; from pathlib import Path\n"
-        "from pytest_eventlet_debug.recordings import profiles\n"
-        "vars(cProfile).pop('label', None)\n"
-        "profiles.complete(Path(sys.argv[1]), 'a::b', Path(sys.argv[2]).read_bytes())"
-    )
-    (tmp_path / "counts").write_bytes(COUNTS.encode())
-    without, whole = tmp_path / "without", tmp_path / "whole"
-    without.mkdir()
-    whole.mkdir()
-    command = [sys.executable, "-c", program, without, tmp_path / "counts"]
-    subprocess.run(command, check=True, cwd=ROOT)
-    profiles.complete(whole, "a::b", COUNTS.encode())
+    before = "import cProfile; vars(cProfile).pop('label', None)"
+    _, alone, whole = complete_twice(tmp_path, before)
     name = "profile.callgrind"
-    assert (without / name).read_bytes() == (whole / name).read_bytes()
+    assert (alone / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.parametrize("in_file", [False, True])

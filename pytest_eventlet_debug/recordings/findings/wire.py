@@ -90,7 +90,7 @@ class _Refused:
     def __init__(self, index: int, since_ns: int) -> None:
         self.index = index
         self.since_ns = since_ns
-        self.count = 0
+        self.count = 1
 
 
 class Wire:
@@ -169,20 +169,15 @@ class Wire:
 
     def _see_refused_datagram(self, packet: Packet, segment: Segment) -> None:
         """Tell of DNS queries alone: who sends other datagrams may not care for their fate."""
+        if segment.protocol != "udp":
+            return
         data = packet.data[segment.at : segment.at + segment.payload]
         question = self._dns.refused(segment.source, segment.target, data)
-        if segment.protocol != "udp" or question is None:
-            return
-        refused = self._refused_queries.get(segment.target)
-        if refused is None:
-            refused = _Refused(len(self._found), packet.time_ns)
-            self._refused_queries[segment.target] = refused
-            what = f"no socket took the DNS query for {question} at {segment.target}"
-            self._tell(what, packet, what)
-        refused.count += 1
-        if refused.count > 1:
-            what = f"no socket took {refused.count:,} DNS queries at {segment.target}"
-            self._retell(refused.index, what)
+        if question is not None:
+            end = segment.target
+            once = f"no socket took the DNS query for {question} at {end}"
+            often = f"no socket took {{:,}} DNS queries at {end}"
+            self._refuse(self._refused_queries, end, packet, once, often)
 
     def _see_window(self, packet: Packet, segment: Segment) -> None:
         """Take note of whether a packet's sender has room for more."""
@@ -224,16 +219,25 @@ class Wire:
         self._tell(f"{what}{who}", packet, what)
 
     def _on_refused(self, packet: Packet, segment: Segment) -> None:
-        refused = self._refused.get(segment.source)
+        end = segment.source
+        once = f"{end} refused a connection: nobody listened there"
+        often = f"{end} refused {{:,}} connections: nobody listened there"
+        self._refuse(self._refused, end, packet, once, often)
+
+    def _refuse(
+        self, known: dict[Endpoint, _Refused], end: Endpoint, packet: Packet, once: str, often: str
+    ) -> None:
+        """Count what an endpoint refuses, and say so once.
+
+        :param often: has a place for the number.
+        """
+        refused = known.get(end)
         if refused is None:
-            refused = _Refused(len(self._found), packet.time_ns)
-            self._refused[segment.source] = refused
-            what = f"{segment.source} refused a connection: nobody listened there"
-            self._tell(what, packet, what)
-        refused.count += 1
-        if refused.count > 1:
-            what = f"{segment.source} refused {refused.count:,} connections: nobody listened there"
-            self._retell(refused.index, what)
+            known[end] = _Refused(len(self._found), packet.time_ns)
+            self._tell(once, packet, once)
+        else:
+            refused.count += 1
+            self._retell(refused.index, often.format(refused.count))
 
     def _on_accepted_at_last(self, packet: Packet, end: Endpoint) -> None:
         """Say how long it took until somebody listened; what it refuses later is told apart."""
