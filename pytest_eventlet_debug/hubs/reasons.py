@@ -28,6 +28,7 @@ from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import shown_path
+from pytest_eventlet_debug.system.handler_errors import handled
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,7 +55,6 @@ _SAYS = lazily(
 #: What runs the loop of the asyncio hub.
 _RUNS = ("run", "async_run")
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
-_getsignal = signal.getsignal  # before a test can replace it
 _MOCKS = ("unittest.mock", "mock.mock")
 #: What the asyncio hub is made of, beside eventlet's part.
 _LOOP = (os.path.join(STANDARD_LIBRARY, "asyncio") + os.sep, STANDARD_LIBRARY + "selectors.py")
@@ -254,8 +254,8 @@ def _called_by_hub(error: BaseException, places: list[Place]) -> str | None:
     if found is None:
         return None
     caller, place = found
-    handled = _handled_by(place.code)
-    how = f", the handler of {handled}," if handled else f", which is called by {caller},"
+    signals = _handled_by(place.code)
+    how = f", the handler of {signals}," if signals else f", which is called by {caller},"
     green = next(place for place in reversed(places) if HUBS not in place.file)
     waits = f" ({green})" if green is not place else ""
     return f"{place}{how} waits for eventlet{waits} in the hub itself, and only greenthreads can"
@@ -267,13 +267,8 @@ def _is_of_hub_and_loop(place: Place) -> bool:
 
 def _handled_by(code: types.CodeType) -> str:
     """Return the names of the signals that a function is the handler of, ``""`` for none."""
-    found = []
-    for number in sorted(signal.Signals):
-        handler = _getsignal(number)
-        function = getattr(handler, "__func__", handler)
-        if type(function) is types.FunctionType and function.__code__ is code:
-            found.append(number.name)
-    return " and ".join(found)
+    numbers = (number for number, function in handled() if function is code)
+    return " and ".join(each.name for each in numbers if isinstance(each, signal.Signals))
 
 
 def _second(error: BaseException, places: list[Place]) -> str | None:

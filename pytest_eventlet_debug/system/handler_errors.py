@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+from collections.abc import Iterator
 from functools import partial
 import os
 import signal
 import sys
 import types
+from typing import Any
 
 try:
     from pytest_eventlet_debug.system import _handlers
@@ -25,9 +27,10 @@ _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
 # Taken here, before a test can patch them.
 _getsignal = _signal.getsignal
-_interrupt = _thread.interrupt_main
+_interrupt: Any = _thread.interrupt_main
 _set_handler = _signal.signal
-_signals = tuple(_signal.valid_signals())
+# Of the real-time signals, most are mere numbers.
+_signals: list[int] = sorted(signal.valid_signals())
 
 
 def put_off(error: BaseException) -> bool:
@@ -39,9 +42,9 @@ def put_off(error: BaseException) -> bool:
     traceback = error.__traceback__
     if traceback is None or traceback.tb_next is None or _handlers is None:
         return False  # whoever caught it has raised it, as a rule
-    installed = _installed()
+    numbers = {code: number for number, code in handled()}
     while traceback is not None:
-        number = installed.get(traceback.tb_frame.f_code)
+        number = numbers.get(traceback.tb_frame.f_code)
         if number is not None:
             restore = partial(_set_handler, number, _getsignal(number))
             entered = _outermost(sys._getframe(1))
@@ -53,16 +56,14 @@ def put_off(error: BaseException) -> bool:
     return False
 
 
-def _installed() -> dict[types.CodeType, signal.Signals]:
-    """Return the signals that are handled in Python, by the code of their handlers."""
-    found = {}
+def handled() -> Iterator[tuple[int, types.CodeType]]:
+    """Yield the signals that a function of Python's handles, with its code, by their numbers."""
     for number in _signals:
         handler = _getsignal(number)
         if type(handler) is types.MethodType:
             handler = handler.__func__
         if type(handler) is types.FunctionType:
-            found[handler.__code__] = number
-    return found
+            yield number, handler.__code__
 
 
 def _outermost(frame: types.FrameType) -> types.FrameType:
