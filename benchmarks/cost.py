@@ -10,7 +10,8 @@ its tests. Every way of running has its turn in each round, so that a busy machi
 all of them, and the fastest round counts. Memory is at the same addresses in all of them. CPU
 time is that of all processes: helpers, strace and the finisher included. What is printed are
 ratios to the plain run, or milliseconds above it where the plain run does next to nothing. Two
-hubs stand beside two plain runs. With --beside each way also runs with the plugin of another
+hubs stand beside two plain runs, and --strace and --cprofile beside the same tool without the
+plugin, used as sparingly as it can be. With --beside each way also runs with the plugin of another
 checkout of this repository, in the same rounds.
 """
 
@@ -47,6 +48,7 @@ _ADDR_NO_RANDOMIZE = 0x0040000
 _ASK = 0xFFFFFFFF
 
 BLOCKED = ("-p", "no:eventlet-debug")
+STRACE = ("strace", "-f", "-ttt", "-T", "-yy", "-s", "256")
 ALL_FIVE = ("--strace", "--cprofile", "--pcap", "--eventlet-leaks=warn", "--dump-asyncio-tasks")
 BASE = "plain"
 OTHER_BASE = "plain, poll"
@@ -65,7 +67,41 @@ def pytest_unconfigure():
             file.write(str(last))
 """
 
-#: The folder of that plugin. By this name it is one that is installed, as users' are.
+#: The least that strace could cost: attached when the tests have been collected, on the CPU of the
+#: test process, its trace kept in memory, and nothing known of where one test ends.
+STRACE_ALONE = f"""\
+import os, subprocess
+def pytest_collection_finish():
+    pid = os.getpid()
+    os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+    trace = os.memfd_create("trace")
+    command = [*{STRACE}, "-o", f"/proc/{{pid}}/fd/{{trace}}", "-p", str(pid)]
+    strace = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert b"attached" in strace.stderr.readline()
+"""
+
+#: The least that a profile of each test's call could cost: it is made, and nothing is done with it.
+CPROFILE_ALONE = """\
+import cProfile, pytest
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pyfunc_call():
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        return (yield)
+    finally:
+        profile.disable()
+        profile.getstats()
+"""
+
+#: The plugins of these runs, by the name of their module.
+PLUGIN_TEXTS = {
+    "cost_last_test": LAST_TEST,
+    "cost_strace_alone": STRACE_ALONE,
+    "cost_cprofile_alone": CPROFILE_ALONE,
+}
+
+#: The folder of those plugins. By this name they are installed ones, as users' are.
 PLUGINS = "site-packages"
 
 YIELDING = """\
@@ -98,6 +134,11 @@ class Way:
     needs: str | None = None
     root: Path = ROOT
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it runs without the plugin."""
+        return self.arguments[: len(BLOCKED)] == BLOCKED
+
 
 def _one_hub(name: str, *arguments: str, needs: str | None = None) -> Way:
     return Way(name, ("--eventlet-hub=epolls", *arguments), needs=needs)
@@ -115,13 +156,10 @@ WAYS = (
     _one_hub("--eventlet-leaks=warn", "--eventlet-leaks=warn"),
     _one_hub("--dump-asyncio-tasks", "--dump-asyncio-tasks"),
     _one_hub("all five", *ALL_FIVE, needs="strace"),
-    Way(
-        "strace by hand",
-        BLOCKED,
-        wrapper=("strace", "-f", "-ttt", "-T", "-yy", "-s", "256", "-o", os.devnull),
-        needs="strace",
-    ),
+    Way("strace by hand", BLOCKED, wrapper=(*STRACE, "-o", os.devnull), needs="strace"),
     Way("cProfile by hand", BLOCKED, python=("-m", "cProfile", "-o", os.devnull, "-m", "pytest")),
+    Way("strace alone", (*BLOCKED, "-p", "cost_strace_alone"), needs="strace"),
+    Way("cProfile alone", (*BLOCKED, "-p", "cost_cprofile_alone")),
 )
 
 
@@ -177,7 +215,8 @@ def prepared() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         (scratch / PLUGINS).mkdir()
-        (scratch / PLUGINS / "cost_last_test.py").write_text(LAST_TEST)
+        for name, text in PLUGIN_TEXTS.items():
+            (scratch / PLUGINS / f"{name}.py").write_text(text)
         yield scratch
 
 
@@ -207,7 +246,7 @@ def run(way: Way, workload: Workload, scratch: Path) -> Measured:
     for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
         environment.pop(name, None)  # few users have them
     options = ["-q", "-p", "no:cacheprovider", "-p", "cost_last_test"]
-    if way.arguments != BLOCKED:
+    if not way.is_blocked:
         options.append(f"--eventlet-artifacts={artifacts}")
     command = [*way.wrapper, sys.executable, *way.python, *options, *way.arguments]
     before, began = cpu_of_children(), time.monotonic()
@@ -334,7 +373,7 @@ def doubled(ways: Iterable[Way], root: Path) -> list[Way]:
     both = []
     for way in ways:
         both.append(way)
-        if way.arguments != BLOCKED:
+        if not way.is_blocked:
             both.append(dataclasses.replace(way, name=f"{way.name} {root.name}", root=root))
     return both
 
