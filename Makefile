@@ -9,13 +9,14 @@ PYTEST = $(VENV)/bin/pytest
 # The tests start Python thousands of times, and each would compile the plugin anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test faults coverage lint docs linkcheck dist downstream suite bench tools clean
+.PHONY: help demo test faults coverage sanitize lint docs linkcheck dist downstream suite bench tools clean
 
 help:
 	@echo "make demo        run examples/ under two hubs with every tracer on"
 	@echo "make test        run this project's tests (ARGS='...' goes to pytest)"
 	@echo "make faults      those that inject the faults of docs/faults.rst"
 	@echo "make coverage    the same, and fail if less of the code is covered than before"
+	@echo "make sanitize    tests of the code in C, under AddressSanitizer and UBSan"
 	@echo "make lint        ruff, mypy --strict, import-linter and codespell"
 	@echo "make docs        build the documentation into docs/_build/html"
 	@echo "make linkcheck   check the documentation's links to other sites"
@@ -49,6 +50,9 @@ coverage: $(VENV)/.ready tools
 		$(VENV)/bin/coverage run -m pytest --timeout=300 -n 3 $(ARGS)
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --skip-covered
+
+sanitize: tools
+	PYTHON="$(PYTHON)" scripts/sanitize .sanitize $(ARGS)
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
@@ -89,7 +93,7 @@ $(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(VENV)/.ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .tox .eventlet-suite .downstream eventlet-debug upgrade build dist docs/_build \
+	rm -rf $(VENV) .tox .eventlet-suite .downstream .sanitize eventlet-debug upgrade build dist docs/_build \
 		.coverage .coverage.* htmlcov .hypothesis .import_linter_cache .mypy_cache \
 		.pytest_cache .ruff_cache *.egg-info pytest_eventlet_debug/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
