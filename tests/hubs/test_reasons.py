@@ -480,7 +480,10 @@ CALLED = """
         for number in signal.SIGALRM, signal.SIGUSR1:
             signal.signal(number, call)
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        eventlet.sleep(0.5)
+        try:
+            eventlet.sleep(0.5)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # or it may strike pytest
 
 
     def test_handles():

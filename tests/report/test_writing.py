@@ -166,7 +166,7 @@ def test_to_write_the_report_takes_the_lock_on_the_artifacts_from_nobody(
         from pytest_eventlet_debug.artifacts import lock_path
         from pytest_eventlet_debug.system import run_lock
 
-        PROGRAM = "import conftest; print('held:', conftest.is_held())"
+        PROGRAM = "import conftest, sys; print('held:', conftest.is_held(), file=sys.stderr)"
 
         def is_held():
             return run_lock.is_held(lock_path(Path("eventlet-debug")))
@@ -184,7 +184,7 @@ def test_to_write_the_report_takes_the_lock_on_the_artifacts_from_nobody(
     """)
     result = pytester.runpytest("--cprofile", "--eventlet-summary=job.md")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["held: True"])
+    result.stderr.fnmatch_lines(["held: True"])
 
 
 def test_results_of_the_run_before_say_nothing_of_one_that_was_killed(
