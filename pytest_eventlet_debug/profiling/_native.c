@@ -544,9 +544,6 @@ switched(CallStacks *self, PyObject *const *args, Py_ssize_t nargs)
     if (!alive && origin != target) {
         leave(self, origin);
     }
-#if PY_VERSION_HEX < 0x030C0000
-    slot_renew();
-#endif
     Nanoseconds after = now(self);
     self->switching += after - before;
     if (self->stands_still) {

@@ -521,11 +521,6 @@ runs(Lines *self, PyObject *number)
     if (self->greenlet == MAX_GREENLETS && self->room > MAX_GREENLETS) {
         memset(self->marks + MAX_GREENLETS, 0, sizeof(Mark));
     }
-#if PY_VERSION_HEX < 0x030C0000
-    if (self->active) {
-        slot_renew();
-    }
-#endif
     Py_RETURN_NONE;
 }
 

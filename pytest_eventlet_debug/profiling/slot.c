@@ -26,17 +26,6 @@ slot_is_ours(void)
     return PyThreadState_Get()->c_profilefunc == told;
 }
 
-void
-slot_renew(void)
-{
-    PyThreadState *state = PyThreadState_Get();
-    if (state->c_profilefunc == told) {
-        /* As PyEval_SetProfile() does, which also has the auditors of a test called at each
-           switch. */
-        state->cframe->use_tracing = PY_VERSION_HEX < 0x030B0000 ? 1 : 255;
-    }
-}
-
 int
 slot_add(Listener listener, PyObject *object)
 {

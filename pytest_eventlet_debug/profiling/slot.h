@@ -24,8 +24,5 @@ void slot_remove(PyObject *object);
 /* Whether the place is ours, in this thread. */
 int slot_is_ours(void);
 
-/* Take it again for the greenlet that runs now, each of which has a switch of its own. */
-void slot_renew(void);
-
 #endif
 #endif

@@ -7,6 +7,7 @@ import contextlib
 import platform
 
 from pytest_eventlet_debug import fallbacks
+from pytest_eventlet_debug.profiling import debug_build
 from pytest_eventlet_debug.profiling.choice import engine_kind
 from pytest_eventlet_debug.profiling.choice import make_engine
 from pytest_eventlet_debug.profiling.choice import trouble_of_native
@@ -24,6 +25,7 @@ from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import TracerError
+from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 _VERSION = platform.python_version()
 
@@ -57,8 +59,9 @@ class CProfile:
         self._engine_name: EngineName = engine
         self._recording: Recording | None = None
         self._engine: Engine | None = None
-        # A trial's greenlets belong into no recording, and into the first test's least of all.
-        engine_kind(engine)
+        if not debug_build.aborts():
+            # A trial's greenlets belong into no recording, and into the first test's least of all.
+            engine_kind(engine)
 
     @property
     def version(self) -> str:
@@ -69,7 +72,15 @@ class CProfile:
         """Do nothing."""
 
     def check(self) -> None:
-        """Do nothing: a profiler is everywhere."""
+        """Find out whether this is a Python that can be profiled.
+
+        :raises TracerUnavailable: it would be aborted.
+        """
+        if debug_build.aborts():
+            raise TracerUnavailable(
+                "cprofile cannot profile greenlets in a debug build of Python 3.12 or newer: an "
+                "assertion of Python's own fails, as under cProfile by itself. Use another build."
+            )
 
     def confirm(self) -> None:
         """Do nothing."""

@@ -2,8 +2,8 @@
 
 Calls are heard of through ``sys.monitoring``, under one of the two tool ids that nobody is
 given, or up to Python 3.11 through the thread's place for a profiler, which this shares with
-the plugin's own. Where neither is free, or nothing was compiled when the plugin was
-installed, there are no marks, and the trace is as complete as ever.
+the plugin's own. Where neither is free, nothing was compiled when the plugin was installed, or
+this Python would be aborted, there are no marks, and the trace is as complete as ever.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from types import WrapperDescriptorType
 from typing import TYPE_CHECKING
 from typing import Any
 
+from pytest_eventlet_debug.profiling import debug_build
 from pytest_eventlet_debug.recordings import kernel_calls
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.system.code_places import OURS
@@ -140,6 +141,8 @@ def prepare() -> None:
 
 
 def _make(root: Path) -> Lines | None:
+    if debug_build.aborts():
+        return None
     try:
         from pytest_eventlet_debug.profiling._native import Lines
     except ImportError:

@@ -381,3 +381,20 @@ def test_what_can_be_done_later_is_not_done_in_the_test_process(pytester: pytest
         assert "fn=" in (directory / "profile.callgrind").read_text()
         artifacts = json.loads((directory / "test.json").read_text())["artifacts"]
         assert {"profile.callgrind", "profile.cprof", "profile.json"} <= set(artifacts)
+
+
+@pytest.mark.fault("debug-python")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="greenlets can be profiled there")
+def test_a_debug_build_of_python_is_not_aborted(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(debug_build="import sys; sys.gettotalrefcount = lambda: 0")
+    pytester.makepyfile("""
+        import sys
+        def test_a():
+            assert not any(map(sys.monitoring.get_tool, (3, 4)))
+    """)
+    result = pytester.runpytest("-p", "debug_build", "--cprofile")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: *cannot profile greenlets in a debug build of Python 3.12*"]
+    )
+    pytester.runpytest("-p", "debug_build", "--strace").assert_outcomes(passed=1)
