@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from pytest_eventlet_debug import fallbacks
+from pytest_eventlet_debug.alive.endings import is_handle
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import TESTS
@@ -26,6 +27,7 @@ from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import describe_tasks
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.hubs.reasons import LEFT
+from pytest_eventlet_debug.hubs.reasons import STOPPED
 from pytest_eventlet_debug.hubs.reasons import is_of_hub
 from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system import unpatched
@@ -98,6 +100,7 @@ class AsyncioWatch:
     def _wrap_loop(self, kind: type) -> None:
         self._wrap(kind, "run_until_complete", self._running)
         self._wrap(kind, "create_task", self._creating)
+        self._wrap(kind, "stop", self._stopping)
 
     def _wrap(self, kind: type, name: str, wrap: Callable[[Any], Any]) -> None:
         own = kind.__dict__.get(name)
@@ -218,6 +221,24 @@ class AsyncioWatch:
             return task
 
         return create_task
+
+    def _stopping(self, original: Any) -> Any:
+        def stop(loop: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                frame: types.FrameType | None = sys._getframe(1)
+                # Not that what run_until_complete() ran has ended.
+                if frame is not None and frame.f_code.co_name != "_run_until_complete_cb":
+                    while frame is not None and frame.f_code.co_filename.startswith(self._library):
+                        # What a callback was called from has nothing to do with it.
+                        frame = None if is_handle(frame.f_code) else frame.f_back
+                    site = (frame.f_code, frame.f_lineno) if frame is not None else None
+                    setattr(loop, STOPPED, site)
+            except Exception as error:
+                put_off(error)  # or a loop with slots; who stopped it stays unknown
+            return original(loop, *args, **kwargs)
+
+        return stop
 
 
 def _begin(loop: Any) -> None:

@@ -23,6 +23,7 @@ from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
+from pytest_eventlet_debug.alive.sends import SendWatch
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
@@ -80,6 +81,7 @@ class AliveDump:
         self._in_reports = not config.getoption("usepdb", False)
         self._watch = AsyncioWatch()
         self._spawns = SpawnWatch()
+        self._sends = SendWatch()
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
@@ -106,6 +108,7 @@ class AliveDump:
             self._endings.begin()
             self._timeouts.begin()
             self._spawns.look_again()
+            self._sends.look_again()
             if self._in_reports and not self._unittest:
                 self._watch_unittest()
 
@@ -116,6 +119,7 @@ class AliveDump:
             self._endings.look_again()
             self._timeouts.begin()
             self._spawns.look_again()
+            self._sends.look_again()
 
     def pytest_unconfigure(self) -> None:
         with Shield():
@@ -123,6 +127,7 @@ class AliveDump:
             self._endings.stop()
             self._timeouts.stop()
             self._spawns.stop()
+            self._sends.stop()
         for kind, name, original in self._unittest:
             setattr(kind, name, original)
         self._unittest.clear()

@@ -13,6 +13,7 @@ import msgspec
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
+from pytest_eventlet_debug.hubs.reasons import ENDED
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
@@ -30,9 +31,6 @@ except ImportError:  # there was no compiler
 
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
 
-
-#: An attribute of tasks and greenlets: the code and line that cancelled or killed them.
-ENDED = "_eventlet_debug_ended"
 
 #: The last ones of a test that are kept.
 MAX_ENDINGS = 10
@@ -153,7 +151,7 @@ class EndingWatch:
                 return
             frame: types.FrameType | None = caller
             while frame is not None and frame.f_code.co_filename.startswith(self._library):
-                frame = None if _is_handle(frame.f_code) else frame.f_back
+                frame = None if is_handle(frame.f_code) else frame.f_back
             frame = frame or caller
             setattr(thing, ENDED, (frame.f_code, frame.f_lineno))
             code = frame.f_code
@@ -180,7 +178,7 @@ def _runner(frame: types.FrameType) -> str:
             return _current_task() or "the test"
         if HUBS in code.co_filename and code.co_name.endswith("run"):
             return _current_task() or "the hub"
-        if _is_handle(code):
+        if is_handle(code):
             return _current_task() or "a callback of the loop"
         outer = outer.f_back
     return f"greenthread {switches.function_at_bottom(frame)}"
@@ -204,7 +202,7 @@ def is_task_of_hub(task: Any) -> bool:
     return _HUB_TASK in getattr(task.get_coro(), "__qualname__", "")
 
 
-def _is_handle(code: types.CodeType) -> bool:
+def is_handle(code: types.CodeType) -> bool:
     """Say whether a function of asyncio's is the one that makes each call of a loop."""
     return code.co_name == "_run" and code.co_filename.endswith(_HANDLES)
 

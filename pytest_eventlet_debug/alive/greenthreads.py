@@ -16,7 +16,6 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.greenlets import THE_TEST
 from pytest_eventlet_debug.alive.greenlets import Greenlets
 from pytest_eventlet_debug.alive.greenthread_waits import GreenthreadWaits
@@ -31,6 +30,7 @@ from pytest_eventlet_debug.alive.stacks import is_test_call
 from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.alive.tls_sockets import TlsSockets
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
+from pytest_eventlet_debug.hubs.reasons import ENDED
 
 State = Literal["current", "running", "suspended", "not started"]
 

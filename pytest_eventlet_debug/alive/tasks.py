@@ -17,7 +17,6 @@ from typing import Literal
 
 import msgspec
 
-from pytest_eventlet_debug.alive.endings import ENDED
 from pytest_eventlet_debug.alive.endings import is_task_of_hub
 from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.heap import walk
@@ -29,6 +28,7 @@ from pytest_eventlet_debug.alive.model import find_cycles
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.task_waits import TaskWaits
 from pytest_eventlet_debug.alive.task_waits import task_name
+from pytest_eventlet_debug.hubs.reasons import ENDED
 from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.collector import collector_paused

@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 #: An attribute of a loop: what first left its ``run_until_complete()``, in words.
 LEFT = "_eventlet_debug_left"
 
+#: An attribute of a loop: the code and line that called its ``stop()`` last, where that was
+#: watched; ``None`` for a callback of its own.
+STOPPED = "_eventlet_debug_stopped"
+#: An attribute of tasks and greenlets: the code and line that cancelled or killed them.
+ENDED = "_eventlet_debug_ended"
+#: An attribute of events: the code and line that sent them, where that was watched.
+SENT = "_eventlet_debug_sent"
+
 #: Characters of an error that are kept.
 _MOST_WORDS = 100
 
@@ -54,11 +62,14 @@ _SAYS = lazily(
 )
 #: What runs the loop of the asyncio hub.
 _RUNS = ("run", "async_run")
+#: What a loop says that was stopped before what it ran had ended.
+_STOPPED_SAYS = "Event loop stopped before Future completed."
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _MOCKS = ("unittest.mock", "mock.mock")
 #: What the asyncio hub is made of, beside eventlet's part.
 _LOOP = (os.path.join(STANDARD_LIBRARY, "asyncio") + os.sep, STANDARD_LIBRARY + "selectors.py")
 _EVENTLET = f"{os.sep}eventlet{os.sep}"
+_EVENT = f"{_EVENTLET}event.py"
 _INSTALLED = lazily(r"^.*/(?:site|dist)-packages/")
 
 
@@ -107,7 +118,8 @@ def raised(error: BaseException) -> str:
         words = " ".join(str(error).split())[:_MOST_WORDS]
     except Exception:
         words = ""
-    return f"{type(error).__name__}{': ' if words else ''}{words}{where}"
+    stopped = f" ({_who_stopped(places[-1])})" if places and _is_stop(error, places) else ""
+    return f"{type(error).__name__}{': ' if words else ''}{words}{where}{stopped}"
 
 
 def is_of_hub(error: BaseException) -> bool:
@@ -236,6 +248,88 @@ def _caller(own: list[Place]) -> str:
 
 def _runs_hub(place: Place) -> bool:
     return HUBS in place.file and place.code.co_name == "run"
+
+
+def _stopped(error: BaseException, places: list[Place]) -> str | None:
+    """Say who has stopped the loop that the hub runs in."""
+    if not _is_stop(error, places) or not any(map(_runs_hub, places)):
+        return None
+    return (
+        f"{_who_stopped(places[-1])}, which ends the hub: under asyncio that loop is the hub's "
+        "own, and code that looks for a loop gets it"
+    )
+
+
+def _is_stop(error: BaseException, places: list[Place]) -> bool:
+    return (
+        isinstance(error, RuntimeError)
+        and error.args == (_STOPPED_SAYS,)
+        and bool(places)
+        and places[-1].raises
+        and places[-1].code.co_name == "run_until_complete"
+        and places[-1].file.startswith(_LOOP)
+    )
+
+
+def _who_stopped(place: Place) -> str:
+    """Return in words who has stopped a loop.
+
+    :param place: where the loop noticed it.
+    """
+    loop = place.frame.f_locals.get("self")
+    is_known = hasattr(loop, STOPPED)
+    who = _noted(loop, STOPPED) or (" by a callback of it" if is_known else "")
+    return f"stop() of the event loop was called{who}"
+
+
+def _noted(thing: object, name: str) -> str:
+    """Return the place that was noted of a thing, such as `` at test_x.py:3 in f``."""
+    site = getattr(thing, name, None)
+    if type(site) is not tuple:
+        return ""
+    code, line = site
+    file = _INSTALLED.sub("", code.co_filename).removeprefix(STANDARD_LIBRARY)
+    return f" at {shown_path(file)}:{line} in {code.co_name}"
+
+
+def _cancelled(error: BaseException, places: list[Place]) -> str | None:
+    """Say who has cancelled the task that the hub is."""
+    kind = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", None)
+    if type(error) is not kind:
+        return None
+    runs = next((n for n, each in enumerate(places) if _runs_hub(each)), len(places))
+    ended = next(
+        (
+            each
+            for each in places[runs:]
+            if each.code.co_name == "run_until_complete" and each.file.startswith(_LOOP)
+        ),
+        None,
+    )
+    if ended is None or not any(_is_task_of_hub(each) for each in places[runs:]):
+        return None
+    who = _noted(ended.frame.f_locals.get("future"), ENDED)
+    return (
+        f"the asyncio hub runs as a task, which was cancelled{who}: asyncio.all_tasks() returns "
+        "that one, too"
+    )
+
+
+def _is_task_of_hub(place: Place) -> bool:
+    return HUBS in place.file and place.code.co_name == "async_run"
+
+
+def _sent_before(error: BaseException, places: list[Place]) -> str | None:
+    """Say who has sent an event first that can be sent only once."""
+    if not isinstance(error, AssertionError) or not places or not places[-1].raises:
+        return None
+    code = places[-1].code
+    if code.co_name != "send" or not code.co_filename.endswith(_EVENT):
+        return None
+    first = _noted(places[-1].frame.f_locals.get("self"), SENT)
+    return (
+        f"the event had been sent{first}; it can be sent once until it is reset" if first else None
+    )
 
 
 def _called_by_hub(error: BaseException, places: list[Place]) -> str | None:
@@ -437,6 +531,6 @@ def _is_library(file: str) -> bool:
 
 #: What may be said of an error and where it arose, in the order in which to say it.
 _LOOKS = (
-    *(_refused, _nested, _waits_in_hub, _called_by_hub, _replaced, _second),
-    *(_of_kind_without_events, _of_foreign_loop, _of_hubs_task),
+    *(_refused, _nested, _waits_in_hub, _called_by_hub, _replaced, _second, _stopped, _cancelled),
+    *(_of_kind_without_events, _of_foreign_loop, _of_hubs_task, _sent_before),
 )

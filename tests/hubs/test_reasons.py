@@ -582,6 +582,105 @@ IGNORED = """
 """
 
 
+STOPS = """
+    import asyncio
+
+    from eventlet import hubs
+    import eventlet
+
+
+    def shut_down():
+        asyncio.get_running_loop().stop()
+
+
+    def test_stops():
+        eventlet.sleep(0)
+        shut_down()
+        eventlet.sleep(0.1)
+
+
+    def test_waits():
+        eventlet.sleep(0.1)
+
+
+    def test_says_so_itself():
+        raise RuntimeError("Event loop stopped before Future completed.")
+
+
+    def test_stops_another():
+        def run():
+            loop = asyncio.new_event_loop()
+            loop.call_soon(loop.stop)
+            loop.run_until_complete(asyncio.sleep(1))
+
+        eventlet.tpool.execute(run)
+"""
+
+STOPS_LATER = """
+    import eventlet
+    from eventlet import hubs
+
+
+    def test_stops():
+        loop = hubs.get_hub().loop
+        loop.call_later(0.05, loop.stop)
+        eventlet.sleep(0.2)
+"""
+
+CANCELS = """
+    import asyncio
+
+    import eventlet
+    from eventlet.asyncio import spawn_for_awaitable
+
+
+    async def shut_down():
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.1)
+
+
+    def test_shuts_down():
+        spawn_for_awaitable(shut_down()).wait()
+
+
+    def test_is_cancelled_itself():
+        async def cancels():
+            asyncio.current_task().cancel()
+            await asyncio.sleep(0.1)
+
+        spawn_for_awaitable(cancels()).wait()
+"""
+
+SENDS_TWICE = """
+    from eventlet import event
+
+
+    def worker(done, result):
+        done.send(result)
+
+
+    def test_sends_twice():
+        done = event.Event()
+        worker(done, 1)
+        done.send(2)
+
+
+    def test_sends_after_an_exception():
+        done = event.Event()
+        done.send_exception(ValueError())
+        worker(done, 2)
+
+
+    def test_resets():
+        done = event.Event()
+        worker(done, 1)
+        done.reset()
+        done.send(2)
+        assert False
+"""
+
+
 def _of(result: pytest.RunResult, test: str) -> list[str]:
     """Return what the section of findings tells of a test."""
     lines = result.outlines
@@ -834,6 +933,55 @@ def test_a_signal_handler_that_waits_in_the_hub_is_told(pytester: pytest.Pyteste
         rf"{file}:16 in __call__, which is called by eventlet/hubs/poll\.py:\d+ in wait, waits ",
         line,
     )
+
+
+def test_who_stops_the_loop_of_the_hub_is_told(pytester: pytest.Pytester) -> None:
+    file = "test_who_stops_the_loop_of_the_hub_is_told.py"
+    result = _run(pytester, STOPS)
+    result.assert_outcomes(failed=4)
+    (line,) = _of(result, "test_stops")
+    stopped = f"stop() of the event loop was called at {file}:8 in shut_down"
+    assert line.startswith(f"{stopped}, which ends the hub: ")
+    (line,) = _of(result, "test_waits")
+    assert f" in run_until_complete ({stopped}), ended the hub in {file}::test_stops[" in line
+    for test in ("test_says_so_itself", "test_stops_another"):
+        assert not [line for line in _of(result, test) if "which ends the hub" in line]
+
+
+def test_that_a_callback_stops_the_loop_of_the_hub_is_told(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, STOPS_LATER)
+    result.assert_outcomes(failed=1)
+    (line,) = _of(result, "test_stops")
+    assert line.startswith("stop() of the event loop was called by a callback of it, which ends ")
+    result = pytester.runpytest("--eventlet-hub=asyncio", "-W", "ignore")
+    (line,) = _of(result, "test_stops")
+    assert line.startswith("stop() of the event loop was called, which ends the hub: ")
+
+
+def test_who_cancels_the_task_of_the_hub_is_told(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, CANCELS)
+    result.assert_outcomes(failed=2)
+    assert _of(result, "test_shuts_down") == [
+        "the asyncio hub runs as a task, which was cancelled at "
+        "test_who_cancels_the_task_of_the_hub_is_told.py:9 in shut_down: asyncio.all_tasks() "
+        "returns that one, too"
+    ]
+    assert "runs as a task" not in "".join(_of(result, "test_is_cancelled_itself"))
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_who_has_sent_an_event_before_is_told(pytester: pytest.Pytester, hub: str) -> None:
+    result = _run(pytester, SENDS_TWICE, hub)
+    result.assert_outcomes(failed=3)
+    file = "test_who_has_sent_an_event_before_is_told.py"
+    until = "; it can be sent once until it is reset"
+    assert _of(result, "test_sends_twice") == [
+        f"the event had been sent at {file}:5 in worker{until}"
+    ]
+    assert _of(result, "test_sends_after_an_exception") == [
+        f"the event had been sent at {file}:16 in test_sends_after_an_exception{until}"
+    ]
+    assert _of(result, "test_resets") == []
 
 
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
