@@ -17,6 +17,7 @@ import pytest
 
 from pytest_eventlet_debug.alive import debugger
 from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
+from pytest_eventlet_debug.alive.early_wakes import EarlyWakeWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
 from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.render import render_endings
@@ -46,6 +47,8 @@ _MAX_GROUPS_IN_FILE = 2000
 _MAX_FAILED = 2
 #: How what is wrong with a wait begins, which is its kind then: see ``watched_descriptors``.
 _COMPLAINTS = ("which the hub", "whose TLS", "for which the hub")
+#: How the kind of a wait ends that others keep from its end.
+_TAKEN = (", held", ", full", ", empty")
 # What unittest calls before it tears down and pytest can make a report.
 _UNITTEST = ("_callSetUp", "_callTestMethod")
 _NO_FAILURES = ("SkipTest", "_ShouldStop", "Skipped", "XFailed", "Exit", "KeyboardInterrupt")
@@ -82,6 +85,7 @@ class AliveDump:
         self._watch = AsyncioWatch()
         self._spawns = SpawnWatch()
         self._sends = SendWatch()
+        self._early_wakes = EarlyWakeWatch()
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
@@ -109,6 +113,7 @@ class AliveDump:
             self._timeouts.begin()
             self._spawns.look_again()
             self._sends.look_again()
+            self._early_wakes.begin()
             if self._in_reports and not self._unittest:
                 self._watch_unittest()
 
@@ -120,6 +125,7 @@ class AliveDump:
             self._timeouts.begin()
             self._spawns.look_again()
             self._sends.look_again()
+            self._early_wakes.look_again()
 
     def pytest_unconfigure(self) -> None:
         with Shield():
@@ -128,6 +134,7 @@ class AliveDump:
             self._timeouts.stop()
             self._spawns.stop()
             self._sends.stop()
+            self._early_wakes.stop()
         for kind, name, original in self._unittest:
             setattr(kind, name, original)
         self._unittest.clear()
@@ -187,7 +194,9 @@ class AliveDump:
             self._as_it_failed = None
             never = never_called(alive.hubs, unpatched.monotonic() - self._began)
             failed = alive.tasks.failed[:_MAX_FAILED]
-            for line in filter(None, (self._timeouts.in_hub, _in_vain(alive), *failed, never)):
+            early = self._early_wakes.told()
+            lines = (self._timeouts.in_hub, early, _in_vain(alive), *failed, never)
+            for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():
                 report.sections += [(name, self._redact(text)) for name, text in sections(alive)]
@@ -228,7 +237,8 @@ class AliveDump:
 def _in_vain(alive: Alive) -> str | None:
     """Say what is wrong with what the test waited for as a Timeout ended it."""
     for each in alive.greenthreads.greenthreads if alive.timeout else ():
-        if each.of_test and each.waits is not None and each.waits.kind.startswith(_COMPLAINTS):
+        kind = each.waits.kind if each.of_test and each.waits is not None else ""
+        if each.waits is not None and (kind.startswith(_COMPLAINTS) or kind.endswith(_TAKEN)):
             return f"the test waited in vain: {each.waits.text}"
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 import sys
 import types
@@ -12,6 +13,7 @@ from pytest_eventlet_debug.alive import holders
 from pytest_eventlet_debug.alive.greenlets import Greenlets
 from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
@@ -21,6 +23,9 @@ from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 
 #: What the search for those who hold locks may take.
 MAX_SECONDS = 0.5
+
+#: Greenthreads in a pool whose names are looked up.
+MAX_NAMED = 100
 
 #: From when on a timer that is due is told to be overdue.
 LATE_SECONDS = 0.1
@@ -66,6 +71,11 @@ class GreenthreadWaits:
             return self._waits_for_semaphore(frame, outer)
         if place == "queue.py" and name in ("get", "put", "join"):
             owner = frame.f_locals.get("self")
+            pool = self._self_of(outer, "pools.py", "get")
+            if getattr(pool, "channel", None) is owner:
+                size = getattr(pool, "max_size", "?")
+                kind = f"{type(pool).__qualname__}.get"
+                return Waits(f"{kind}, empty", f"{kind}, all items are in use, {size} at most"), []
             queue = getattr(owner, "queue", ())
             most = getattr(owner, "maxsize", None)
             size = f"{len(queue)} items" + (f" of {most}" if most else "")
@@ -111,6 +121,9 @@ class GreenthreadWaits:
         owner = frame.f_locals.get("self")
         kind = type(owner).__qualname__
         value = getattr(owner, "counter", "?")
+        pool = self._self_of(outer, "greenpool.py", "spawn", "spawn_n")
+        if getattr(pool, "sem", None) is owner and value == 0:
+            return self._waits_for_place(pool)
         text = f"{kind}, value {value}, {len(getattr(owner, '_waiters', ()))} waiting"
         holding = self._owner_of_rlock(owner, outer) or self._holders_of(owner)
         if value != 0:
@@ -121,6 +134,42 @@ class GreenthreadWaits:
         # Of several who hold it any may release it: no circle is sure.
         words = f"{kind}, held" if holding else kind
         return Waits(words, text), holding if len(holding) == 1 else []
+
+    def _self_of(self, outer: list[types.FrameType], place: str, *names: str) -> Any:
+        """Return whose method has called, if it is one of these methods."""
+        caller = outer[0] if outer else None
+        if (
+            caller is None
+            or self._stacks.place(caller) != place
+            or caller.f_code.co_name not in names
+        ):
+            return None
+        return caller.f_locals.get("self")
+
+    def _waits_for_place(self, pool: Any) -> tuple[Waits, list[Any]]:
+        running = copy_of(getattr(pool, "coroutines_running", ()))
+        kind = f"{type(pool).__qualname__}.spawn"
+        text = f"{kind}, all {getattr(pool, 'size', '?')} places are taken"
+        if running:
+            text += f" by {self._with_lines(running)}"
+        return Waits(f"{kind}, full", text), running if len(running) == 1 else []
+
+    def _waits_for_all(self, pool: Any) -> tuple[Waits, list[Any]]:
+        running = copy_of(getattr(pool, "coroutines_running", ()))
+        kind = f"{type(pool).__qualname__}.waitall"
+        text = f"{kind}, {len(running)} running: {self._with_lines(running)}"
+        return Waits("end", text), running
+
+    def _with_lines(self, greenlets: list[Any]) -> str:
+        """Return the names of greenlets, and where they are; equal ones once."""
+        counts: Counter[str] = Counter()
+        for each in greenlets[:MAX_NAMED]:
+            users = self._stacks.users(self._greenlets.stack_of(each))
+            (at,) = self._stacks.shown(users[:1]) or (None,)
+            counts[self._greenlets.name(each) + (f" at {at.location}" if at else "")] += 1
+        words = [f"{text} x {count}" if count > 1 else text for text, count in counts.items()]
+        more = len(greenlets) - sum([*counts.values()][:3])
+        return ", ".join(words[:3]) + (f" and {more} more" if more else "")
 
     def _owner_of_rlock(self, block: Any, outer: list[types.FrameType]) -> list[Any]:
         """Return whose a reentrant lock is of which a semaphore is the inside."""
@@ -155,6 +204,9 @@ class GreenthreadWaits:
         if awaited is not None:
             text = f"the end of greenthread {self._greenlets.name(awaited)}"
             return self._timed(Waits("end", text), frame, "timer"), [awaited]
+        pool = self._self_of(outer, "greenpool.py", "waitall")
+        if pool is not None:
+            return self._waits_for_all(pool)
         for each in outer:
             place, name = self._stacks.place(each), each.f_code.co_name
             if (place, name) == ("tpool.py", "execute"):

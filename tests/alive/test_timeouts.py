@@ -200,3 +200,74 @@ def test_what_is_wrong_with_the_wait_that_a_timeout_ends_is_in_the_summary(
         r"    the test waited in vain: read on fd \d+, .*, which the hub's epoll set no longer has",
         told[0],
     )
+
+
+TAKEN = """
+import eventlet
+from eventlet import pools
+from eventlet import semaphore
+
+def job():
+    eventlet.sleep(10)
+
+def test_full():
+    pool = eventlet.GreenPool(2)
+    pool.spawn(job)
+    pool.spawn_n(job)
+    with eventlet.Timeout(0.1):
+        pool.spawn(job)
+
+def test_ends_of_all():
+    pool = eventlet.GreenPool(2)
+    pool.spawn(job)
+    with eventlet.Timeout(0.1):
+        pool.waitall()
+
+def test_ends_of_all_in_a_circle():
+    pool = eventlet.GreenPool()
+    me = eventlet.getcurrent()
+    first = eventlet.spawn(lambda: pool.waitall())
+    pool.spawn(first.wait)
+    with eventlet.Timeout(0.1):
+        eventlet.sleep(1)
+
+def test_empty():
+    pool = pools.Pool(max_size=1)
+    pool.create = object
+    pool.get()
+    with eventlet.Timeout(0.1):
+        pool.get()
+
+def test_held():
+    lock = semaphore.Semaphore()
+    def hold():
+        with lock:
+            eventlet.sleep(10)
+    eventlet.spawn(hold)
+    eventlet.sleep(0)
+    with eventlet.Timeout(0.1):
+        lock.acquire()
+
+def test_nobody_holds():
+    with eventlet.Timeout(0.1):
+        semaphore.Semaphore(0).acquire()
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_who_keeps_a_wait_from_its_end_is_in_the_summary(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytester.makepyfile(test_x=TAKEN)
+    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
+    result.assert_outcomes(failed=6)
+    told = [line.strip() for line in result.outlines if "waited in vain" in line]
+    assert told == [
+        "the test waited in vain: GreenPool.spawn, all 2 places are taken by job at test_x.py:6 "
+        "x 2",
+        "the test waited in vain: Pool.get, all items are in use, 1 at most",
+        "the test waited in vain: Semaphore, value 0, 1 waiting, held by test_held.<locals>.hold",
+    ]
+    text = result.stdout.str()
+    assert "waits on GreenPool.waitall, 1 running: job at test_x.py:6\n" in text
+    assert re.search(r"DEADLOCK: each waits for the end of the next: .*<lambda>", text)

@@ -1,0 +1,111 @@
+"""A sleep that ends too early: by what, and what is no such sleep."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+SUITE = """
+import eventlet
+from eventlet import hubs
+from eventlet.green import select, socket
+import greenlet
+
+
+def pause(seconds=1):
+    eventlet.sleep(seconds)
+
+
+def test_after_a_select():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+        ours.bind(("127.0.0.1", 0))
+        ours.sendto(b"x", ours.getsockname())
+        select.select([ours], [], [])
+        select.select([ours], [ours], [], 1)
+        pause()
+    assert False
+
+
+def test_another_timer():
+    hubs.get_hub().schedule_call_global(0.05, greenlet.getcurrent().switch)
+    pause()
+    assert False
+
+
+def test_a_listener():
+    ours, theirs = socket.socketpair()
+    theirs.send(b"x")
+    listener = hubs.get_hub().add("read", ours.fileno(), greenlet.getcurrent().switch, print, print)
+    try:
+        pause()
+    finally:
+        hubs.get_hub().remove(listener)
+    assert False
+
+
+def test_another_greenthread_while_an_error_is_handled():
+    sleeper = greenlet.getcurrent()
+    eventlet.spawn(lambda: sleeper.switch())
+    try:
+        raise ValueError
+    except ValueError:
+        pause()
+    pause(0.02)
+    assert False
+
+
+def test_ends_in_time():
+    pause(0.02)
+    assert False
+
+
+def test_is_thrown_out():
+    with eventlet.Timeout(0.02, False):
+        pause()
+    sleeper = eventlet.spawn(pause)
+    eventlet.sleep(0)
+    sleeper.kill()
+    assert False
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "poll", "selects", "asyncio"])
+def test_what_ends_a_sleep_too_early_is_told(pytester: pytest.Pytester, hub: str) -> None:
+    pytester.makepyfile(test_x=SUITE)
+    pytester.makeconftest(
+        """
+        def pytest_unconfigure():
+            from eventlet.hubs import hub
+            print("as before:", not hasattr(hub.BaseHub.timer_canceled, "__wrapped__"))
+        """
+    )
+    result = pytester.runpytest(
+        "--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore", "-s"
+    )
+    result.assert_outcomes(failed=6)
+    told = {}
+    test = ""
+    for line in result.outlines[result.outlines.index(_section(result)) :]:
+        if begin := re.match(r"  test_x\.py::(\w+)\[", line):
+            test = begin[1]
+        elif "too early" in line:
+            told[test] = line.strip()
+    early = r"eventlet\.sleep\(1\) at test_x\.py:8 in pause returned (1\.00|0\.9\d) s too early"
+    expected = {
+        "test_another_timer": r": another timer has woken its greenthread \(eventlet/hubs/timer",
+        "test_a_listener": r": a listener for descriptor \d+ has woken it \(eventlet/hubs/",
+        "test_another_greenthread_while_an_error_is_handled": "$",
+    }
+    if hub in ("epolls", "poll"):
+        expected["test_after_a_select"] = (
+            r": a select\(\) that had returned has woken it once more, .* in on_\w+\)$"
+        )
+    assert {*told} == {*expected}, told
+    for name, pattern in expected.items():
+        assert re.match(early + pattern, told[name]), told[name]
+    assert "as before: True" in result.stdout.str()
+
+
+def _section(result: pytest.RunResult) -> str:
+    return next(line for line in result.outlines if "= findings =" in line)
