@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import contextlib
 from importlib.machinery import ModuleSpec
 from importlib.machinery import PathFinder
+import signal
 import sys
 import types
 from typing import Any
@@ -20,6 +21,7 @@ import msgspec
 
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.endings import is_handle
+from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import TESTS
@@ -60,12 +62,16 @@ class AsyncioWatch:
     """Wraps functions of asyncio from :meth:`start` to :meth:`stop`."""
 
     def __init__(self) -> None:
-        self._wrapped: list[tuple[type, str, Any]] = []
+        self._wrapped: list[tuple[Any, str, Any]] = []
         self._loops: set[type] = set()
         self._library: tuple[str, ...] = ()
         self._kept: list[Cancelled] = []
         self._seconds = 0.0
         self._finder: _AfterImport | None = None
+        #: The descriptor that signals were written to for the hub's loop until somebody took that
+        #: away, the one that they were then, and the line that did it; in this test.
+        self._deaf: tuple[int, int, str] | None = None
+        self._woken = -1
 
     def start(self) -> None:
         """Begin now, or as soon as asyncio is imported."""
@@ -85,6 +91,7 @@ class AsyncioWatch:
                 folder_of(path) for path in (base_events.__file__, __file__) if path is not None
             )
             self._wrap_loop(base_events.BaseEventLoop)
+            self._wrap_signals()
             group = _task_group()
             if group is not None:
                 self._wrap(group, "_abort", self._aborting)
@@ -97,12 +104,17 @@ class AsyncioWatch:
                 else:
                     self._wrap(kind, "cancel", self._cancelling_scope)
 
+    def _wrap_signals(self) -> None:
+        module = sys.modules.get("signal")
+        if type(getattr(module, "set_wakeup_fd", None)) is types.BuiltinFunctionType:
+            self._wrap(module, "set_wakeup_fd", self._waking)
+
     def _wrap_loop(self, kind: type) -> None:
         self._wrap(kind, "run_until_complete", self._running)
         self._wrap(kind, "create_task", self._creating)
         self._wrap(kind, "stop", self._stopping)
 
-    def _wrap(self, kind: type, name: str, wrap: Callable[[Any], Any]) -> None:
+    def _wrap(self, kind: Any, name: str, wrap: Callable[[Any], Any]) -> None:
         own = kind.__dict__.get(name)
         original = getattr(kind, name, None)
         if callable(original):
@@ -133,7 +145,24 @@ class AsyncioWatch:
         """Drop what was kept of a test."""
         self._kept.clear()
         self._seconds = 0.0
+        self._deaf = None
         TESTS[0] += 1
+
+    def deaf(self) -> str:
+        """Say who has kept the hub's loop from hearing of signals in this test, or ``""``."""
+        loop = getattr(own_hub(), "loop", None)
+        numbers = [*(getattr(loop, "_signal_handlers", None) or ())]
+        if self._deaf is None or not numbers:
+            return ""
+        before, now, where = self._deaf
+        if before != _wakes(own_hub()) or self._woken == before:
+            return ""
+        names = " and ".join(each.name for each in map(signal.Signals, numbers))
+        return (
+            f"the hub's loop, whose add_signal_handler() is to handle {names}, hears of no signal "
+            f"since signal.set_wakeup_fd({now}){where}: there is only one such descriptor, and the "
+            f"loop's was {before}"
+        )
 
     def cancelled_by(self, error: BaseException | None) -> tuple[Cancelled, ...]:
         """Return what an exception, or one that it came from, had cancelled.
@@ -222,6 +251,30 @@ class AsyncioWatch:
 
         return create_task
 
+    def _waking(self, original: Any) -> Any:
+        def set_wakeup_fd(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            before = original(*args, **kwargs)
+            try:
+                now = args[0] if args else -1
+                if now != before and before == _wakes(own_hub()):
+                    frame = sys._getframe(1)
+                    self._deaf = before, now, f" at {self._user(frame)}"
+                self._woken = now
+            except Exception as error:
+                put_off(error)  # who took it stays unknown
+            return before
+
+        return set_wakeup_fd
+
+    def _user(self, frame: types.FrameType) -> str:
+        """Return the line that has called, past those of asyncio's if there is one."""
+        outer: types.FrameType | None = frame
+        while outer is not None and outer.f_code.co_filename.startswith(self._library):
+            outer = None if is_handle(outer.f_code) else outer.f_back
+        at = Frames().describe(outer or frame)
+        return f"{at.location} in {at.function}"
+
     def _stopping(self, original: Any) -> Any:
         def stop(loop: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
@@ -239,6 +292,12 @@ class AsyncioWatch:
             return original(loop, *args, **kwargs)
 
         return stop
+
+
+def _wakes(hub: Any) -> int | None:
+    """Return the descriptor that signals are to be written to for the loop of a hub."""
+    fileno = getattr(getattr(getattr(hub, "loop", None), "_csock", None), "fileno", None)
+    return fileno() if fileno is not None else None
 
 
 def _begin(loop: Any) -> None:

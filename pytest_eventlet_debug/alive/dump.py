@@ -194,8 +194,8 @@ class AliveDump:
             self._as_it_failed = None
             never = never_called(alive.hubs, unpatched.monotonic() - self._began)
             failed = alive.tasks.failed[:_MAX_FAILED]
-            early = self._early_wakes.told()
-            lines = (self._timeouts.in_hub, early, _in_vain(alive), *failed, never)
+            of_wakes = self._watch.deaf(), self._early_wakes.told()
+            lines = (self._timeouts.in_hub, *of_wakes, _in_vain(alive), *failed, never)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():

@@ -54,6 +54,8 @@ _MOST_FRAMES = 5
 
 #: What code calls that refuses to run inside of a loop, or of an asynchronous library.
 _ASKS = frozenset(("_get_running_loop", "get_running_loop", "current_async_library"))
+#: The number of descriptors that select() takes, from 0 on.
+_FD_SETSIZE = 1024
 _RAISE = opcode.opmap["RAISE_VARARGS"]
 #: What it says then: asyncio, asgiref, Django, anyio and Playwright, one after the other.
 _SAYS = lazily(
@@ -434,6 +436,28 @@ def _of_kind_without_events(error: BaseException, places: list[Place]) -> str | 
     )
 
 
+def _beyond_select(error: BaseException, places: list[Place]) -> str | None:
+    """Say which descriptor is too large a number for ``select()``; see select(2), FD_SETSIZE."""
+    if not isinstance(error, ValueError) or not places:
+        return None
+    last = places[-1]
+    if HUBS not in last.file or "selects" not in last.file or last.code.co_name != "wait":
+        return None
+    descriptors = last.frame.f_locals.get("all_fds") or (0,)
+    largest = max(descriptors)
+    if largest < _FD_SETSIZE:
+        return None
+    hub = last.frame.f_locals.get("self")
+    listeners = [named.get(largest) for named in getattr(hub, "listeners", {}).values()]
+    frame = next((_waiting(each) for each in listeners if each is not None), None)
+    own = _own_line(frame) if frame is not None else None
+    waits = f", for which {own} waits" if own is not None else ""
+    return (
+        f"the hub selects cannot wait for descriptor {largest}{waits}: select() takes none from "
+        f"{_FD_SETSIZE} on; the other hubs do not use it"
+    )
+
+
 def _of_add(places: list[Place]) -> dict[str, Any] | None:
     """Return the variables of the hub where it is to wait for a descriptor, the innermost ones."""
     adds = (each for each in reversed(places) if HUBS in each.file and each.code.co_name == "add")
@@ -532,5 +556,5 @@ def _is_library(file: str) -> bool:
 #: What may be said of an error and where it arose, in the order in which to say it.
 _LOOKS = (
     *(_refused, _nested, _waits_in_hub, _called_by_hub, _replaced, _second, _stopped, _cancelled),
-    *(_of_kind_without_events, _of_foreign_loop, _of_hubs_task, _sent_before),
+    *(_of_kind_without_events, _beyond_select, _of_foreign_loop, _of_hubs_task, _sent_before),
 )

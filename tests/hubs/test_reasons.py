@@ -681,6 +681,90 @@ SENDS_TWICE = """
 """
 
 
+DEAF = """
+    import asyncio
+    import os
+    import signal
+
+    import eventlet
+    from eventlet import hubs
+    import pytest
+
+
+    @pytest.fixture
+    def got():
+        found = []
+        loop = hubs.get_hub().loop
+        loop.add_signal_handler(signal.SIGUSR1, found.append, 1)
+        yield found
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+
+    def another_loop():
+        loop = asyncio.new_event_loop()
+        loop.add_signal_handler(signal.SIGUSR2, print)
+        loop.close()
+
+
+    def waits(got):
+        eventlet.sleep(0)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with eventlet.Timeout(0.2, False):
+            while not got:
+                eventlet.sleep(0.01)
+        assert got
+
+
+    def test_another_loop_takes_it(got):
+        another_loop()
+        waits(got)
+
+
+    def test_a_library_takes_it(got):
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        waits(got)
+
+
+    def test_a_library_gives_it_back(got):
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(signal.set_wakeup_fd(writer))
+        waits(got)
+        assert False
+
+
+    def test_handles_no_signal():
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        signal.set_wakeup_fd(-1)
+        assert False
+"""
+
+BEYOND = """
+    import os
+    import resource
+
+    import eventlet
+    from eventlet import hubs
+
+
+    def test_waits():
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2048, most))
+        reader, writer = os.pipe()
+        os.dup2(reader, 1500)
+        os.write(writer, b"x")
+        eventlet.spawn(hubs.trampoline, 1500, read=True).wait()
+
+
+    def test_says_so_itself():
+        raise ValueError("filedescriptor out of range in select()")
+"""
+
+
 def _of(result: pytest.RunResult, test: str) -> list[str]:
     """Return what the section of findings tells of a test."""
     lines = result.outlines
@@ -967,6 +1051,37 @@ def test_who_cancels_the_task_of_the_hub_is_told(pytester: pytest.Pytester) -> N
         "returns that one, too"
     ]
     assert "runs as a task" not in "".join(_of(result, "test_is_cancelled_itself"))
+
+
+def test_who_keeps_the_loop_of_the_hub_from_hearing_signals_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    file = "test_who_keeps_the_loop_of_the_hub_from_hearing_signals_is_told.py"
+    result = _run(pytester, DEAF)
+    result.assert_outcomes(failed=4)
+    told = (
+        "the hub's loop, whose add_signal_handler() is to handle SIGUSR1, hears of no signal since "
+    )
+    (line,) = _of(result, "test_another_loop_takes_it")
+    assert re.match(
+        re.escape(told) + rf"signal\.set_wakeup_fd\(\d+\) at {file}:21 in another_loop: ", line
+    )
+    (line,) = _of(result, "test_a_library_takes_it")
+    assert re.match(re.escape(told) + rf"signal\.set_wakeup_fd\(\d+\) at {file}:42 in test", line)
+    assert _of(result, "test_a_library_gives_it_back") == []
+    assert _of(result, "test_handles_no_signal") == []
+
+
+def test_that_select_refuses_a_descriptor_is_told(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, BEYOND, "selects")
+    result.assert_outcomes(failed=2)
+    (line,) = _of(result, "test_waits")
+    assert line == (
+        "the hub selects cannot wait for descriptor 1500: select() takes none from 1024 on; the "
+        "other hubs do not use it"
+    )
+    assert _of(result, "test_says_so_itself") == []
+    _run(pytester, BEYOND, "epolls").assert_outcomes(passed=1, failed=1)
 
 
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
