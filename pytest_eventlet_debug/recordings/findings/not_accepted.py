@@ -19,6 +19,7 @@ from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.channels import READS
 from pytest_eventlet_debug.recordings.findings.channels import WRITES
+from pytest_eventlet_debug.recordings.findings.inherited import Inherited
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -31,6 +32,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.trace_events import Event
+from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Gap
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Switch
@@ -41,6 +43,7 @@ from pytest_eventlet_debug.recordings.trace_events import Unparsed
 MIN_NS = 500_000_000
 _MOST = 5
 
+_COPIES = ("dup", "dup2", "dup3", "fcntl")
 _WAITS = READS | WRITES | POLLS | {"epoll_ctl"}
 #: How an ``accept()`` ends that finds nobody yet.
 _TRIES = frozenset(("EAGAIN", "EINTR"))
@@ -83,6 +86,7 @@ class NotAccepted:
         self._main: int | None = None
         self._processes = Processes(about.pid)
         self._waits = OwnWaits(self._processes)
+        self._inherited = Inherited(self._processes)
         #: The ports of ``bind()``, by process and descriptor.
         self._bound: dict[_Key, int] = {}
         #: The ports of ``connect()`` of the test process, by descriptor, with the line.
@@ -106,12 +110,16 @@ class NotAccepted:
             "getsockname": self._learn,
             "connect": self._connect,
             "close": self._close,
+            "close_range": self._inherited.drop_all,
+            **dict.fromkeys(_COPIES, self._copy),
             ANY_OTHER: self._other,
         }
 
     def _other(self, event: Event) -> None:
         if isinstance(event, Gap):
             self._is_cut = True
+        elif isinstance(event, Exit):
+            self._inherited.end(event)
         elif not isinstance(event, Unparsed | Syscall):
             self._last_ns = event.time_ns
             if type(event) is Phase:
@@ -120,7 +128,7 @@ class NotAccepted:
                 self._waits.ran(event)
 
     def _waited(self, call: Syscall) -> None:
-        if call.pid == self._main and self._listeners:
+        if call.pid == self._main and (self._listeners or self._inherited):
             self._last_ns = call.start_ns
             self._waits.register(call)
             self._waits.see(call)
@@ -177,9 +185,19 @@ class NotAccepted:
         self._bound.pop(key, None)
         listener = self._listeners.pop(key, None)
         if listener is not None:
+            if listener.port not in self._unsure and key[0] == (self._processes.main or 0):
+                self._inherited.close(
+                    listener.fd, listener.port, str(listener), listener.listen, call
+                )
             self._unsure.add(listener.port)  # it may have taken the connection with it
+        elif self._processes.children():
+            self._inherited.drop(call)
         if call.pid == self._main:
             self._waits.register(call)
+
+    def _copy(self, call: Syscall) -> None:
+        if call.errno is None and self._key(call) in self._listeners:
+            self._inherited.copy(call)
 
     def findings(self) -> Iterable[Finding]:
         if self._is_cut:
@@ -189,10 +207,13 @@ class NotAccepted:
         for wait in waits:
             waited_ns = self._end_ns(wait) - wait.since_ns
             listeners = self._for(wait)
-            if not listeners or waited_ns < MIN_NS:
+            inherited = "" if listeners else self._held(wait)
+            if not (listeners or inherited) or waited_ns < MIN_NS:
                 continue
-            first = listeners[0]
-            if len(listeners) == 1:
+            first = listeners[0] if listeners else None
+            if first is None:
+                which = inherited
+            elif len(listeners) == 1:
                 which = f"the listener {first}{self._instead(first, wait, waits)}"
             else:
                 which = f"port {first.port} has {len(listeners)} listeners, "
@@ -232,13 +253,25 @@ class NotAccepted:
                 )
         return ""
 
-    def _for(self, wait: Wait) -> list[_Listener]:
-        """Return the listeners that a connection may wait at; none if it does not."""
+    def _unanswered(self, wait: Wait) -> tuple[int, int]:
+        """Return the line that connects what is waited for, and the port; 0 if it is accepted."""
         pair = _PAIR.match(wait.shown)
         line, port = self._connected.get(int(wait.shown.partition("<")[0]), (0, 0))
         if pair is None or port != int(pair[2]) or line > wait.line:
-            return []
-        if port in self._unsure or (port, int(pair[1])) in self._accepted:
+            return 0, 0
+        return (0, 0) if (port, int(pair[1])) in self._accepted else (line, port)
+
+    def _held(self, wait: Wait) -> str:
+        """Say who has the listener that a connection waits at, if it is closed here."""
+        line, port = self._unanswered(wait)
+        if port == 0 or any(each.port == port for each in self._listeners.values()):
+            return ""
+        return self._inherited.holder(port, line)
+
+    def _for(self, wait: Wait) -> list[_Listener]:
+        """Return the listeners that a connection may wait at; none if it does not."""
+        line, port = self._unanswered(wait)
+        if port == 0 or port in self._unsure:
             return []
         all_of_port = [each for each in self._listeners.values() if each.port == port]
         return all_of_port if any(each.listen.line < line for each in all_of_port) else []

@@ -121,6 +121,43 @@ def test_a_second_listener_of_the_port_is_told(find: Find) -> None:
     )
 
 
+INHERITED = """import signal, subprocess
+    PREPARE
+    child = subprocess.Popen(["sh", "-c", "sleep 5; true"], close_fds=CLOSES)
+    OTHERS
+    eventlet.spawn_after(0.9, os.kill, child.pid, signal.SIGKILL)
+    listener.close()"""
+
+
+def inherited(prepare: str = "", others: str = "", closes: bool = False) -> str:
+    """Return a test that connects to a closed listener, which a child may have inherited."""
+    before = INHERITED.replace("PREPARE", prepare or "os.set_inheritable(listener.fileno(), True)")
+    return program(before.replace("CLOSES", str(closes)).replace("OTHERS", others))
+
+
+def test_a_child_that_has_inherited_a_closed_listener_is_told(find: Find) -> None:
+    (found,) = find(inherited(), NotAccepted)
+    assert re.search(
+        r", a connection that nobody accepted: the listener \d+, made at test_program\.py:\d+ in "
+        r"listen, accepted none, was closed at test_program\.py:\d+ in test_answer \(line \d+\), "
+        r"but child process \d+ \(\S+ -c sleep 5; true\), started at test_program\.py:\d+ in "
+        r"test_answer, has inherited it and goes on$",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        inherited(others="other = os.fork() or eventlet.sleep(2) or os._exit(0)"),
+        inherited(prepare="copy = os.dup(listener.fileno())"),
+    ],
+    ids=["two children may have it", "the test process has it"],
+)
+def test_who_has_a_closed_listener_is_not_told_if_it_is_not_sure(find: Find, test: str) -> None:
+    assert find(test, NotAccepted) == []
+
+
 ANOTHER_OF_THE_SAME_NUMBER = """number = listener.fileno()
     pid = os.fork()
     if pid == 0:
