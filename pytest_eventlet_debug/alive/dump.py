@@ -20,6 +20,7 @@ from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
 from pytest_eventlet_debug.alive.early_wakes import EarlyWakeWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
 from pytest_eventlet_debug.alive.hub import never_called
+from pytest_eventlet_debug.alive.hub import not_begun
 from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
@@ -176,26 +177,32 @@ class AliveDump:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        ended = unpatched.monotonic()
         report = yield
         if report.failed and call.excinfo is not None:
             error = call.excinfo.value
             if self._in_reports:
-                self._report(item, report, error)
+                self._report(item, report, error, ended)
             else:
                 self._error = error  # for the debugger, which opens next
         elif call.when == "teardown":
             self._error = self._as_it_failed = None
         return report
 
-    def _report(self, item: pytest.Item, report: pytest.TestReport, error: BaseException) -> None:
+    def _report(
+        self, item: pytest.Item, report: pytest.TestReport, error: BaseException, ended: float
+    ) -> None:
         try:
             seen = self._as_it_failed
+            ago = unpatched.monotonic() - ended
             alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
             self._as_it_failed = None
-            never = never_called(alive.hubs, unpatched.monotonic() - self._began)
+            seconds = unpatched.monotonic() - self._began
+            never = never_called(alive.hubs, seconds)
+            begun = not_begun(alive.hubs, ago, seconds) if report.when == "call" else None
             failed = alive.tasks.failed[:_MAX_FAILED]
             of_wakes = self._watch.deaf(), self._early_wakes.told()
-            lines = (self._timeouts.in_hub, *of_wakes, _in_vain(alive), *failed, never)
+            lines = (self._timeouts.in_hub, *of_wakes, _in_vain(alive), begun, *failed, never)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():

@@ -23,6 +23,9 @@ from pytest_eventlet_debug.hubs.names import own_hub
 
 #: Seconds that a timer must be late for its hub not to be merely busy.
 _LATE = 0.5
+#: Seconds for which a test must have kept the hub from a turn that is missing then.
+_NO_TURN = 0.05
+_START = "start "
 
 
 class WatchedDescriptor(NamedTuple):
@@ -102,6 +105,23 @@ def never_called(hubs: Iterable[HubState], seconds: float) -> str | None:
     return None
 
 
+def not_begun(hubs: Iterable[HubState], ago: float, seconds: float) -> str | None:
+    """Say which greenthread was to start for a while and could not, as nothing let the hub run.
+
+    :param ago: seconds since the test failed; what became due after that is no reason.
+    :param seconds: for how long the test has run. What was due before is an earlier one's.
+    """
+    for hub in hubs:
+        for each in hub.timers if hub.current and not hub.stuck else ():
+            late = each.late - ago
+            if each.call.startswith(_START) and late >= _NO_TURN and each.late <= seconds:
+                return (
+                    f"{each.call.removeprefix(_START)} had not begun: it was to start {late:.2f} s "
+                    "before, and nothing has let the hub run since, as eventlet.sleep() does"
+                )
+    return None
+
+
 def describe_timer(timer: Timer, look: Look) -> str:
     """Return what a timer will do, in words."""
     if timer.greenlet is None:
@@ -111,7 +131,7 @@ def describe_timer(timer: Timer, look: Look) -> str:
         words = raised_words(timer.arguments[0]) if timer.arguments else "GreenletExit"
         return f"raise {words} in {_named(name)}"
     if not timer.greenlet and not timer.greenlet.dead:
-        return f"start greenthread {name}"
+        return f"{_START}greenthread {name}"
     return f"wake {_named(name)}"
 
 

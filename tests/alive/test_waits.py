@@ -379,3 +379,57 @@ def test_the_timers_of_a_hub_are_told_in_the_order_in_which_they_are_due(tmp_pat
     )
     order = re.findall(r"^  in [\d.]+ s: wake greenthread (\w+)", text, re.MULTILINE)
     assert order == ["first", "second", "last"], text
+
+
+NOT_BEGUN = """
+import time
+import unittest
+
+import eventlet
+
+def work():
+    pass
+
+def wait(seconds):
+    eventlet.spawn(work)
+    time.sleep(seconds)
+
+def test_sleeps():
+    wait(0.2)
+    assert False
+
+class Test(unittest.TestCase):
+    def test_sleeps_in_a_class(self):
+        wait(0.2)
+        assert False
+
+def test_fails_soon():
+    wait(0)
+    assert False
+
+def test_lets_it_run():
+    eventlet.spawn(work)
+    eventlet.sleep(0.2)
+    assert False
+
+def test_is_to_start_later():
+    eventlet.spawn_after(10, work)
+    time.sleep(0.2)
+    assert False
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_what_could_not_begin_is_told_in_the_summary(pytester: pytest.Pytester, hub: str) -> None:
+    pytester.makepyfile(test_x=NOT_BEGUN)
+    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
+    result.assert_outcomes(failed=5)
+    # The same is told of both, once.
+    assert len([line for line in result.outlines if "had not begun" in line]) == 1
+    result.stdout.re_match_lines(
+        [
+            rf"  test_x\.py::test_sleeps\[{hub}\]   and 1 more$",
+            r"    greenthread work had not begun: it was to start 0\.2\d s before, and nothing has "
+            r"let the hub run since, as eventlet\.sleep\(\) does$",
+        ]
+    )
