@@ -21,6 +21,7 @@ from pytest_eventlet_debug.alive.early_wakes import EarlyWakeWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
 from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.hub import not_begun
+from pytest_eventlet_debug.alive.late_calls import LateCallWatch
 from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
@@ -87,6 +88,7 @@ class AliveDump:
         self._spawns = SpawnWatch()
         self._sends = SendWatch()
         self._early_wakes = EarlyWakeWatch()
+        self._late_calls = LateCallWatch()
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
@@ -115,6 +117,7 @@ class AliveDump:
             self._spawns.look_again()
             self._sends.look_again()
             self._early_wakes.begin()
+            self._late_calls.begin()
             if self._in_reports and not self._unittest:
                 self._watch_unittest()
 
@@ -127,6 +130,7 @@ class AliveDump:
             self._spawns.look_again()
             self._sends.look_again()
             self._early_wakes.look_again()
+            self._late_calls.look_again()
 
     def pytest_unconfigure(self) -> None:
         with Shield():
@@ -136,6 +140,7 @@ class AliveDump:
             self._spawns.stop()
             self._sends.stop()
             self._early_wakes.stop()
+            self._late_calls.stop()
         for kind, name, original in self._unittest:
             setattr(kind, name, original)
         self._unittest.clear()
@@ -201,7 +206,11 @@ class AliveDump:
             never = never_called(alive.hubs, seconds)
             begun = not_begun(alive.hubs, ago, seconds) if report.when == "call" else None
             failed = alive.tasks.failed[:_MAX_FAILED]
-            of_wakes = self._watch.deaf(), self._early_wakes.told()
+            of_wakes = (
+                self._watch.deaf(),
+                self._early_wakes.told(),
+                self._late_calls.told(),
+            )
             lines = (self._timeouts.in_hub, *of_wakes, _in_vain(alive), begun, *failed, never)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))

@@ -1,4 +1,4 @@
-"""A sleep that ends too early: by what, and what is no such sleep."""
+"""What ends a sleep too early, and what comes too late as a signal handler has scheduled it."""
 
 from __future__ import annotations
 
@@ -109,3 +109,63 @@ def test_what_ends_a_sleep_too_early_is_told(pytester: pytest.Pytester, hub: str
 
 def _section(result: pytest.RunResult) -> str:
     return next(line for line in result.outlines if "= findings =" in line)
+
+
+LATE = """
+import signal
+
+import eventlet
+from eventlet import event
+import pytest
+
+
+def alarm(function):
+    signal.signal(signal.SIGALRM, function)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+
+@pytest.fixture(autouse=True)
+def default():
+    yield
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def test_sends_while_the_hub_waits():
+    done = event.Event()
+    alarm(lambda number, frame: done.send(1))
+    with eventlet.Timeout(1, False):
+        done.wait()
+    assert False
+
+
+def test_sends_while_the_hub_is_busy():
+    done = event.Event()
+    alarm(lambda number, frame: done.send(1))
+    while not done.ready():
+        eventlet.sleep(0)
+    done.wait()
+    assert False
+
+
+def test_sends_nothing():
+    alarm(lambda number, frame: None)
+    eventlet.sleep(0.5)
+    assert False
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "poll", "selects", "asyncio"])
+def test_what_a_signal_handler_schedules_too_late_is_told(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytester.makepyfile(test_x=LATE)
+    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
+    result.assert_outcomes(failed=3)
+    (line,) = [line for line in result.outlines if "s late: " in line]
+    assert re.fullmatch(
+        r"    Event\._do_send, which the handler of SIGALRM at test_x\.py:21 in "
+        r"test_sends_while_the_hub_waits\.<locals>\.<lambda> had the hub call, came "
+        r"0\.[89]\d s late: a hub that waits in the kernel does not see what a handler "
+        r"schedules until it wakes",
+        line,
+    )

@@ -1,0 +1,114 @@
+"""Note what a signal handler has a hub do that the hub, which waits in the kernel, does not see."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import types
+from typing import Any
+
+from pytest_eventlet_debug.alive.model import Frames
+from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.system import switches
+from pytest_eventlet_debug.system.code_places import HUBS
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import stand_in
+from pytest_eventlet_debug.system.handler_errors import handled
+from pytest_eventlet_debug.system.handler_errors import put_off
+
+#: Seconds by which a call must be late.
+LATE = 0.1
+#: Frames of a handler, counted from the innermost one.
+_MOST_FRAMES = 20
+#: What waits in the kernel, in modules of hubs and in that of selectors.
+_WAITS = ("do_poll", "wait", "select")
+_SELECTORS = f"{STANDARD_LIBRARY}selectors.py"
+
+
+class LateCallWatch:
+    """Wraps ``BaseHub.add_timer()`` from :meth:`look_again` to :meth:`stop`; it costs 0.3 us.
+
+    Python runs a signal handler amid a system call that waits, and then goes on with that, for as
+    long as was left (PEP 475). A timer that the handler has added is seen only afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._kind: Any = None
+        self._original: Any = None
+        self._first = ""
+
+    def begin(self) -> None:
+        """Forget what was seen in a test, and begin if eventlet has been imported by now."""
+        self._first = ""
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Begin, if eventlet has been imported by now."""
+        kind = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None)
+        original = getattr(kind, "add_timer", None)
+        if self._kind is not None or type(original) is not types.FunctionType:
+            return
+        self._kind, self._original = kind, original
+        self._kind.add_timer = stand_in(self._adding(original), original)
+
+    def stop(self) -> None:
+        """Leave eventlet as it was."""
+        if self._kind is not None:
+            self._kind.add_timer = self._original
+            self._kind = self._original = None
+
+    def told(self) -> str:
+        """Return in words what came late in this test, or ``""``."""
+        return self._first
+
+    def _adding(self, original: Any) -> Any:
+        def add_timer(hub: Any, timer: Any) -> Any:
+            __tracebackhide__ = True
+            due = original(hub, timer)
+            try:
+                if switches.current() is hub.greenlet and not self._first:
+                    handler = _handler(sys._getframe(1))
+                    if handler is not None:
+                        self._watch(hub, timer, due, handler)
+            except Exception as error:
+                put_off(error)  # or a hub of another's making; what comes late stays unknown
+            return due
+
+        return add_timer
+
+    def _watch(self, hub: Any, timer: Any, due: float, handler: types.FrameType) -> None:
+        """Learn when the hub next looks at its timers."""
+        if "fire_timers" in vars(hub):
+            return
+        numbers = (number for number, code in handled() if code is handler.f_code)
+        names = " and ".join(signal.Signals(number).name for number in numbers)
+        at = Frames().describe(handler)
+        call = callable_name(timer.tpl[0])
+
+        def fire_timers(when: float) -> Any:
+            __tracebackhide__ = True
+            del hub.fire_timers
+            late = when - due
+            if late >= LATE and not self._first:
+                self._first = (
+                    f"{call}, which the handler of {names} at {at.location} in {at.function} had "
+                    f"the hub call, came {late:.2f} s late: a hub that waits in the kernel does "
+                    "not see what a handler schedules until it wakes"
+                )
+            return hub.fire_timers(when)
+
+        hub.fire_timers = fire_timers
+
+
+def _handler(frame: types.FrameType) -> types.FrameType | None:
+    """Return the frame of a signal handler that has interrupted a hub which waits."""
+    each: types.FrameType | None = frame
+    for _ in range(_MOST_FRAMES):
+        outer = each.f_back if each is not None else None
+        if each is None or outer is None:
+            return None
+        code = outer.f_code
+        if code.co_name in _WAITS and (HUBS in code.co_filename or code.co_filename == _SELECTORS):
+            return each if any(each.f_code is known for _, known in handled()) else None
+        each = outer
+    return None
