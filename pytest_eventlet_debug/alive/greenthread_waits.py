@@ -17,6 +17,7 @@ from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
+from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
@@ -73,9 +74,10 @@ class GreenthreadWaits:
             owner = frame.f_locals.get("self")
             pool = self._self_of(outer, "pools.py", "get")
             if getattr(pool, "channel", None) is owner:
-                size = getattr(pool, "max_size", "?")
                 kind = f"{type(pool).__qualname__}.get"
-                return Waits(f"{kind}, empty", f"{kind}, all items are in use, {size} at most"), []
+                size = getattr(pool, "max_size", 0)
+                all_ = "all " if size != 1 else ""
+                return Waits(f"{kind}, empty", f"{kind}, {counted(size, 'item')}, {all_}in use"), []
             queue = getattr(owner, "queue", ())
             most = getattr(owner, "maxsize", None)
             size = f"{len(queue)} items" + (f" of {most}" if most else "")
@@ -149,9 +151,11 @@ class GreenthreadWaits:
     def _waits_for_place(self, pool: Any) -> tuple[Waits, list[Any]]:
         running = copy_of(getattr(pool, "coroutines_running", ()))
         kind = f"{type(pool).__qualname__}.spawn"
-        text = f"{kind}, all {getattr(pool, 'size', '?')} places are taken"
+        size = getattr(pool, "size", 0)
+        text = f"{kind}, {counted(size, 'place')}"
         if running:
-            text += f" by {self._with_lines(running)}"
+            all_ = "all " if size != 1 else ""
+            text += f", {all_}taken by {self._with_lines(running)}"
         return Waits(f"{kind}, full", text), running if len(running) == 1 else []
 
     def _waits_for_all(self, pool: Any) -> tuple[Waits, list[Any]]:

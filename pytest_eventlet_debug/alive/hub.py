@@ -22,7 +22,7 @@ from pytest_eventlet_debug.hubs.names import name_of
 from pytest_eventlet_debug.hubs.names import own_hub
 
 #: Seconds that a timer must be late for its hub not to be merely busy.
-_LATE = 0.5
+LATE = 0.5
 #: Seconds for which a test must have kept the hub from a turn that is missing then.
 _NO_TURN = 0.05
 _START = "start "
@@ -95,7 +95,7 @@ def never_called(hubs: Iterable[HubState], seconds: float) -> str | None:
     :param seconds: for how long the test has run. What was due before is an earlier one's.
     """
     for hub in hubs:
-        late = [each for each in hub.timers if _LATE <= each.late <= seconds]
+        late = [each for each in hub.timers if LATE <= each.late <= seconds]
         if late and not (hub.current or hub.stuck):
             return (
                 f"a timer in the hub of another thread has been due for {late[0].late:.1f} s and "

@@ -17,6 +17,7 @@ from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import Thread
+from pytest_eventlet_debug.alive.hub import LATE
 from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
@@ -362,11 +363,15 @@ def render_hubs(hubs: Sequence[HubState], max_entries: int = MAX_GROUPS) -> str:
 
 
 def _timers(hub: HubState, max_entries: int) -> list[str]:
-    groups = _by_kind(hub.timers, lambda timer: timer.call)
+    groups = _by_kind(hub.timers, lambda timer: (timer.call, timer.late >= LATE))
     lines = []
     for group in groups[:max_entries]:
         times = f" x {len(group):,}" if len(group) > 1 else ""
-        lines.append(f"  in {_seconds([timer.seconds for timer in group])}: {group[0].call}{times}")
+        first = group[0]
+        when = f"in {_seconds([timer.seconds for timer in group])}"
+        if first.late >= LATE:
+            when = f"overdue by {_seconds([timer.late for timer in group])}"
+        lines.append(f"  {when}: {first.call}{times}")
     if len(groups) > max_entries:
         number = sum(map(len, groups[max_entries:]))
         lines.append(f"  ... {number:,} more timers")

@@ -263,9 +263,8 @@ def test_who_keeps_a_wait_from_its_end_is_in_the_summary(
     result.assert_outcomes(failed=6)
     told = [line.strip() for line in result.outlines if "waited in vain" in line]
     assert told == [
-        "the test waited in vain: GreenPool.spawn, all 2 places are taken by job at test_x.py:6 "
-        "x 2",
-        "the test waited in vain: Pool.get, all items are in use, 1 at most",
+        "the test waited in vain: GreenPool.spawn, 2 places, all taken by job at test_x.py:6 x 2",
+        "the test waited in vain: Pool.get, 1 item, in use",
         "the test waited in vain: Semaphore, value 0, 1 waiting, held by test_held.<locals>.hold",
     ]
     text = result.stdout.str()
