@@ -48,6 +48,8 @@ class PendingCall(msgspec.Struct, frozen=True):
     call: str
     #: For how long it has been due.
     late: float = 0.0
+    #: In how many seconds it was to be made, as it was scheduled.
+    delay: float = 0.0
 
 
 class HubState(msgspec.Struct, frozen=True):
@@ -109,12 +111,13 @@ def not_begun(hubs: Iterable[HubState], ago: float, seconds: float) -> str | Non
     """Say which greenthread was to start for a while and could not, as nothing let the hub run.
 
     :param ago: seconds since the test failed; what became due after that is no reason.
-    :param seconds: for how long the test has run. What was due before is an earlier one's.
+    :param seconds: for how long the test has run. What was spawned before is an earlier one's.
     """
     for hub in hubs:
         for each in hub.timers if hub.current and not hub.stuck else ():
             late = each.late - ago
-            if each.call.startswith(_START) and late >= _NO_TURN and each.late <= seconds:
+            is_own = each.late + each.delay <= seconds
+            if each.call.startswith(_START) and late >= _NO_TURN and is_own:
                 return (
                     f"{each.call.removeprefix(_START)} had not begun: it was to start {late:.2f} s "
                     "before, and nothing has let the hub run since, as eventlet.sleep() does"
@@ -175,6 +178,7 @@ def _state(hub: Any, current: bool, look: Look) -> HubState:
             max(each.seconds, 0.0),
             describe_timer(each, look) + started_at(each.raw),
             max(-each.seconds, 0.0),
+            float(getattr(each.raw, "seconds", 0.0) or 0.0),
         )
         for each in look.greenlets.wakers.timers.get(id(hub), ())
     )
