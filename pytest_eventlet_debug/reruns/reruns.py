@@ -20,6 +20,7 @@ from pytest_eventlet_debug.outcomes.gathering import Gathering
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.series import Series
 from pytest_eventlet_debug.reruns.series import StartError
+from pytest_eventlet_debug.reruns.series import starting
 from pytest_eventlet_debug.reruns.stress import stress
 from pytest_eventlet_debug.settings import Settings
 
@@ -70,7 +71,10 @@ class Reruns:
         how = {"off": "", "on": " with the tracers", "as asked": ""}[tracing]
         often = f", {times} times each" if times > 1 else ""
         self.say(f"rerunning {tests(len(of_all))}{where}{how}{often}")
-        with stress() if self._settings.stress else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if self._settings.stress:
+                with self._ends_seen_to(), starting():
+                    stack.enter_context(stress())
             for attempts in self.run_each([*by_hub.values()] * times, tracing):
                 for nodeid, attempt in attempts.items():
                     self._gathering.again.setdefault(nodeid, []).append(attempt)

@@ -35,7 +35,8 @@ class StartError(Exception):
 
 
 @contextlib.contextmanager
-def _starting() -> Iterator[None]:
+def starting() -> Iterator[None]:
+    """Raise a :exc:`StartError` where a process cannot be started, or has no room."""
     try:
         yield
     except OSError as error:
@@ -151,7 +152,7 @@ class Series:
         self._in_run = in_run
         self._assignments = assignments
         # Coverage data goes with the directory: the run has been measured.
-        with _starting():
+        with starting():
             self._directory = ScratchDirectory()
         self._spare = Spare(config, settings, self._directory.path)
         self._labels = (f"rerun-{number}" for number in itertools.count(1))
@@ -204,7 +205,7 @@ class Series:
     def _start(self, assignment: ChildAssignment, nodeids: Sequence[str]) -> ChildProcess:
         label, self._label = self._label, next(self._labels)
         directory = self._directory.path
-        with _starting():
+        with starting():
             self._process = start_child(
                 self._config, assignment, directory, label, nodeids, self._spare
             )

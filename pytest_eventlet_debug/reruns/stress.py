@@ -17,7 +17,10 @@ _LOOP = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in r
 
 @contextlib.contextmanager
 def stress() -> Iterator[None]:
-    """Run a busy loop for each CPU that this process may use, as long as the block runs."""
+    """Run a busy loop for each CPU that this process may use, as long as the block runs.
+
+    :raises OSError: one cannot be started.
+    """
     pids: list[int] = []
     try:
         for _ in os.sched_getaffinity(0):
@@ -32,6 +35,6 @@ def stress() -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            posix.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # SIGCHLD is ignored
+                posix.kill(pid, signal.SIGKILL)
                 posix.waitpid(pid, 0)

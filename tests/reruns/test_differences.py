@@ -228,6 +228,29 @@ def test_where_there_is_no_room_to_rerun_tests_the_run_ends_with_what_is_known(
     assert_no_traceback_of_ours(result.stdout + result.stderr)
 
 
+@pytest.mark.fault("no-stress")
+def test_where_no_cpu_can_be_kept_busy_the_run_ends_with_what_is_known(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        import os
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish():
+            os.environ["LONG"] = "x" * 200_000  # more than a program can be started with
+        """
+    )
+    pytester.makepyfile(test_x="def test_differs(eventlet_hub): assert eventlet_hub == 'poll'")
+    result = run(pytester, HUBS, "--eventlet-reruns=1", "--eventlet-stress")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["no process can be started: *Argument list too long*: no more tests are rerun"]
+    )
+    assert section(result, "hub differences")[0] == "1 test differs between poll, selects"
+
+
 NOTES_ITS_TIMES = """
     import atexit, os, sys, time
 
