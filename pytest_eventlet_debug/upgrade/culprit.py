@@ -21,9 +21,11 @@ import sys
 
 from pytest_eventlet_debug.hubs.ids import add_hub
 from pytest_eventlet_debug.outcomes.outcomes import BAD
+from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.smallest import smallest
 from pytest_eventlet_debug.upgrade import comparison
+from pytest_eventlet_debug.upgrade import present_tests
 from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade.comparison import Upgrade
 from pytest_eventlet_debug.upgrade.saved_run import Key
@@ -56,8 +58,8 @@ class Culprits:
     runs: int
 
 
-#: Runs tests with some distributions upgraded and says which of them fail.
-Run = Callable[[Sequence[str]], set[Key]]
+#: Runs tests with some distributions upgraded and says how those ended that there were.
+Run = Callable[[Sequence[str]], Mapping[Key, Outcome]]
 
 
 def suspects(old: SavedRun, new: SavedRun) -> list[Upgrade]:
@@ -90,19 +92,26 @@ def search(names: Sequence[str], regressions: Iterable[Key], run: Run) -> Culpri
     wanted = set(regressions)
     runs = 0
 
-    def failing(upgraded: Sequence[str]) -> set[Key]:
+    def outcomes(upgraded: Sequence[str]) -> dict[Key, Outcome]:
         nonlocal runs
         runs += 1
-        return run(upgraded) & wanted
+        return {key: outcome for key, outcome in run(upgraded).items() if key in wanted}
 
-    after = failing(names)
+    def failing(upgraded: Sequence[str]) -> set[Key]:
+        # Without those that a mixture of versions leaves no module to collect from.
+        return _bad(outcomes(upgraded))
+
+    now = outcomes(names)
+    if not now:
+        raise CulpritError("the tests cannot be collected with every distribution upgraded")
+    after = _bad(now)
     if not after:
         raise CulpritError(
             "the tests pass with every distribution upgraded: they are flaky, or something else "
             "changed (the tests, the machine)"
         )
-    before = failing(())
-    explained = after - before
+    before = outcomes(())
+    explained = {key for key in after if before.get(key, "failed") not in BAD}
     if not explained:
         raise CulpritError(
             "the tests fail with every distribution as it was before, too: no upgrade is to blame"
@@ -116,6 +125,10 @@ def search(names: Sequence[str], regressions: Iterable[Key], run: Run) -> Culpri
         tuple(sorted(wanted - explained)),
         runs,
     )
+
+
+def _bad(outcomes: Mapping[Key, Outcome]) -> set[Key]:
+    return {key for key, outcome in outcomes.items() if outcome in BAD}
 
 
 class Overlay:
@@ -150,19 +163,23 @@ class Overlay:
         """The tests that got worse."""
         return self._tests
 
-    def run(self, upgraded: Sequence[str]) -> set[Key]:
-        """Run the tests that got worse; return those that fail.
+    def run(self, upgraded: Sequence[str]) -> dict[Key, Outcome]:
+        """Run the tests that got worse; return how those ended that can be collected.
 
         :raises CulpritError: a version cannot be had, or the tests cannot be run.
         """
         saved = self._directory / "run.json"
         saved.unlink(missing_ok=True)
+        # In a file, as the kernel bounds what stands on a command line.
+        chosen = self._directory / "tests"
+        chosen.write_bytes(os.fsencode("\n".join(add_hub(*test) for test in self._tests)))
         ran = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", f"--eventlet-save={saved}"),
+                *("-p", present_tests.__name__, "--continue-on-collection-errors"),
                 f"--eventlet-hub={','.join(self._hubs())}",
                 *self._arguments,
-                *(add_hub(test, hub) for test, hub in self._tests),
+                f"@{chosen}",
             ],
             env={**os.environ, "PYTHONPATH": self._path(upgraded)},
             stdin=subprocess.DEVNULL,
@@ -178,9 +195,7 @@ class Overlay:
             raise CulpritError(
                 f"pytest could not run the tests with {_named(upgraded)} upgraded: {''.join(last)}"
             ) from None
-        ended = {each.key: each.outcome for each in run.tests}
-        # What is not there at all fails too: its module may not even import.
-        return {key for key in self._tests if ended.get(key, "failed") in BAD}
+        return {each.key: each.outcome for each in run.tests}
 
     def _hubs(self) -> list[str]:
         return list(dict.fromkeys(hub for _, hub in self._tests))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import metadata
+import os
 from pathlib import Path
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from test_comparison import case
 from test_comparison import run
 
+from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.upgrade import culprit
 from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade.culprit import CulpritError
@@ -27,8 +29,12 @@ ONE, TWO = ("t.py::test_one", "poll"), ("t.py::test_two", "poll")
 def runner(*causes: tuple[Key, set[str]]) -> culprit.Run:
     """Return a run in which each test fails once all of its causes are upgraded."""
 
-    def run(upgraded: Sequence[str]) -> set[Key]:
-        return {test for test, names in causes if names <= set(upgraded)}
+    def run(upgraded: Sequence[str]) -> dict[Key, Outcome]:
+        ended: dict[Key, Outcome] = {ONE: "passed", TWO: "passed"}
+        failed: dict[Key, Outcome] = {
+            test: "failed" for test, names in causes if names <= set(upgraded)
+        }
+        return ended | failed
 
     return run
 
@@ -137,6 +143,28 @@ def test_the_guilty_of_two_real_upgrades_is_found_without_changing_what_is_insta
     assert found.tests == (("test_answers.py::test_answer", "poll"),)
 
 
+@pytest.mark.parametrize("hubs", ["poll", "poll,selects"])
+def test_a_mixture_with_which_a_module_cannot_be_imported_is_not_taken_for_the_culprit(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, packages: Path, hubs: str
+) -> None:
+    make_wheel(packages, "cul_guilty", "2", "answer, added = 43, True")
+    make_wheel(packages, "cul_innocent", "2", "from cul_guilty import added; version = 2")
+    for version, name in (("1", "before"), ("2", "after")):
+        monkeypatch.setenv("PYTHONPATH", install(packages, version))
+        pytester.runpytest(f"--eventlet-hub={hubs}", f"--eventlet-save={name}.json")
+    old = saved_run.read(pytester.path / "before.json")
+    new = saved_run.read(pytester.path / "after.json")
+    overlay = culprit.Overlay(pytester.mkdir("overlay"), old, new)
+    assert overlay.run(["cul-innocent"]) == {}
+    found = search(["cul-innocent", "cul-guilty"], overlay.tests, overlay.run)
+    assert found.smallest == ("cul-guilty",)
+
+
+def test_where_nothing_can_be_collected_any_more_that_is_said() -> None:
+    with pytest.raises(CulpritError, match="cannot be collected with every distribution upgraded"):
+        search("ab", [ONE], lambda upgraded: {})
+
+
 def test_what_the_tests_print_need_not_be_text(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="import os\ndef test(): assert not os.write(1, bytes([255]))",
@@ -145,7 +173,34 @@ def test_what_the_tests_print_need_not_be_text(pytester: pytest.Pytester) -> Non
     old = run(case("test_x.py::test", hub="poll"), distributions={"pluggy": Distribution("0")})
     new = run(case("test_x.py::test", "failed", hub="poll"), distributions={"pluggy": pluggy})
     overlay = culprit.Overlay(pytester.mkdir("overlay"), old, new, ["-s"])
-    assert overlay.run(["pluggy"]) == {("test_x.py::test", "poll")}
+    assert overlay.run(["pluggy"]) == {("test_x.py::test", "poll"): "failed"}
+
+
+def test_more_tests_can_have_got_worse_than_a_command_line_has_room_for(
+    pytester: pytest.Pytester,
+) -> None:
+    count = os.sysconf("SC_ARG_MAX") // 10_000 + 1
+    pytester.makepyfile(
+        test_x=f"""
+        import pytest
+
+        names = [f"{{number}} " + "x" * 10_000 for number in range({count})]
+
+        @pytest.mark.parametrize("name", names, ids=names)
+        def test(name): assert name.startswith("0")
+        """
+    )
+    names = [f"test_x.py::test[{number} {'x' * 10_000}]" for number in range(count)]
+    pluggy = Distribution(metadata.version("pluggy"))
+    old = run(
+        *(case(name, hub="poll") for name in names), distributions={"pluggy": Distribution("0")}
+    )
+    new = run(
+        *(case(name, "failed", hub="poll") for name in names), distributions={"pluggy": pluggy}
+    )
+    overlay = culprit.Overlay(pytester.mkdir("overlay"), old, new)
+    ended = overlay.run(["pluggy"])
+    assert [ended[name, "poll"] for name in names] == ["passed", *["failed"] * (count - 1)]
 
 
 def test_the_command_prints_the_culprit_and_its_exit_status_says_whether_there_is_one(
