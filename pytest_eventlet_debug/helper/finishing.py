@@ -219,7 +219,7 @@ class Finishing:
             self._lost = []
 
     def _next(self) -> None:
-        """Give orders to those who have none."""
+        """Give orders to those who have none; say so where all is done."""
         while self._orders and self._capture.is_ready(self._orders[0].directory):
             free = [each for each in self._finishers if each.order is None]
             if self._finishers and not free:
@@ -232,6 +232,11 @@ class Finishing:
             except OSError as error:
                 self._problems.append(f"{order.directory} is not completed: {error}")
                 self._write_down(order)
+        if self._is_done:
+            self._tell()
+            then, self._then = self._then, None
+            if then is not None:
+                then()
 
     def _take(self, order: Order) -> None:
         """Take what there is in memory for an order."""
@@ -272,10 +277,6 @@ class Finishing:
                 self.complain(" ".join(problem.split())[:1000])
             finisher.order = None
         self._next()
-        if self._is_done:
-            self._tell()
-            if self._then is not None:
-                self._then()
 
     def _died(self, finisher: FinisherProcess) -> None:
         """Give what it was at to another one, but once only: it may be what ends finishers."""

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import os
 from pathlib import Path
 import re
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -188,6 +190,50 @@ def test_others_help_where_somebody_waits_and_what_one_was_at_is_not_lost(
     for finisher in (first, second):
         with pytest.raises(ProcessLookupError):
             os.kill(finisher.pid, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="capturing needs root")
+def test_a_last_order_for_which_there_is_no_finisher_delays_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_for_nothing(finishing: Finishing) -> None:
+        raise AssertionError("it is waited for though all is done")
+
+    monkeypatch.setattr(Finishing, "_be_impatient", wait_for_nothing)
+    loop, answers, ends = Loop(), Answers(), list[None]()
+    capture = Capture(loop)
+    finishing = Finishing(loop, _library_directories(), capture, Profiles())
+    capture.start(
+        answers,
+        number=1,
+        directory=str(tmp_path),
+        nodeid="test_x.py::test_x",
+        since_ns=time.time_ns(),
+        interface="lo",
+        expression=None,
+        limit=None,
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        sender.sendto(b"it takes milliseconds to come", sender.getsockname())
+    capture.stop(answers, number=1, until_ns=time.time_ns())
+    finishing.order(answers, directory=str(tmp_path), shared=False, ports=None, data=b"")
+    answers.clear()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # those it has are kept
+    try:
+        finishing.wait(answers)
+        finishing.when_done(lambda: ends.append(None))
+        while not (answers and ends):
+            loop.step()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    capture.close()
+    finishing.close()
+    (answer,) = answers
+    assert answer["left"] == 0
+    assert answer["problems"][0] == f"{tmp_path} is not completed: [Errno 24] Too many open files"
+    assert ends == [None]
 
 
 def test_what_was_counted_waits_in_memory_up_to_a_bound(
