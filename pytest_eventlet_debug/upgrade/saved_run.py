@@ -181,6 +181,7 @@ def write(path: Path, run: SavedRun) -> None:
         raise FileExistsError(errno.EEXIST, why)
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".{target.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)  # a process that was killed had the same id
     try:
         with open(draft, "xb") as file:
             if target.exists():

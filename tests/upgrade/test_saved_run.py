@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_eventlet_debug.upgrade import saved_run
 from pytest_eventlet_debug.upgrade.saved_run import Distribution
 from pytest_eventlet_debug.upgrade.saved_run import Failure
 from pytest_eventlet_debug.upgrade.saved_run import SavedRun
@@ -55,6 +57,15 @@ def refused(path: Path) -> str:
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert read(write(tmp_path, RUN.as_json())) == RUN
+
+
+def test_a_draft_that_a_killed_process_of_the_same_id_has_left_is_in_nobodys_way(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / f".run.json.{os.getpid()}").write_text("half")
+    saved_run.write(tmp_path / "run.json", RUN)
+    assert os.listdir(tmp_path) == ["run.json"]
+    assert read(tmp_path / "run.json") == RUN
 
 
 def test_a_field_that_a_later_release_adds_is_no_harm(tmp_path: Path) -> None:
