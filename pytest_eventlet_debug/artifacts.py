@@ -49,6 +49,7 @@ from pytest_eventlet_debug.system import unpatched
 # Taken here, before a test can patch them.
 _sha256 = hashlib.sha256
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
+_NAME = re.compile(r"-[0-9a-f]{8}\Z")
 
 # Recordings hold secrets, and nobody wants them in a repository.
 _IGNORE = b"# Created by pytest-eventlet-debug.\n*\n"
@@ -215,8 +216,8 @@ def open_run(directory: Path, record: RunRecord) -> Path:
 
     A run that goes on in another process keeps what is its: the directory is another one then,
     whose name ends in ``-2``, or the next number that is free. Only what this plugin wrote goes:
-    directories that hold our ``test.json``. Several processes of one run may call this; the
-    first one does the work.
+    directories that hold our ``test.json``, or nothing yet. Several processes of one run may call
+    this; the first one does the work.
 
     :param record: what ``run.json`` says of the run.
     :raises ArtifactsError: the directory is not ours or cannot be written.
@@ -343,3 +344,8 @@ def _clear(directory: Path) -> None:
         # A copy that somebody made of a test's directory has another name.
         if path.parent.name == directory_name(record.nodeid, record.attempt):
             files.remove(path.parent)
+    for path in directory.iterdir():
+        # A process was killed before anything came into it.
+        if _NAME.search(path.name):
+            with contextlib.suppress(OSError):  # there is something in it, or it is no directory
+                posix.rmdir(path)

@@ -139,6 +139,21 @@ def test_the_next_run_replaces_what_the_last_one_made_and_nothing_else(tmp_path:
     assert opened.run == "3"
 
 
+def test_an_empty_directory_of_a_run_that_was_killed_is_no_attempt_of_the_next_one(
+    tmp_path: Path,
+) -> None:
+    open_run(tmp_path, record("1"))
+    open_test(tmp_path, "test_x.py::test_x", None)  # killed before it could be announced
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    full = open_test(tmp_path, "test_x.py::test_y", None).directory / "notes.txt"
+    full.write_text("theirs, too")
+    open_run(tmp_path, record("2"))
+    assert open_test(tmp_path, "test_x.py::test_x", None).attempt == 1
+    assert theirs.exists()
+    assert full.exists()
+
+
 @pytest.mark.fault("directory-of-others")
 @pytest.mark.parametrize("content", ["{}", '{"format": "another"}', "[1]", "\xff", None])
 def test_a_directory_with_files_of_others_is_refused_and_left_alone(
