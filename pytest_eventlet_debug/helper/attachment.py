@@ -72,10 +72,20 @@ class Attachment:
             return
 
         def detach(error: str | None = None, **values: object) -> None:
-            if error is None:
-                self.stop(answer, stay=False)
-            else:
+            if error is not None:
                 answer(error)
+                return
+            assert self._strace is not None
+            child = _child_that_traces(self._strace.pid, self._tracee)
+            if child is None:
+                self.stop(answer, stay=False)
+                return
+            os.kill(child[0], signal.SIGTERM)  # it would go on when the script is ended
+            error = (
+                f"{program} starts strace and stays itself; if it is a script, let it end with "
+                f'`exec {child[1]} "$@"`'
+            )
+            self.stop(lambda *_, **__: answer(error), stay=False)
 
         self.start(detach, program=program, options=options, path=None, append=False, limit=None)
 
@@ -182,6 +192,16 @@ class Attachment:
         if self._strace is not None:
             self._strace.kill()
             self._strace = None
+
+
+def _child_that_traces(strace: int, tracee: int) -> tuple[int, str] | None:
+    """Return the process that traces another one, and its program, if that is not *strace*."""
+    try:
+        with open(f"/proc/{tracee}/status", "rb") as file:
+            tracer = next(int(line.split()[1]) for line in file if line.startswith(b"TracerPid:"))
+        return None if tracer in (0, strace) else (tracer, os.readlink(f"/proc/{tracer}/exe"))
+    except OSError:  # it has ended
+        return None
 
 
 def _version_line(program: str) -> bytes | None:

@@ -208,6 +208,9 @@ def test_a_fork_that_goes_on_running_tests_leaves_its_parents_recordings_alone(
         assert record["phases"].keys() == {"setup", "call", "teardown"}
 
 
+STRACE = shutil.which("strace")
+
+
 def put_in_place_of_strace(
     script: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +234,12 @@ def put_in_place_of_strace(
             "[ $1 = -V ] && echo strace -- version 6.1 || exec sh -c 'echo no! >&2; exit 3'",
             "strace cannot attach (exit status 3): no!",
         ),
+        pytest.param(
+            f'{STRACE} "$@"; exit $?',
+            "*/bin/strace starts strace and stays itself; if it is a script, let it end with "
+            f'`exec {STRACE} "$@"`',
+            marks=pytest.mark.skipif(STRACE is None, reason="strace is not installed"),
+        ),
     ],
 )
 def test_a_broken_strace_is_one_line_and_quick(
@@ -245,11 +254,11 @@ def test_a_broken_strace_is_one_line_and_quick(
         assert len(result.stderr.lines) <= 2
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
 def test_a_script_that_becomes_strace_serves_as_well(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_in_place_of_strace(f'exec {shutil.which("strace")} "$@"', pytester, monkeypatch)
+    put_in_place_of_strace(f'exec {STRACE} "$@"', pytester, monkeypatch)
     result = run(pytester, monkeypatch, "\n    def test_a(): os.listdir('/etc')\n")
     assert result.ret == 0
     (trace,) = pytester.path.glob("eventlet-debug/*/strace.txt*")
