@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 from pathlib import Path
 import posix
+import struct
 
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
@@ -24,7 +26,11 @@ _RUN = (1, 0)
 #: Seconds between looks at whether others have ended.
 _LOOK_SECONDS = 0.005
 
+#: ``struct flock`` of Linux: kind, whence, start, length and process.
+_FLOCK = struct.Struct("hhqqi")
+
 _lockf = fcntl.lockf
+_fcntl = fcntl.fcntl
 _held: dict[tuple[int, int], int] = {}
 
 
@@ -55,7 +61,9 @@ def is_held(path: Path) -> bool:
     :param path: not one that this process holds a lock on: it would lose that.
     """
     try:
-        fd = posix.open(path, posix.O_RDWR | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+        # Without O_NONBLOCK a fifo of that name would wait for a writer.
+        flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC
+        fd = posix.open(path, flags)
     except OSError:
         return False
     try:
@@ -81,14 +89,11 @@ def await_others(path: Path, place: tuple[int, int], seconds: float) -> None:
 
 
 def _others_hold(fd: int, place: tuple[int, int]) -> bool:
-    try:
-        _lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, *place)
-    except OSError as error:
-        if _is_held(error):
-            return True
-        raise
-    _lockf(fd, fcntl.LOCK_UN, *place)
-    return False
+    """Say so without locking it even for a moment: a run that just begins would be turned away."""
+    length, start = place
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    kind: int = _FLOCK.unpack(_fcntl(fd, fcntl.F_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
 
 
 def _is_held(error: OSError) -> bool:
