@@ -94,7 +94,7 @@ class _TaskTree:
             self._number(task.id)
         awaited = {other for task in self._alive.tasks for other in task.awaits}
         roots = [task for task in self._alive.tasks if task.id not in awaited]
-        roots += [self._tasks[cycle[0]] for cycle in self._alive.cycles if self._tasks]
+        roots += [self._tasks[cycle[0]] for cycle in self._alive.cycles]
         groups = self._grouped(dict.fromkeys(roots))
         several = len(self._alive.loops) > 1
         described = {loop.id: _loop(loop) for loop in self._alive.loops}
@@ -118,7 +118,7 @@ class _TaskTree:
         lines = []
         cycles = self._alive.cycles
         for cycle in cycles[:MAX_NAMES]:
-            names = [self._tasks[task].name if task in self._tasks else "?" for task in cycle]
+            names = [self._tasks[task].name for task in cycle]
             lines.append(f"  DEADLOCK: await cycle {' -> '.join([*names, names[0]])}")
         if len(cycles) > MAX_NAMES:
             lines.append(f"  DEADLOCK: {len(cycles) - MAX_NAMES} more await cycles")
@@ -271,8 +271,8 @@ def _deadlocks(alive: AliveGreenthreads) -> list[str]:
     known = {each.id: each for each in alive.greenthreads}
     lines = []
     for cycle in alive.cycles[:MAX_NAMES]:
-        members = [known[each] for each in cycle if each in known]
-        shown = " -> ".join(each.name for each in (*members, *members[:1]))
+        members = [known[each] for each in cycle]
+        shown = " -> ".join(each.name for each in (*members, members[0]))
         ends = all(each.waits is not None and each.waits.kind == "end" for each in members)
         if ends:
             lines.append(f"  DEADLOCK: each waits for the end of the next: {shown}")
