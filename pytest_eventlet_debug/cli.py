@@ -6,10 +6,12 @@ import argparse
 from collections.abc import Sequence
 import io
 import os
+import signal
 import sys
 
 from pytest_eventlet_debug import __version__
 from pytest_eventlet_debug.recordings import commands as recordings
+from pytest_eventlet_debug.refusal import refuse
 from pytest_eventlet_debug.report import commands as report
 from pytest_eventlet_debug.upgrade import commands as upgrade
 
@@ -39,11 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()
     except BrokenPipeError:  # as with "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:  # the disk is full that the output goes to, for instance
+        _drop_output()
+        return refuse(str(error))
+    except KeyboardInterrupt:
+        return refuse("Ctrl-C", status=128 + signal.SIGINT)
     return status
+
+
+def _drop_output() -> None:
+    """Have nothing more fail as the interpreter ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

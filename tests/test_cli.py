@@ -15,6 +15,7 @@ from pytest_eventlet_debug.artifacts import open_run
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Finding
+from pytest_eventlet_debug.refusal import USAGE_ERROR
 
 
 @pytest.fixture
@@ -40,3 +41,27 @@ def test_names_that_are_no_text_are_printed_escaped(run: Path, command: str, enc
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert ("\\udce9" if command == "timeline" else "run-\\udcff") in done.stdout
+
+
+@pytest.mark.parametrize("command", ["list", "findings", "timeline", "report"])
+def test_where_the_output_finds_no_room_that_is_one_line(run: Path, command: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_eventlet_debug", command, run],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (
+        USAGE_ERROR,
+        "pytest-eventlet-debug: [Errno 28] No space left on device\n",
+    )
+
+
+def test_a_closed_output_is_no_error(run: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m pytest_eventlet_debug list "$1" >&-', sys.executable, run],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

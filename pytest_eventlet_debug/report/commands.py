@@ -64,11 +64,12 @@ def _report(options: argparse.Namespace) -> int:
     paths = {path.resolve(): path for path in options.runs}  # patterns may name one twice
     try:
         runs = [read_any(path) for path in paths.values()]
-        print(write_report(runs, folder or options.runs[0]))
+        page = write_report(runs, folder or options.runs[0])
     except (RunDataError, ReportError) as error:
         return refuse(str(error))
     except OSError as error:
         return refuse(f"cannot write the report ({error}); choose another directory with -o")
+    print(page)
     return 0
 
 

@@ -203,6 +203,27 @@ def test_more_tests_can_have_got_worse_than_a_command_line_has_room_for(
     assert [ended[name, "poll"] for name in names] == ["passed", *["failed"] * (count - 1)]
 
 
+def test_ctrl_c_ends_the_search_in_one_line(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os, signal, time
+
+        def test():
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(60)
+        """
+    )
+    pluggy = Distribution(metadata.version("pluggy"))
+    old = run(case("test_x.py::test", hub="poll"), distributions={"pluggy": Distribution("0")})
+    new = run(case("test_x.py::test", "failed", hub="poll"), distributions={"pluggy": pluggy})
+    saved_run.write(pytester.path / "old.json", old)
+    saved_run.write(pytester.path / "new.json", new)
+    command = (sys.executable, "-m", "pytest_eventlet_debug", "culprit", "old.json", "new.json")
+    result = pytester.run(*command)
+    assert result.ret == 130
+    assert result.stderr.lines == ["pytest-eventlet-debug: Ctrl-C"]
+
+
 def test_the_command_prints_the_culprit_and_its_exit_status_says_whether_there_is_one(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, packages: Path
 ) -> None:
