@@ -68,6 +68,8 @@ def decode(raw: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(raw, type=kind)
     except RecursionError:
         raise msgspec.DecodeError("JSON is nested too deep") from None
+    except UnicodeDecodeError as error:  # in a string; elsewhere it is a DecodeError
+        raise msgspec.DecodeError(str(error)) from None
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:

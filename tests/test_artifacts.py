@@ -155,7 +155,9 @@ def test_an_empty_directory_of_a_run_that_was_killed_is_no_attempt_of_the_next_o
 
 
 @pytest.mark.fault("directory-of-others")
-@pytest.mark.parametrize("content", ["{}", '{"format": "another"}', "[1]", "\xff", None])
+@pytest.mark.parametrize(
+    "content", ["{}", '{"format": "another"}', "[1]", "\xff", '{"format": "\xff"}', None]
+)
 def test_a_directory_with_files_of_others_is_refused_and_left_alone(
     tmp_path: Path, content: str | None
 ) -> None:

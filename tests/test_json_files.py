@@ -52,6 +52,12 @@ def test_what_is_no_json_is_an_error_of_its_own(raw: bytes) -> None:
         json_files.decode(raw + b'"\\udc80"', Number)
 
 
+@pytest.mark.parametrize("raw", [b'{"n": "\xff"}', b'{"\xff": "n"}', b'{"n": "\xff\\udc80"}'])
+def test_a_string_that_is_no_utf_8_is_no_json(raw: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        json_files.decode(raw, dict[str, str])
+
+
 def test_json_of_another_type_is_told_apart() -> None:
     with pytest.raises(msgspec.ValidationError, match=r"Expected `int`, got `str` - at `\$.n`"):
         json_files.decode(b'{"n": "1"}', Number)
