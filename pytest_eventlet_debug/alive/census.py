@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from pytest_eventlet_debug.alive import processes
 from pytest_eventlet_debug.alive.greenthreads import Look
 from pytest_eventlet_debug.alive.heap import Follower
 from pytest_eventlet_debug.alive.heap import Heap
@@ -239,13 +240,8 @@ def children() -> set[int]:
             return set()
     pid = unpatched.getpid()
     try:
-        folder = f"/proc/{pid}/task"
-        texts = [
-            unpatched.read_file(f"{folder}/{thread}/children") for thread in posix.listdir(folder)
-        ]
-        found = {int(word) for text in texts for word in text.split()}
+        found = set(processes.children(pid))
     except OSError:
-        # Not Linux, or a thread that ended meanwhile.
         import psutil  # slow to import, and seldom needed
 
         found = {each.pid for each in psutil.Process(pid).children()}

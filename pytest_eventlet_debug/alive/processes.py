@@ -91,24 +91,32 @@ def find_children() -> list[Process]:
     At most :data:`MAX_PROCESSES`. Reads ``/proc`` alone; where there is none there are none.
     """
     found: list[Process] = []
-    ahead = _children(unpatched.getpid())
+    ahead = _known_children(unpatched.getpid())
     while ahead and len(found) < MAX_PROCESSES:
         child = ahead.pop(0)
         try:
             found.append(_describe(child))
         except OSError:
             continue  # it has ended
-        ahead[:0] = _children(child)
+        ahead[:0] = _known_children(child)
     return found
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Return the children of a process.
+
+    :raises OSError: this is not Linux, or the process or one of its threads ended meanwhile.
+    """
+    threads = posix.listdir(f"/proc/{pid}/task")
+    texts = [unpatched.read_file(f"/proc/{pid}/task/{each}/children") for each in threads]
+    return [int(word) for text in texts for word in text.split()]
+
+
+def _known_children(pid: int) -> list[int]:
     try:
-        threads = posix.listdir(f"/proc/{pid}/task")
-        texts = [unpatched.read_file(f"/proc/{pid}/task/{each}/children") for each in threads]
+        return children(pid)
     except OSError:
         return []
-    return [int(word) for text in texts for word in text.split()]
 
 
 def _describe(pid: int) -> Process:
