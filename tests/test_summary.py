@@ -7,6 +7,7 @@ from pathlib import Path
 import re
 import shutil
 
+from needs import needs_strace
 import pytest
 from runs import LACKED_CPUS
 from speed import depends_on_speed
@@ -93,7 +94,7 @@ def test_a_hub_whose_run_broke_off_is_not_compared(pytester: pytest.Pytester) ->
 
 
 @depends_on_speed
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.Pytester) -> None:
     shutil.copy(EXAMPLES / "test_closed_listener.py", pytester.path)
     result = pytester.runpytest("--eventlet-hub=epolls,asyncio", "--strace", "-W", "ignore")
@@ -118,7 +119,7 @@ def test_a_system_call_that_repeats_without_progress_is_named(pytester: pytest.P
 
 @depends_on_speed
 @pytest.mark.fault("crash-recorded")
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_a_test_that_kills_its_process_while_it_spins_is_named(
     pytester: pytest.Pytester,
 ) -> None:
@@ -331,7 +332,7 @@ def test_the_header_names_the_hub_that_nobody_asked_for(
     result.stdout.fnmatch_lines([f"eventlet *, hubs: {named}; cprofile *"])
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_the_header_names_hubs_tools_with_versions_and_the_directory(
     pytester: pytest.Pytester,
 ) -> None:

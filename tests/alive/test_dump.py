@@ -6,11 +6,11 @@ import json
 import os
 from pathlib import Path
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.timeline import read_timeline
@@ -586,7 +586,7 @@ def test_objects_that_cannot_be_read_harm_nothing(pytester: pytest.Pytester) -> 
     assert len(text) < 10_000
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 def test_what_a_dump_does_is_none_of_the_tests_system_calls(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""

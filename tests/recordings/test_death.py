@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
-import shutil
-import sys
 import time
 
+from needs import needs_root
+from needs import needs_strace
 from programs import wait_until_gone
 import psutil
 import pytest
@@ -20,10 +19,8 @@ from pytest_eventlet_debug.report.data import read_run
 
 pytestmark = [
     pytest.mark.fault("crash-alone"),
-    pytest.mark.skipif(
-        sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("strace"),
-        reason="recording needs Linux, root and strace",
-    ),
+    needs_root,
+    needs_strace,
 ]
 
 DIES = """

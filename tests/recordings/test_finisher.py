@@ -13,6 +13,8 @@ import sys
 import textwrap
 from typing import Any
 
+from needs import needs_root
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.profiling import choice
@@ -29,10 +31,6 @@ from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
-needs_tracers = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("strace"),
-    reason="recording needs Linux, root and strace",
-)
 needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 
 HTTP = """
@@ -267,7 +265,8 @@ def test_a_trace_is_parsed_and_a_packet_dissected_once(
     assert sorted(seen) == ["dissect", "dissect", "parse"]
 
 
-@needs_tracers
+@needs_root
+@needs_strace
 @needs_tshark
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_wireshark_shows_calls_and_packets_on_one_clock(
@@ -324,7 +323,8 @@ def test_wireshark_shows_calls_and_packets_on_one_clock(
             assert call.start_ns <= packet.time_ns
 
 
-@needs_tracers
+@needs_root
+@needs_strace
 def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -349,7 +349,8 @@ def test_a_block_is_completed_as_the_test_is(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.fault("crash-recorded")
-@needs_tracers
+@needs_root
+@needs_strace
 def test_a_test_that_kills_its_process_is_completed_as_others_are(
     pytester: pytest.Pytester,
 ) -> None:
@@ -369,7 +370,8 @@ def test_a_test_that_kills_its_process_is_completed_as_others_are(
         assert b"sent by sendto(fd " in (directory / "capture.pcapng").read_bytes()
 
 
-@needs_tracers
+@needs_root
+@needs_strace
 def test_what_is_not_kept_is_not_completed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(ECHO)
     done = pytester.runpytest("--strace", "--pcap", "--eventlet-keep=failed")
@@ -377,7 +379,8 @@ def test_what_is_not_kept_is_not_completed(pytester: pytest.Pytester) -> None:
     assert not list((pytester.path / "eventlet-debug").glob("*/test.json"))
 
 
-@needs_tracers
+@needs_root
+@needs_strace
 def test_foreign_packets_are_left_out_without_a_trace_too(pytester: pytest.Pytester) -> None:
     ready = pytester.path / "ready"
     os.mkfifo(ready)
@@ -435,7 +438,8 @@ TLS = """
 """
 
 
-@needs_tracers
+@needs_root
+@needs_strace
 @needs_tshark
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 def test_tls_of_a_test_is_readable_in_tshark(pytester: pytest.Pytester) -> None:
@@ -465,7 +469,8 @@ def test_tls_of_a_test_is_readable_in_tshark(pytester: pytest.Pytester) -> None:
     assert len(lines) == len(set(lines)) >= 4
 
 
-@needs_tracers
+@needs_root
+@needs_strace
 def test_warnings_of_ssl_still_name_the_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

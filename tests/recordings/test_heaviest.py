@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import marshal
 from pathlib import Path
-import shutil
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.profiling.stats import Stats
@@ -238,7 +238,7 @@ def test_with_v_it_names_those_of_every_test(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["most time was spent in:", "  test_it.py::test_short"])
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+@needs_strace
 def test_under_strace_it_says_that_system_calls_take_longer(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="def test_short(): sum(range(9))")
     result = pytester.runpytest("--cprofile", "--strace", "-v")

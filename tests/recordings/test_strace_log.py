@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import time
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings import packing
@@ -30,8 +30,6 @@ from pytest_eventlet_debug.recordings.trace_events import Signal
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.recordings.trace_events import Unparsed
-
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
 
 def events(*lines: str) -> list[Event]:

@@ -7,7 +7,6 @@ import itertools
 import os
 from pathlib import Path
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+from needs import needs_root
+from needs import needs_strace
 import pytest
 from runs import LACKED_CPUS
 from runs import assert_no_traceback_of_ours
@@ -196,7 +197,7 @@ def test_nothing_of_a_rerun_is_left_when_the_run_is_told_to_end(
 
 
 @pytest.mark.fault("no-room-for-rerun")
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@needs_root
 def test_where_there_is_no_room_to_rerun_tests_the_run_ends_with_what_is_known(
     pytester: pytest.Pytester,
 ) -> None:
@@ -545,7 +546,7 @@ def test_busy_cpus_are_freed_where_ended_children_are_not_kept(pytester: pytest.
     assert_no_traceback_of_ours(result.stdout.str() + result.stderr.str())
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_traces_are_compared_of_hubs_on_which_the_test_ends_otherwise(
     pytester: pytest.Pytester,
 ) -> None:
@@ -600,7 +601,7 @@ LEAVES = """
 """
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_what_a_test_has_left_under_one_hub_and_fails_for_under_another_is_told(
     pytester: pytest.Pytester,
 ) -> None:
@@ -620,7 +621,7 @@ def test_what_a_test_has_left_under_one_hub_and_fails_for_under_another_is_told(
         )
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 @pytest.mark.parametrize("hubs", ["poll,selects", "selects"])
 def test_only_what_failed_is_recorded_after_an_unwatched_run(
     pytester: pytest.Pytester, hubs: str
@@ -657,7 +658,7 @@ def test_only_what_failed_is_recorded_after_an_unwatched_run(
         assert '"call": "crashed"' in path.read_text()
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_reasons_come_from_what_was_traced_rather_than_from_what_was_dumped(
     pytester: pytest.Pytester,
 ) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+from needs import needs_strace
 from programs import WITHOUT_PLUGINS
 import pytest
 from runs import assert_no_traceback_of_ours
@@ -390,7 +391,7 @@ def test_stalls_fail_tests_on_wish_and_are_noticed_without_the_watcher_in_c(
     assert not result.stdout.no_fnmatch_line("*test_healthy*held*")
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is needed")
+@needs_strace
 def test_a_stall_and_its_system_call_are_one_finding(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 import os
-import shutil
 import signal
 from typing import Any
 
 import greenlet
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.shield import Shield
@@ -121,7 +121,7 @@ def test_what_no_handler_has_raised_is_no_business_of_handlers() -> None:
 
 
 @pytest.mark.fault("handler-raises")
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_an_alarm_ends_a_test_that_switches_all_the_time(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -18,6 +18,7 @@ import tempfile
 import textwrap
 import time
 
+from needs import needs_strace
 from programs import TAKES_MEMORY
 from programs import WITHOUT_PLUGINS
 import pytest
@@ -31,7 +32,6 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("setpriv"),
     reason="becoming an ordinary user needs Linux, root and setpriv",
 )
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 USER = 54321
 BOTH = "--eventlet-hub=epolls,asyncio"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from types import FrameType
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.tracers.cprofile import CProfile
@@ -240,7 +241,7 @@ def test_loading_it_does_not_import_pyprof2calltree() -> None:
     assert done.stdout == "False\n", done.stderr
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_no_greenlet_of_ours_is_in_the_first_recording(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+from needs import needs_root
 from programs import wait_until_gone
 import pytest
 
@@ -192,7 +193,7 @@ def test_others_help_where_somebody_waits_and_what_one_was_at_is_not_lost(
             os.kill(finisher.pid, 0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="capturing needs root")
+@needs_root
 def test_a_last_order_for_which_there_is_no_finisher_delays_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 import pstats
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
@@ -23,7 +23,7 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.tracers import lines
 
 pytest.importorskip("pytest_eventlet_debug.profiling._native")
-pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+pytestmark = needs_strace
 
 SUITE = """
 import os, socket, sys, time

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 import re
 import resource
-import shutil
 import subprocess
 import sys
 
+from needs import needs_root
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings import packing
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.finisher import finish
-
-needs_strace = pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("strace"), reason="strace is not installed"
-)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 BUSY = """
     import select

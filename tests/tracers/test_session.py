@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 import re
-import shutil
 import subprocess
 import sys
 import time
 from typing import Any
 from xml.etree import ElementTree
 
+from needs import needs_strace
 import pytest
 from runs import assert_no_traceback_of_ours
 
@@ -30,8 +30,6 @@ FILES = {
 }
 
 TRACED = {"report.js", "strace.txt"}
-
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 
 def recorded(run: str = "eventlet-debug") -> dict[str, dict[str, Any]]:

@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.helper.strace_process import environment
 
 pytestmark = [
-    pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed"),
+    needs_strace,
     pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler"),
 ]
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import textwrap
 
+from needs import needs_root
+from needs import needs_strace
 from programs import TICKER
 from programs import wait_until_gone
 import psutil
@@ -22,7 +24,7 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.recordings.trace_events import Unparsed
 from pytest_eventlet_debug.tracers.strace_program import keep_marks
 
-pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+pytestmark = needs_strace
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -459,7 +461,7 @@ def test_the_check_quotes_what_strace_says_of_bad_options(
 
 @pytest.mark.fault("not-dumpable")
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take its rights away")
+@needs_root
 def test_the_check_explains_a_process_that_is_not_dumpable(tmp_path: Path) -> None:
     if not shutil.which("setpriv"):
         pytest.skip("setpriv is not installed")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-import shutil
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.helper import trace_limit
@@ -93,7 +93,7 @@ def test_a_call_does_not_go_on_behind_a_gap_and_no_greenthread_is_claimed() -> N
 
 
 @pytest.mark.fault("storm")
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@needs_strace
 def test_a_storm_fills_no_disk_and_the_summary_says_what_is_left_out(
     pytester: pytest.Pytester,
 ) -> None:

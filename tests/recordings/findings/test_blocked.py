@@ -6,8 +6,8 @@ from collections.abc import Callable
 import os
 from pathlib import Path
 import re
-import shutil
 
+from needs import needs_strace
 import pytest
 from speed import depends_on_speed
 
@@ -19,7 +19,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+pytestmark = needs_strace
 
 Find = Callable[..., list[Finding]]
 Record = Callable[..., list[Path]]

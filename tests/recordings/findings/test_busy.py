@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 import re
-import shutil
 
+from needs import needs_strace
 import pytest
 from speed import depends_on_speed
 
@@ -16,7 +16,7 @@ from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.strace_log import parse
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+pytestmark = needs_strace
 
 PROGRAM = """
 import subprocess

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 import re
-import shutil
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
@@ -16,7 +16,7 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.strace_log import parse
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+pytestmark = needs_strace
 
 Find = Callable[..., list[Finding]]
 Record = Callable[..., list[Path]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 import re
-import shutil
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file
@@ -15,7 +15,7 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 
 Find = Callable[..., list[Finding]]
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+pytestmark = needs_strace
 
 PROGRAM = """
 import os

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import re
-import shutil
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.no_turn import NoTurn
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+pytestmark = needs_strace
 
 Find = Callable[..., list[Finding]]
 

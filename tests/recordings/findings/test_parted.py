@@ -6,10 +6,10 @@ from collections.abc import Callable
 import itertools
 from pathlib import Path
 import re
-import shutil
 import subprocess
 import sys
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.findings.parted import Parting
@@ -18,7 +18,7 @@ from pytest_eventlet_debug.recordings.findings.parted import describe
 from pytest_eventlet_debug.recordings.findings.parted import part
 from pytest_eventlet_debug.recordings.findings.parted import read
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+pytestmark = needs_strace
 
 Record = Callable[..., list[Path]]
 

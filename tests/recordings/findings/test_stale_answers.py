@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import re
-import shutil
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.findings.detection import Detection
@@ -14,7 +14,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.stale_answers import StaleAnswers
 from pytest_eventlet_debug.recordings.strace_log import parse
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
+pytestmark = needs_strace
 
 Find = Callable[..., list[Finding]]
 

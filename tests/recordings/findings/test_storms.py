@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
 import time
 
+from needs import needs_strace
 import pytest
 from speed import depends_on_speed
 
@@ -27,8 +27,6 @@ from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Syscall
-
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
 Find = Callable[..., list[Finding]]
 Storms = Callable[..., list[Storm]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 import re
-import shutil
 
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file
@@ -15,8 +15,6 @@ from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.tally import compare
 from pytest_eventlet_debug.recordings.strace_log import parse
-
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed")
 
 Record = Callable[..., list[Path]]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import os
 from pathlib import Path
 import re
-import shutil
 
+from needs import needs_root
+from needs import needs_strace
 import pytest
 
 from pytest_eventlet_debug.recordings.findings import file as findings_file
@@ -20,8 +20,8 @@ from pytest_eventlet_debug.recordings.timeline import in_order
 from pytest_eventlet_debug.recordings.timeline import read_trace
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("strace") is None, reason="strace not installed"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="capturing without --eventlet-isolate needs root"),
+    needs_strace,
+    needs_root,
 ]
 
 Record = Callable[..., list[Path]]
