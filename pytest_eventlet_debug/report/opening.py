@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import os
 from pathlib import Path
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from typing import NamedTuple
@@ -173,10 +175,22 @@ def show(argv: Sequence[str], *, paged: bool) -> int:
     :raises OpenError: ``PAGER`` is no command.
     """
     pager = _pager() if paged else ()
-    if not pager or shutil.which(pager[0]) is None:
-        return subprocess.call(argv)
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as source:
-        return subprocess.call(pager, stdin=source.stdout)
+    with _ctrl_c_left_to_others():
+        if not pager or shutil.which(pager[0]) is None:
+            return subprocess.call(argv)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as source:
+            return subprocess.call(pager, stdin=source.stdout)
+
+
+@contextlib.contextmanager
+def _ctrl_c_left_to_others() -> Iterator[None]:
+    """Let a program that has the terminal see to Ctrl-C: in less it ends a search, not less."""
+    # Not ignored, for what is started would ignore it, too.
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def address(run: Run, test: ListedTest) -> str:

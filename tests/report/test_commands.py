@@ -56,6 +56,16 @@ def test_a_timeline_needs_no_pager(recorded: Recorded, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["timeline", "strace"])
+def test_ctrl_c_is_for_the_pager(recorded: Recorded, tmp_path: Path, what: str) -> None:
+    pager = tmp_path / "pager"
+    # Longer than Python waits for what it has started before it kills that.
+    pager.write_text('#!/bin/sh\nkill -INT $PPID; sleep 1; exec cat "$@"\n')
+    pager.chmod(0o755)
+    shown = in_run(recorded, "differs[poll]", what, PAGER=str(pager))
+    assert "test_differs" in shown
+
+
+@pytest.mark.parametrize("what", ["timeline", "strace"])
 def test_a_pager_that_is_no_command_is_an_error_in_a_line(recorded: Recorded, what: str) -> None:
     ran = run("open", "differs[poll]", what, "--artifacts", recorded.directory, PAGER="less 'x")
     assert (ran.returncode, ran.stdout) == (2, "")
