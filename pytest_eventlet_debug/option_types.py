@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 #: Bytes below which a limit would leave nothing that tells anything.
 LEAST_SIZE = 100_000
 
+#: Reruns take longer than a night beyond that, and a list of them more memory.
+MOST_TIMES = 10_000
+
 #: Seconds below which every import and every collection of garbage would be a stall.
 LEAST_THRESHOLD = 0.01
 
@@ -271,8 +274,8 @@ def jobs(text: str) -> int:
 
 def count(text: str) -> int:
     """Parse how many times something is done, perhaps never."""
-    if not text.isascii() or not text.isdigit():
-        raise ValueError("must be a whole number")
+    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) > MOST_TIMES:
+        raise ValueError(f"must be a whole number, at most {MOST_TIMES:,}")
     return int(text)
 
 
