@@ -31,6 +31,9 @@ MOST_TIMES = 10_000
 #: Seconds below which every import and every collection of garbage would be a stall.
 LEAST_THRESHOLD = 0.01
 
+#: Seconds of a day. What counts in nanoseconds has no room for some numbers beyond that.
+MOST_THRESHOLD = 86_400
+
 
 class Option(Generic[_T]):
     """One option of the command line, and its twin in the ini file.
@@ -291,14 +294,15 @@ def seconds(text: str) -> float | None:
 
 
 def threshold(text: str) -> float:
-    """Parse a number of seconds from a hundredth."""
+    """Parse a number of seconds from a hundredth to a day."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not LEAST_THRESHOLD <= number < math.inf:
+    if not LEAST_THRESHOLD <= number <= MOST_THRESHOLD:
         raise ValueError(
-            f"must be a number of seconds, at least {LEAST_THRESHOLD}, after an equals sign"
+            f"must be a number of seconds, from {LEAST_THRESHOLD} to {MOST_THRESHOLD:,}, after an "
+            "equals sign"
         )
     return number
 

@@ -177,8 +177,9 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (
             ["--eventlet-blocked", "tests/"],
             "--eventlet-blocked",
-            "'tests/' must be a number of seconds, at least 0.01, after an equals sign",
+            "'tests/' must be a number of seconds, from 0.01 to 86,400, after an equals sign",
         ),
+        (["--eventlet-blocked=1e12"], "--eventlet-blocked", "'1e12' must be a number of seconds"),
         (
             ["--cprofile", "--eventlet-phases=x"],
             "--eventlet-phases",
