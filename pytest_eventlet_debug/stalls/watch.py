@@ -13,6 +13,7 @@ from typing import Protocol
 import pytest
 
 from pytest_eventlet_debug import fallbacks
+from pytest_eventlet_debug.option_types import MOST_THRESHOLD
 from pytest_eventlet_debug.recordings.findings import stalls as stalls_file
 from pytest_eventlet_debug.recordings.findings import text
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -118,7 +119,7 @@ class StallWatch:
             given = [*map(repr, marker.args), *(f"{k}={v!r}" for k, v in marker.kwargs.items())]
             must = "must have a number of seconds, or nothing"
             pytest.fail(f"marker {MARKER}: {must}, not {', '.join(given)}", pytrace=False)
-        return max(seconds, self._seconds) if seconds < math.inf else None
+        return max(seconds, self._seconds) if seconds <= MOST_THRESHOLD else None
 
     def _watched(self, item: pytest.Item, is_new: bool = False) -> Generator[None, object, object]:
         self._arm(item, is_new)

@@ -294,6 +294,25 @@ def test_who_may_block_or_harms_nobody_is_not_told(pytester: pytest.Pytester) ->
     assert not found(pytester.path)
 
 
+@pytest.mark.parametrize("seconds", ["1e12", "1e300", "float('inf')"])
+def test_a_marker_may_have_any_large_number(pytester: pytest.Pytester, seconds: str) -> None:
+    pytester.makepyfile(
+        test_x=f"""
+        import time
+        import eventlet
+        import pytest
+
+        @pytest.mark.eventlet_blocks({seconds})
+        def test_holds_the_hub():
+            eventlet.spawn(time.sleep, 0.3)
+            eventlet.spawn_after(0.01, int)
+            eventlet.sleep(0)
+        """
+    )
+    blocked(pytester).assert_outcomes(passed=1)
+    assert not found(pytester.path)
+
+
 def test_a_marker_that_cannot_be_used_is_named_in_one_line(pytester: pytest.Pytester) -> None:
     markers = ("'abc'", "[1]", "1, 2", "second=2", "float('nan')", "seconds=1", "None")
     tests = (
