@@ -264,6 +264,13 @@ def _on_command_line(config: pytest.Config, dest: str) -> Any:
     return getattr(getattr(config, "known_args_namespace", config.option), dest, None)
 
 
+def nodeid(text: str) -> str:
+    """Take a node id as it is."""
+    if not text:
+        raise ValueError("must be the node id of a test")
+    return text
+
+
 def jobs(text: str) -> int:
     """Parse ``auto``, for as many as there are CPUs for this process, or a number from 1."""
     if text == "auto":

@@ -91,7 +91,7 @@ class Options(Values):
         "NODEID",
         "If this test fails, find the earlier tests that make it fail, by running it after "
         "subsets of them in fresh processes.",
-        str,
+        option_types.nodeid,
         default=None,
         activates=True,
     )

@@ -67,6 +67,11 @@ def test_a_count_is_a_whole_number_and_may_be_none(text: str, count: int) -> Non
     assert Options.compare_reruns.parse(text) == count
 
 
+def test_no_node_id_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be the node id of a test"):
+        Options.culprit.parse("")
+
+
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "two", "٣", "+1", "10001", "9" * 5000])
 def test_other_counts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a whole number"):
