@@ -85,10 +85,9 @@ class AliveDump:
         self._redact = redact
         self._in_reports = not config.getoption("usepdb", False)
         self._watch = AsyncioWatch()
-        self._spawns = SpawnWatch()
-        self._sends = SendWatch()
         self._early_wakes = EarlyWakeWatch()
         self._late_calls = LateCallWatch()
+        self._of_eventlet = (SpawnWatch(), SendWatch(), self._early_wakes, self._late_calls)
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
@@ -114,10 +113,8 @@ class AliveDump:
             self._watch.check()
             self._endings.begin()
             self._timeouts.begin()
-            self._spawns.look_again()
-            self._sends.look_again()
-            self._early_wakes.begin()
-            self._late_calls.begin()
+            for watch in self._of_eventlet:
+                watch.begin()
             if self._in_reports and not self._unittest:
                 self._watch_unittest()
 
@@ -127,20 +124,16 @@ class AliveDump:
             self._watch.look_again()
             self._endings.look_again()
             self._timeouts.begin()
-            self._spawns.look_again()
-            self._sends.look_again()
-            self._early_wakes.look_again()
-            self._late_calls.look_again()
+            for watch in self._of_eventlet:
+                watch.look_again()
 
     def pytest_unconfigure(self) -> None:
         with Shield():
             self._watch.stop()
             self._endings.stop()
             self._timeouts.stop()
-            self._spawns.stop()
-            self._sends.stop()
-            self._early_wakes.stop()
-            self._late_calls.stop()
+            for watch in self._of_eventlet:
+                watch.stop()
         for kind, name, original in self._unittest:
             setattr(kind, name, original)
         self._unittest.clear()

@@ -6,60 +6,44 @@ import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import shown_path
-from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: Seconds by which a sleep must be too short.
 EARLY = 0.01
 
 
-class EarlyWakeWatch:
-    """Wraps ``BaseHub.timer_canceled()`` from :meth:`look_again` to :meth:`stop`.
+class EarlyWakeWatch(EventletWatch):
+    """Wraps ``BaseHub.timer_canceled()``; it costs 0.5 us more.
 
-    A sleep cancels its timer as it ends, for it may have been thrown out of it. It costs 0.5 us.
+    A sleep cancels its timer as it ends, for it may have been thrown out of it.
     """
 
     def __init__(self) -> None:
-        self._kind: Any = None
-        self._original: Any = None
+        super().__init__()
         self._sleep: Any = None
         self._folder = ""
         self._first = ""
         self._count = 0
 
-    def begin(self) -> None:
-        """Forget what was seen in a test, and begin if eventlet has been imported by now."""
+    def _forget(self) -> None:
         self._first = ""
         self._count = 0
-        self.look_again()
 
-    def look_again(self) -> None:
-        """Begin, if eventlet has been imported by now."""
+    def _wrap_all(self) -> None:
         kind = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None)
         module = sys.modules.get("eventlet.greenthread")
         path = getattr(module, "__file__", None)
         sleep = getattr(getattr(module, "sleep", None), "__code__", None)
-        original = getattr(kind, "timer_canceled", None)
-        if self._kind is not None or type(sleep) is not types.CodeType or type(path) is not str:
-            return
-        if isinstance(kind, type) and type(original) is types.FunctionType:
-            self._kind, self._original = kind, original
+        if type(sleep) is types.CodeType and type(path) is str:
             self._sleep, self._folder = sleep, folder_of(path)
-            kind.timer_canceled = stand_in(  # type: ignore[attr-defined]
-                self._canceling(original), original
-            )
-
-    def stop(self) -> None:
-        """Leave eventlet as it was."""
-        if self._kind is not None:
-            self._kind.timer_canceled = self._original
-            self._kind = self._original = None
+            self._wrap(kind, "timer_canceled", self._canceling)
 
     def told(self) -> str:
         """Return in words what has ended the first sleep of this test too early, or ``""``."""

@@ -7,12 +7,12 @@ import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
-from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.handler_errors import handled
 from pytest_eventlet_debug.system.handler_errors import put_off
 
@@ -25,37 +25,23 @@ _WAITS = ("do_poll", "wait", "select")
 _SELECTORS = f"{STANDARD_LIBRARY}selectors.py"
 
 
-class LateCallWatch:
-    """Wraps ``BaseHub.add_timer()`` from :meth:`look_again` to :meth:`stop`; it costs 0.3 us.
+class LateCallWatch(EventletWatch):
+    """Wraps ``BaseHub.add_timer()``; it costs 0.3 us more.
 
     Python runs a signal handler amid a system call that waits, and then goes on with that, for as
     long as was left (PEP 475). A timer that the handler has added is seen only afterwards.
     """
 
     def __init__(self) -> None:
-        self._kind: Any = None
-        self._original: Any = None
+        super().__init__()
         self._first = ""
 
-    def begin(self) -> None:
-        """Forget what was seen in a test, and begin if eventlet has been imported by now."""
+    def _forget(self) -> None:
         self._first = ""
-        self.look_again()
 
-    def look_again(self) -> None:
-        """Begin, if eventlet has been imported by now."""
+    def _wrap_all(self) -> None:
         kind = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None)
-        original = getattr(kind, "add_timer", None)
-        if self._kind is not None or type(original) is not types.FunctionType:
-            return
-        self._kind, self._original = kind, original
-        self._kind.add_timer = stand_in(self._adding(original), original)
-
-    def stop(self) -> None:
-        """Leave eventlet as it was."""
-        if self._kind is not None:
-            self._kind.add_timer = self._original
-            self._kind = self._original = None
+        self._wrap(kind, "add_timer", self._adding)
 
     def told(self) -> str:
         """Return in words what came late in this test, or ``""``."""

@@ -6,39 +6,24 @@ import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.hubs.reasons import SENT
 from pytest_eventlet_debug.system.code_places import folder_of
-from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 
-class SendWatch:
-    """Wraps ``Event.send()`` from :meth:`look_again` to :meth:`stop`; it costs about 0.6 us more.
+class SendWatch(EventletWatch):
+    """Wraps ``Event.send()``; it costs about 0.6 us more.
 
     ``Event.send_exception()`` goes through it, too, as does the end of each greenthread.
     """
 
-    def __init__(self) -> None:
-        self._kind: Any = None
-        self._original: Any = None
-
-    def look_again(self) -> None:
-        """Begin, if eventlet has been imported by now."""
+    def _wrap_all(self) -> None:
         module = sys.modules.get("eventlet.event")
-        kind = getattr(module, "Event", None)
         path = getattr(module, "__file__", None)
-        original = getattr(kind, "send", None)
-        if self._kind is not None or type(path) is not str or not isinstance(kind, type):
-            return
-        if type(original) is types.FunctionType:
-            self._kind, self._original = kind, original
-            kind.send = stand_in(_sending(original, folder_of(path)), original)  # type: ignore[attr-defined]
-
-    def stop(self) -> None:
-        """Leave eventlet as it was."""
-        if self._kind is not None:
-            self._kind.send = self._original
-            self._kind = self._original = None
+        if type(path) is str:
+            library = folder_of(path)
+            self._wrap(getattr(module, "Event", None), "send", lambda send: _sending(send, library))
 
 
 def _sending(original: Any, library: str) -> Any:

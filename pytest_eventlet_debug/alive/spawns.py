@@ -6,8 +6,8 @@ import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.system.code_places import folder_of
-from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: An attribute of greenlets, and of the timers of timeouts: the code and line that spawned or
@@ -15,8 +15,8 @@ from pytest_eventlet_debug.system.handler_errors import put_off
 SITE = "_eventlet_debug_spawned"
 
 
-class SpawnWatch:
-    """Wraps what every spawn of eventlet goes through, from :meth:`look_again` to :meth:`stop`.
+class SpawnWatch(EventletWatch):
+    """Wraps what every spawn of eventlet goes through.
 
     That is ``GreenThread.__init__()`` and ``greenthread._spawn_n()``: ``spawn()`` itself has been
     imported into other modules by then. And ``Timeout.start()``, through which each timeout goes.
@@ -24,35 +24,20 @@ class SpawnWatch:
     """
 
     def __init__(self) -> None:
-        self._wrapped: list[tuple[Any, str, Any]] = []
+        super().__init__()
         self._library: tuple[str, ...] = ()
 
-    def look_again(self) -> None:
-        """Begin, if eventlet has been imported by now."""
+    def _wrap_all(self) -> None:
         module = sys.modules.get("eventlet.greenthread")
         kind = getattr(module, "GreenThread", None)
         path = getattr(module, "__file__", None)
-        if self._wrapped or not isinstance(kind, type) or type(path) is not str:
+        if not isinstance(kind, type) or type(path) is not str:
             return
         self._library = (folder_of(path), folder_of(__file__))
         self._wrap(kind, "__init__", self._making)
         self._wrap(module, "_spawn_n", self._spawning)
         timeout = getattr(sys.modules.get("eventlet.timeout"), "Timeout", None)
-        if isinstance(timeout, type):
-            self._wrap(timeout, "start", self._starting)
-
-    def _wrap(self, owner: Any, name: str, wrap: Any) -> None:
-        original = owner.__dict__.get(name)
-        # Dumps and leaks may both be asked for; one of them is enough.
-        if type(original) is types.FunctionType and original.__code__.co_filename != __file__:
-            self._wrapped.append((owner, name, original))
-            setattr(owner, name, stand_in(wrap(original), original))
-
-    def stop(self) -> None:
-        """Leave eventlet as it was."""
-        for owner, name, original in self._wrapped:
-            setattr(owner, name, original)
-        self._wrapped.clear()
+        self._wrap(timeout, "start", self._starting)
 
     def _making(self, original: Any) -> Any:
         def __init__(greenthread: Any, *args: Any, **kwargs: Any) -> None:

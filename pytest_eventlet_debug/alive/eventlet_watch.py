@@ -1,0 +1,48 @@
+"""What watches functions of eventlet, in whose place others stand meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import types
+from typing import Any
+
+from pytest_eventlet_debug.system.code_places import stand_in
+
+
+class EventletWatch:
+    """Has functions of its own called from :meth:`begin` or :meth:`look_again` to :meth:`stop`."""
+
+    def __init__(self) -> None:
+        self._originals: list[tuple[Any, str, Any]] = []
+
+    def begin(self) -> None:
+        """Forget what was seen in a test, and begin if eventlet has been imported by now."""
+        self._forget()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Begin, if eventlet has been imported by now."""
+        if not self._originals:
+            self._wrap_all()
+
+    def stop(self) -> None:
+        """Leave eventlet as it was."""
+        for owner, name, original in self._originals:
+            setattr(owner, name, original)
+        self._originals.clear()
+
+    def _forget(self) -> None:
+        """Drop what was seen in a test, if that is kept."""
+
+    def _wrap_all(self) -> None:
+        """Call :meth:`_wrap`, unless eventlet has not been imported yet."""
+        raise NotImplementedError
+
+    def _wrap(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+        """Put what *wrap* makes of a function in its place, if that is one of Python's."""
+        original = getattr(owner, "__dict__", {}).get(name)
+        ours = wrap.__code__.co_filename
+        # Dumps and leaks may both be asked for; one of them is enough.
+        if type(original) is types.FunctionType and original.__code__.co_filename != ours:
+            self._originals.append((owner, name, original))
+            setattr(owner, name, stand_in(wrap(original), original))
