@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from pytest_eventlet_debug import fallbacks
-from pytest_eventlet_debug.alive.endings import is_handle
+from pytest_eventlet_debug.alive.endings import outside
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.tasks import SITE
@@ -269,22 +269,17 @@ class AsyncioWatch:
 
     def _user(self, frame: types.FrameType) -> str:
         """Return the line that has called, past those of asyncio's if there is one."""
-        outer: types.FrameType | None = frame
-        while outer is not None and outer.f_code.co_filename.startswith(self._library):
-            outer = None if is_handle(outer.f_code) else outer.f_back
-        at = Frames().describe(outer or frame)
+        at = Frames().describe(outside(frame, self._library) or frame)
         return f"{at.location} in {at.function}"
 
     def _stopping(self, original: Any) -> Any:
         def stop(loop: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             try:
-                frame: types.FrameType | None = sys._getframe(1)
+                caller = sys._getframe(1)
                 # Not that what run_until_complete() ran has ended.
-                if frame is not None and frame.f_code.co_name != "_run_until_complete_cb":
-                    while frame is not None and frame.f_code.co_filename.startswith(self._library):
-                        # What a callback was called from has nothing to do with it.
-                        frame = None if is_handle(frame.f_code) else frame.f_back
+                if caller.f_code.co_name != "_run_until_complete_cb":
+                    frame = outside(caller, self._library)
                     site = (frame.f_code, frame.f_lineno) if frame is not None else None
                     setattr(loop, STOPPED, site)
             except Exception as error:

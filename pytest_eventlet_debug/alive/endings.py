@@ -149,10 +149,7 @@ class EndingWatch:
                 return
             if verb == "cancelled" and _is_wait_of_hub(thing, caller):
                 return
-            frame: types.FrameType | None = caller
-            while frame is not None and frame.f_code.co_filename.startswith(self._library):
-                frame = None if is_handle(frame.f_code) else frame.f_back
-            frame = frame or caller
+            frame = outside(caller, self._library) or caller
             setattr(thing, ENDED, (frame.f_code, frame.f_lineno))
             code = frame.f_code
             place = code.co_filename, frame.f_lineno, function_name(code)
@@ -178,7 +175,7 @@ def _runner(frame: types.FrameType) -> str:
             return _current_task() or "the test"
         if HUBS in code.co_filename and code.co_name.endswith("run"):
             return _current_task() or "the hub"
-        if is_handle(code):
+        if _is_handle(code):
             return _current_task() or "a callback of the loop"
         outer = outer.f_back
     return f"greenthread {switches.function_at_bottom(frame)}"
@@ -202,7 +199,19 @@ def is_task_of_hub(task: Any) -> bool:
     return _HUB_TASK in getattr(task.get_coro(), "__qualname__", "")
 
 
-def is_handle(code: types.CodeType) -> bool:
+def outside(frame: types.FrameType, library: tuple[str, ...]) -> types.FrameType | None:
+    """Return the innermost frame that is not in a library's files.
+
+    :return: ``None`` if there is none, or the library's loop has called: what that was called from
+        has nothing to do with it.
+    """
+    each: types.FrameType | None = frame
+    while each is not None and each.f_code.co_filename.startswith(library):
+        each = None if _is_handle(each.f_code) else each.f_back
+    return each
+
+
+def _is_handle(code: types.CodeType) -> bool:
     """Say whether a function of asyncio's is the one that makes each call of a loop."""
     return code.co_name == "_run" and code.co_filename.endswith(_HANDLES)
 
