@@ -10,7 +10,9 @@ import contextlib
 import fcntl
 from pathlib import Path
 import posix
+from typing import Annotated
 from typing import Literal
+from typing import TypeAlias
 from typing import TypeVar
 
 import msgspec
@@ -23,6 +25,9 @@ from pytest_eventlet_debug.system import files
 Format = Literal["pytest-eventlet-debug"]
 FORMAT: Format = "pytest-eventlet-debug"
 SCHEMA = 1
+
+#: A time since the epoch that fits into a capture and a date, whoever wrote the file.
+Nanoseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 # Taken here, before a test can patch it.
 _flock = fcntl.flock
@@ -53,7 +58,7 @@ class TestRecord(msgspec.Struct, kw_only=True):
     attempt: int = 1
     pid: int | None = None
     outcomes: dict[str, str] = {}
-    phases: dict[str, tuple[int, int]] = {}
+    phases: dict[str, tuple[Nanoseconds, Nanoseconds]] = {}
     cpu: dict[str, float] = {}
     artifacts: list[str] = []
     errors: list[str] = []
@@ -86,12 +91,12 @@ class RunRecord(msgspec.Struct, kw_only=True):
     command: list[str] = []
     rootdir: str = ""
     hubs: list[str] = []
-    started_ns: int = 0
+    started_ns: Nanoseconds = 0
     python: str = ""
     platform: str = ""
     versions: dict[str, str] = {}
     tools: list[str] = []
-    ended_ns: int | msgspec.UnsetType = msgspec.UNSET
+    ended_ns: Nanoseconds | msgspec.UnsetType = msgspec.UNSET
     exit_status: int | msgspec.UnsetType = msgspec.UNSET
     tests: list[ListedTest] | msgspec.UnsetType = msgspec.UNSET
 

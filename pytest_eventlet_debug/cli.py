@@ -10,6 +10,7 @@ import signal
 import sys
 
 from pytest_eventlet_debug import __version__
+from pytest_eventlet_debug.children import signals
 from pytest_eventlet_debug.recordings import commands as recordings
 from pytest_eventlet_debug.refusal import refuse
 from pytest_eventlet_debug.report import commands as report
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Node ids and paths may hold what the terminal cannot: names of files that are no UTF-8.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status: int = options.run(options)
+        with signals.unwinding():
+            status: int = options.run(options)
         if sys.stdout is not None:  # it may be closed
             sys.stdout.flush()
     except BrokenPipeError:  # as with "| head"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import posix
 import signal
@@ -30,6 +31,36 @@ def minded(clean_up: Callable[[], None], interrupt: Callable[[], None]) -> Itera
         signal.SIGHUP: end,
         signal.SIGINT: lambda number, frame: interrupt(),
     }
+    with _handled(handlers):
+        yield
+
+
+class _Ending(BaseException):
+    """A signal has come that ends this process."""
+
+
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP leave the block as an exception does, and then end this process."""
+
+    def leave(number: int, frame: object) -> None:
+        for each in handlers:  # timeout(1) sends two
+            signal.signal(each, signal.SIG_IGN)
+        raise _Ending(number)
+
+    handlers: dict[int, Any] = {signal.SIGTERM: leave, signal.SIGHUP: leave}
+    with _handled(handlers):
+        try:
+            yield
+        except _Ending as ending:
+            (number,) = ending.args
+            signal.signal(number, signal.SIG_DFL)
+            posix.kill(posix.getpid(), number)
+
+
+@contextlib.contextmanager
+def _handled(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Handle those signals that nobody else minds."""
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not the main thread
         for number, handler in handlers.items():

@@ -48,8 +48,9 @@ class StraceLogError(Exception):
 #: What ``-yy`` puts behind a descriptor, for the patterns of those who read arguments.
 ANNOTATION: Final = r"<(?:->|[^<>]|<[^<>]*>)*>"
 
-# Digits are bounded so that no line, however broken, meets int()'s own limit.
-_HEAD = r"(\d{1,10}) +(\d{1,12})\.(\d{1,9}) "
+# Digits are bounded so that no line, however broken, meets int()'s own limit. In nanoseconds, the
+# time fits into the 63 bits that test.json takes.
+_HEAD = r"(\d{1,10}) +([0-8]?\d{1,9})\.(\d{1,9}) "
 # A path in a descriptor or return value has its < and > escaped; only TCP:[a->b] and
 # a device's <char 1:3> nest.
 _ANNOTATION = r"<(?:->|[^<>\n]|<[^<>\n]*>)*>(?:\(deleted\))?"

@@ -25,6 +25,7 @@ from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifact_records import ListedTest
 from pytest_eventlet_debug.report.data import Run
+from pytest_eventlet_debug.system.programs import running
 
 #: Wireshark's columns with one for our comments, which say who sent and received a packet.
 COLUMNS = (
@@ -177,9 +178,13 @@ def show(argv: Sequence[str], *, paged: bool) -> int:
     pager = _pager() if paged else ()
     with _ctrl_c_left_to_others():
         if not pager or shutil.which(pager[0]) is None:
-            return subprocess.call(argv)
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as source:
-            return subprocess.call(pager, stdin=source.stdout)
+            with running(argv) as program:
+                return program.wait()
+        with (
+            running(argv, own_group=True, stdout=subprocess.PIPE) as source,
+            running(pager, stdin=source.stdout) as shown,
+        ):
+            return shown.wait()
 
 
 @contextlib.contextmanager

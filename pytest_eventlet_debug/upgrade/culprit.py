@@ -24,6 +24,7 @@ from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 from pytest_eventlet_debug.phrasing import tests
 from pytest_eventlet_debug.reruns.smallest import smallest
+from pytest_eventlet_debug.system.programs import running
 from pytest_eventlet_debug.upgrade import comparison
 from pytest_eventlet_debug.upgrade import present_tests
 from pytest_eventlet_debug.upgrade import saved_run
@@ -173,7 +174,7 @@ class Overlay:
         # In a file, as the kernel bounds what stands on a command line.
         chosen = self._directory / "tests"
         chosen.write_bytes(os.fsencode("\n".join(add_hub(*test) for test in self._tests)))
-        ran = subprocess.run(
+        ran = _run(
             [
                 *(sys.executable, "-m", "pytest", "-q", f"--eventlet-save={saved}"),
                 *("-p", present_tests.__name__, "--continue-on-collection-errors"),
@@ -182,11 +183,6 @@ class Overlay:
                 f"@{chosen}",
             ],
             env={**os.environ, "PYTHONPATH": self._path(upgraded)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",  # with -s tests may print anything
-            check=False,
         )
         try:
             run = saved_run.read(saved)
@@ -218,12 +214,29 @@ class Overlay:
         draft = folder.with_suffix(".part")
         shutil.rmtree(draft, ignore_errors=True)
         command = [*_installer(), "--no-deps", "--target", str(draft), f"{name}=={version}"]
-        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        ran = _run(command)
         if ran.returncode:
             last = ran.stderr.strip().splitlines()[-1:]
             raise CulpritError(f"{name} {version} cannot be installed: {''.join(last)}")
         draft.rename(folder)
         return folder
+
+
+def _run(
+    command: Sequence[str], env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program; return its output, whatever bytes it prints."""
+    with running(
+        command,
+        own_group=True,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        errors="replace",
+    ) as process:
+        output, errors = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _installer() -> list[str]:

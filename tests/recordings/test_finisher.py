@@ -17,6 +17,7 @@ from needs import needs_root
 from needs import needs_strace
 import pytest
 
+from pytest_eventlet_debug.artifact_records import FORMAT
 from pytest_eventlet_debug.profiling import choice
 from pytest_eventlet_debug.recordings import captures
 from pytest_eventlet_debug.recordings import packets
@@ -137,6 +138,32 @@ def test_a_capture_that_breaks_off_keeps_what_is_there(tmp_path: Path) -> None:
     raw = (tmp_path / "capture.pcapng").read_bytes()
     (tmp_path / "capture.pcapng").write_bytes(raw[: raw.index(frame(1, b"b")) + 9])
     finish(tmp_path)
+    assert payloads(tmp_path / "capture.pcapng") == [b"a"]
+
+
+@pytest.mark.fault("hostile-test-json")
+@pytest.mark.parametrize("time_ns", [-1, 1 << 63, 10**400])
+def test_a_record_with_times_that_no_clock_shows_is_none_of_ours(
+    tmp_path: Path, time_ns: int
+) -> None:
+    capture(tmp_path, frame(1, b"a"))
+    phases = {"call": [time_ns, time_ns]}
+    record = {"format": FORMAT, "nodeid": "a::b", "phases": phases}
+    (tmp_path / "test.json").write_text(json.dumps(record))
+    finish(tmp_path)
+    assert payloads(tmp_path / "capture.pcapng") == [b"a"]
+    assert json.loads((tmp_path / "test.json").read_text()) == record
+
+
+@pytest.mark.fault("hostile-recording")
+def test_a_trace_with_times_that_no_clock_shows_goes_into_a_capture(tmp_path: Path) -> None:
+    capture(tmp_path, frame(1, b"a"))
+    (tmp_path / "strace.txt").write_text(
+        "7 999999999999.000000 getpid() = 7\n7 8999999999.999999 getppid() = 1\n"
+    )
+    finish(tmp_path)
+    raw = (tmp_path / "capture.pcapng").read_bytes()
+    assert b"MESSAGE=7 getppid() = 1 (line 2)" in raw
     assert payloads(tmp_path / "capture.pcapng") == [b"a"]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from hostile_run import Recorded
 from hostile_run import report
 import pytest
 
+from pytest_eventlet_debug.artifact_records import FORMAT
 from pytest_eventlet_debug.report import opening
 
 
@@ -63,6 +66,30 @@ def test_ctrl_c_is_for_the_pager(recorded: Recorded, tmp_path: Path, what: str) 
     pager.chmod(0o755)
     shown = in_run(recorded, "differs[poll]", what, PAGER=str(pager))
     assert "test_differs" in shown
+
+
+@pytest.mark.fault("command-told-to-end")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("what", ["timeline", "strace"])
+def test_the_pager_ends_with_the_command(
+    recorded: Recorded, tmp_path: Path, what: str, number: signal.Signals
+) -> None:
+    pager = tmp_path / "pager"
+    pager.write_text(f"#!/bin/sh\nexec >{tmp_path}/alive; echo; exec sleep 60\n")
+    pager.chmod(0o755)
+    os.mkfifo(tmp_path / "alive")
+    arguments = ("open", "differs[poll]", what, "--artifacts", recorded.directory)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest_eventlet_debug", *arguments],
+        env={**os.environ, "PAGER": str(pager)},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
+    with open(tmp_path / "alive") as alive:
+        alive.readline()
+        process.send_signal(number)
+        assert process.wait(60) == -number
+        os.set_blocking(alive.fileno(), False)
+        assert alive.read() == ""
 
 
 @pytest.mark.parametrize("what", ["timeline", "strace"])
@@ -141,6 +168,19 @@ def test_list_shows_the_runs_below_a_folder(recorded: Recorded, tmp_path: Path) 
     assert "  poll, selects  5 passed, 2 skipped, 1 failed  " in line
     assert line.endswith(f"{tmp_path}/job/artifacts/index.html")
     assert run("list", tmp_path / "job" / "artifacts" / "report").returncode == 2
+
+
+@pytest.mark.fault("hostile-run-json")
+@pytest.mark.parametrize("started_ns", [-1, 1 << 63, 10**400])
+def test_a_run_at_a_time_that_no_clock_shows_is_not_listed(tmp_path: Path, started_ns: int) -> None:
+    for name, time_ns in (("good", 1), ("bad", started_ns)):
+        (tmp_path / name).mkdir()
+        facts = {"format": FORMAT, "run": name, "started_ns": time_ns}
+        (tmp_path / name / "run.json").write_text(json.dumps(facts))
+    ran = run("list", tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[0].endswith("  no tests  " + str(tmp_path / "good"))
+    assert len(ran.stdout.splitlines()) == 1
 
 
 def test_several_runs_need_a_folder_for_their_report(recorded: Recorded, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import metadata
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 import zipfile
@@ -203,25 +204,72 @@ def test_more_tests_can_have_got_worse_than_a_command_line_has_room_for(
     assert [ended[name, "poll"] for name in names] == ["passed", *["failed"] * (count - 1)]
 
 
-def test_ctrl_c_ends_the_search_in_one_line(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        test_x="""
-        import os, signal, time
-
-        def test():
-            os.kill(os.getppid(), signal.SIGINT)
-            time.sleep(60)
-        """
-    )
+@pytest.fixture
+def search_that_waits(pytester: pytest.Pytester) -> tuple[str, ...]:
+    """Return a command that looks for a culprit; its test calls a function ``wait()``."""
+    pytester.makepyfile(test_x="from waiting import wait\ndef test(): wait()")
     pluggy = Distribution(metadata.version("pluggy"))
     old = run(case("test_x.py::test", hub="poll"), distributions={"pluggy": Distribution("0")})
     new = run(case("test_x.py::test", "failed", hub="poll"), distributions={"pluggy": pluggy})
     saved_run.write(pytester.path / "old.json", old)
     saved_run.write(pytester.path / "new.json", new)
-    command = (sys.executable, "-m", "pytest_eventlet_debug", "culprit", "old.json", "new.json")
-    result = pytester.run(*command)
+    return (sys.executable, "-m", "pytest_eventlet_debug", "culprit", "old.json", "new.json")
+
+
+def test_ctrl_c_ends_the_search_in_one_line(
+    pytester: pytest.Pytester, search_that_waits: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(
+        waiting="""
+        import os, signal, time
+
+        def wait():
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(60)
+        """
+    )
+    result = pytester.run(*search_that_waits)
     assert result.ret == 130
     assert result.stderr.lines == ["pytest-eventlet-debug: Ctrl-C"]
+
+
+@pytest.mark.fault("command-told-to-end")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_no_process_and_no_directory_is_left_when_the_search_is_told_to_end(
+    pytester: pytest.Pytester,
+    search_that_waits: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    pytester.makepyfile(
+        waiting="""
+        import signal, subprocess, time
+
+        def wait():
+            signal.signal(signal.SIGTERM, lambda *_: None)
+            alive = open("alive", "w")
+            subprocess.Popen(["sleep", "60"], pass_fds=[alive.fileno()])
+            alive.write("x")
+            alive.flush()
+            time.sleep(60)
+        """
+    )
+    monkeypatch.setenv("TMPDIR", str(pytester.mkdir("scratch")))
+    os.mkfifo("alive")
+    process = subprocess.Popen(
+        search_that_waits,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
+    with open("alive", "rb", buffering=0) as alive:
+        assert alive.read(1) == b"x"
+        process.send_signal(number)
+        process.send_signal(number)  # as timeout(1) does, to its child and to its group
+        assert process.communicate(timeout=60) == (None, b"")
+        assert process.returncode == -number
+        os.set_blocking(alive.fileno(), False)
+        assert alive.read(1) == b""
+    assert not list(Path("scratch").iterdir())
 
 
 def test_the_command_prints_the_culprit_and_its_exit_status_says_whether_there_is_one(
