@@ -171,7 +171,7 @@ def test_list_shows_the_runs_below_a_folder(recorded: Recorded, tmp_path: Path) 
 
 
 @pytest.mark.fault("hostile-run-json")
-@pytest.mark.parametrize("started_ns", [-1, 1 << 63, 10**400])
+@pytest.mark.parametrize("started_ns", [-1, 1 << 63, 10**400], ids=["negative", "large", "huge"])
 def test_a_run_at_a_time_that_no_clock_shows_is_not_listed(tmp_path: Path, started_ns: int) -> None:
     for name, time_ns in (("good", 1), ("bad", started_ns)):
         (tmp_path / name).mkdir()
