@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Path:
     test = open_test(run, os.fsdecode(b"test_\xe9.py::test[poll]"), "poll")
     test.save()
     finding = Finding("storm", "accept4(-1) = -1 EBADF", nodeid=test.nodeid, hub="poll")
-    findings_file.write(test.directory, [finding])
+    findings_file.write(test.directory, findings_file.found([finding]))
     return run
 
 

@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Path:
     for nodeid, findings in ((STORM.nodeid, [STORM]), ("test_x.py::test_rests[asyncio]", [])):
         test = open_test(tmp_path, nodeid, "asyncio")
         test.save()
-        findings_file.write(test.directory, findings)
+        findings_file.write(test.directory, findings_file.found(findings))
     return tmp_path
 
 
@@ -81,7 +81,7 @@ def test_tests_without_findings_are_counted(run: Path, capsys: pytest.CaptureFix
 
 def test_what_could_not_be_read_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (directory,) = run.glob("*rests*")
-    findings_file.write(directory, [], ["strace.txt: Permission denied"])
+    findings_file.write(directory, findings_file.found([], ["strace.txt: Permission denied"]))
     cli.main(["findings", str(directory)])
     assert "not read whole: strace.txt: Permission denied" in capsys.readouterr().out
 

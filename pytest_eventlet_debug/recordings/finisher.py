@@ -16,6 +16,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import gc
 import json
@@ -28,6 +29,7 @@ from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import STALLS_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_records import TestRecord
 from pytest_eventlet_debug.artifact_records import note_artifacts
 from pytest_eventlet_debug.artifact_records import note_death
 from pytest_eventlet_debug.artifact_records import read_test
@@ -37,8 +39,8 @@ from pytest_eventlet_debug.recordings import profiles
 from pytest_eventlet_debug.recordings import report_part
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings import stalls
+from pytest_eventlet_debug.recordings.findings.file import Findings
 from pytest_eventlet_debug.recordings.findings.model import Finding
-from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.place import Place
 from pytest_eventlet_debug.recordings.place import places
 from pytest_eventlet_debug.recordings.rows import lay_out
@@ -84,48 +86,66 @@ def finish(
     if died_ns is not None and alone:
         _note_death(directory)
     test = read_test(directory)
-    findings: list[Finding] = []
-    problems: list[str] = []
-    tally: Tally | None = None
+    read, unread = _complete_profiles(found_places, test)
+    found: list[Findings] = []
+    for place, profile in zip(found_places, read, strict=True):
+        if place.recordings:
+            from pytest_eventlet_debug.recordings import recorded  # slow to import
+
+            found.append(
+                recorded.complete(
+                    place,
+                    test,
+                    profile,
+                    shared=shared,
+                    ports=ports,
+                    died_ns=died_ns,
+                    redaction=redaction,
+                )
+            )
+        else:
+            found.append(findings_file.found())
+            if profile:
+                report_part.write(place.directory, lay_out(place.directory, test), profile)
+    for place in found_places:
+        if not place.is_cut:
+            _pack(place)
+    _write_findings(found_places, found)
+    note_artifacts(directory)
+    if unread is not None:
+        raise unread
+
+
+def _complete_profiles(
+    found_places: Iterable[Place], test: TestRecord | None
+) -> tuple[list[Stats], Exception | None]:
+    """Return what was profiled in each place, and why something could not be read."""
+    read: list[Stats] = []
     unread: Exception | None = None
     for place in found_places:
-        block = None if place.directory == directory else place.directory.name
         profile: Stats = {}
         try:
             if test is not None and place.is_profiled:
                 profile = profiles.complete(place.directory, test.nodeid, place.counts)
         except Exception as error:  # a test may lay anything in its place
             unread = error
-        found: list[Finding] = []
-        if place.recordings:
-            from pytest_eventlet_debug.recordings import recorded  # slow to import
+        read.append(profile)
+    return read, unread
 
-            told = recorded.complete(
-                place,
-                test,
-                profile,
-                shared=shared,
-                ports=ports,
-                died_ns=died_ns,
-                redaction=redaction,
-            )
-            found = told.findings
-            problems += [f"{block}/{line}" if block else line for line in told.problems]
-            tally = tally if block else told.tally
-        elif profile:
-            report_part.write(place.directory, lay_out(place.directory, test), profile)
-        if block is None and STALLS_FILE in place.names:
-            found = stalls.joined(stalls.read(directory), found)
-        findings += _in_block(found, block)
-    for place in found_places:
-        if not place.is_cut:
-            _pack(place)
-    if findings or any(place.recordings for place in found_places):
-        placed = list(findings_file.in_place(findings, directory))
-        findings_file.write(directory, placed, problems, tally)
-    note_artifacts(directory)
-    if unread is not None:
-        raise unread
+
+def _write_findings(found_places: Sequence[Place], found: Sequence[Findings]) -> None:
+    """Write what was found of a test and of its blocks into the test's directory."""
+    place, own = found_places[0], found[0]
+    findings, problems = list(own.findings), list(own.problems)
+    if STALLS_FILE in place.names:
+        findings = stalls.joined(stalls.read(place.directory), findings)
+    for block, more in zip(found_places[1:], found[1:], strict=True):
+        name = block.directory.name
+        findings += _in_block(more.findings, name)
+        problems += [f"{name}/{line}" for line in more.problems]
+    if findings or any(each.recordings for each in found_places):
+        placed = findings_file.in_place(findings, place.directory)
+        findings_file.write(place.directory, findings_file.found(placed, problems, own.tally))
 
 
 def _redact(place: Place, redaction: Redaction) -> None:
@@ -148,12 +168,9 @@ def _note_death(directory: Path) -> None:
     note_death(directory, death.phases(directory))
 
 
-def _in_block(findings: Iterable[Finding], block: str | None) -> Iterator[Finding]:
+def _in_block(findings: Iterable[Finding], block: str) -> Iterator[Finding]:
     """Say of findings that they are of a block's recordings, which are in its directory."""
     for finding in findings:
-        if block is None:
-            yield finding
-            continue
         evidence = tuple(
             replace(each, file=f"{block}/{each.file}") if each.file is not None else each
             for each in finding.evidence

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 import time
 
-import msgspec
 from msgspec.structs import replace
 
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILE
@@ -27,7 +26,6 @@ from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.detection import Detection
 from pytest_eventlet_debug.recordings.findings.long_trace import LongTrace
 from pytest_eventlet_debug.recordings.findings.model import Finding
-from pytest_eventlet_debug.recordings.findings.model import Tally
 from pytest_eventlet_debug.recordings.findings.model import redacted
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.wire import Wire
@@ -48,18 +46,6 @@ from pytest_eventlet_debug.system import files
 _DYING_NS = 1_000_000_000
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What a trace and a capture tell.
-
-    :param problems: what could not be read of them, a line each.
-    :param tally: what the test did, in figures; ``None`` without a trace.
-    """
-
-    findings: list[Finding]
-    problems: list[str]
-    tally: Tally | None
-
-
 def complete(
     place: Place,
     test: TestRecord | None,
@@ -69,8 +55,10 @@ def complete(
     ports: Collection[int] | None,
     died_ns: int | None,
     redaction: Redaction,
-) -> Told:
+) -> findings_file.Findings:
     """Complete what is in a directory, a profile aside, and write what the report shows of it.
+
+    Return what is found, in the files of that directory.
 
     :param profile: empty if there is none.
     :param shared: as for :func:`.finisher.finish`, and so are all that follow.
@@ -98,7 +86,7 @@ def complete(
     found = [*(detection.findings() if detection else ()), *_of(test, told)]
     if place.is_cut:
         found = _of_cut(found)
-    return Told(found, trace.problems, detection.tally() if detection else None)
+    return findings_file.found(found, trace.problems, detection.tally() if detection else None)
 
 
 def _of(test: TestRecord | None, findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -131,11 +119,7 @@ def find(directory: Path, most: int | None = None) -> findings_file.Findings:
     is_whole = most is not None or not is_cut(directory)
     shown = (each for each in detection.findings() if most is None or each.kind != LongTrace.kind)
     found = list(findings_file.in_place(shown, directory))
-    return findings_file.Findings(
-        format=findings_file.FORMAT,
-        findings=tuple(found if is_whole else _of_cut(found)),
-        problems=tuple(problems),
-    )
+    return findings_file.found(found if is_whole else _of_cut(found), problems)
 
 
 def _about(test: TestRecord | None) -> About:

@@ -24,6 +24,7 @@ from typing import Final
 from typing import NamedTuple
 from typing import TextIO
 from typing import TypeAlias
+from typing import TypeVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
@@ -59,7 +60,7 @@ _ANNOTATION = r"<(?:->|[^<>\n]|<[^<>\n]*>)*>(?:\(deleted\))?"
 _RESULT = (
     r"\) += ((-?\d{1,20}|0x[0-9a-f]{1,16}|\?)"
     rf"(?:{_ANNOTATION})?(?: (E[A-Z0-9_]+))?(?: <unavailable>)?(?: \(.*\))?)"
-    r"(?: <(\d{1,12})\.(\d{1,9})>)?\n\Z"
+    r"(?: <(\d{1,12}\.\d{1,9})>)?\n\Z"
 )
 _CUT = r" ?<(?:(unfinished|detached) \.\.\.|ptrace\(\w+\):[^<>\n]*)>\n\Z"
 
@@ -95,11 +96,13 @@ _CONTROL = {
     b"v": b"\v",
 }
 _UNFINISHED = " <unfinished ...>"
-#: What most calls return.
-_NUMBERS = {str(number): number for number in range(-1, 1024)}
-_MOST_SPENT = 4096
+#: How many times and numbers are remembered with what they mean.
+_MOST_TEXTS = 4096
 _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 
+
+_Text = TypeVar("_Text")
+_Meaning = TypeVar("_Meaning")
 
 #: The system calls that a line of Python may make, and the line.
 _Place: TypeAlias = tuple[frozenset[str], str]
@@ -202,60 +205,34 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
 
 
 def _parse(lines: Iterable[str]) -> Iterator[Event]:
+    # What is looked up for each of a million lines is a local variable.
     threads = _Threads()
     begun = threads.begun
-    labels = threads.labels
-    returned = _RETURNED.match
-    label_of = labels.get
+    label_of = threads.labels.get
     place_of = threads.places.get
-    number_of = _NUMBERS.get
+    returned, scale = _RETURNED.match, _SCALE
+    pids, seconds = _Memory(int), _Memory(_whole_seconds)
+    durations, values = _Memory(_duration), _Memory(_number)
     make = tuple.__new__  # Syscall() itself is written in Python
-    scale = _SCALE
-    second, second_ns = "", 0
-    spent: dict[str, int] = {}
-    spent_of = spent.get
     for number, line in enumerate(lines, 1):
         match = returned(line)
         if match is None:
             yield from _rare(threads, number, line)
             continue
-        pid_, sec, frac, name, args, ret, value_, errno, took_sec, took = match.groups()
-        pid = int(pid_)
+        pid_, sec, frac, name, args, ret, value_, errno, took = match.groups()
+        pid = pids[pid_]
         if begun and pid in begun:
             yield from threads.abandon(pid)
-        if sec != second:
-            second, second_ns = sec, int(sec) * 1_000_000_000
-        value = number_of(value_)
-        if value is None:
-            if value_ == "?":  # the call's end was not seen
-                args = args.removesuffix(_UNFINISHED)
-            else:
-                value = _number(value_)
-        if took_sec == "0":
-            # Most calls take one of a few hundred times.
-            duration = spent_of(took)
-            if duration is None:
-                if len(spent) == _MOST_SPENT:
-                    spent.clear()
-                duration = spent[took] = int(took) * scale[len(took)]
-        else:
-            duration = _ns(took_sec, took) if took is not None else None
+        value = values[value_]
+        if value is None:  # the call's end was not seen
+            args = args.removesuffix(_UNFINISHED)
+        start_ns = seconds[sec] + int(frac) * scale[len(frac)]
+        label, place = label_of(pid), place_of(pid)
+        at = place[1] if place is not None and name in place[0] else None
+        duration = durations[took]
         call = make(
             Syscall,
-            (
-                number,
-                pid,
-                second_ns + int(frac) * scale[len(frac)],
-                name,
-                args,
-                ret,
-                value,
-                errno,
-                duration,
-                label_of(pid),
-                "returned",
-                place[1] if (place := place_of(pid)) is not None and name in place[0] else None,
-            ),
+            (number, pid, start_ns, name, args, ret, value, errno, duration, label, "returned", at),
         )
         if name in _ACCESS:
             yield from _marked(call, threads)
@@ -266,6 +243,22 @@ def _parse(lines: Iterable[str]) -> Iterator[Event]:
             yield call
     for pid in list(begun):
         yield from threads.abandon(pid)
+
+
+class _Memory(dict[_Text, _Meaning]):
+    """What texts mean that are repeated, so that most are read once.
+
+    Faster than :func:`functools.lru_cache`, which calls something.
+    """
+
+    def __init__(self, read: Callable[[_Text], _Meaning]) -> None:
+        self._read = read
+
+    def __missing__(self, text: _Text) -> _Meaning:
+        if len(self) == _MOST_TEXTS:
+            self.clear()
+        meaning = self[text] = self._read(text)
+        return meaning
 
 
 class _Threads:
@@ -356,7 +349,7 @@ def _begin(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Eve
 
 
 def _end(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event]:
-    pid_, sec, frac, name, rest, ret, value, errno, took_sec, took = match.groups()
+    pid_, sec, frac, name, rest, ret, value, errno, took = match.groups()
     pid = int(pid_)
     head = yield from threads.resume(pid, _Begun(number, _ns(sec, frac), name, ""))
     call = Syscall(
@@ -368,7 +361,7 @@ def _end(threads: _Threads, number: int, match: re.Match[str]) -> Iterator[Event
         ret,
         _number(value),
         errno,
-        _ns(took_sec, took) if took is not None else None,
+        _duration(took),
         threads.labels.get(pid),
         "returned" if head.line != number else "resumed",
         threads.place(pid, name),
@@ -475,6 +468,18 @@ def _joined(head: str, rest: str) -> str:
 
 def _ns(seconds: str, fraction: str) -> int:
     return int(seconds + fraction) * _SCALE[len(fraction)]
+
+
+def _whole_seconds(text: str) -> int:
+    return int(text) * 1_000_000_000
+
+
+def _duration(text: str | None) -> int | None:
+    """Return nanoseconds; ``None`` where strace did not measure it."""
+    if text is None:
+        return None
+    seconds, _, fraction = text.partition(".")
+    return _ns(seconds, fraction)
 
 
 def _number(text: str) -> int | None:

@@ -58,7 +58,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     test = run.of("differs-selects")
     evidence = Evidence("connect(", "strace.txt", line_of(test / "strace.txt", "connect("))
     finding = Finding("storm", "<script>window.attacked=1</script>", (evidence,))
-    findings_file.write(test, [finding])
+    findings_file.write(test, findings_file.found([finding]))
     report(run.directory)
     return run
 

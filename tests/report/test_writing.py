@@ -148,7 +148,7 @@ def test_the_report_of_a_run_that_has_just_ended_takes_its_tests_from_one_file(
     artifacts.open_run(tmp_path, RunRecord(format=FORMAT, run="1", hubs=["poll"]))
     test = artifacts.open_test(tmp_path, "test_x.py::test_x", "poll")
     finding = Finding("stall", "it stalls")
-    findings_file.write(test.directory, [finding])
+    findings_file.write(test.directory, findings_file.found([finding]))
     test.save()
     artifacts.close_run(tmp_path, "1", ended_ns=1, exit_status=0)
     (test.directory / "test.json").unlink()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +37,13 @@ class Findings(msgspec.Struct, kw_only=True, frozen=True):
     problems: tuple[str, ...] = ()
 
 
+def found(
+    findings: Iterable[Finding] = (), problems: Iterable[str] = (), tally: Tally | None = None
+) -> Findings:
+    """Return what was found out about a test, to be written or shown."""
+    return Findings(format=FORMAT, findings=tuple(findings), problems=tuple(problems), tally=tally)
+
+
 def in_place(findings: Iterable[Finding], directory: Path) -> Iterator[Finding]:
     """Name the files that show findings as they are called now, where they have been packed.
 
@@ -68,15 +74,9 @@ def read(directory: Path) -> Findings | None:
         return None
 
 
-def write(
-    directory: Path,
-    findings: Sequence[Finding],
-    problems: Sequence[str] = (),
-    tally: Tally | None = None,
-) -> None:
+def write(directory: Path, findings: Findings) -> None:
     """Write what was found out about a test into its directory.
 
     :raises OSError: the file cannot be written.
     """
-    found = Findings(format=FORMAT, findings=tuple(findings), problems=tuple(problems), tally=tally)
-    json_files.write_first(directory / FINDINGS_FILE, found)
+    json_files.write_first(directory / FINDINGS_FILE, findings)

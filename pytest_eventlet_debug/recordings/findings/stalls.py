@@ -47,7 +47,7 @@ def complete(directory: Path) -> None:
     """
     stalls = read(directory)
     if stalls:
-        findings_file.write(directory, stalls)
+        findings_file.write(directory, findings_file.found(stalls))
 
 
 def joined(stalls: Sequence[Finding], found: Iterable[Finding]) -> list[Finding]:
