@@ -183,7 +183,7 @@ class Choice(Option[_T]):
             if text == choice:
                 return choice
         *first, last = map(str, self._choices)
-        raise ValueError(f"must be {', '.join(first)} or {last}")
+        raise ValueError(f"is not valid; use {', '.join(first)} or {last}")
 
 
 class Value(Option[_T]):
@@ -267,7 +267,7 @@ def _on_command_line(config: pytest.Config, dest: str) -> Any:
 def nodeid(text: str) -> str:
     """Take a node id as it is."""
     if not text:
-        raise ValueError("must be the node id of a test")
+        raise ValueError("is not valid; use the node id of a test")
     return text
 
 
@@ -278,14 +278,14 @@ def jobs(text: str) -> int:
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1  # macOS
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ValueError("must be auto or a whole number, at least 1")
+        raise ValueError("is not valid; use auto or a whole number, at least 1")
     return int(text)
 
 
 def count(text: str) -> int:
     """Parse how many times something is done, perhaps never."""
     if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) > MOST_TIMES:
-        raise ValueError(f"must be a whole number, at most {MOST_TIMES:,}")
+        raise ValueError(f"is not valid; use a whole number, at most {MOST_TIMES:,}")
     return int(text)
 
 
@@ -296,7 +296,7 @@ def seconds(text: str) -> float | None:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise ValueError("must be a number of seconds, 0 for no limit")
+        raise ValueError("is not valid; use a number of seconds, 0 for no limit")
     return number or None
 
 
@@ -308,8 +308,8 @@ def threshold(text: str) -> float:
         number = math.nan
     if not LEAST_THRESHOLD <= number <= MOST_THRESHOLD:
         raise ValueError(
-            f"must be a number of seconds, from {LEAST_THRESHOLD} to {MOST_THRESHOLD:,}, after an "
-            "equals sign"
+            f"is not valid; use a number of seconds, from {LEAST_THRESHOLD} to {MOST_THRESHOLD:,}, "
+            "after an equals sign"
         )
     return number
 
@@ -322,7 +322,9 @@ def size(text: str) -> int | None:
     match = re.fullmatch(r"(\d{1,9}) ?([KMG]?)B?", text, re.IGNORECASE | re.ASCII)
     number = int(match[1]) * 1000 ** " KMG".index(match[2].upper() or " ") if match else -1
     if 0 < number < LEAST_SIZE or number < 0:
-        raise ValueError("must be a size of 100K or more, such as 256MB, or 0 for no limit")
+        raise ValueError(
+            "is not valid; use a size of 100K or more, such as 256MB, or 0 for no limit"
+        )
     return number or None
 
 
@@ -341,7 +343,9 @@ def any_of(*choices: _T) -> Callable[[str], frozenset[_T]]:
         given = {word.strip() for word in text.split(",")}
         chosen = frozenset(choice for choice in choices if choice in given)
         if len(chosen) != len(given):
-            raise ValueError(f"must be a comma-separated list of {', '.join(map(str, choices))}")
+            raise ValueError(
+                f"is not valid; use a comma-separated list of {', '.join(map(str, choices))}"
+            )
         return chosen
 
     return parse

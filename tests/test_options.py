@@ -58,7 +58,7 @@ def test_jobs_are_as_many_as_the_cpus_that_this_process_may_use() -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "", " ", "two", "٣", "AUTO", "+1"])
 def test_other_jobs_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be auto or a whole number, at least 1"):
+    with pytest.raises(ValueError, match="is not valid; use auto or a whole number, at least 1"):
         Options.jobs.parse(text)
 
 
@@ -68,13 +68,13 @@ def test_a_count_is_a_whole_number_and_may_be_none(text: str, count: int) -> Non
 
 
 def test_no_node_id_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be the node id of a test"):
+    with pytest.raises(ValueError, match="is not valid; use the node id of a test"):
         Options.culprit.parse("")
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "two", "٣", "+1", "10001", "9" * 5000])
 def test_other_counts_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a whole number"):
+    with pytest.raises(ValueError, match="is not valid; use a whole number"):
         Options.compare_reruns.parse(text)
 
 
@@ -90,7 +90,7 @@ def test_a_timeout_is_a_number_of_seconds_and_zero_is_none(
 
 @pytest.mark.parametrize("text", ["-1", "", "inf", "nan", "1e999", "60s", "1:00"])
 def test_other_timeouts_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a number of seconds"):
+    with pytest.raises(ValueError, match="is not valid; use a number of seconds"):
         Options.timeout.parse(text)
 
 
@@ -108,7 +108,7 @@ def test_a_choice_is_one_of_its_words_as_they_are_written(option: Option[Any], w
     choices = re.split(", | or ", words)
     assert [option.parse(choice) for choice in choices] == choices
     for text in ("", "none", choices[0].upper(), f"{choices[0]} ", ",".join(choices)):
-        with pytest.raises(ValueError, match=f"must be {words}$"):
+        with pytest.raises(ValueError, match=f"is not valid; use {words}$"):
             option.parse(text)
 
 
@@ -127,7 +127,9 @@ def test_phases_are_a_comma_list_in_any_order(text: str, phases: set[str]) -> No
 
 @pytest.mark.parametrize("text", ["", "call,", "run", "call teardown", "Call", "call,run"])
 def test_other_phases_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a comma-separated list of setup, call, teardown"):
+    with pytest.raises(
+        ValueError, match="is not valid; use a comma-separated list of setup, call, teardown"
+    ):
         Options.phases.parse(text)
 
 
@@ -160,7 +162,7 @@ def test_a_size_has_a_unit_or_none(text: str, size: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1.5G", "99K", "1T", "10^6"])
 def test_what_is_no_size_or_too_small_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a size of 100K or more, such as 256MB"):
+    with pytest.raises(ValueError, match="is not valid; use a size of 100K or more, such as 256MB"):
         registry.STRACE_LIMIT.parse(text)
 
 
@@ -175,35 +177,47 @@ def test_an_open_quotation_mark_is_refused() -> None:
         (["--eventlet-hub=epol"], "--eventlet-hub", "'epol' is not an eventlet hub. Available"),
         (["--eventlet-hub="], "--eventlet-hub", "a hub's name is empty. Available"),
         (["--eventlet-hub=poll,"], "--eventlet-hub", "a hub's name is empty. Available"),
-        (["--strace", "--eventlet-jobs=0"], "--eventlet-jobs", "'0' must be auto or"),
-        (["--eventlet-timeout=soon"], "--eventlet-timeout", "'soon' must be a number"),
-        (["--cprofile", "--eventlet-keep=x"], "--eventlet-keep", "'x' must be all or failed"),
-        (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' must be warn or fail"),
+        (["--strace", "--eventlet-jobs=0"], "--eventlet-jobs", "'0' is not valid; use auto or"),
+        (["--eventlet-timeout=soon"], "--eventlet-timeout", "'soon' is not valid; use a number"),
+        (
+            ["--cprofile", "--eventlet-keep=x"],
+            "--eventlet-keep",
+            "'x' is not valid; use all or failed",
+        ),
+        (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' is not valid; use warn or fail"),
         (
             ["--eventlet-blocked", "tests/"],
             "--eventlet-blocked",
-            "'tests/' must be a number of seconds, from 0.01 to 86,400, after an equals sign",
+            "use a number of seconds, from 0.01 to 86,400, after an equals sign",
         ),
-        (["--eventlet-blocked=1e12"], "--eventlet-blocked", "'1e12' must be a number of seconds"),
+        (
+            ["--eventlet-blocked=1e12"],
+            "--eventlet-blocked",
+            "'1e12' is not valid; use a number of seconds",
+        ),
         (
             ["--cprofile", "--eventlet-phases=x"],
             "--eventlet-phases",
-            "'x' must be a comma-separated list",
+            "'x' is not valid; use a comma-separated list",
         ),
         (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
         # What only says how the plugin works is read while that is switched off, too.
-        (["--eventlet-keep=x"], "--eventlet-keep", "'x' must be all or failed"),
-        (["--cprofile-clock=x"], "--cprofile-clock", "'x' must be run, wall or cpu"),
+        (["--eventlet-keep=x"], "--eventlet-keep", "'x' is not valid; use all or failed"),
+        (["--cprofile-clock=x"], "--cprofile-clock", "'x' is not valid; use run, wall or cpu"),
         (["--eventlet-redact=("], "--eventlet-redact", "'('"),
-        (["--strace", "--strace-limit=9"], "--strace-limit", "'9' must be a size of 100K"),
+        (
+            ["--strace", "--strace-limit=9"],
+            "--strace-limit",
+            "'9' is not valid; use a size of 100K",
+        ),
         (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
         (["-o", "eventlet_hub=,"], "eventlet_hub in the ini file", "a hub's name is empty"),
         (
             ["--cprofile", "-o", "eventlet_jobs=x"],
             "eventlet_jobs in the ini file",
-            "'x' must be auto",
+            "'x' is not valid; use auto",
         ),
-        (["-o", "eventlet_timeout=x"], "eventlet_timeout in the ini file", "'x' must be"),
+        (["-o", "eventlet_timeout=x"], "eventlet_timeout in the ini file", "'x' is not valid"),
         (["-o", "eventlet_strace=x"], "eventlet_strace in the ini file", "must be true or false"),
         (["-o", "eventlet_pcap=x"], "eventlet_pcap in the ini file", "must be true or false"),
     ],

@@ -474,7 +474,7 @@ def test_our_own_descriptors_and_processes_are_not_reported(tmp_path: Path) -> N
 
 
 def test_a_value_that_is_none_is_refused(tmp_path: Path) -> None:
-    assert "ERROR: --eventlet-leaks: 'all' must be warn or fail" in run(
+    assert "ERROR: --eventlet-leaks: 'all' is not valid; use warn or fail" in run(
         tmp_path, "--eventlet-leaks=all"
     )
 

@@ -568,7 +568,10 @@ def test_the_same_suite_is_compared(pytester: pytest.Pytester) -> None:
             ["--eventlet-save=x", "--eventlet-compare-fail"],
             "--eventlet-compare-fail requires --eventlet-compare=FILE",
         ),
-        (["--eventlet-save=x", "--eventlet-compare-reruns=-1"], "'-1' must be a whole number"),
+        (
+            ["--eventlet-save=x", "--eventlet-compare-reruns=-1"],
+            "'-1' is not valid; use a whole number",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused_before_the_tests_run(
