@@ -85,7 +85,7 @@ class ReportWriter:
 
                     allure_attachments.attach(self._recorded, Path(allure))
         if summary is not None:
-            with self._noting("--eventlet-summary"):
+            with self._noting("the summary is not written"):
                 from pytest_eventlet_debug.report import markdown
 
                 run = self._recorded if has_recorded else None
@@ -145,6 +145,10 @@ class ReportWriter:
         """Keep out of the run whatever goes wrong: its tests have ended as they have."""
         try:
             yield
+        except OSError as error:
+            named = error.strerror and error.filename
+            why = f"{error.strerror}: {error.filename}" if named else str(error)
+            self._lines.append(f"{what}: {why}")
         except Exception as error:
             self._lines.append(f"{what}: {type(error).__name__}: {error}")
 

@@ -131,6 +131,15 @@ def test_a_summary_needs_nothing_recorded(pytester: pytest.Pytester) -> None:
     assert not (pytester.path / "eventlet-debug").exists()
 
 
+def test_where_a_summary_cannot_be_written_that_is_one_line(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    pytester.mkdir("job.md")
+    result = pytester.runpytest("--eventlet-hub=poll", "--eventlet-summary=job.md")
+    assert result.ret == 0
+    path = pytester.path / "job.md"
+    assert f"the summary is not written: Is a directory: {path}" in result.outlines
+
+
 def test_a_run_without_results_is_read_from_its_tests(pytester: pytest.Pytester) -> None:
     recorded(pytester, "--eventlet-hub=poll", "--cprofile")
     directory = Path(pytester.path / "eventlet-debug")
