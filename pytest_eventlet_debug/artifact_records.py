@@ -13,7 +13,6 @@ import posix
 from typing import Annotated
 from typing import Literal
 from typing import TypeAlias
-from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +27,9 @@ SCHEMA = 1
 
 #: A time since the epoch that fits into a capture and a date, whoever wrote the file.
 Nanoseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+#: How a phase ends in a test that has not failed.
+GOOD_ENDS = frozenset(("passed", "skipped"))
 
 # Taken here, before a test can patch it.
 _flock = fcntl.flock
@@ -63,6 +65,11 @@ class TestRecord(msgspec.Struct, kw_only=True):
     artifacts: list[str] = []
     errors: list[str] = []
     left: list[int] = []
+
+    @property
+    def failed(self) -> bool:
+        """Whether any phase of the test failed, or was interrupted."""
+        return not GOOD_ENDS.issuperset(self.outcomes.values())
 
 
 class ListedTest(TestRecord, kw_only=True):
@@ -101,24 +108,14 @@ class RunRecord(msgspec.Struct, kw_only=True):
     tests: list[ListedTest] | msgspec.UnsetType = msgspec.UNSET
 
 
-_Record = TypeVar("_Record", TestRecord, RunRecord)
-
-
 def read_run(directory: Path) -> RunRecord | None:
     """Return what a run's ``run.json`` says, or ``None`` where there is none of ours."""
-    return _read(directory / RUN_FILE, RunRecord)
+    return json_files.read_ours(directory / RUN_FILE, RunRecord)
 
 
 def read_test(directory: Path) -> TestRecord | None:
     """Return what a test's ``test.json`` says, or ``None`` where there is none of ours."""
-    return _read(directory / TEST_FILE, TestRecord)
-
-
-def _read(path: Path, kind: type[_Record]) -> _Record | None:
-    try:
-        return json_files.read(path, kind)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return json_files.read_ours(directory / TEST_FILE, TestRecord)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from pytest_eventlet_debug.artifact_names import LOCK_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import GOOD_ENDS
 from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.artifact_records import TestRecord
 from pytest_eventlet_debug.artifact_records import files_below
@@ -111,7 +112,7 @@ class TestArtifacts(msgspec.Struct):
     @property
     def failed(self) -> bool:
         """Whether any phase of the test failed, or was interrupted."""
-        return not {"passed", "skipped"}.issuperset(self.outcomes.values())
+        return not GOOD_ENDS.issuperset(self.outcomes.values())
 
     def record(self, artifacts: Sequence[str] = ()) -> bytes:
         """Return what stands in ``test.json``.

@@ -59,6 +59,14 @@ def read(path: Path, kind: type[_T]) -> _T:
     return decode(content(path), kind)
 
 
+def read_ours(path: Path, kind: type[_T]) -> _T | None:
+    """Return what a file holds, or ``None`` where there is none of ours."""
+    try:
+        return read(path, kind)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 def decode(raw: bytes, kind: type[_T]) -> _T:
     """Return what JSON says.
 

@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 import re
 
-import msgspec
-
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
 from pytest_eventlet_debug.profiling.stats import Function
@@ -62,10 +60,8 @@ _LOOPS = (
 
 def seconds(directory: Path) -> float:
     """Return how long was profiled; for a profile of which that cannot be read, for ever."""
-    try:
-        return json_files.read(directory / PROFILE_FACTS_FILE, ProfileFacts).seconds
-    except (OSError, msgspec.DecodeError):
-        return math.inf
+    facts = json_files.read_ours(directory / PROFILE_FACTS_FILE, ProfileFacts)
+    return facts.seconds if facts is not None else math.inf
 
 
 def describe(path: Path) -> Iterator[str]:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.artifact_records import GOOD_ENDS
+from pytest_eventlet_debug.artifact_records import TestRecord
 
 if TYPE_CHECKING:
-    from pytest_eventlet_debug.artifact_records import TestRecord
     from pytest_eventlet_debug.recordings.attribution import Call
 
 Kind = Literal["phase", "syscall", "signal", "thread", "switch", "packet", "dump"]
@@ -92,7 +93,7 @@ def phase_rows(test: TestRecord | None) -> list[Row]:
     for phase, (begin_ns, end_ns) in (test.phases if test else {}).items():
         outcome = test.outcomes.get(phase) if test else None
         text = f"{phase}: {outcome}" if outcome else phase
-        failed = outcome not in (None, "passed", "skipped")
+        failed = outcome is not None and outcome not in GOOD_ENDS
         duration = max(end_ns - begin_ns, 0)
         rows.append(Row(begin_ns, "phase", text, duration_ns=duration, name=phase, failed=failed))
     return rows

@@ -82,7 +82,4 @@ def write(results: Results, path: Path) -> None:
 
 def read(path: Path) -> Results | None:
     """Return the results in a file, or ``None`` where there are none of ours."""
-    try:
-        return json_files.read(path, Results)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return json_files.read_ours(path, Results)

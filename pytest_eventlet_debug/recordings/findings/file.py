@@ -68,10 +68,7 @@ def read(directory: Path) -> Findings | None:
 
     :param directory: the test's.
     """
-    try:
-        return json_files.read(directory / FINDINGS_FILE, Findings)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return json_files.read_ours(directory / FINDINGS_FILE, Findings)
 
 
 def write(directory: Path, findings: Findings) -> None:

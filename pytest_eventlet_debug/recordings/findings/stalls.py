@@ -34,10 +34,7 @@ def write(directory: Path, stalls: Sequence[Finding]) -> None:
 
 def read(directory: Path) -> list[Finding]:
     """Return what :func:`write` kept; nothing where there is no such file."""
-    try:
-        return json_files.read(directory / STALLS_FILE, list[Finding])
-    except (OSError, msgspec.DecodeError):
-        return []
+    return json_files.read_ours(directory / STALLS_FILE, list[Finding]) or []
 
 
 def complete(directory: Path) -> None:
