@@ -24,6 +24,7 @@ from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.report import results
 from pytest_eventlet_debug.report.results import Result
+from pytest_eventlet_debug.report.results import Results
 from pytest_eventlet_debug.reruns.verdicts import Verdict
 from pytest_eventlet_debug.system import run_lock
 
@@ -96,26 +97,22 @@ def read_run(directory: Path, *, just_ended: bool = False) -> Run:
             f"{directory} holds no {RUN_FILE}; name a run's directory, such as eventlet-debug"
         )
     recorded = results.read(directory / RESULTS_FILE)
-    if recorded is not None and recorded.run != record.run:
-        recorded = None  # of the run before: this one has not ended, or was killed
-    hubs = dict.fromkeys(recorded.hubs if recorded else record.hubs)
+    if recorded is None or recorded.run != record.run:
+        # There is none, or the run before's: this one has not ended, or was killed.
+        recorded = Results(run=record.run, hubs=tuple(record.hubs), tests=())
+    hubs = dict.fromkeys(recorded.hubs)
     cells: dict[str, dict[str, Cell]] = {}
-    for result in recorded.tests if recorded else ():
+    for result in recorded.tests:
         cells.setdefault(result.test, {})[result.hub] = Cell(result)
-    listed = record.tests if just_ended else msgspec.UNSET
-    tests = artifact_records.tests(directory) if listed is msgspec.UNSET else listed
-    if not just_ended and not all(test.outcomes for test in tests) and _goes_on(directory):
-        tests = [test for test in tests if test.outcomes]
-    for test in tests:
+    for test in _tests(directory, record, just_ended):
         _add(cells, test, tuple(hubs))
     hubs.update(dict.fromkeys(hub for row in cells.values() for hub in row))
     for row in cells.values():
         for cell in row.values():
             cell.attempts.sort(key=lambda test: test.attempt)
             cell.found = {test.directory: _read_findings(directory, test) for test in cell.attempts}
-    verdicts = {verdict.test: verdict for verdict in recorded.verdicts} if recorded else {}
-    upgrade = recorded.upgrade if recorded else ()
-    return Run(directory, record, tuple(hubs), cells, verdicts, upgrade)
+    verdicts = {verdict.test: verdict for verdict in recorded.verdicts}
+    return Run(directory, record, tuple(hubs), cells, verdicts, recorded.upgrade)
 
 
 def _of_saved(path: Path, saved: SavedRun) -> Run:
@@ -179,8 +176,15 @@ def _add(cells: dict[str, dict[str, Cell]], facts: ListedTest, hubs: tuple[str, 
     row[hub].attempts.append(facts)
 
 
-def _goes_on(directory: Path) -> bool:
-    return run_lock.is_held(artifacts.lock_path(directory))
+def _tests(directory: Path, record: RunRecord, just_ended: bool) -> list[ListedTest]:
+    """Return the tests of a run, but of one that goes on only those that have ended."""
+    if just_ended and record.tests is not msgspec.UNSET:
+        return record.tests
+    tests = artifact_records.tests(directory)
+    ended = [test for test in tests if test.outcomes]
+    if just_ended or len(ended) == len(tests):
+        return tests
+    return ended if run_lock.is_held(artifacts.lock_path(directory)) else tests
 
 
 def _ending(facts: ListedTest) -> tuple[Outcome, str]:
