@@ -13,12 +13,14 @@ import os
 from pathlib import Path
 import re
 import stat
+from typing import Annotated
 from typing import Any
 from typing import Literal
 
 import msgspec
 
 from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug.artifact_records import Nanoseconds
 from pytest_eventlet_debug.outcomes.outcomes import Outcome
 
 FORMAT = "pytest-eventlet-debug saved run"
@@ -134,8 +136,8 @@ class SavedRun:
 
     suite: str
     command: tuple[str, ...]
-    started_ns: int
-    seconds: float
+    started_ns: Nanoseconds
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e10)]
     exit_status: int
     incomplete: str | None
     hubs: tuple[str, ...]

@@ -123,6 +123,14 @@ def test_a_field_of_another_type_is_damage(tmp_path: Path, field: str) -> None:
     assert "is damaged" in refused(write(tmp_path, data))
 
 
+@pytest.mark.fault("compare-damaged")
+@pytest.mark.parametrize("field", ["started_ns", "seconds"])
+@pytest.mark.parametrize("value", [-1, 10**20, 10**400], ids=["negative", "large", "huge"])
+def test_a_time_that_no_clock_shows_is_damage(tmp_path: Path, field: str, value: int) -> None:
+    data = {**RUN.as_json(), field: value}
+    assert "is damaged" in refused(write(tmp_path, data))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
