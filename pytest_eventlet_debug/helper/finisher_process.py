@@ -5,6 +5,7 @@ See :mod:`pytest_eventlet_debug.recordings.finisher` for what it does.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 import contextlib
 import fcntl
@@ -36,9 +37,9 @@ _UNUSED = {
     "textwrap": NOTHING,
 }
 
-#: The finisher's descriptor of a file in memory with what is in no other file of the test that
-#: it completes.
-_MEMORY_FD = 3
+#: The finisher's descriptors of files in memory, one for each order that it may have at a time,
+#: with what is in no other file of that test.
+_MEMORY_FDS = (3, 4)
 
 
 class Order:
@@ -83,7 +84,7 @@ class Order:
 
 
 class FinisherProcess:
-    """A finisher, and the order that it is at."""
+    """A finisher, and the orders that it has."""
 
     def __init__(self, libraries: Sequence[str], tracers: Sequence[str], *, nice: bool) -> None:
         """Start it.
@@ -93,14 +94,12 @@ class FinisherProcess:
         :param nice: whether tests run beside it.
         :raises OSError: there is no memory, no descriptor or no process for it.
         """
-        #: What it completes now.
-        self.order: Order | None = None
+        #: What it is to complete, first what it is at.
+        self.orders: deque[Order] = deque()
+        self._given = 0
         #: Its CPU time when somebody began to wait, see :attr:`cpu_time`.
         self.spent = 0
-        memory = files.memory_file("recordings")
-        # Out of the way of the descriptors that the finisher gets.
-        self._memory = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, 10)
-        os.close(memory)
+        self._memories = [files.memory_file("recordings") for _ in _MEMORY_FDS]
         theirs, self._input = os.pipe()
         #: Can be read from when it has something to say, or has died.
         self.output, their_output = os.pipe()
@@ -113,14 +112,14 @@ class FinisherProcess:
             raise
         else:
             if not self.pid:
-                descriptors = theirs, their_output, self._memory
+                descriptors = theirs, their_output, *self._memories
                 _become_finisher(descriptors, libraries, tracers, nice=nice)
         finally:
             os.close(theirs)
             os.close(their_output)
 
     def give(self, order: Order, pattern: str | None) -> None:
-        """Have an order carried out.
+        """Have an order carried out, after those that it has.
 
         :param pattern: a regular expression; what matches is left out of all that is completed.
         :raises OSError: it cannot be told to.
@@ -138,9 +137,10 @@ class FinisherProcess:
             }
         )
         with contextlib.suppress(BrokenPipeError):  # it was killed, which is heard of in a moment
-            # Shorter than a pipe's buffer, and the last one has been read: it never blocks.
+            # Two are shorter than a pipe's buffer, and the others have been read: it never blocks.
             os.write(self._input, line.encode("ascii") + b"\n")
-        self.order = order
+        self.orders.append(order)
+        self._given += 1
 
     def _hand_over(self, unwritten: Sequence[Unwritten]) -> list[tuple[str, int, int, int]]:
         """Put what is in no file where the finisher reads it.
@@ -150,19 +150,24 @@ class FinisherProcess:
         """
         places = []
         offset = 0
+        number = self._given % len(_MEMORY_FDS)  # orders are done in their order
+        memory = self._memories[number]
         if unwritten:
-            os.ftruncate(self._memory, 0)
+            os.ftruncate(memory, 0)
         for each in unwritten:
-            places.append((each.path, _MEMORY_FD, offset, len(each.content)))
+            places.append((each.path, _MEMORY_FDS[number], offset, len(each.content)))
             left = memoryview(each.content)
             while left:
-                written = os.pwrite(self._memory, left, offset)
+                written = os.pwrite(memory, left, offset)
                 left = left[written:]
                 offset += written
         return places
 
     def listen(self) -> list[str | None] | None:
-        """Return what it says of the order, ``None`` or a problem; without a list, it has died."""
+        """Return what it says of each order that it has done: ``None``, or a problem.
+
+        :return: without a list, it has died.
+        """
         data = os.read(self.output, 1 << 16)
         if not data:
             return None
@@ -186,12 +191,12 @@ class FinisherProcess:
 
     def begin_end(self) -> None:
         """Tell it to end; if it is at something, it deletes its drafts if it can."""
-        os.kill(self.pid, signal.SIGTERM if self.order is not None else signal.SIGKILL)
+        os.kill(self.pid, signal.SIGTERM if self.orders else signal.SIGKILL)
 
     def end(self) -> None:
         """Wait for its end, which it has been told of."""
         deadline = time.monotonic() + _END_SECONDS
-        while self.order is not None and time.monotonic() < deadline:
+        while self.orders and time.monotonic() < deadline:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 break
             time.sleep(0.01)
@@ -205,12 +210,12 @@ class FinisherProcess:
         return status
 
     def _close(self) -> None:
-        for fd in (self._input, self.output, self._memory):
+        for fd in (self._input, self.output, *self._memories):
             os.close(fd)
 
 
 def _become_finisher(
-    descriptors: tuple[int, int, int],
+    descriptors: Sequence[int],
     libraries: Sequence[str],
     tracers: Sequence[str],
     *,
@@ -219,7 +224,7 @@ def _become_finisher(
     """Be the finisher, in a fork of the helper that keeps nothing of the helper's.
 
     :param descriptors: those that are to be its standard input and output, and
-        :data:`_MEMORY_FD`.
+        :data:`_MEMORY_FDS`.
     """
     status = 1
     try:
@@ -228,9 +233,9 @@ def _become_finisher(
             os.nice(_NICE if nice else 0)
         # First all out of the way of each other.
         moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in descriptors]
-        for source, target in zip(moved, (0, 1, _MEMORY_FD), strict=True):
+        for source, target in zip(moved, (0, 1, *_MEMORY_FDS), strict=True):
             os.dup2(source, target)
-        files.close_all_but({0, 1, 2, _MEMORY_FD})
+        files.close_all_but({0, 1, 2, *_MEMORY_FDS})
         with open("/proc/self/comm", "wb") as name:
             name.write(FINISHER_NAME)
         sys.path += libraries

@@ -30,6 +30,10 @@ PATIENCE_SECONDS = 5.0
 #: Seconds of waiting after which a further finisher helps. It takes 0.1 s to be ready.
 _SPREAD_SECONDS = 0.05
 
+#: Orders that wait from which on a finisher has the next one before it asks. To ask takes a fifth
+#: of the time that a short test's takes; what is behind a long one has to wait for it.
+_FAR_BEHIND = 8
+
 #: Problems that fit into one answer.
 _TOLD_AT_ONCE = 10
 
@@ -134,7 +138,7 @@ class Finishing:
 
     @property
     def _at_work(self) -> list[FinisherProcess]:
-        return [finisher for finisher in self._finishers if finisher.order is not None]
+        return [finisher for finisher in self._finishers if finisher.orders]
 
     @property
     def _is_done(self) -> bool:
@@ -158,23 +162,22 @@ class Finishing:
 
     def close(self) -> None:
         """Give up what is not done, and wait for the end of the processes."""
-        left, self._orders = [*self._orders], deque()
         for alarm in (self._alarm, self._spreading):
             self._loop.cancel(alarm)
         self._give_up(self._finishers)
-        for order in left:
-            self._write_down(order)
+        self._write_down_all()
 
     def _give_up(self, finishers: Sequence[FinisherProcess]) -> None:
-        """End processes, and write down what they were at."""
+        """End processes, and write down what they were at; others can have the rest."""
         gone = list(finishers)
         for finisher in gone:
             finisher.begin_end()
         for finisher in gone:
             self._forget(finisher)
             finisher.end()
-            if finisher.order is not None:
-                self._write_down(finisher.order)
+            if finisher.orders:
+                self._write_down(finisher.orders.popleft())
+            self._orders.extendleft(reversed(finisher.orders))
 
     def _forget(self, finisher: FinisherProcess) -> None:
         self._loop.unwatch(finisher.output)
@@ -184,19 +187,23 @@ class Finishing:
         """Write what no finisher has completed, as it is."""
         self._problems += order.write_down()
 
+    def _write_down_all(self) -> None:
+        for order in self._orders:
+            self._write_down(order)
+        self._orders.clear()
+
     def _be_impatient(self) -> None:
         """End finishers that have used no CPU since, and do not wait for one either."""
         hung = [each for each in self._at_work if 0 < each.spent == each.cpu_time]
         if hung:
-            self._lost += [each.order.directory for each in hung if each.order is not None]
+            self._lost += [each.orders[0].directory for each in hung]
             self._end = f"did nothing for {PATIENCE_SECONDS:g} s and was ended"
             self._give_up(hung)
             self._has_hung = True
         if hung and not self._finishers:
             self._lost += [order.directory for order in self._orders]
-            for order in self._orders:
-                self._write_down(order)
-            self._orders.clear()
+            self._write_down_all()
+        self._next()  # of what those that are gone had besides
         self._tell()
 
     def _tell(self) -> None:
@@ -219,15 +226,15 @@ class Finishing:
             self._lost = []
 
     def _next(self) -> None:
-        """Give orders to those who have none; say so where all is done."""
+        """Give orders to those who take them; say so where all is done."""
         while self._orders and self._capture.is_ready(self._orders[0].directory):
-            free = [each for each in self._finishers if each.order is None]
-            if self._finishers and not free:
+            finisher = self._free()
+            if self._finishers and finisher is None:
                 return
             order = self._orders.popleft()
             self._take(order)
             try:
-                finisher = free[0] if free else self._start()
+                finisher = finisher or self._start()
                 finisher.give(order, self._pattern)
             except OSError as error:
                 self._problems.append(f"{order.directory} is not completed: {error}")
@@ -237,6 +244,12 @@ class Finishing:
             then, self._then = self._then, None
             if then is not None:
                 then()
+
+    def _free(self) -> FinisherProcess | None:
+        """Return who is to have the next order, if anybody is."""
+        most = 1 if len(self._orders) >= _FAR_BEHIND else 0
+        free = [each for each in self._finishers if len(each.orders) <= most]
+        return min(free, key=lambda each: len(each.orders), default=None)
 
     def _take(self, order: Order) -> None:
         """Take what there is in memory for an order."""
@@ -275,19 +288,18 @@ class Finishing:
         for problem in said or ():
             if problem is not None:
                 self.complain(" ".join(problem.split())[:1000])
-            finisher.order = None
+            finisher.orders.popleft()
         self._next()
 
     def _died(self, finisher: FinisherProcess) -> None:
         """Give what it was at to another one, but once only: it may be what ends finishers."""
         self._forget(finisher)
         self._end = f"ended ({wait_status.describe(finisher.reap())})"
-        order = finisher.order
-        if order is None:
+        if not finisher.orders:
             return
+        order = finisher.orders[0]
         if order.tried:
             self._lost.append(order.directory)
-            self._write_down(order)
-        else:
-            order.tried = True
-            self._orders.appendleft(order)
+            self._write_down(finisher.orders.popleft())
+        order.tried = True
+        self._orders.extendleft(reversed(finisher.orders))

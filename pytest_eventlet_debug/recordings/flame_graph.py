@@ -22,6 +22,9 @@ from pytest_eventlet_debug.recordings import profile_file
 
 #: Frames narrower than this share of their graph cannot be seen.
 MIN_SHARE = 0.001
+
+#: Seconds of the shortest frame. Of less, no microsecond is left to be drawn.
+MIN_SECONDS = 0.5e-6
 MAX_DEPTH = 80
 MAX_FRAMES = 5_000
 
@@ -98,9 +101,8 @@ class _Graph(msgspec.Struct):
         """Return one frame with several roots above it."""
         whole = sum(seconds for _, seconds in roots)
         roots = sorted(roots, key=lambda root: -root[1])
-        children = [
-            self.frame(root, seconds) for root, seconds in roots if seconds >= MIN_SHARE * whole
-        ]
+        least = max(MIN_SHARE * whole, MIN_SECONDS)
+        children = [self.frame(root, seconds) for root, seconds in roots if seconds >= least]
         return {"name": name, "value": round(whole * 1e6), "children": children}
 
     def frame(self, function: int, seconds: float, least: float | None = None) -> dict[str, Any]:
@@ -114,7 +116,7 @@ class _Graph(msgspec.Struct):
             "value": round(seconds * 1e6),
         }
         if self.calls[function]:
-            least = MIN_SHARE * seconds if least is None else least
+            least = max(MIN_SHARE * seconds, MIN_SECONDS) if least is None else least
             children = self._above(function, seconds, least)
             if children:
                 found["children"] = children

@@ -112,3 +112,15 @@ def test_a_profile_is_read_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "profile.cprof").write_bytes(marshal.dumps({RUN: entry(1.0, 1.0, {})}))
     (graph,) = flame_graph.read(tmp_path / "profile.cprof")
     assert graph["value"] == 1_000_000
+
+
+def test_a_frame_of_which_no_microsecond_is_left_is_not_drawn() -> None:
+    stats: Stats = {
+        RUN: entry(5e-5, 5.12e-5, {}),
+        READ: entry(8e-7, 8e-7, {RUN: edge(8e-7)}),
+        RECV: entry(4e-7, 4e-7, {RUN: edge(4e-7)}),  # wide enough by its share
+    }
+    (others,) = flame_graph.build(stats)
+    (run,) = others["children"]
+    read = "read (eventlet/greenio/base.py:9)"
+    assert [shape(each) for each in run["children"]] == [(read, 1, [])]

@@ -69,9 +69,11 @@ def add_profiled(finishing: Finishing, profiles: Profiles, directory: Path) -> N
 
 def wait(finishing: Finishing, loop: Loop, answers: Answers) -> None:
     """Wait until all orders are carried out."""
-    finishing.wait(answers)
     while not answers or answers[-1]["left"]:
-        loop.step()
+        told = len(answers)
+        finishing.wait(answers)
+        while len(answers) == told:
+            loop.step()
 
 
 def files_of(directory: Path) -> list[str]:
@@ -182,7 +184,7 @@ def test_others_help_where_somebody_waits_and_what_one_was_at_is_not_lost(
     while len(finishing._finishers) < 2:
         loop.step()
     first, second = finishing._finishers
-    assert second.order is not None
+    assert second.orders
     os.kill(second.pid, signal.SIGKILL)
     wait(finishing, loop, answers)
     assert [answer["problems"] for answer in answers] == [[]]
@@ -191,6 +193,44 @@ def test_others_help_where_somebody_waits_and_what_one_was_at_is_not_lost(
     for finisher in (first, second):
         with pytest.raises(ProcessLookupError):
             os.kill(finisher.pid, 0)
+
+
+@pytest.mark.fault("finisher-killed")
+@pytest.mark.fault("finisher-hangs")
+@pytest.mark.parametrize("hangs", [False, True])
+def test_far_behind_a_finisher_has_the_next_order_ahead_which_is_not_lost_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(finishing_module, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    loop, answers, profiles = Loop(), Answers(), Profiles()
+    finishing = Finishing(loop, _library_directories(), Capture(loop), profiles)
+    names = [f"test-{number}" for number in range(20)]
+
+    def wait_for_death(*arguments: object, **options: object) -> None:
+        signal.pause()
+        os._exit(1)
+
+    with monkeypatch.context() as patching:
+        patching.setattr(finisher_process, "_become_finisher", wait_for_death)
+        for name in names:
+            add_profiled(finishing, profiles, tmp_path / name)
+    (first,) = finishing._finishers
+    assert [Path(order.directory).name for order in first.orders] == names[:2]
+    if hangs:
+        finishing.wait(answers)
+        while len(finishing._finishers) < 2:  # one helps, and goes on with what is left
+            loop.step()
+    else:
+        os.kill(first.pid, signal.SIGKILL)
+    wait(finishing, loop, answers)
+    problems = [line for answer in answers for line in answer["problems"]]
+    assert problems == hangs * [
+        "the process that completes recordings did nothing for 0.5 s and was ended; what was "
+        f"recorded in {tmp_path}/test-0 has no findings"
+    ]
+    assert [files_of(tmp_path / name) for name in names[hangs:]] == [COMPLETE] * len(names[hangs:])
+    finishing.close()
 
 
 @needs_root
