@@ -27,6 +27,7 @@ from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import of_eventlet
 from pytest_eventlet_debug.system.code_places import shown_path
 from pytest_eventlet_debug.system.handler_errors import handled
 
@@ -224,6 +225,8 @@ def _waits_in_hub(error: BaseException, places: list[Place]) -> str | None:
     if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
         return None
     own = [place for place in places if not _is_library(place.file)]
+    if _coroutine(own) is None:  # it may be one of asyncio's own, such as to_thread()
+        own = [place for place in places if not place.file.startswith(of_eventlet() or HUBS)]
     if type(words) is not str or "mainloop" not in words.lower():
         return None
     if _coroutine(own) is None or not _hub_runs_its_loop():  # other hubs may run a loop, too
@@ -550,7 +553,8 @@ def _is_task(thing: object) -> TypeGuard[asyncio.Task[Any]]:
 
 
 def _is_library(file: str) -> bool:
-    return file.startswith((STANDARD_LIBRARY, OURS, "<")) or _INSTALLED.match(file) is not None
+    library = (STANDARD_LIBRARY, OURS, "<", of_eventlet() or OURS)
+    return file.startswith(library) or _INSTALLED.match(file) is not None
 
 
 #: What may be said of an error and where it arose, in the order in which to say it.

@@ -1125,3 +1125,34 @@ def test_an_asynchronous_generator_that_is_closed_late_is_told(pytester: pytest.
     assert _of(result, "test_fails_before_any_turn_of_the_hub") == []
     assert _of(result, "test_fails_after_it_was_closed") == []
     _run(pytester, LET_GO, "epolls").assert_outcomes(passed=2, failed=2)
+
+
+OF_ASYNCIO = """
+import asyncio
+import concurrent.futures
+import eventlet
+from eventlet.asyncio import spawn_for_awaitable
+
+class Executor(concurrent.futures.ThreadPoolExecutor):
+    def submit(self, *args):
+        eventlet.sleep(0.1)
+
+def test_to_thread():
+    loop = eventlet.hubs.get_hub().loop
+    loop.set_default_executor(Executor())
+    spawn_for_awaitable(asyncio.to_thread(int)).wait()
+"""
+
+
+def test_a_coroutine_of_asyncios_own_that_has_code_wait_for_eventlet_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x=OF_ASYNCIO)
+    result = pytester.runpytest("--eventlet-hub=asyncio", "-W", "ignore")
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines(
+        [
+            r"    test_x\.py:8 in submit, called by coroutine asyncio/threads\.py:\d+ in to_thread,"
+            r" waits for eventlet \(.*\), which no coroutine can: it is run by the asyncio hub, .*"
+        ]
+    )
