@@ -10,3 +10,7 @@ BEGIN = f"{TITLE}\n"
 END = "-- end of what is alive --\n"
 #: What a dump may take; then no further part of it is begun.
 MAX_SECONDS = 5.0
+#: Begins the line of what the test waits for.
+WAITS = "the test waits "
+#: What a dump is called in the report on a test that hung.
+SECTION = "What is alive"

@@ -7,6 +7,7 @@ of asyncio are wrapped to look first. What is kept of that is plain data.
 
 from __future__ import annotations
 
+from _thread import get_ident as _ident
 from collections.abc import Callable
 from collections.abc import Iterable
 import contextlib
@@ -22,7 +23,11 @@ import msgspec
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.endings import outside
 from pytest_eventlet_debug.alive.model import Frames
+from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import copy_of
+from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.task_waits import is_task
+from pytest_eventlet_debug.alive.task_waits import task_name
 from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import TESTS
 from pytest_eventlet_debug.alive.tasks import AliveTasks
@@ -33,6 +38,7 @@ from pytest_eventlet_debug.hubs.reasons import STOPPED
 from pytest_eventlet_debug.hubs.reasons import is_of_hub
 from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.collector import collector_paused
@@ -72,6 +78,11 @@ class AsyncioWatch:
         #: away, the one that they were then, and the line that did it; in this test.
         self._deaf: tuple[int, int, str] | None = None
         self._woken = -1
+        #: The thread that runs each loop, by id of the loop. asyncio's own note of it may be a
+        #: greenthread's, under monkey patching.
+        self._runs_in: dict[int, int] = {}
+        #: What another thread had a loop do in this test that did not wake it, or ``""``.
+        self.unheard = ""
 
     def start(self) -> None:
         """Begin now, or as soon as asyncio is imported."""
@@ -91,6 +102,8 @@ class AsyncioWatch:
                 folder_of(path) for path in (base_events.__file__, __file__) if path is not None
             )
             self._wrap_loop(base_events.BaseEventLoop)
+            if type(_ident) is types.BuiltinFunctionType:  # else it was patched before this
+                self._wrap(base_events.BaseEventLoop, "call_soon", self._calling)
             self._wrap_signals()
             group = _task_group()
             if group is not None:
@@ -146,6 +159,7 @@ class AsyncioWatch:
         self._kept.clear()
         self._seconds = 0.0
         self._deaf = None
+        self.unheard = ""
         TESTS[0] += 1
 
     def deaf(self) -> str:
@@ -196,6 +210,7 @@ class AsyncioWatch:
             __tracebackhide__ = True
             self.look_again()
             _begin(loop)
+            self._runs_in[id(loop)] = _ident()
             try:
                 return original(loop, *args, **kwargs)
             except BaseException as error:
@@ -204,6 +219,8 @@ class AsyncioWatch:
                 if tasks:
                     self._keep(loop, tasks, error, "left run_until_complete()")
                 raise
+            finally:
+                self._runs_in.pop(id(loop), None)
 
         return run_until_complete
 
@@ -251,6 +268,30 @@ class AsyncioWatch:
 
         return create_task
 
+    def _calling(self, original: Any) -> Any:
+        runs_in = self._runs_in
+
+        def call_soon(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            handle = original(loop, callback, *args, **kwargs)
+            if runs_in.get(id(loop), ident := _ident()) != ident and not self.unheard:
+                try:
+                    self.unheard = self._unheard(callback, ident, sys._getframe(1))
+                except Exception as error:
+                    put_off(error)  # what did not wake it stays unknown
+            return handle
+
+        return call_soon
+
+    def _unheard(self, callback: Any, ident: int, frame: types.FrameType) -> str:
+        task = getattr(callback, "__self__", None)
+        does = f"run task {task_name(task)}" if is_task(task) else f"call {callable_name(callback)}"
+        return (
+            f"thread {thread_name(ident) or f'{ident:#x}'} had the event loop {does}, at "
+            f"{self._user(frame)}, which does not wake that loop: from another thread only "
+            "call_soon_threadsafe() does"
+        )
+
     def _waking(self, original: Any) -> Any:
         def set_wakeup_fd(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
@@ -270,7 +311,7 @@ class AsyncioWatch:
     def _user(self, frame: types.FrameType) -> str:
         """Return the line that has called, past those of asyncio's if there is one."""
         at = Frames().describe(outside(frame, self._library) or frame)
-        return f"{at.location} in {at.function}"
+        return f"{at.location.removeprefix(STANDARD_LIBRARY)} in {at.function}"
 
     def _stopping(self, original: Any) -> Any:
         def stop(loop: Any, *args: Any, **kwargs: Any) -> Any:

@@ -22,6 +22,7 @@ from pytest_eventlet_debug.alive.endings import EndingWatch
 from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.hub import not_begun
 from pytest_eventlet_debug.alive.late_calls import LateCallWatch
+from pytest_eventlet_debug.alive.pool_items import PoolWatch
 from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
@@ -47,10 +48,6 @@ _DUMPED = "_eventlet_debug_dumped"
 _MAX_GROUPS_IN_FILE = 2000
 # Tasks that ended with an exception, in the summary.
 _MAX_FAILED = 2
-#: How what is wrong with a wait begins, which is its kind then: see ``watched_descriptors``.
-_COMPLAINTS = ("which the hub", "whose TLS", "for which the hub")
-#: How the kind of a wait ends that others keep from its end.
-_TAKEN = (", held", ", full", ", empty")
 # What unittest calls before it tears down and pytest can make a report.
 _UNITTEST = ("_callSetUp", "_callTestMethod")
 _NO_FAILURES = ("SkipTest", "_ShouldStop", "Skipped", "XFailed", "Exit", "KeyboardInterrupt")
@@ -87,7 +84,8 @@ class AliveDump:
         self._watch = AsyncioWatch()
         self._early_wakes = EarlyWakeWatch()
         self._late_calls = LateCallWatch()
-        self._of_eventlet = (SpawnWatch(), SendWatch(), self._early_wakes, self._late_calls)
+        noting = SpawnWatch(), SendWatch(), PoolWatch()
+        self._of_eventlet = (*noting, self._early_wakes, self._late_calls)
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
@@ -192,15 +190,21 @@ class AliveDump:
     ) -> None:
         try:
             seen = self._as_it_failed
-            ago = unpatched.monotonic() - ended
-            alive = seen[1] if seen and seen[0] == id(error) else self._take(error)
+            if seen and seen[0] == id(error):
+                ago, alive = 0.0, seen[1]
+            else:
+                alive = self._take(error)
+                ago = unpatched.monotonic() - ended
             self._as_it_failed = None
             seconds = unpatched.monotonic() - self._began
             never = never_called(alive.hubs, seconds)
-            begun = not_begun(alive.hubs, ago, seconds) if report.when == "call" else None
+            ran = ended - max(self._timeouts.resumed, self._began)
+            is_call = report.when == "call"
+            begun = not_begun(alive.hubs, ago, seconds, ran) if is_call else None
             failed = alive.tasks.failed[:_MAX_FAILED]
             of_wakes = (
                 self._watch.deaf(),
+                self._watch.unheard,
                 self._early_wakes.told(),
                 self._late_calls.told(),
             )
@@ -244,12 +248,9 @@ class AliveDump:
 
 
 def _in_vain(alive: Alive) -> str | None:
-    """Say what is wrong with what the test waited for as a Timeout ended it."""
-    for each in alive.greenthreads.greenthreads if alive.timeout else ():
-        kind = each.waits.kind if each.of_test and each.waits is not None else ""
-        if each.waits is not None and (kind.startswith(_COMPLAINTS) or kind.endswith(_TAKEN)):
-            return f"the test waited in vain: {each.waits.text}"
-    return None
+    """Say what the test waited for as a Timeout ended it, if that is not told by its line."""
+    waited = alive.in_vain() if alive.timeout else ""
+    return f"the test waited in vain {waited}" if waited else None
 
 
 def sections(alive: Alive) -> list[tuple[str, str]]:

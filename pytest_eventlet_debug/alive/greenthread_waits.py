@@ -10,23 +10,36 @@ from typing import Any
 
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive import holders
+from pytest_eventlet_debug.alive import pool_items
 from pytest_eventlet_debug.alive.greenlets import Greenlets
 from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.stacks import outwards
+from pytest_eventlet_debug.alive.task_waits import is_for_own_loop
+from pytest_eventlet_debug.alive.task_waits import is_task
+from pytest_eventlet_debug.alive.task_waits import running_work
+from pytest_eventlet_debug.alive.task_waits import task_name
+from pytest_eventlet_debug.alive.task_waits import work_of
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
 from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import file_name
 
 #: What the search for those who hold locks may take.
 MAX_SECONDS = 0.5
 
 #: Greenthreads in a pool whose names are looked up.
 MAX_NAMED = 100
+
+#: Modules of the standard library that wait by locks, which monkey patching makes eventlet's.
+_PATCHED = ("threading.py", "queue.py", "_base.py")
+
+#: Items of a pool of which is told who took them.
+MAX_HOLDERS = 3
 
 #: From when on a timer that is due is told to be overdue.
 LATE_SECONDS = 0.1
@@ -42,7 +55,7 @@ class GreenthreadWaits:
         self._holders: dict[int, list[Any]] | None = None
 
     def of(self, greenlet: Any, frames: list[types.FrameType]) -> tuple[Waits | None, list[Any]]:
-        """Return what a greenlet waits for, and the greenlets that alone can end that.
+        """Return what a greenlet waits for, and the greenlets or tasks that alone can end that.
 
         :param frames: its stack, innermost first.
         """
@@ -74,13 +87,12 @@ class GreenthreadWaits:
             owner = frame.f_locals.get("self")
             pool = self._self_of(outer, "pools.py", "get")
             if getattr(pool, "channel", None) is owner:
-                kind = f"{type(pool).__qualname__}.get"
-                size = getattr(pool, "max_size", 0)
-                all_ = "all " if size != 1 else ""
-                return Waits(f"{kind}, empty", f"{kind}, {counted(size, 'item')}, {all_}in use"), []
+                return self._waits_for_item(pool, greenlet)
             queue = getattr(owner, "queue", ())
             most = getattr(owner, "maxsize", None)
             size = f"{len(queue)} items" + (f" of {most}" if most else "")
+            if name == "join":
+                size = f"{getattr(owner, 'unfinished_tasks', '?')} without task_done()"
             label = f"{type(owner).__qualname__}.{name}"
             return Waits(label, f"{label}, {size}"), []
         return None
@@ -128,14 +140,43 @@ class GreenthreadWaits:
             return self._waits_for_place(pool)
         text = f"{kind}, value {value}, {len(getattr(owner, '_waiters', ()))} waiting"
         holding = self._owner_of_rlock(owner, outer) or self._holders_of(owner)
+        known = self._waits_in_library(outer) if not holding else None
+        if known is not None:
+            return known
         if value != 0:
-            holding = []  # it has been released, and who waits is about to be woken
+            holding = []
+            text += ", released, but who waits has not been woken"
         if holding:
             names = ", ".join(self._greenlets.name(each) for each in holding[:3])
             text += f", held by {names}" + (", ..." if len(holding) > 3 else "")
         # Of several who hold it any may release it: no circle is sure.
         words = f"{kind}, held" if holding else kind
         return Waits(words, text), holding if len(holding) == 1 else []
+
+    def _waits_in_library(self, outer: list[types.FrameType]) -> tuple[Waits, list[Any]] | None:
+        """Return what a patched module of the standard library waits for by a lock."""
+        owner: Any = None
+        name = ""
+        for each in outer:
+            code = each.f_code
+            if file_name(code.co_filename) not in _PATCHED or "self" not in each.f_locals:
+                break
+            owner, name = each.f_locals["self"], code.co_name
+        fields = getattr(owner, "__dict__", {})
+        label = f"{type(owner).__qualname__}.{name}"
+        if name == "join" and "_target" in fields:
+            # get_ident() is a greenlet's id under monkey patching.
+            awaited = [each for each in self._greenlets.all() if id(each) == fields.get("_ident")]
+            return Waits("end", f"the end of thread {fields.get('_name')}"), awaited
+        if "_flag" in fields:
+            return Waits(label, f"{label}, {'' if fields['_flag'] else 'not '}set"), []
+        if "unfinished_tasks" in fields:
+            items, left = len(fields.get("queue", ())), fields["unfinished_tasks"]
+            size = f"{left} without task_done()" if name == "join" else f"{items} items"
+            return Waits(label, f"{label}, {size}"), []
+        if "_done_callbacks" in fields:
+            return Waits(label, f"{label}, {str(fields.get('_state')).lower()}"), []
+        return None
 
     def _self_of(self, outer: list[types.FrameType], place: str, *names: str) -> Any:
         """Return whose method has called, if it is one of these methods."""
@@ -147,6 +188,22 @@ class GreenthreadWaits:
         ):
             return None
         return caller.f_locals.get("self")
+
+    def _waits_for_item(self, pool: Any, waiter: Any) -> tuple[Waits, list[Any]]:
+        kind = f"{type(pool).__qualname__}.get"
+        size = getattr(pool, "max_size", 0)
+        text = f"{kind}, {counted(size, 'item')}, {'all ' if size != 1 else ''}in use"
+        holding = pool_items.holders(pool)
+        takers = []
+        for place, greenlet in holding[:MAX_HOLDERS]:
+            ended = greenlet is None or greenlet.dead
+            who = "a greenthread that has ended" if ended else self._greenlets.name(greenlet)
+            takers.append(f"taken at {place} by {who}")
+        text += "".join(f", {each}" for each in dict.fromkeys(takers))
+        text += ", ..." if len(holding) > MAX_HOLDERS else ""
+        others = (each for _, each in holding if each is not waiter)
+        living = [each for each in others if each is not None and not each.dead]
+        return Waits(f"{kind}, empty", text), living if len(holding) == 1 else []
 
     def _waits_for_place(self, pool: Any) -> tuple[Waits, list[Any]]:
         running = copy_of(getattr(pool, "coroutines_running", ()))
@@ -213,6 +270,10 @@ class GreenthreadWaits:
             return self._waits_for_all(pool)
         for each in outer:
             place, name = self._stacks.place(each), each.f_code.co_name
+            task: Any = each.f_locals.get("future") if place == "asyncio.py" else None
+            if is_task(task):
+                name = getattr(task.get_coro(), "__qualname__", "a coroutine")
+                return Waits("task", f"task {task_name(task)}, {name}()"), [task]
             if (place, name) == ("tpool.py", "execute"):
                 text = f"tpool, which executes {callable_name(each.f_locals.get('meth'))}"
                 return Waits("tpool", text), []
@@ -250,6 +311,18 @@ class GreenthreadWaits:
             name = thread_name(getattr(scope.get("self"), "_ident", None))
             if name is not None:
                 return Waits("thread", f"the end of thread {name}, with the whole of its thread")
+        for each in users[:4]:
+            if each.f_globals.get("__name__") == "concurrent.futures._base":
+                future = each.f_locals.get("self")
+                work = running_work(future)
+                what = ""
+                if work is not None:
+                    item, name = work
+                    what = f"what thread {name} runs, {callable_name(work_of(item))}"
+                elif is_for_own_loop(future):
+                    what = "what the event loop of the same thread is to do"
+                if what:
+                    return Waits("executor", f"{what}, with the whole of its thread")
         lock = holders.awaited_by(innermost)
         if not _is_of_threads(lock) or "unlocked" in repr(lock):
             return None

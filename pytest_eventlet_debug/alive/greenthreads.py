@@ -49,7 +49,7 @@ class Greenthread(msgspec.Struct, frozen=True):
     waits: Waits | None
     #: Seconds until an ``eventlet.Timeout`` will be raised in it.
     timeout: float | None = None
-    #: Ids of the greenthreads whose end, or whose lock, it waits for.
+    #: Ids of the greenthreads or the task whose end, or whose lock, it waits for.
     needs: tuple[int, ...] = ()
     #: Whether the test itself runs in it.
     of_test: bool = False
@@ -157,11 +157,15 @@ class Look:
         name = self.greenlets.name_with(greenlet, frames)
         stack = self._stacks.shown(self._stacks.users(frames))
         if is_current:
-            held_up = None
+            waits: Waits | None = None
+            needs: list[Any] = []
             if self._interrupted is not None:
-                held_up = self._waits.in_thread(frames) or self._waits.of(greenlet, frames)[0]
+                waits = self._waits.in_thread(frames)
+                if waits is None:
+                    waits, needs = self._waits.of(greenlet, frames)
+            needed = tuple(map(id, needs))
             return Greenthread(
-                id(greenlet), name, "current", thread, stack, held_up, of_test=of_test
+                id(greenlet), name, "current", thread, stack, waits, None, needed, of_test
             )
         waits, needs = self._waits.of(greenlet, frames)
         throws = [t for t in self.greenlets.wakers.timers_of(greenlet) if t.action == "throw"]

@@ -107,17 +107,19 @@ def never_called(hubs: Iterable[HubState], seconds: float) -> str | None:
     return None
 
 
-def not_begun(hubs: Iterable[HubState], ago: float, seconds: float) -> str | None:
+def not_begun(hubs: Iterable[HubState], ago: float, seconds: float, ran: float) -> str | None:
     """Say which greenthread was to start for a while and could not, as nothing let the hub run.
 
     :param ago: seconds since the test failed; what became due after that is no reason.
     :param seconds: for how long the test has run. What was spawned before is an earlier one's.
+    :param ran: for how long it had not let the hub run as it failed. What was due before that waits
+        for a hub that has much to do.
     """
     for hub in hubs:
         for each in hub.timers if hub.current and not hub.stuck else ():
             late = each.late - ago
             is_own = each.late + each.delay <= seconds
-            if each.call.startswith(_START) and late >= _NO_TURN and is_own:
+            if each.call.startswith(_START) and _NO_TURN <= late <= ran and is_own:
                 return (
                     f"{each.call.removeprefix(_START)} had not begun: it was to start {late:.2f} s "
                     "before, and nothing has let the hub run since, as eventlet.sleep() does"

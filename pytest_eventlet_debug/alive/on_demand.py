@@ -15,6 +15,7 @@ from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.dump_limits import BEGIN
 from pytest_eventlet_debug.dump_limits import END
 from pytest_eventlet_debug.dump_limits import MAX_SECONDS
+from pytest_eventlet_debug.dump_limits import WAITS
 from pytest_eventlet_debug.system import unpatched
 
 _writing = False
@@ -61,7 +62,7 @@ def _write(fd: int, interrupted: types.FrameType | None, about: str) -> None:
     end = unpatched.monotonic() + MAX_SECONDS
     unpatched.write_all(fd, f"{BEGIN}{about}".encode("utf-8", "backslashreplace"))
     look = _Once(interrupted)
-    for part in (look.greenthreads, look.tasks, look.hubs, _children):
+    for part in (look.waits, look.greenthreads, look.tasks, look.hubs, _children):
         if unpatched.monotonic() > end:
             unpatched.write_all(fd, b"there was no time for more\n")
             break
@@ -84,6 +85,10 @@ class _Once:
         if self._alive is None:
             self._alive = take((), _ignored, self._interrupted)
         return self._alive
+
+    def waits(self) -> str:
+        waits = self._take().waits()
+        return f"{WAITS}{waits}\n" if waits else ""
 
     def greenthreads(self) -> str:
         return render_greenthreads(self._take().greenthreads)

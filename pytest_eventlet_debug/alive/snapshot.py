@@ -11,13 +11,24 @@ from msgspec.structs import replace
 from pytest_eventlet_debug.alive.asyncio_watch import Cancelled
 from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
+from pytest_eventlet_debug.alive.greenthreads import Greenthread
 from pytest_eventlet_debug.alive.greenthreads import find_greenthreads
 from pytest_eventlet_debug.alive.heap import walk
 from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.hub import find_hubs
 from pytest_eventlet_debug.alive.tasks import AliveTasks
+from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import find_tasks
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import of_eventlet
 from pytest_eventlet_debug.system.collector import collector_paused
+
+#: How many of those that wait for each other are followed.
+_MOST_STEPS = 10
+#: How what is wrong with a wait begins, which is its kind then: see ``watched_descriptors``.
+_COMPLAINTS = ("which the hub", "whose TLS", "for which the hub")
+#: How the kind of a wait ends that others keep from its end.
+_TAKEN = (", held", ", full", ", empty")
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -30,6 +41,45 @@ class Alive(msgspec.Struct, frozen=True):
     endings: tuple[Ending, ...] = ()
     #: What ended the test, if a timeout did, and where that was started.
     timeout: str = ""
+
+    def waits(self) -> str:
+        """Say where and on what the test waits, and on what that waits; or ``""``."""
+        return ", which waits ".join(self._steps())
+
+    def in_vain(self) -> str:
+        """Say the same, if it is more than the test's own line shows; or ``""``."""
+        steps = self._steps()
+        test = self._test
+        kind = test.waits.kind if test is not None and test.waits is not None else ""
+        tells = len(steps) > 1 or kind.startswith(_COMPLAINTS) or kind.endswith(_TAKEN)
+        return ", which waits ".join(steps) if tells else ""
+
+    @property
+    def _test(self) -> Greenthread | None:
+        return next((each for each in self.greenthreads.greenthreads if each.of_test), None)
+
+    def _steps(self) -> list[str]:
+        known: dict[int, Greenthread | Task] = {each.id: each for each in self.tasks.tasks}
+        known |= {each.id: each for each in self.greenthreads.greenthreads}
+        steps: list[str] = []
+        seen: set[int] = set()
+        step: Greenthread | Task | None = self._test
+        while step is not None and step.waits is not None and len(steps) < _MOST_STEPS:
+            if step.id in seen:
+                steps[-1] += ": they wait for each other"
+                break
+            seen.add(step.id)
+            left = f", {step.waits.seconds:.1f} s left" if step.waits.seconds is not None else ""
+            steps.append(f"{_at(step)}on {step.waits.text}{left}")
+            step = known.get(step.needs[0]) if len(step.needs) == 1 else None
+        return steps
+
+
+def _at(step: Greenthread | Task) -> str:
+    """Return the user's line that waits."""
+    library = (STANDARD_LIBRARY, of_eventlet() or STANDARD_LIBRARY)
+    own = [each for each in step.stack if not each.filename.startswith(library)]
+    return f"at {own[-1].location} in {own[-1].function} " if own else ""
 
 
 def take(

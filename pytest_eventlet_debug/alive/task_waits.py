@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import Context
 import functools
 import sys
 import types
@@ -13,6 +14,7 @@ from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import short_repr
+from pytest_eventlet_debug.alive.model import thread_name
 
 
 class TaskWaits:
@@ -55,7 +57,8 @@ class TaskWaits:
         kind = type(waiter)
         if not _has_own_repr(kind):
             what = "a Future" if kind.__name__ == "Future" else f"a {kind.__qualname__}"
-            return Waits(kind.__qualname__, what), [], []
+            state = "done, of which the task has not heard yet" if waiter.done() else "not done"
+            return Waits(kind.__qualname__, f"{what}, {state}"), [], []
         return Waits(kind.__qualname__, short_repr(waiter)), [], []
 
     def _waits_of_callbacks(self, waiter: Any) -> tuple[Waits, list[Any], list[Any]] | None:
@@ -77,6 +80,8 @@ class TaskWaits:
                 continue
             if type(call) is not types.FunctionType:
                 continue
+            if call.__qualname__ == "GreenThread.__await__.<locals>.got_future_result":
+                return Waits("end", "the end of a greenthread"), [], [_cell(call, "self")]
             if call.__qualname__ == "_chain_future.<locals>._call_check_cancel":
                 source = _cell(call, "source")
                 if type(source).__module__ == "concurrent.futures._base":
@@ -89,13 +94,11 @@ class TaskWaits:
     def _executor(self, future: Any) -> Waits:
         if self._work is None:
             self._work = {id(getattr(item, "future", None)): item for item in self._work_items}
-        item = self._work.get(id(future)) or _running_work(future)
+        item = self._work.get(id(future)) or (running_work(future) or (None,))[0]
         state = str(getattr(future, "_state", "")).lower()
         if item is None:
             return Waits("executor", f"a future of an executor, {state}")
-        # Its name changed in Python 3.14.
-        function = getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]
-        return Waits("executor", f"run_in_executor of {callable_name(function)}, {state}")
+        return Waits("executor", f"run_in_executor of {callable_name(work_of(item))}, {state}")
 
     def _time_left(self, when: float, loop: Any) -> float:
         now = self._now.get(id(loop))
@@ -194,9 +197,17 @@ def task_name(task: Any) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _running_work(future: Any) -> Any:
-    """Return what an executor's thread runs for a future, from the threads' stacks."""
-    for top in sys._current_frames().values():
+def work_of(item: Any) -> Any:
+    """Return the function that an executor has been given; its name changed in Python 3.14."""
+    work = getattr(item, "fn", None) or (getattr(item, "task", None) or (None,))[0]
+    if type(work) is functools.partial and type(getattr(work.func, "__self__", None)) is Context:
+        return work.args[0] if work.args else work  # of to_thread()
+    return work
+
+
+def running_work(future: Any) -> tuple[Any, str] | None:
+    """Return what an executor's thread runs for a future, and the thread's name."""
+    for ident, top in sys._current_frames().items():
         frame: types.FrameType | None = top
         while frame is not None:
             if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == (
@@ -204,9 +215,22 @@ def _running_work(future: Any) -> Any:
             ):
                 item = frame.f_locals.get("self")
                 if getattr(item, "future", None) is future:
-                    return item
+                    return item, thread_name(ident) or f"{ident:#x}"
             frame = frame.f_back
     return None
+
+
+def is_for_own_loop(future: Any) -> bool:
+    """Say whether the loop of this thread has yet to begin what is to complete a future."""
+    get: Any = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    loop = get() if get is not None else None
+    calls = (getattr(handle, "_callback", None) for handle in copy_of(getattr(loop, "_ready", ())))
+    return any(
+        call.__qualname__ == "run_coroutine_threadsafe.<locals>.callback"
+        and _cell(call, "future") is future
+        for call in calls
+        if type(call) is types.FunctionType
+    )
 
 
 def _cell(function: types.FunctionType, name: str) -> Any:

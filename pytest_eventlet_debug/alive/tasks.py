@@ -67,7 +67,7 @@ class Task(msgspec.Struct, frozen=True):
     waits: Waits | None
     #: Ids of the tasks one or all of which it waits for.
     awaits: tuple[int, ...] = ()
-    #: Ids of the tasks without all of which it will not go on.
+    #: Ids of the tasks, or of the greenthread, without all of which it will not go on.
     needs: tuple[int, ...] = ()
     #: Where it was made.
     created: Frame | None = None

@@ -36,6 +36,8 @@ class TimeoutWatch:
         self._seconds = 0.0
         #: What is to be said of a Timeout that was thrown in the hub itself, or ``""``.
         self.in_hub = ""
+        #: When the greenlet of the test was last switched to.
+        self.resumed = 0.0
 
     def begin(self) -> None:
         """Watch the greenlet that runs now, for one test."""
@@ -60,9 +62,11 @@ class TimeoutWatch:
         return self._kept[1] if known else None
 
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
+        origin, target = arguments
+        if target is self._test:
+            self.resumed = unpatched.monotonic()
         if event != "throw":
             return
-        origin, target = arguments
         if target is self._test and self._seconds < MAX_SECONDS:
             raised, timer = _timeout_in(getattr(origin, "gr_frame", None))
             if raised is not None:

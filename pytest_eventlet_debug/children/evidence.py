@@ -22,6 +22,7 @@ from pytest_eventlet_debug.artifacts import newest_attempt
 from pytest_eventlet_debug.children import proc
 from pytest_eventlet_debug.children.answering import ALIVE_SIGNAL
 from pytest_eventlet_debug.children.process import ChildProcess
+from pytest_eventlet_debug.dump_limits import SECTION
 from pytest_eventlet_debug.redaction import Redaction
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
@@ -125,7 +126,7 @@ def _inside(process: ChildProcess, pid: int, scratch: Path) -> list[tuple[str, s
     """
     alive = process.dump_alive(pid, _ANSWER_SECONDS)
     if alive:
-        return [("What is alive", alive)]
+        return [(SECTION, alive)]
     if proc.blocks(pid, ALIVE_SIGNAL):
         why = "its main thread blocks signals"
     else:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
+from pytest_eventlet_debug.dump_limits import SECTION
+from pytest_eventlet_debug.dump_limits import WAITS
 from pytest_eventlet_debug.outcomes import failure_text
 from pytest_eventlet_debug.outcomes import tracebacks
 from pytest_eventlet_debug.outcomes.tracebacks import Traceback
@@ -115,7 +117,7 @@ def cause_of(report: pytest.TestReport | pytest.CollectReport) -> Cause:
         error, files = _unwrapped(str(crash.message)), (crash.path, *files)
     # What a test puts into its message is often a program's output, too.
     printed = tracebacks.first_printed([*captured, _without_marks(text), *_of_ended(report)])
-    seen = (*_seen(report), *_explained(printed))
+    seen = (*_seen(report), *_waited(report), *_explained(printed))
     return Cause(failure_text.one_line(error), printed, files, seen)
 
 
@@ -125,6 +127,14 @@ def _of_ended(report: pytest.TestReport | pytest.CollectReport) -> Iterator[str]
         for title, text in getattr(report.longrepr, "sections", ()):
             if title.startswith("Captured std"):
                 yield text
+
+
+def _waited(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, ...]:
+    """Return what a test that hung was waiting for, by its own words."""
+    sections = getattr(report.longrepr, "sections", ())
+    texts = [text for title, text in sections if title == SECTION]
+    lines = [each for text in texts for each in text.splitlines() if each.startswith(WAITS)]
+    return tuple(lines) if len(lines) == 1 else ()  # of several workers each has its own
 
 
 def _explained(printed: Traceback | None) -> Iterator[str]:

@@ -41,6 +41,7 @@ def block(text: str, title: str) -> str:
 def test_a_hang_shows_its_own_frame_and_what_it_waits_on_first(pytester: pytest.Pytester) -> None:
     text = block(hang(pytester, "Event().wait()"), "What is alive")
     assert re.match(
+        r"the test waits at test_x.py:6 in test_hangs on Event, 1 waiting\n"
         r"greenthreads: 1\n"
         r"  the test  suspended\n"
         r"    test_x.py:6 in test_hangs\n"
@@ -202,7 +203,7 @@ def test_what_is_alive_is_among_the_artifacts_of_a_recorded_test(
     shown = block(hang(pytester, "Event().wait()", "--cprofile", LONG_TIMEOUT), "What is alive")
     (file,) = pytester.path.glob("eventlet-debug/*/hang.txt")
     kept = file.read_text()
-    assert kept.startswith("What is alive:\ngreenthreads: 1\n")
+    assert kept.startswith("What is alive:\nthe test waits at test_x.py:6 in test_hangs on Event, ")
     assert shown in kept
     assert '"hang.txt"' in file.with_name("test.json").read_text()
 
@@ -269,3 +270,52 @@ def test_a_dump_into_nowhere_raises_nothing() -> None:
     os.close(read)
     on_demand.write_dump(write)
     os.close(write)
+
+
+HUNG = """
+import asyncio, concurrent.futures, os
+import eventlet
+import eventlet.hubs
+import pytest
+from eventlet.asyncio import spawn_for_awaitable
+
+async def call():
+    await asyncio.get_running_loop().create_future()
+
+def test_coroutine():
+    spawn_for_awaitable(call()).wait()
+
+async def answer():
+    return 42
+
+def test_own_loop():
+    eventlet.sleep(0)
+    loop = eventlet.hubs.get_hub().loop
+    asyncio.run_coroutine_threadsafe(answer(), loop).result(60)
+
+def test_thread():
+    reader, writer = os.pipe()
+    with concurrent.futures.ThreadPoolExecutor(1, "pool") as executor:
+        executor.submit(os.read, reader, 1).result(60)
+"""
+
+
+def test_what_a_hung_test_waits_for_is_in_the_summary(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x=HUNG)
+    result = pytester.runpytest("--eventlet-hub=asyncio", TIMEOUT, "-W", "ignore")
+    result.assert_outcomes(failed=3)
+    summary = result.stdout.str().split("== findings ==")[1]
+    told = [line.strip() for line in summary.splitlines() if "the test waits " in line]
+    assert len(told) == 3, summary
+    assert re.fullmatch(
+        r"the test waits at test_x\.py:11 in test_coroutine on the end of greenthread "
+        r"spawn_for_awaitable\.<locals>\._run, which waits on task Task-\d+, call\(\), which waits "
+        r"at test_x\.py:8 in call on a Future, not done",
+        told[0],
+    )
+    assert told[1:] == [
+        "the test waits at test_x.py:19 in test_own_loop on what the event loop of the same thread "
+        "is to do, with the whole of its thread",
+        "the test waits at test_x.py:24 in test_thread on what thread pool_0 runs, read, with the "
+        "whole of its thread",
+    ]

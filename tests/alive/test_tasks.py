@@ -259,7 +259,7 @@ def in_loop(make: Callable[[], object]) -> Callable[[], Awaitable[Any]]:
         (asyncio.Event, "Event.wait, not set, 1 waiting"),
         (asyncio.Condition, "Condition.wait, 1 waiting"),
         (lambda: asyncio.Queue(3), "Queue.get, 0 items of 3"),
-        (lambda: asyncio.get_running_loop().create_future(), "a Future"),
+        (lambda: asyncio.get_running_loop().create_future(), "a Future, not done"),
         (
             lambda: asyncio.gather(asyncio.sleep(99), asyncio.sleep(99)),
             "gather of 2",

@@ -197,7 +197,8 @@ def test_what_is_wrong_with_the_wait_that_a_timeout_ends_is_in_the_summary(
     told = [line for line in result.outlines if "waited in vain" in line]
     assert len(told) == 1
     assert re.fullmatch(
-        r"    the test waited in vain: read on fd \d+, .*, which the hub's epoll set no longer has",
+        r"    the test waited in vain at test_x\.py:11 in test_waits_on_what_is_closed on read on "
+        r"fd \d+, .*, which the hub's epoll set no longer has(, \S+ s left)?",
         told[0],
     )
 
@@ -262,11 +263,165 @@ def test_who_keeps_a_wait_from_its_end_is_in_the_summary(
     result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
     result.assert_outcomes(failed=6)
     told = [line.strip() for line in result.outlines if "waited in vain" in line]
+    told = [re.sub(r"9\.[89] s", "9.9 s", line) for line in told]
     assert told == [
-        "the test waited in vain: GreenPool.spawn, 2 places, all taken by job at test_x.py:6 x 2",
-        "the test waited in vain: Pool.get, 1 item, in use",
-        "the test waited in vain: Semaphore, value 0, 1 waiting, held by test_held.<locals>.hold",
+        "the test waited in vain at test_x.py:13 in test_full on GreenPool.spawn, 2 places, all "
+        "taken by job at test_x.py:6 x 2",
+        "the test waited in vain at test_x.py:19 in test_ends_of_all on GreenPool.waitall, 1 "
+        "running: job at test_x.py:6, which waits at test_x.py:6 in job on sleep, 9.9 s left",
+        "the test waited in vain at test_x.py:34 in test_empty on Pool.get, 1 item, in use, taken "
+        "at test_x.py:32 in test_empty by the test",
+        "the test waited in vain at test_x.py:44 in test_held on Semaphore, value 0, 1 waiting, "
+        "held by test_held.<locals>.hold, which waits at test_x.py:40 in test_held.<locals>.hold "
+        "on sleep, 9.9 s left",
     ]
     text = result.stdout.str()
     assert "waits on GreenPool.waitall, 1 running: job at test_x.py:6\n" in text
     assert re.search(r"DEADLOCK: each waits for the end of the next: .*<lambda>", text)
+
+
+CHAIN = """
+import asyncio
+import eventlet
+from eventlet import db_pool, pools
+from eventlet.asyncio import spawn_for_awaitable
+from eventlet.event import Event
+
+class Client:
+    async def call(self):
+        self.reply = asyncio.get_running_loop().create_future()
+        return await self.reply
+
+def test_coroutine():
+    with eventlet.Timeout(0.3):
+        spawn_for_awaitable(Client().call()).wait()
+
+def listen():
+    Event().wait()
+
+async def bridge():
+    await eventlet.spawn(listen)
+
+def test_greenthread_of_a_coroutine():
+    with eventlet.Timeout(0.3):
+        spawn_for_awaitable(bridge()).wait()
+
+def test_circle():
+    def first():
+        threads[1].wait()
+    def second():
+        threads[0].wait()
+    threads = [eventlet.spawn(each) for each in (first, second)]
+    with eventlet.Timeout(0.3):
+        threads[0].wait()
+
+class Connections(pools.Pool):
+    def create(self):
+        return object()
+
+def fetch(pool):
+    pool.get()
+
+def test_items_that_are_lost():
+    pool = Connections(max_size=2)
+    for _ in range(2):
+        eventlet.spawn(fetch, pool).wait()
+    pool.put(pool.get()) if pool.free() else None
+    with eventlet.Timeout(0.3):
+        pool.get()
+
+class Driver:
+    def connect():
+        return Driver()
+    def close(self):
+        pass
+    def rollback(self):
+        pass
+
+def request(pool):
+    connection = pool.get()
+    eventlet.sleep(60)
+
+def test_connection():
+    pool = db_pool.RawConnectionPool(Driver, max_size=1)
+    pool.put(pool.get())
+    eventlet.spawn(request, pool)
+    eventlet.sleep(0)
+    with eventlet.Timeout(0.3):
+        pool.get()
+
+def test_items_that_came_otherwise():
+    pool = Connections(max_size=1)
+    pool.current_size = 1
+    with eventlet.Timeout(0.3):
+        pool.get()
+"""
+
+
+def test_what_the_test_waited_for_is_followed_to_its_end(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x=CHAIN)
+    result = pytester.runpytest("--dump-asyncio-tasks", "--eventlet-hub=asyncio", "-W", "ignore")
+    result.assert_outcomes(failed=6)
+    run = "the end of greenthread spawn_for_awaitable.<locals>._run, which waits on task"
+    told = [line.strip() for line in result.outlines if "waited in vain" in line]
+    patterns = (
+        rf"at test_x\.py:14 in test_coroutine on {run} Task-\d+, Client\.call\(\), which waits at "
+        r"test_x\.py:10 in Client\.call on a Future, not done",
+        rf"at test_x\.py:24 in test_greenthread_of_a_coroutine on {run} Task-\d+, bridge\(\), "
+        r"which waits at test_x\.py:20 in bridge on the end of a greenthread, which waits at "
+        r"test_x\.py:17 in listen on Event, 1 waiting",
+        r"at test_x\.py:33 in test_circle on the end of greenthread \S+first, which waits at .* on "
+        r"the end of greenthread \S+second, which waits at .* on the end of greenthread \S+first: "
+        r"they wait for each other",
+        r"at test_x\.py:48 in test_items_that_are_lost on Connections\.get, 2 items, all in use, "
+        r"taken at test_x\.py:40 in fetch by a greenthread that has ended",
+        r"at test_x\.py:68 in test_connection on RawConnectionPool\.get, 1 item, in use, taken at "
+        r"test_x\.py:59 in request by request, which waits at test_x\.py:60 in request on sleep, "
+        r"59\.\d s left",
+        r"at test_x\.py:74 in test_items_that_came_otherwise on Connections\.get, 1 item, in use",
+    )
+    assert len(told) == len(patterns), told
+    for pattern, line in zip(patterns, told, strict=True):
+        assert re.fullmatch(f"the test waited in vain {pattern}", line), (pattern, line)
+
+
+THREADS = """
+import eventlet
+eventlet.monkey_patch()
+import concurrent.futures, queue, threading
+import pytest
+
+gate, empty, undone = threading.Event(), queue.Queue(), queue.Queue()
+undone.put(1)
+future = concurrent.futures.Future()
+
+@pytest.mark.parametrize("wait", [gate.wait, empty.get, undone.join, future.result])
+def test_thread(wait):
+    def work():
+        wait()
+    thread = threading.Thread(target=work, name="worker")
+    thread.start()
+    with eventlet.Timeout(0.3):
+        thread.join()
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_patched_thread_is_followed_to_what_it_waits_for(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytester.makepyfile(test_x=THREADS)
+    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
+    result.assert_outcomes(failed=4)
+    told = [line.strip() for line in result.outlines if "waited in vain" in line]
+    where = "at test_x.py:13 in test_thread.<locals>.work"
+    begin = (
+        "the test waited in vain at test_x.py:17 in test_thread on the end of thread worker, "
+        f"which waits {where} on "
+    )
+    assert told == [
+        f"{begin}Event.wait, not set",
+        f"{begin}Queue.get, 0 items",
+        f"{begin}Queue.join, 1 without task_done()",
+        f"{begin}Future.result, pending",
+    ]

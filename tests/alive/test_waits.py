@@ -412,6 +412,12 @@ def test_lets_it_run():
     eventlet.sleep(0.2)
     assert False
 
+def test_hub_is_busy_with_another():
+    eventlet.spawn_after(0.02, time.sleep, 0.3)
+    eventlet.spawn_after(0.04, work)
+    eventlet.sleep(0.03)
+    assert False
+
 def test_is_to_start_later():
     eventlet.spawn_after(10, work)
     time.sleep(0.2)
@@ -430,7 +436,7 @@ def test_sleeps_meanwhile():
 def test_what_could_not_begin_is_told_in_the_summary(pytester: pytest.Pytester, hub: str) -> None:
     pytester.makepyfile(test_x=NOT_BEGUN)
     result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
-    result.assert_outcomes(failed=6, passed=1)
+    result.assert_outcomes(failed=7, passed=1)
     result.stdout.re_match_lines([r"  overdue by 0\.[789]\d\d s: start greenthread work$"])
     # The same is told of both, once.
     assert len([line for line in result.outlines if "had not begun" in line]) == 1

@@ -1127,6 +1127,52 @@ def test_an_asynchronous_generator_that_is_closed_late_is_told(pytester: pytest.
     _run(pytester, LET_GO, "epolls").assert_outcomes(passed=2, failed=2)
 
 
+OF_ANOTHER_THREAD = """
+import asyncio
+import eventlet
+from eventlet.asyncio import spawn_for_awaitable
+from eventlet.patcher import original
+
+threading = original("threading")
+
+def complete(future):
+    future.set_result(1)
+
+async def call(deliver):
+    future = asyncio.get_running_loop().create_future()
+    threading.Timer(0.05, deliver, (future,)).start()
+    return await future
+
+def test_unheard():
+    with eventlet.Timeout(0.5):
+        spawn_for_awaitable(call(complete)).wait()
+
+def deliver(future):
+    future.get_loop().call_soon_threadsafe(complete, future)
+
+def test_heard():
+    assert spawn_for_awaitable(call(deliver)).wait() == 2
+
+def test_nothing_of_earlier_tests():
+    assert False
+"""
+
+
+def test_what_another_thread_has_a_loop_do_without_waking_it_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x=OF_ANOTHER_THREAD)
+    result = pytester.runpytest("--eventlet-hub=asyncio", "--dump-asyncio-tasks", "-W", "ignore")
+    result.assert_outcomes(failed=3)
+    told = [line.strip() for line in result.outlines if "which does not wake" in line]
+    assert len(told) == 1, told
+    assert re.fullmatch(
+        r"thread Thread-\d+ had the event loop run task Task-\d+, at test_x\.py:9 in complete, "
+        r"which does not wake that loop: from another thread only call_soon_threadsafe\(\) does",
+        told[0],
+    )
+
+
 OF_ASYNCIO = """
 import asyncio
 import concurrent.futures
