@@ -27,6 +27,8 @@ from pytest_eventlet_debug.system.collector import collector_paused
 _MOST_STEPS = 10
 #: How what is wrong with a wait begins, which is its kind then: see ``watched_descriptors``.
 _COMPLAINTS = ("which the hub", "whose TLS", "for which the hub")
+#: Kinds of waits that nobody but those who are awaited can end.
+_ENDS = {"end", "task"}
 #: How the kind of a wait ends that others keep from its end.
 _TAKEN = (", held", ", full", ", empty")
 
@@ -63,12 +65,16 @@ class Alive(msgspec.Struct, frozen=True):
         known |= {each.id: each for each in self.greenthreads.greenthreads}
         steps: list[str] = []
         seen: set[int] = set()
+        kinds: set[str] = set()
         step: Greenthread | Task | None = self._test
         while step is not None and step.waits is not None and len(steps) < _MOST_STEPS:
             if step.id in seen:
-                steps[-1] += ": they wait for each other"
+                # Others than those who hold a lock may release it.
+                unless = "" if kinds <= _ENDS else ", unless another one lets them go on"
+                steps[-1] += f": they wait for each other{unless}"
                 break
             seen.add(step.id)
+            kinds.add(step.waits.kind)
             left = f", {step.waits.seconds:.1f} s left" if step.waits.seconds is not None else ""
             steps.append(f"{_at(step)}on {step.waits.text}{left}")
             step = known.get(step.needs[0]) if len(step.needs) == 1 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
@@ -283,7 +284,7 @@ def test_who_keeps_a_wait_from_its_end_is_in_the_summary(
 CHAIN = """
 import asyncio
 import eventlet
-from eventlet import db_pool, pools
+from eventlet import db_pool, pools, semaphore
 from eventlet.asyncio import spawn_for_awaitable
 from eventlet.event import Event
 
@@ -305,6 +306,20 @@ async def bridge():
 def test_greenthread_of_a_coroutine():
     with eventlet.Timeout(0.3):
         spawn_for_awaitable(bridge()).wait()
+
+def test_circle_of_locks():
+    first, second = semaphore.Semaphore(), semaphore.Semaphore()
+    def other():
+        with second:
+            eventlet.sleep(0)
+            with first:
+                pass
+    eventlet.spawn(other)
+    with first:
+        eventlet.sleep(0)
+        with eventlet.Timeout(0.3):
+            with second:
+                pass
 
 def test_circle():
     def first():
@@ -361,7 +376,7 @@ def test_items_that_came_otherwise():
 def test_what_the_test_waited_for_is_followed_to_its_end(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_x=CHAIN)
     result = pytester.runpytest("--dump-asyncio-tasks", "--eventlet-hub=asyncio", "-W", "ignore")
-    result.assert_outcomes(failed=6)
+    result.assert_outcomes(failed=7)
     run = "the end of greenthread spawn_for_awaitable.<locals>._run, which waits on task"
     told = [line.strip() for line in result.outlines if "waited in vain" in line]
     patterns = (
@@ -370,15 +385,18 @@ def test_what_the_test_waited_for_is_followed_to_its_end(pytester: pytest.Pytest
         rf"at test_x\.py:24 in test_greenthread_of_a_coroutine on {run} Task-\d+, bridge\(\), "
         r"which waits at test_x\.py:20 in bridge on the end of a greenthread, which waits at "
         r"test_x\.py:17 in listen on Event, 1 waiting",
-        r"at test_x\.py:33 in test_circle on the end of greenthread \S+first, which waits at .* on "
+        r"at test_x\.py:37 in test_circle_of_locks on Semaphore, value 0, 1 waiting, held by "
+        r"\S+other, which waits at test_x\.py:31 in \S+other on Semaphore, value 0, 1 waiting, "
+        r"held by the test: they wait for each other, unless another one lets them go on",
+        r"at test_x\.py:47 in test_circle on the end of greenthread \S+first, which waits at .* on "
         r"the end of greenthread \S+second, which waits at .* on the end of greenthread \S+first: "
         r"they wait for each other",
-        r"at test_x\.py:48 in test_items_that_are_lost on Connections\.get, 2 items, all in use, "
-        r"taken at test_x\.py:40 in fetch by a greenthread that has ended",
-        r"at test_x\.py:68 in test_connection on RawConnectionPool\.get, 1 item, in use, taken at "
-        r"test_x\.py:59 in request by request, which waits at test_x\.py:60 in request on sleep, "
+        r"at test_x\.py:62 in test_items_that_are_lost on Connections\.get, 2 items, all in use, "
+        r"taken at test_x\.py:54 in fetch by a greenthread that has ended",
+        r"at test_x\.py:82 in test_connection on RawConnectionPool\.get, 1 item, in use, taken at "
+        r"test_x\.py:73 in request by request, which waits at test_x\.py:74 in request on sleep, "
         r"59\.\d s left",
-        r"at test_x\.py:74 in test_items_that_came_otherwise on Connections\.get, 1 item, in use",
+        r"at test_x\.py:88 in test_items_that_came_otherwise on Connections\.get, 1 item, in use",
     )
     assert len(told) == len(patterns), told
     for pattern, line in zip(patterns, told, strict=True):
@@ -414,10 +432,12 @@ def test_a_patched_thread_is_followed_to_what_it_waits_for(
     result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
     result.assert_outcomes(failed=4)
     told = [line.strip() for line in result.outlines if "waited in vain" in line]
-    where = "at test_x.py:13 in test_thread.<locals>.work"
+    # From Python 3.13 on a thread is joined by way of its greenthread.
+    older = sys.version_info < (3, 13)
+    name = "thread worker" if older else "greenthread test_thread.<locals>.work"
     begin = (
-        "the test waited in vain at test_x.py:17 in test_thread on the end of thread worker, "
-        f"which waits {where} on "
+        f"the test waited in vain at test_x.py:17 in test_thread on the end of {name}, which waits "
+        "at test_x.py:13 in test_thread.<locals>.work on "
     )
     assert told == [
         f"{begin}Event.wait, not set",
