@@ -117,7 +117,7 @@ def cause_of(report: pytest.TestReport | pytest.CollectReport) -> Cause:
         error, files = _unwrapped(str(crash.message)), (crash.path, *files)
     # What a test puts into its message is often a program's output, too.
     printed = tracebacks.first_printed([*captured, _without_marks(text), *_of_ended(report)])
-    seen = (*_seen(report), *_waited(report), *_explained(printed))
+    seen = (*_explained(printed), *_seen(report), *_waited(report))
     return Cause(failure_text.one_line(error), printed, files, seen)
 
 
