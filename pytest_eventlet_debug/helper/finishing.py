@@ -39,7 +39,7 @@ _TOLD_AT_ONCE = 10
 
 
 class Finishing:
-    """Orders for finishers, one at a time for each; the first is started with them, or before."""
+    """Orders for finishers, which do one at a time; the first is started with them, or before."""
 
     def __init__(
         self, loop: Loop, libraries: Sequence[str], capture: Capture, profiles: Profiles
