@@ -13,6 +13,16 @@ def in_frames(name: str) -> str:
     return name if sys.version_info >= (3, 11) else name.rpartition(".")[2]
 
 
+def waited(
+    pytester: pytest.Pytester, suite: str, hub: str, *, failed: int
+) -> tuple[pytest.RunResult, list[str]]:
+    """Run a suite whose tests are ended by a Timeout; return what is told of their waiting."""
+    pytester.makepyfile(test_x=suite)
+    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
+    result.assert_outcomes(failed=failed)
+    return result, [line.strip() for line in result.outlines if "waited in vain" in line]
+
+
 SUITE = """
 import eventlet
 from eventlet.event import Event
@@ -266,10 +276,7 @@ def test_nobody_holds():
 def test_who_keeps_a_wait_from_its_end_is_in_the_summary(
     pytester: pytest.Pytester, hub: str
 ) -> None:
-    pytester.makepyfile(test_x=TAKEN)
-    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
-    result.assert_outcomes(failed=6)
-    told = [line.strip() for line in result.outlines if "waited in vain" in line]
+    result, told = waited(pytester, TAKEN, hub, failed=6)
     told = [re.sub(r"9\.[89] s", "9.9 s", line) for line in told]
     assert told == [
         "the test waited in vain at test_x.py:13 in test_full on GreenPool.spawn, 2 places, all "
@@ -380,11 +387,8 @@ def test_items_that_came_otherwise():
 
 
 def test_what_the_test_waited_for_is_followed_to_its_end(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_x=CHAIN)
-    result = pytester.runpytest("--dump-asyncio-tasks", "--eventlet-hub=asyncio", "-W", "ignore")
-    result.assert_outcomes(failed=7)
     run = "the end of greenthread spawn_for_awaitable.<locals>._run, which waits on task"
-    told = [line.strip() for line in result.outlines if "waited in vain" in line]
+    _, told = waited(pytester, CHAIN, "asyncio", failed=7)
     patterns = (
         rf"at test_x\.py:14 in test_coroutine on {run} Task-\d+, Client\.call\(\), which waits at "
         rf"test_x\.py:10 in {in_frames('Client.call')} on a Future, not done",
@@ -434,10 +438,7 @@ def test_thread(wait):
 def test_a_patched_thread_is_followed_to_what_it_waits_for(
     pytester: pytest.Pytester, hub: str
 ) -> None:
-    pytester.makepyfile(test_x=THREADS)
-    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
-    result.assert_outcomes(failed=4)
-    told = [line.strip() for line in result.outlines if "waited in vain" in line]
+    _, told = waited(pytester, THREADS, hub, failed=4)
     # From Python 3.13 on a thread is joined by way of its greenthread.
     older = sys.version_info < (3, 13)
     name = "thread worker" if older else "greenthread test_thread.<locals>.work"
