@@ -311,17 +311,13 @@ def _cancelled(error: BaseException, places: list[Place]) -> str | None:
         ),
         None,
     )
-    if ended is None or not any(_is_task_of_hub(each) for each in places[runs:]):
+    if ended is None:
         return None
     who = _noted(ended.frame.f_locals.get("future"), ENDED)
     return (
         f"the asyncio hub runs as a task, which was cancelled{who}: asyncio.all_tasks() returns "
         "that one, too"
     )
-
-
-def _is_task_of_hub(place: Place) -> bool:
-    return HUBS in place.file and place.code.co_name == "async_run"
 
 
 def _sent_before(error: BaseException, places: list[Place]) -> str | None:
