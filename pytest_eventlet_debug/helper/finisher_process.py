@@ -99,24 +99,18 @@ class FinisherProcess:
         self._given = 0
         #: Its CPU time when somebody began to wait, see :attr:`cpu_time`.
         self.spent = 0
-        self._memories = [files.memory_file("recordings") for _ in _MEMORY_FDS]
-        theirs, self._input = os.pipe()
-        #: Can be read from when it has something to say, or has died.
-        self.output, their_output = os.pipe()
         self._line = b""
-        try:
+        with contextlib.ExitStack() as own, contextlib.ExitStack() as passed:
+            self._memories = [_closed_by(own, files.memory_file("recordings")) for _ in _MEMORY_FDS]
+            theirs, self._input = map(_closed_by, (passed, own), os.pipe())
+            #: Can be read from when it has something to say, or has died.
+            self.output, their_output = map(_closed_by, (own, passed), os.pipe())
             # A new interpreter takes twice as long to be ready. The helper has one thread.
             self.pid = os.fork()
-        except OSError:
-            self._close()
-            raise
-        else:
             if not self.pid:
                 descriptors = theirs, their_output, *self._memories
                 _become_finisher(descriptors, libraries, tracers, nice=nice)
-        finally:
-            os.close(theirs)
-            os.close(their_output)
+            self._close = own.pop_all().close
 
     def give(self, order: Order, pattern: str | None) -> None:
         """Have an order carried out, after those that it has.
@@ -209,9 +203,10 @@ class FinisherProcess:
         _, status = os.waitpid(self.pid, 0)
         return status
 
-    def _close(self) -> None:
-        for fd in (self._input, self.output, *self._memories):
-            os.close(fd)
+
+def _closed_by(stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _become_finisher(

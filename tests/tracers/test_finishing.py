@@ -277,6 +277,28 @@ def test_a_last_order_for_which_there_is_no_finisher_delays_nobody(
     assert ends == [None]
 
 
+@pytest.mark.parametrize("room", range(6))  # two files in memory and two pipes take one more
+def test_a_finisher_that_cannot_be_started_leaves_no_descriptor_open(room: int) -> None:
+    before = {*map(int, os.listdir("/proc/self/fd"))}
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [number for number in range(len(before) + room + 1) if not is_open(number)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[room], hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            finisher_process.FinisherProcess((), (), nice=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {*map(int, os.listdir("/proc/self/fd"))} == before
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
 def test_what_was_counted_waits_in_memory_up_to_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
