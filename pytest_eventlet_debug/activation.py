@@ -230,7 +230,10 @@ class Activation:
         )
 
     def own_command_line(self) -> None:
-        """Change the options that would make this process do another one's work."""
+        """Change the options that would make this process do another one's work.
+
+        :raises pytest.UsageError: every child would refuse them.
+        """
         option = self._config.option
         self._distributes = roles.distributes(option, is_worker=self._is_worker)
         if self._child is not None:
@@ -238,6 +241,10 @@ class Activation:
 
             child.give_up_files(self._config, self._child)
         elif not self._runs_tests and hasattr(option, "numprocesses"):
+            if self._distributes and option.usepdb:  # pytest-xdist finds no more to refuse here
+                raise pytest.UsageError(
+                    "--pdb is incompatible with distributing tests; try using -n0 or -nauto."
+                )
             option.numprocesses, option.dist, option.tx, option.distload = None, "no", [], False
 
     @pytest.hookimpl(trylast=True)

@@ -60,6 +60,18 @@ def test_what_cannot_be_found_is_a_usage_error(pytester: pytest.Pytester) -> Non
     result.stderr.fnmatch_lines(["*unrecognized arguments: --no-such-option"])
 
 
+@pytest.mark.parametrize("workers", ["-n2", "--dist=load --tx=2*popen"])
+def test_a_debugger_in_workers_is_refused_as_pytest_xdist_does_it(
+    pytester: pytest.Pytester, workers: str
+) -> None:
+    make_differing(pytester)
+    by_hand = run(pytester, "--pdb", *workers.split())
+    result = run(pytester, BOTH, "--pdb", *workers.split())
+    assert "--pdb is incompatible" in result.stderr.str()
+    assert (result.ret, result.errlines) == (by_hand.ret, by_hand.errlines)
+    assert result.outlines == []
+
+
 def test_no_tests_at_all_have_their_own_exit_code(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_x="")
     assert run(pytester, BOTH).ret == pytest.ExitCode.NO_TESTS_COLLECTED
