@@ -6,7 +6,9 @@ types below, so that what is compared is whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import errno
 import os
@@ -15,6 +17,7 @@ import re
 import stat
 from typing import Annotated
 from typing import Any
+from typing import BinaryIO
 from typing import Literal
 
 import msgspec
@@ -159,12 +162,12 @@ def see_writable(path: Path) -> None:
 
     :raises SavedRunError: it cannot, or there is something else that would be lost.
     """
-    why = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         why = _in_the_way(path)
-        if why is None and not os.access(os.path.dirname(os.path.realpath(path)), os.W_OK):
-            why = "no right to write there"
+        if why is None:
+            with _drafted(path):  # rights alone do not tell: of root, of a name's length
+                pass
     except OSError as error:
         why = error.strerror or str(error)
     if why is not None:
@@ -181,18 +184,29 @@ def write(path: Path, run: SavedRun) -> None:
     why = _in_the_way(path)
     if why is not None:
         raise FileExistsError(errno.EEXIST, why)
+    with _drafted(path) as (draft, file):
+        target = Path(os.path.realpath(path))
+        if target.exists():
+            os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+        file.write(json_files.encode(run.as_json()) + b"\n")
+        file.close()
+        draft.replace(target)
+
+
+@contextlib.contextmanager
+def _drafted(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Make a new file beside one; it is deleted unless it has been renamed.
+
+    :raises OSError: it cannot be made.
+    """
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)  # a process that was killed had the same id
     try:
         with open(draft, "xb") as file:
-            if target.exists():
-                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-            file.write(json_files.encode(run.as_json()) + b"\n")
-        draft.replace(target)
-    except OSError:
+            yield draft, file
+    finally:
         draft.unlink(missing_ok=True)
-        raise
 
 
 def _in_the_way(path: Path) -> str | None:

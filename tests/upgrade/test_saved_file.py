@@ -52,6 +52,19 @@ def test_what_is_no_saved_run_is_refused_and_left_alone(
     )
 
 
+@pytest.mark.fault("save-unwritable")
+@pytest.mark.parametrize("path", ["/proc/run.json", "x" * os.pathconf("/", "PC_NAME_MAX")])
+def test_a_place_where_nothing_can_be_saved_is_refused_before_a_test_runs(
+    pytester: pytest.Pytester, path: str
+) -> None:
+    pytester.makepyfile("raise SystemError('collected')")
+    result = pytester.runpytest(f"--eventlet-save={path}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.errlines if line]
+    assert line.startswith(f"ERROR: cannot save the run to {pytester.path / path} (")
+    assert line.endswith("); name another file with --eventlet-save")
+
+
 @pytest.mark.fault("save-appears")
 def test_what_appears_there_while_the_tests_run_is_left_alone(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_x(): open('run.json', 'w').write('precious')")
