@@ -10,7 +10,9 @@ import signal
 import subprocess
 import time
 from typing import Any
+from typing import NoReturn
 
+from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
 
 #: What a user ends a command with, or a terminal that is closed.
@@ -26,8 +28,8 @@ def running(
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a program, and wait for its end. An exception in the block ends it.
 
-    :param own_group: whether it is to have no terminal, but a process group: whatever is in that
-        ends as well.
+    :param own_group: whether it is to have no terminal, but a session and a process group of its
+        own: whatever is in that group ends as well, and in that session if this process is killed.
     :param options: as for :class:`subprocess.Popen`.
     :raises OSError: it cannot be started.
     """
@@ -40,10 +42,15 @@ def running(
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
     try:
-        with subprocess.Popen(
-            argv, text=True, start_new_session=own_group, preexec_fn=begin, **options
-        ) as process:
+        with (
+            subprocess.Popen(
+                argv, text=True, start_new_session=own_group, preexec_fn=begin, **options
+            ) as process,
+            contextlib.ExitStack() as guarded,
+        ):
             try:
+                if own_group:
+                    guarded.enter_context(_guarded(process.pid))
                 signal.pthread_sigmask(signal.SIG_SETMASK, masked)
                 yield process
             except BaseException:
@@ -51,6 +58,36 @@ def running(
                 raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
+@contextlib.contextmanager
+def _guarded(session: int) -> Iterator[None]:
+    """End a session if this process is killed: the kernel would end its leader alone."""
+    theirs, ours = os.pipe()
+    guard = os.fork()
+    if not guard:
+        _guard(session, theirs)
+    os.close(theirs)
+    try:
+        yield
+    finally:
+        os.kill(guard, signal.SIGKILL)
+        os.waitpid(guard, 0)
+        os.close(ours)
+
+
+def _guard(session: int, fd: int) -> NoReturn:
+    """Wait for the end of a pipe that the process above has open, and kill the session."""
+    try:
+        os.setsid()  # no Ctrl-C, and no signal to the group of the process above
+        files.close_all_but({fd})
+        os.read(fd, 1)
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(pid) == session:
+                    os.kill(pid, signal.SIGKILL)
+    finally:
+        os._exit(0)
 
 
 def _end(pid: int, send: Any) -> None:

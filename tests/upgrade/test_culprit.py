@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import metadata
 import os
 from pathlib import Path
+import select
 import signal
 import subprocess
 import sys
@@ -205,12 +206,15 @@ def test_more_tests_can_have_got_worse_than_a_command_line_has_room_for(
 
 
 @pytest.fixture
-def search_that_waits(pytester: pytest.Pytester) -> tuple[str, ...]:
+def search_that_waits(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Return a command that looks for a culprit; its test calls a function ``wait()``."""
+    hubs = getattr(request, "param", ["poll"])
     pytester.makepyfile(test_x="from waiting import wait\ndef test(): wait()")
     pluggy = Distribution(metadata.version("pluggy"))
-    old = run(case("test_x.py::test", hub="poll"), distributions={"pluggy": Distribution("0")})
-    new = run(case("test_x.py::test", "failed", hub="poll"), distributions={"pluggy": pluggy})
+    passed = [case("test_x.py::test", hub=hub) for hub in hubs]
+    failed = [case("test_x.py::test", "failed", hub=hub) for hub in hubs]
+    old = run(*passed, distributions={"pluggy": Distribution("0")})
+    new = run(*failed, distributions={"pluggy": pluggy})
     saved_run.write(pytester.path / "old.json", old)
     saved_run.write(pytester.path / "new.json", new)
     return (sys.executable, "-m", "pytest_eventlet_debug", "culprit", "old.json", "new.json")
@@ -270,6 +274,32 @@ def test_no_process_and_no_directory_is_left_when_the_search_is_told_to_end(
         os.set_blocking(alive.fileno(), False)
         assert alive.read(1) == b""
     assert not list(Path("scratch").iterdir())
+
+
+@pytest.mark.fault("command-killed")
+@pytest.mark.parametrize("search_that_waits", [["poll"], ["poll", "selects"]], indirect=True)
+def test_no_process_is_left_when_the_search_is_killed(
+    pytester: pytest.Pytester, search_that_waits: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(
+        waiting="""
+        import subprocess, sys
+
+        def wait():
+            sleeper = "print('x', flush=True); __import__('time').sleep(60)"
+            subprocess.run([sys.executable, "-c", sleeper], stdout=open("alive", "w"))
+        """
+    )
+    os.mkfifo("alive")
+    process = subprocess.Popen(search_that_waits)
+    with open("alive", "rb", buffering=0) as alive:
+        assert alive.read(1) == b"x"
+        process.kill()
+        process.wait()
+        assert select.select([alive], [], [], 30)[0]
+        assert alive.read(1) == b"\n"
+        assert select.select([alive], [], [], 30)[0], "something is left that has it open"
+        assert alive.read() == b""
 
 
 def test_the_command_prints_the_culprit_and_its_exit_status_says_whether_there_is_one(
