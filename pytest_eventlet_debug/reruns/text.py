@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ from pytest_eventlet_debug.reruns.verdicts import without_prefix
 # Where a reason, and what diverges, is in the traces.
 _LINE_CITED = lazily(r"(\b(?:strace\.txt(?:\.gz)?|trace) line |\(line )\d+")
 _LINE_OF_STEP = lazily(r"\bline \d+")
+# How often a rerun test fails under a hub where it never does, or always.
+_NEVER = lazily(r"^failed 0 of \d+$")
+_ALWAYS = lazily(r" (\d+) of \1\b")
 _BY_OUTCOME: set[VerdictKind] = {"differs", "fails differently", "flaky"}
 
 
@@ -41,9 +45,9 @@ def difference_lines(differences: HubDifferences, gathering: Gathering) -> Itera
         once = sum(verdict.test in differences.not_rerun for verdict in differing)
         if once:
             yield f"{once} of them seen once: at most {MOST} are rerun"
-        yield from _rows(differing, gathering)
-    yield from _group("fails differently", groups, gathering)
-    yield from _group("flaky", groups, gathering)
+        yield from _rows(differing, gathering, differences.not_rerun)
+    for kind in ("fails differently", "flaky"):
+        yield from _group(kind, groups.get(kind, []), gathering, differences.not_rerun)
     if groups.keys() & _BY_OUTCOME:
         yield from _without_cpu(differences.without_cpu)
     yield from _costs(groups.get("costs more", []), gathering)
@@ -74,9 +78,8 @@ def _headline(differing: int, hubs: Sequence[str], modules: Sequence[ModuleDiffe
 
 
 def _group(
-    kind: VerdictKind, groups: dict[VerdictKind, list[Verdict]], gathering: Gathering
+    kind: VerdictKind, found: Sequence[Verdict], gathering: Gathering, once: Container[str]
 ) -> Iterator[str]:
-    found = groups.get(kind, [])
     if not found:
         return
     verb = "is" if len(found) == 1 else "are"
@@ -85,18 +88,16 @@ def _group(
         "flaky": f"{tests(len(found))} {verb} flaky: the outcome varies on the same hub",
         "fails differently": f"{tests(len(found))} {fail} on every hub, in different ways:",
     }[kind]
-    yield from _rows(found, gathering)
+    yield from _rows(found, gathering, once)
 
 
-def _rows(found: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
-    """Yield a row for each test, with its reasons, and what has the same reasons below it."""
-    alike: dict[object, list[Verdict]] = {}
-    for verdict in found:
-        # Nothing in common without a reason.
-        alike.setdefault(_told(verdict) if verdict.reasons else verdict.test, []).append(verdict)
-    rows = [
-        [gathering.shown(group[0].test), *map(" ".join, group[0].hubs)] for group in alike.values()
-    ]
+def _rows(found: Sequence[Verdict], gathering: Gathering, once: Container[str]) -> Iterator[str]:
+    """Yield a row for each test, with its reasons, and what has the same reasons below it.
+
+    :param once: the tests that were not rerun.
+    """
+    groups = _alike(found, once)
+    rows = [[gathering.shown(group[0].test), *map(" ".join, group[0].hubs)] for group in groups]
     # A test that one of the hubs does not have makes a shorter row.
     widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
     yield from first(
@@ -105,26 +106,47 @@ def _rows(found: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
                 f"  {'   '.join(map(str.ljust, row, widths)).rstrip()}",
                 *(f"    {shortened(line)}" for line in verdict.reasons),
                 *(f"    {line}" for line in verdict.parting),
-                *_others(verdict, others, gathering),
+                *_others(verdict, others, gathering, once),
             ]
         )
-        for row, (verdict, *others) in zip(rows, alike.values(), strict=True)
+        for row, (verdict, *others) in zip(rows, groups, strict=True)
     )
 
 
+def _alike(found: Sequence[Verdict], once: Container[str]) -> list[list[Verdict]]:
+    """Put what has the same reasons together; what was not rerun, with what was and ended alike."""
+    groups: dict[object, list[Verdict]] = {}
+    rerun: dict[object, object] = {}
+    for verdict in sorted(found, key=lambda verdict: verdict.test in once):
+        # Nothing in common without a reason.
+        told = _told(verdict) if verdict.reasons else verdict.test
+        counts: object = verdict.hubs
+        if verdict.test in once:
+            counts = rerun.get(told, counts)
+        else:
+            rerun.setdefault(told, counts)
+        groups.setdefault((told, counts), []).append(verdict)
+    return list(groups.values())
+
+
 def _told(verdict: Verdict) -> object:
-    """Return all that is told of a test, but not on which lines of its traces that is."""
+    """Return all that is told of a test but numbers: of attempts, and of lines of its traces."""
+    hubs = [(hub, _ALWAYS.sub("", _NEVER.sub("passed", words))) for hub, words in verdict.hubs]
     reasons = [_LINE_CITED.sub(r"\1", line) for line in verdict.reasons]
     # The first of two columns is padded.
     parting = [" ".join(_LINE_OF_STEP.sub("line", line).split()) for line in verdict.parting]
-    return verdict.hubs, tuple(reasons), tuple(parting)
+    return tuple(hubs), tuple(reasons), tuple(parting)
 
 
-def _others(told: Verdict, alike: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
+def _others(
+    told: Verdict, alike: Sequence[Verdict], gathering: Gathering, once: Container[str]
+) -> Iterator[str]:
     if alike:
         same = {(verdict.reasons, verdict.parting) for verdict in (told, *alike)}
         how = "word for word the same" if len(same) == 1 else "the same on other lines of the trace"
-        yield f"    {how} for {counted(len(alike), 'other test')}:"
+        seen = 0 if told.test in once else sum(verdict.test in once for verdict in alike)
+        of_them = f", {seen} of them seen once" if seen else ""
+        yield f"    {how} for {counted(len(alike), 'other test')}{of_them}:"
         ids = first(f"  {gathering.shown(verdict.test)}" for verdict in alike)
         yield from (f"    {line}" for line in ids)
 

@@ -82,6 +82,7 @@ def test_where_many_differ_those_with_other_reasons_are_rerun_first(
         "3 of them seen once: at most 50 are rerun",
     ]
     assert "test_x.py::test_otherwise poll failed 0 of 2 selects failed 2 of 2" in told
+    assert "word for word the same for 51 other tests, 3 of them seen once:" in told
 
 
 def test_a_reason_of_several_tests_is_told_once(pytester: pytest.Pytester) -> None:
@@ -407,13 +408,49 @@ def test_what_a_program_of_the_test_printed_is_its_reason(pytester: pytest.Pytes
 def test_a_cost_that_was_seen_once_is_said_of_this_run() -> None:
     cost = Verdict("test_x.py::test_x", "costs more", reasons=("slept 0.5 s on poll",))
     found: Any = SimpleNamespace(
-        comparison=Comparison(("poll", "selects"), (), ()), verdicts=(cost,), unfinished={}
+        comparison=Comparison(("poll", "selects"), (), ()),
+        verdicts=(cost,),
+        not_rerun=(),
+        unfinished={},
     )
     gathering: Any = SimpleNamespace(uncollected={}, shown=str)
     assert "\n".join(difference_lines(found, gathering)).splitlines() == [
         "1 test cost more on one hub in this run:",
         "  test_x.py::test_x",
         "    slept 0.5 s on poll",
+    ]
+
+
+def test_what_was_rerun_another_number_of_times_is_told_apart_but_not_what_was_seen_once() -> None:
+    def differs(name: str, poll: str, selects: str) -> Verdict:
+        hubs = (("poll", poll), ("selects", selects))
+        return Verdict(name, "differs", hubs, ("selects: OSError",))
+
+    verdicts = (
+        differs("test_once", "passed", "failed"),
+        differs("test_thrice", "failed 0 of 3", "failed 3 of 3"),
+        differs("test_twice", "failed 0 of 2", "failed 2 of 2"),
+        differs("test_once_too", "passed", "failed"),
+        differs("test_crashes", "passed", "crashed"),
+    )
+    found: Any = SimpleNamespace(
+        comparison=Comparison(("poll", "selects"), (), (), common=5),
+        verdicts=verdicts,
+        not_rerun={"test_once", "test_once_too", "test_crashes"},
+        without_cpu={},
+        unfinished={},
+    )
+    gathering: Any = SimpleNamespace(uncollected={}, shown=str)
+    told = "\n".join(difference_lines(found, gathering)).splitlines()
+    assert [" ".join(line.split()) for line in told if "selects: " not in line] == [
+        "5 tests differ between poll, selects",
+        "3 of them seen once: at most 50 are rerun",
+        "test_thrice poll failed 0 of 3 selects failed 3 of 3",
+        "word for word the same for 2 other tests, 2 of them seen once:",
+        "test_once",
+        "test_once_too",
+        "test_twice poll failed 0 of 2 selects failed 2 of 2",
+        "test_crashes poll passed selects crashed",
     ]
 
 
