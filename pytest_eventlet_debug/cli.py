@@ -37,14 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_open(commands)
     report.add_list(commands)
     options = parser.parse_args(arguments)
+    if sys.stdout is None:  # it is closed
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Node ids and paths may hold what the terminal cannot: names of files that are no UTF-8.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with signals.unwinding():
             status: int = options.run(options)
-        if sys.stdout is not None:  # it may be closed
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:  # as with "| head"
         _drop_output()
         return 1
@@ -58,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _drop_output() -> None:
     """Have nothing more fail as the interpreter ends."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

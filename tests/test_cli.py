@@ -58,9 +58,20 @@ def test_where_the_output_finds_no_room_that_is_one_line(run: Path, command: str
     )
 
 
-def test_a_closed_output_is_no_error(run: Path) -> None:
+@pytest.mark.parametrize("command", [["list"], ["timeline", "--perfetto"]])
+def test_a_closed_output_is_no_error(run: Path, command: list[str]) -> None:
     done = subprocess.run(
-        ["sh", "-c", '"$0" -m pytest_eventlet_debug list "$1" >&-', sys.executable, run],
+        [
+            "sh",
+            "-c",
+            '"$@" >&-',
+            "sh",
+            sys.executable,
+            "-m",
+            "pytest_eventlet_debug",
+            *command,
+            run,
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug import cli
+from pytest_eventlet_debug.artifact_names import FINDINGS_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
+from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifact_records import FORMAT
 from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.artifacts import open_run
 from pytest_eventlet_debug.artifacts import open_test
+from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -84,6 +88,35 @@ def test_what_could_not_be_read_is_said(run: Path, capsys: pytest.CaptureFixture
     findings_file.write(directory, findings_file.found([], ["strace.txt: Permission denied"]))
     cli.main(["findings", str(directory)])
     assert "not read whole: strace.txt: Permission denied" in capsys.readouterr().out
+
+
+def test_findings_that_are_damaged_are_looked_for_in_the_trace(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (directory,) = run.glob("*spins*")
+    (directory / FINDINGS_FILE).write_text('{"a":')
+    (directory / STRACE_FILE).write_bytes(marks.left_out(2_000_000))
+    assert cli.main(["findings", str(directory)]) == 0
+    assert "long trace: 2.0 MB in the middle" in capsys.readouterr().out
+
+
+def test_where_no_test_has_a_trace_that_is_said(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in run.glob(f"*/{FINDINGS_FILE}"):
+        path.unlink()
+    assert cli.main(["findings", str(run)]) == 0
+    assert capsys.readouterr().out == "no trace in 2 tests; record with --strace\n"
+
+
+@pytest.mark.parametrize("command", ["findings", "timeline"])
+def test_a_run_of_which_no_test_can_be_read_is_a_usage_error(
+    run: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for path in run.glob(f"*/{TEST_FILE}"):
+        path.write_text('{"a":')
+    assert cli.main([command, str(run)]) == 2
+    assert f"{run} holds the recordings of no test" in capsys.readouterr().err
 
 
 def test_a_directory_of_something_else_is_a_usage_error(

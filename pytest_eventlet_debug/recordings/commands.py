@@ -22,6 +22,7 @@ from pytest_eventlet_debug.recordings import timeline_text as text
 from pytest_eventlet_debug.recordings.findings import file as findings_file
 from pytest_eventlet_debug.recordings.findings import parted
 from pytest_eventlet_debug.recordings.findings import text as findings_text
+from pytest_eventlet_debug.recordings.found import findings_of
 from pytest_eventlet_debug.recordings.rows import Kind
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
 from pytest_eventlet_debug.recordings.timeline import read_timeline
@@ -47,7 +48,7 @@ def _findings(options: argparse.Namespace) -> int:
     directories = _test_directories(options.directory)
     if directories is None:
         return USAGE_ERROR
-    read = {directory: findings_file.read(directory) for directory in directories}
+    read = {directory: findings_of(directory) for directory in directories}
     found = {directory: each for directory, each in read.items() if each is not None}
     if options.json:
         every = [finding for each in found.values() for finding in each.findings]
@@ -55,7 +56,9 @@ def _findings(options: argparse.Namespace) -> int:
         return 0
     for directory, each in found.items():
         _print_findings(directory, each)
-    if not any(each.findings for each in found.values()):
+    if not found:
+        print(f"no trace in {phrasing.tests(len(read))}; record with --strace")
+    elif not any(each.findings for each in found.values()):
         print(f"nothing was found in the traces of {phrasing.tests(len(found))}")
     return 0
 
@@ -86,10 +89,14 @@ def _add_directory(parser: argparse.ArgumentParser) -> None:
 def _test_directories(directory: Path) -> list[Path] | None:
     """Return the directories of tests that a command is about.
 
-    :return: ``None`` if the one that was named is no run's and no test's, which is printed.
+    :return: ``None`` if the one that was named is no run's and no test's, or holds no test that
+        can be read, which is printed.
     """
     if (directory / RUN_FILE).exists():
-        return [directory / test.directory for test in tests(directory)]
+        found = [directory / test.directory for test in tests(directory)]
+        if not found:
+            refuse(f"{directory} holds the recordings of no test")
+        return found or None
     if any((directory / name).exists() for name in (TEST_FILE, *TRACE_FILES, *CAPTURE_FILES)):
         return [directory]
     refuse(
@@ -136,6 +143,8 @@ def _timeline(options: argparse.Namespace) -> int:
     found = _test_directories(options.directory)
     if found is None:
         return USAGE_ERROR
+    if options.output is not None and not options.perfetto:
+        return refuse("-o FILE requires --perfetto")
     if options.perfetto:
         return _write_perfetto(found, options.output)
     for number, each in enumerate(found):

@@ -133,7 +133,7 @@ def open_log(path: str | os.PathLike[str]) -> TextIO:
     try:
         source = packing.open_to_read(Path(path))
     except OSError as error:
-        raise StraceLogError(f"Cannot read the strace log {os.fspath(path)!r}: {error}") from error
+        raise StraceLogError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
     return io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
@@ -201,7 +201,7 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
             whole = chain((first,), source)
             yield from _parse(whole if first.endswith("\n") else (line + "\n" for line in whole))
     except (OSError, ValueError) as error:
-        raise StraceLogError(f"Cannot read the strace log: {error}") from error
+        raise StraceLogError(f"cannot be read: {error}") from error
 
 
 def _parse(lines: Iterable[str]) -> Iterator[Event]:

@@ -93,6 +93,8 @@ def read_run(directory: Path, *, just_ended: bool = False) -> Run:
     """
     record = artifact_records.read_run(directory)
     if record is None:
+        if (directory / RUN_FILE).exists():
+            raise RunDataError(f"{directory / RUN_FILE} is damaged, or not of a run")
         raise RunDataError(
             f"{directory} holds no {RUN_FILE}; name a run's directory, such as eventlet-debug"
         )

@@ -274,6 +274,13 @@ def test_perfetto_says_where_it_cannot_write(
     assert f"cannot write {output}: No such file or directory" in capsys.readouterr().err
 
 
+def test_a_file_to_write_to_is_refused_without_what_is_written(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["timeline", str(directory), "-o", str(tmp_path / "a.json")]) == 2
+    assert capsys.readouterr() == ("", "pytest-eventlet-debug: -o FILE requires --perfetto\n")
+
+
 def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["timeline", str(tmp_path)]) == 2
     assert f"{tmp_path} holds neither run.json nor a recording" in capsys.readouterr().err

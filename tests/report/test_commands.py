@@ -190,6 +190,8 @@ def test_several_runs_need_a_folder_for_their_report(recorded: Recorded, tmp_pat
     assert (ran.returncode, "holds no run.json" in ran.stderr) == (2, True)
     saved = tmp_path / "run.json"
     saved.touch()
+    ran = report(tmp_path)
+    assert (ran.returncode, f"{saved} is damaged" in ran.stderr) == (2, True)
     ran = report(saved)
     assert (ran.returncode, "a saved run requires -o DIR" in ran.stderr) == (2, True)
     ran = report(recorded.directory, "-o", saved)

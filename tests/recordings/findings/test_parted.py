@@ -217,7 +217,7 @@ def test_the_command_shows_both_sides_and_its_status_says_whether_they_part(
     assert (alike.returncode, alike.stdout[:17]) == (0, "no difference in ")
     nothing = diff(epolls, tmp_path)
     assert nothing.returncode == 2
-    assert nothing.stderr.startswith("pytest-eventlet-debug: Cannot read the strace log ")
+    assert nothing.stderr.startswith("pytest-eventlet-debug: cannot read ")
     assert nothing.stderr.endswith("; record with --strace\n")
     trace = (epolls / "strace.txt").read_text().splitlines(keepends=True)
     before = itertools.takewhile(lambda line: "/call/" not in line, trace)
