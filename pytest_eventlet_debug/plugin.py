@@ -102,16 +102,23 @@ def _activate(config: pytest.Config) -> Activation:
     return config.stash[_activation_key]
 
 
+def _activate_for_fixture(config: pytest.Config) -> Activation:
+    try:
+        return _activate(config)
+    except pytest.UsageError as error:  # in the environment or the ini file, that nobody looked at
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
 @pytest.fixture(scope="session")
 def eventlet_hub(pytestconfig: pytest.Config) -> str:
     """The name of the eventlet hub that the tests run under."""
-    return _activate(pytestconfig).hub.name
+    return _activate_for_fixture(pytestconfig).hub.name
 
 
 @pytest.fixture
 def eventlet_artifacts(request: pytest.FixtureRequest) -> Path:
     """The test's own directory among the artifacts; it exists."""
-    return _activate(request.config).directory(request.node)
+    return _activate_for_fixture(request.config).directory(request.node)
 
 
 @pytest.fixture
@@ -123,7 +130,7 @@ def eventlet_trace(
     The names are those of the options ``--strace``, ``--cprofile`` and ``--pcap``, none of
     which needs to be given.
     """
-    activation = _activate(request.config)
+    activation = _activate_for_fixture(request.config)
 
     def trace(*names: str) -> AbstractContextManager[Path]:
         __tracebackhide__ = True

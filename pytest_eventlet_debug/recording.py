@@ -139,10 +139,13 @@ class Recording:
     def session(self) -> TracerSession:
         """Return what records the tests, made now where no option asked for it.
 
-        :raises artifacts.ArtifactsError: the artifacts' directory cannot be used.
+        :raises pytest.fail.Exception: the artifacts' directory cannot be used.
         """
         if not self._is_open:
-            self.open_run()
+            try:
+                self.open_run()
+            except artifacts.ArtifactsError as error:
+                raise pytest.fail.Exception(str(error), pytrace=False) from None
         return self._session or self._register_session([])
 
     def _register_session(self, tracers: list[Tracer]) -> TracerSession:

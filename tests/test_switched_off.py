@@ -106,6 +106,29 @@ def test_the_fixture_of_the_hubs_name_works_without_any_option(
     assert not Path("eventlet-debug").exists()
 
 
+def test_what_a_fixture_cannot_use_is_one_line_of_its_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_name(eventlet_hub): pass
+        def test_directory(eventlet_artifacts): pass
+        def test_block(eventlet_trace): eventlet_trace("cprofile")
+        """
+    )
+    result = pytester.runpytest("--eventlet-artifacts=x", "-o", "eventlet_keep=some")
+    assert result.parseoutcomes() == {"errors": 3}
+    told = [line for line in result.outlines if line.startswith("eventlet_keep in the ini file: ")]
+    assert len(told) == 3
+    assert "plugin.py" not in result.stdout.str()
+
+    result = pytester.runpytest("--eventlet-artifacts=/proc/x")
+    assert result.parseoutcomes() == {"passed": 1, "errors": 1, "failed": 1}
+    told = [
+        line for line in result.outlines if line.startswith("cannot write artifacts to /proc/x")
+    ]
+    assert len(told) == 2
+    assert "artifacts.py" not in result.stdout.str()
+
+
 def test_one_hub_named_imports_neither_tracers_nor_what_runs_several_hubs(
     pytester: pytest.Pytester,
 ) -> None:
