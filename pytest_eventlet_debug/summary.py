@@ -5,7 +5,6 @@ Each part is imported where there is something to show of it: most runs have few
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 import time
@@ -18,6 +17,7 @@ from pytest_eventlet_debug.hubs.witness import HUB_PROPERTY
 from pytest_eventlet_debug.node_ids import relative_id
 from pytest_eventlet_debug.outcomes.outcomes import BAD
 from pytest_eventlet_debug.phrasing import SHOWN
+from pytest_eventlet_debug.phrasing import and_more
 from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.phrasing import first
 from pytest_eventlet_debug.phrasing import tests
@@ -215,8 +215,7 @@ class Summary:
 
     def _failures(self) -> Iterator[str]:
         for error, nodeids in self._errors.items():
-            counts = Counter(nodeids)
-            more = f" and {len(counts) - 1} more" if len(counts) > 1 else ""
+            more = and_more(len({*nodeids}) - 1)
             yield f"{error} ({self._gathering.shown(nodeids[0])}{more})"
 
     def _cut(self) -> Iterator[str]:

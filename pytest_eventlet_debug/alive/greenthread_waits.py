@@ -23,7 +23,9 @@ from pytest_eventlet_debug.alive.task_waits import running_work
 from pytest_eventlet_debug.alive.task_waits import task_name
 from pytest_eventlet_debug.alive.task_waits import work_of
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
+from pytest_eventlet_debug.phrasing import and_more
 from pytest_eventlet_debug.phrasing import counted
+from pytest_eventlet_debug.phrasing import listed
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
@@ -147,8 +149,7 @@ class GreenthreadWaits:
             holding = []
             text += ", released, but who waits has not been woken"
         if holding:
-            names = ", ".join(self._greenlets.name(each) for each in holding[:3])
-            text += f", held by {names}" + (", ..." if len(holding) > 3 else "")
+            text += f", held by {listed([*map(self._greenlets.name, holding)], 3)}"
         # Of several who hold it any may release it: no circle is sure.
         words = f"{kind}, held" if holding else kind
         return Waits(words, text), holding if len(holding) == 1 else []
@@ -229,8 +230,7 @@ class GreenthreadWaits:
             (at,) = self._stacks.shown(users[:1]) or (None,)
             counts[self._greenlets.name(each) + (f" at {at.location}" if at else "")] += 1
         words = [f"{text} x {count}" if count > 1 else text for text, count in counts.items()]
-        more = len(greenlets) - sum([*counts.values()][:3])
-        return ", ".join(words[:3]) + (f" and {more} more" if more else "")
+        return ", ".join(words[:3]) + and_more(len(greenlets) - sum([*counts.values()][:3]))
 
     def _owner_of_rlock(self, block: Any, outer: list[types.FrameType]) -> list[Any]:
         """Return whose a reentrant lock is of which a semaphore is the inside."""
@@ -294,8 +294,7 @@ class GreenthreadWaits:
             for number, each in enumerate(listeners[:3]):
                 overlooked = self._watched.overlooked(each.event, each.fd)
                 words[number] += f", {overlooked}" if overlooked else ""
-            more = f" and {len(listeners) - 3} more" if len(listeners) > 3 else ""
-            return Waits("descriptors", "; ".join(words) + more, left)
+            return Waits("descriptors", "; ".join(words) + and_more(len(listeners) - 3), left)
         if switches:
             return Waits("timer", "a timer", left)
         return None

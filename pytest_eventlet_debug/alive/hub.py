@@ -143,10 +143,7 @@ def describe_timer(timer: Timer, look: Look) -> str:
 def started_at(raw_timer: Any) -> str:
     """Say for the end of a phrase where a timeout was started; nothing if that is not known."""
     site = getattr(raw_timer, "__dict__", {}).get(SITE)
-    if site is None:
-        return ""
-    frame = Frames().at(*site)
-    return f", started at {frame.location} in {frame.function}"
+    return f", started at {Frames().at(*site).where}" if site is not None else ""
 
 
 def raised_words(raised: Any) -> str:

@@ -77,9 +77,9 @@ class LateCallWatch(EventletWatch):
             late = when - due
             if late >= LATE and not self._first:
                 self._first = (
-                    f"{call}, which the handler of {names} at {at.location} in {at.function} had "
-                    f"the hub call, came {late:.2f} s late: a hub that waits in the kernel does "
-                    "not see what a handler schedules until it wakes"
+                    f"{call}, which the handler of {names} at {at.where} had the hub call, came "
+                    f"{late:.2f} s late: a hub that waits in the kernel does not see what a "
+                    "handler schedules until it wakes"
                 )
             return hub.fire_timers(when)
 

@@ -29,6 +29,7 @@ from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import is_of_asyncio
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.origins import Origins
+from pytest_eventlet_debug.phrasing import cut
 from pytest_eventlet_debug.system import unpatched
 
 
@@ -308,8 +309,7 @@ def _process_line(pid: int) -> str:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return f"child process {pid}, {process.name()}, which ended and was not waited for"
-        words: Iterable[str] = process.cmdline() or [process.name()]
-        text = " ".join(words)
+        text = " ".join(process.cmdline() or [process.name()])
     except (psutil.Error, OSError):
         return f"child process {pid}"
-    return f"child process {pid}, {text if len(text) <= 100 else text[:97] + '...'}"
+    return f"child process {pid}, {cut(text, 100)}"

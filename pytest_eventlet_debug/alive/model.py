@@ -10,6 +10,7 @@ import types
 from typing import Any
 from typing import NamedTuple
 
+from pytest_eventlet_debug.phrasing import cut
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import shown_path
 
@@ -31,6 +32,11 @@ class Frame(NamedTuple):
     def location(self) -> str:
         """The file and the line, as they are shown."""
         return f"{_shown_path(self.filename)}:{self.lineno}"
+
+    @property
+    def where(self) -> str:
+        """The location and the function, as they are shown."""
+        return f"{self.location} in {self.function}"
 
 
 class Waits(NamedTuple):
@@ -104,8 +110,7 @@ def short_repr(thing: object) -> str:
         text = repr(thing)
     except BaseException as error:
         return f"<{type(thing).__qualname__} whose repr raised {type(error).__name__}>"
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_REPR else text[: MAX_REPR - 3] + "..."
+    return cut(" ".join(text.split()), MAX_REPR)
 
 
 def copy_of(changing: Iterable[Any]) -> list[Any]:

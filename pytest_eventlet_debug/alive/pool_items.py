@@ -75,8 +75,4 @@ def holders(pool: Any) -> list[tuple[str, Any]]:
     taken = vars(pool).get(TAKEN, [])
     if len(taken) != getattr(pool, "current_size", None):
         return []
-    found = []
-    for _, code, line, reference in taken:
-        at = Frames().at(code, line)
-        found.append((f"{at.location} in {at.function}", reference()))
-    return found
+    return [(Frames().at(code, line).where, reference()) for _, code, line, reference in taken]

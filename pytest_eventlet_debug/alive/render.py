@@ -25,6 +25,8 @@ from pytest_eventlet_debug.alive.model import is_of_asyncio
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import Loop
 from pytest_eventlet_debug.alive.tasks import Task
+from pytest_eventlet_debug.phrasing import counted
+from pytest_eventlet_debug.phrasing import listed
 
 #: Stacks that are shown; of the others only the number.
 MAX_GROUPS = 50
@@ -56,8 +58,7 @@ def render_tasks(
     cancelled = tuple(cancelled)
     lines: list[str] = []
     if alive.tasks:
-        loops = "1 loop" if len(alive.loops) == 1 else f"{len(alive.loops)} loops"
-        lines.append(f"asyncio tasks: {len(alive.tasks):,} on {loops}")
+        lines.append(f"asyncio tasks: {len(alive.tasks):,} on {counted(len(alive.loops), 'loop')}")
     elif not cancelled:
         lines.append("no asyncio tasks")
     else:
@@ -196,8 +197,7 @@ class _TaskTree:
             lines.append(f"{indent}  {_more_like_it([task.name for task in group[1:]])}")
         for verb, frame in (("created", first.created), ("cancelled", first.cancelled)):
             if frame is not None:
-                where = f"{frame.location} in {frame.function}"
-                lines.append(f"{indent}  {verb} at {where}")
+                lines.append(f"{indent}  {verb} at {frame.where}")
         frames = _frames(_without_asyncio(first) if first.waits is not None else first.stack)
         lines += [f"{indent}  {line}" for line in frames]
         waits = _waits([task.waits for task in group])
@@ -259,12 +259,9 @@ def render_greenthreads(
 
 def render_endings(endings: Sequence[Ending]) -> str:
     """Return who cancelled and killed whom as text; nothing where there was nobody."""
-    lines = [
-        f"{each.what} was {each.verb} at {each.place.location} in {each.place.function}, "
-        f"by {each.by}\n"
-        for each in endings
-    ]
-    return "".join(lines)
+    return "".join(
+        f"{each.what} was {each.verb} at {each.place.where}, by {each.by}\n" for each in endings
+    )
 
 
 def _deadlocks(alive: AliveGreenthreads) -> list[str]:
@@ -286,10 +283,7 @@ def _deadlocks(alive: AliveGreenthreads) -> list[str]:
 
 def _numbered(group: list[Greenthread], numbers: Mapping[int, int]) -> str:
     known = sorted(numbers[each.id] for each in group if each.id in numbers)
-    if not known:
-        return ""
-    more = ", ..." if len(known) > MAX_NAMES else ""
-    return f"  (greenlet {', '.join(map(str, known[:MAX_NAMES]))}{more})"
+    return f"  (greenlet {listed([*map(str, known)], MAX_NAMES)})" if known else ""
 
 
 def _greenthread(group: list[Greenthread], numbers: Mapping[int, int]) -> list[str]:
@@ -301,8 +295,7 @@ def _greenthread(group: list[Greenthread], numbers: Mapping[int, int]) -> list[s
     lines[0] += _numbered(group, numbers)
     for verb, frame in (("spawned", first.spawned), ("killed", first.killed)):
         if frame is not None:
-            where = f"{frame.location} in {frame.function}"
-            lines.append(f"    {verb} at {where}")
+            lines.append(f"    {verb} at {frame.where}")
     lines += [f"    {line}" for line in _frames(first.stack)]
     waits = _waits([each.waits for each in group])
     if waits:
@@ -346,7 +339,7 @@ def render_hubs(hubs: Sequence[HubState], max_entries: int = MAX_GROUPS) -> str:
         if hub.stuck:
             state = "ended by an exception for good"
         where = "" if hub.current else ", of another thread or replaced"
-        counts = f"{_count(hub.listeners, 'listener')}, {_count(hub.timers, 'timer')}"
+        counts = f"{_none_or(hub.listeners, 'listener')}, {_none_or(hub.timers, 'timer')}"
         lines.append(f"hub {hub.kind}, {state}{where}: {counts}")
         for listener in hub.listeners[:max_entries]:
             lines.append(
@@ -382,8 +375,8 @@ def _other_stacks(count: int) -> str:
     return f"{count:,} other stacks" if count > 1 else "another stack"
 
 
-def _count(things: Sequence[object], what: str) -> str:
-    return f"1 {what}" if len(things) == 1 else f"{len(things) or 'no'} {what}s"
+def _none_or(things: Sequence[object], noun: str) -> str:
+    return counted(len(things), noun) if things else f"no {noun}s"
 
 
 def _by_kind(things: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T]]:
@@ -401,8 +394,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _more_like_it(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > MAX_NAMES else ""
-    return f"and {len(names):,} more with this stack: {', '.join(names[:MAX_NAMES])}{more}"
+    return f"and {len(names):,} more with this stack: {listed(names, MAX_NAMES)}"
 
 
 def _without_asyncio(task: Task) -> Sequence[Frame]:
@@ -425,11 +417,8 @@ def _frames(stack: Sequence[Frame]) -> list[str]:
 
 
 def _frame(frame: Frame) -> list[str]:
-    lines = [f"{frame.location} in {frame.function}"]
     text = source.line(frame.filename, frame.lineno)
-    if text:
-        lines.append(f"    {text}")
-    return lines
+    return [frame.where, *([f"    {text}"] if text else [])]
 
 
 def _waits(all_waits: Iterable[Waits | None]) -> str:
@@ -437,8 +426,7 @@ def _waits(all_waits: Iterable[Waits | None]) -> str:
     if not waits:
         return ""
     seconds = [wait.seconds for wait in waits if wait.seconds is not None]
-    texts = dict.fromkeys(wait.text for wait in waits)
-    text = next(iter(texts)) + (", ..." if len(texts) > 1 else "")
+    text = listed([*dict.fromkeys(wait.text for wait in waits)], 1)
     return f"{text}, {_seconds(seconds)} left" if seconds else text
 
 

@@ -85,7 +85,7 @@ def _at(step: Greenthread | Task) -> str:
     """Return the user's line that waits."""
     library = (STANDARD_LIBRARY, of_eventlet() or STANDARD_LIBRARY)
     own = [each for each in step.stack if not each.filename.startswith(library)]
-    return f"at {own[-1].location} in {own[-1].function} " if own else ""
+    return f"at {own[-1].where} " if own else ""
 
 
 def take(

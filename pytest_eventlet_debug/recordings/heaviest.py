@@ -10,6 +10,7 @@ import re
 
 from pytest_eventlet_debug import json_files
 from pytest_eventlet_debug.artifact_names import PROFILE_FACTS_FILE
+from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.profiling.stats import Function
 from pytest_eventlet_debug.profiling.stats import Stats
 from pytest_eventlet_debug.profiling.stats import shortened
@@ -98,7 +99,7 @@ def lines(stats: Stats) -> Iterator[str]:
                 (each, f"{text}: blocked the hub" if has_hub else text) for each, text in blocked
             ]
         elif function[2] not in AWAY and not _is_runners(function, stats):
-            busy.append((own, f"{_name(function)}, {_times(calls)}"))
+            busy.append((own, f"{_name(function)}, {counted(calls, 'call')}"))
     worth = sorted((each for each in busy if each[0] >= LEAST * total), reverse=True)
     for seconds, text in worth[:HEAVIEST]:
         yield f"{seconds / total:4.0%} {seconds:7.3f} s  {text}"
@@ -124,7 +125,7 @@ def _blocked(function: Function, stats: Stats) -> Iterator[tuple[float, str]]:
         seconds = own * (1.0 - _share_of_hub(caller, stats))
         if seconds > 0.0:
             where = f"{_name(function)} called by {_name(caller)}"
-            yield seconds, f"{where}, {_times(calls)}"
+            yield seconds, f"{where}, {counted(calls, 'call')}"
 
 
 def _share_of_hub(function: Function, stats: Stats) -> float:
@@ -145,10 +146,6 @@ def _is_hubs(function: Function) -> bool:
 
 def _is_loop(function: Function) -> bool:
     return any(function[0].endswith(file) and function[2] == name for file, name in _LOOPS)
-
-
-def _times(calls: int) -> str:
-    return "1 call" if calls == 1 else f"{calls:,} calls"
 
 
 def _name(function: Function) -> str:

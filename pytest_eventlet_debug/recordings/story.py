@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.phrasing import and_more
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.rows import Row
@@ -200,9 +201,8 @@ def _import(rows: list[Row]) -> Row:
         for match in [_MODULE.search(row.text)]
         if match is not None
     )
-    named = ", ".join(list(modules)[:_NAMED_MODULES])
-    more = f" and {len(modules) - _NAMED_MODULES} more" if len(modules) > _NAMED_MODULES else ""
-    what = f"import of {named}{more}" if modules else "import"
+    named = ", ".join(list(modules)[:_NAMED_MODULES]) + and_more(len(modules) - _NAMED_MODULES)
+    what = f"import of {named}" if modules else "import"
     duration = last.time_ns + (last.duration_ns or 0) - first.time_ns
     at = first.at.replace(IMPORTING, "") if first.at is not None else None
     text = f"{what}: {len(rows):,} calls"

@@ -24,6 +24,7 @@ from pytest_eventlet_debug.artifact_names import PROFILE_FILE
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.artifact_records import ListedTest
+from pytest_eventlet_debug.phrasing import and_more
 from pytest_eventlet_debug.report.data import Run
 from pytest_eventlet_debug.system.programs import running
 
@@ -129,11 +130,8 @@ def find(run: Run, part: str) -> ListedTest:
     if not tests:
         raise OpenError(f"no recorded test in {run.directory} has {part!r} in its id")
     if len(tests) > 1:
-        more = f" and {len(tests) - SHOWN} more" if len(tests) > SHOWN else ""
-        raise OpenError(
-            f"{part!r} matches {len(tests)} tests: {', '.join(tests[:SHOWN])}{more}; "
-            "be more specific"
-        )
+        shown = ", ".join(tests[:SHOWN]) + and_more(len(tests) - SHOWN)
+        raise OpenError(f"{part!r} matches {len(tests)} tests: {shown}; be more specific")
     attempts = [each for _, each in exact or found]
     failed = [each for each in attempts if each.failed]
     return (failed or attempts)[-1]

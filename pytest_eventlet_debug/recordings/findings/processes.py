@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.phrasing import cut
 from pytest_eventlet_debug.recordings.findings.call_names import STARTS
 from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -73,4 +74,4 @@ class Processes:
             return
         path, *words = (unescape(each) for each in _QUOTED.findall(call.args))
         line = " ".join(" ".join([path, *words[1:]]).split())
-        self._programs[call.pid] = line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."
+        self._programs[call.pid] = cut(line, _SHOWN)

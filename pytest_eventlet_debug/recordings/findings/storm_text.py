@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.phrasing import and_more
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.openings import descriptor
 from pytest_eventlet_debug.recordings.findings.polled_waits import Addition
@@ -123,9 +124,7 @@ class Storm(msgspec.Struct):
                 f"waiting for anything{caught}"
             )
         others = list(dict.fromkeys(call for call in self.pattern if call != self.syscall))
-        shown = ", ".join(others[:4])
-        if len(others) > 4:
-            shown += f" and {len(others) - 4} more"
+        shown = ", ".join(others[:4]) + and_more(len(others) - 4)
         return (
             f"{self.syscall} x {self.count:,} in {self.duration:.2f} s{self.at}"
             + (f" (with {shown})" if shown else "")
