@@ -850,20 +850,6 @@ static struct PyModuleDef module = {
     .m_size = -1,
 };
 
-static int
-add_type(PyObject *self, const char *name, PyTypeObject *type)
-{
-    if (PyType_Ready(type) < 0) {
-        return -1;
-    }
-    Py_INCREF(type);
-    if (PyModule_AddObject(self, name, (PyObject *)type) < 0) {
-        Py_DECREF(type);
-        return -1;
-    }
-    return 0;
-}
-
 PyMODINIT_FUNC
 PyInit__native(void)
 {
@@ -871,9 +857,9 @@ PyInit__native(void)
     if (self == NULL) {
         return NULL;
     }
-    if (add_type(self, "CallStacks", &CallStacks_Type) < 0
-        || add_type(self, "Lines", &Lines_Type) < 0
-        || add_type(self, "Marks", &Marks_Type) < 0) {
+    if (PyModule_AddType(self, &CallStacks_Type) < 0
+        || PyModule_AddType(self, &Lines_Type) < 0
+        || PyModule_AddType(self, &Marks_Type) < 0) {
         Py_CLEAR(self);
     }
 #if PY_VERSION_HEX < 0x030C0000
