@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import cProfile
 import json
 from pathlib import Path
@@ -39,13 +41,23 @@ def calls(path: Path) -> dict[str, int]:
     return {name: entry[1] for (_, _, name), entry in stats.stats.items()}  # type: ignore[attr-defined]
 
 
+@contextlib.contextmanager
+def profiled(
+    directory: Path, tracer: CProfile | None = None, nodeid: str = "a::b"
+) -> Iterator[CProfile]:
+    """Have what is called meanwhile profiled, and the profile written into a directory."""
+    tracer = tracer or CProfile()
+    tracer.start(Recording(nodeid, directory))
+    tracer.enter()
+    yield tracer
+    tracer.stop()
+
+
 def test_what_runs_between_start_and_stop_is_counted(tmp_path: Path) -> None:
     tracer = CProfile()
     other()
-    tracer.start(Recording("a::b", tmp_path))
-    tracer.enter()
-    busy()
-    tracer.stop()
+    with profiled(tmp_path, tracer):
+        busy()
     other()
     counted = calls(tmp_path / "profile.cprof")
     assert counted["busy"] == 1
@@ -56,15 +68,13 @@ def test_what_runs_between_start_and_stop_is_counted(tmp_path: Path) -> None:
 def test_callers_are_right_and_what_we_do_ourselves_calls_nothing(tmp_path: Path) -> None:
     tracer = CProfile()
     for _ in range(2):
-        tracer.start(Recording("a::b", tmp_path))
-        tracer.enter()
-        busy()
-        tracer.leave()
-        tracer.pause()
-        tracer.resume()
-        tracer.enter()
-        busy()
-        tracer.stop()
+        with profiled(tmp_path, tracer):
+            busy()
+            tracer.leave()
+            tracer.pause()
+            tracer.resume()
+            tracer.enter()
+            busy()
     stats = pstats.Stats(str(tmp_path / "profile.cprof"))
     callers = {
         function[2]: {caller[2] for caller in entry[4]}
@@ -76,41 +86,31 @@ def test_callers_are_right_and_what_we_do_ourselves_calls_nothing(tmp_path: Path
 
 def test_the_next_recording_begins_empty(tmp_path: Path) -> None:
     tracer = CProfile()
-    tracer.start(Recording("a::b", tmp_path))
-    tracer.enter()
-    other()
-    tracer.stop()
-    tracer.start(Recording("a::c", tmp_path))
-    tracer.enter()
-    busy()
-    tracer.stop()
+    with profiled(tmp_path, tracer):
+        other()
+    with profiled(tmp_path, tracer, "a::c"):
+        busy()
     assert "other" not in calls(tmp_path / "profile.cprof")
 
 
 def test_a_pause_is_left_out(tmp_path: Path) -> None:
-    tracer = CProfile()
-    tracer.start(Recording("a::b", tmp_path))
-    tracer.enter()
-    inner(1)
-    tracer.leave()
-    tracer.pause()
-    inner(2)
-    other()
-    tracer.resume()
-    tracer.enter()
-    inner(3)
-    tracer.stop()
+    with profiled(tmp_path) as tracer:
+        inner(1)
+        tracer.leave()
+        tracer.pause()
+        inner(2)
+        other()
+        tracer.resume()
+        tracer.enter()
+        inner(3)
     counted = calls(tmp_path / "profile.cprof")
     assert counted["inner"] == 2
     assert "other" not in counted
 
 
 def test_the_summary_is_the_sum_of_all_self_costs(tmp_path: Path) -> None:
-    tracer = CProfile()
-    tracer.start(Recording("a::b", tmp_path))
-    tracer.enter()
-    busy()
-    tracer.stop()
+    with profiled(tmp_path):
+        busy()
     text = (tmp_path / "profile.callgrind").read_text()
     # A line of costs behind one of calls is what the callee cost.
     costs = re.findall(r"^(calls=.*\n)?\d+ (\d+)$", text, re.MULTILINE)
@@ -120,11 +120,8 @@ def test_the_summary_is_the_sum_of_all_self_costs(tmp_path: Path) -> None:
 
 
 def test_the_files_say_of_what_they_are_and_which_engine_counted(tmp_path: Path) -> None:
-    tracer = CProfile("wall", "plain")
-    tracer.start(Recording("a.py::test_b[x y]", tmp_path))
-    tracer.enter()
-    busy()
-    tracer.stop()
+    with profiled(tmp_path, CProfile("wall", "plain"), nodeid="a.py::test_b[x y]"):
+        busy()
     header = (tmp_path / "profile.callgrind").read_text().partition("\nevent")[0]
     assert header.splitlines() == [
         "cmd: pytest a.py::test_b[x y]",
@@ -137,11 +134,8 @@ def test_the_files_say_of_what_they_are_and_which_engine_counted(tmp_path: Path)
 
 @pytest.mark.skipif(not shutil.which("callgrind_annotate"), reason="valgrind is not installed")
 def test_callgrind_annotate_reads_it(tmp_path: Path) -> None:
-    tracer = CProfile()
-    tracer.start(Recording("a::b", tmp_path))
-    tracer.enter()
-    busy()
-    tracer.stop()
+    with profiled(tmp_path):
+        busy()
     done = subprocess.run(
         ["callgrind_annotate", str(tmp_path / "profile.callgrind")], capture_output=True, text=True
     )
@@ -168,23 +162,19 @@ def test_a_profiler_that_is_active_already_is_one_error(
     assert "theirs" in str(caught.value)
     tracer.stop()
     assert not list(tmp_path.iterdir())
-    tracer.start(Recording("a::b", tmp_path))
-    tracer.enter()
-    tracer.stop()
+    with profiled(tmp_path, tracer):
+        pass
     assert (tmp_path / "profile.json").exists()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="a thread has one profiler")
 def test_another_profiler_that_is_active_already_does_not_matter(tmp_path: Path) -> None:
     pytest.importorskip("pytest_eventlet_debug.profiling._native")
-    tracer = CProfile()
     theirs = cProfile.Profile()
     theirs.enable()
     try:
-        tracer.start(Recording("a::b", tmp_path))
-        tracer.enter()
-        busy()
-        tracer.stop()
+        with profiled(tmp_path):
+            busy()
     finally:
         theirs.disable()
     theirs.create_stats()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import contextlib
 import errno
 import json
 import os
@@ -57,6 +58,16 @@ def sender() -> Iterator[socket.socket]:
 def write_down(helper: Helper, directory: Path) -> None:
     """Have the capture of a directory written, as after a test."""
     assert problems_of_writing(helper, directory) == []
+
+
+@contextlib.contextmanager
+def recorded(helper: Helper, directory: Path, nodeid: str = "a::b") -> Iterator[Pcap]:
+    """Have what is sent meanwhile recorded, and written into a directory as after a test."""
+    pcap = Pcap(helper)
+    pcap.start(Recording(nodeid, directory))
+    yield pcap
+    pcap.stop()
+    write_down(helper, directory)
 
 
 def problems_of_writing(
@@ -128,13 +139,10 @@ def test_no_packet_of_a_test_of_a_millisecond_is_missing(
 def test_the_times_lie_between_the_clock_before_and_after(
     helper: Helper, sender: socket.socket, tmp_path: Path
 ) -> None:
-    pcap = Pcap(helper)
-    pcap.start(Recording("a::b[x]", tmp_path))
-    before = time.time_ns()
-    say(sender, b"tick")
-    after = time.time_ns()
-    pcap.stop()
-    write_down(helper, tmp_path)
+    with recorded(helper, tmp_path, "a::b[x]"):
+        before = time.time_ns()
+        say(sender, b"tick")
+        after = time.time_ns()
     ((when, _),) = [
         each for each in read_pcapng(tmp_path / "capture.pcapng")[0] if b"tick" in each[1]
     ]
@@ -144,11 +152,8 @@ def test_the_times_lie_between_the_clock_before_and_after(
 def test_the_file_names_its_test_its_interface_and_counts_its_packets(
     helper: Helper, sender: socket.socket, tmp_path: Path
 ) -> None:
-    pcap = Pcap(helper)
-    pcap.start(Recording("tests/é.py::test[epolls]", tmp_path))
-    say(sender, b"1", b"2", b"3")
-    pcap.stop()
-    write_down(helper, tmp_path)
+    with recorded(helper, tmp_path, "tests/é.py::test[epolls]"):
+        say(sender, b"1", b"2", b"3")
     packets, others = read_pcapng(tmp_path / "capture.pcapng")
     (section, head), (interface, link), (statistics, counts) = others
     assert (section, interface, statistics) == (0x0A0D0D0A, 1, 5)
@@ -162,12 +167,9 @@ def test_the_file_names_its_test_its_interface_and_counts_its_packets(
 def test_a_packet_of_64_kib_is_recorded_whole(
     helper: Helper, sender: socket.socket, tmp_path: Path
 ) -> None:
-    pcap = Pcap(helper)
-    pcap.start(Recording("a::b", tmp_path))
-    words = [os.urandom(65507) for _ in range(8)]
-    say(sender, *words)
-    pcap.stop()
-    write_down(helper, tmp_path)
+    with recorded(helper, tmp_path):
+        words = [os.urandom(65507) for _ in range(8)]
+        say(sender, *words)
     assert payloads(tmp_path, sender.getsockname()[1]) == words
 
 
@@ -231,15 +233,12 @@ def test_a_block_can_be_recorded_while_the_test_is(
 
 
 def test_a_pause_is_a_gap(helper: Helper, sender: socket.socket, tmp_path: Path) -> None:
-    pcap = Pcap(helper)
-    pcap.start(Recording("a::b", tmp_path))
-    say(sender, b"1")
-    pcap.pause()
-    say(sender, b"2")
-    pcap.resume()
-    say(sender, b"3")
-    pcap.stop()
-    write_down(helper, tmp_path)
+    with recorded(helper, tmp_path) as pcap:
+        say(sender, b"1")
+        pcap.pause()
+        say(sender, b"2")
+        pcap.resume()
+        say(sender, b"3")
     assert payloads(tmp_path, sender.getsockname()[1]) == [b"1", b"3"]
 
 
@@ -257,16 +256,13 @@ def test_where_nothing_of_the_test_was_sent_there_is_no_file(
 def test_packets_are_in_a_file_before_a_long_test_ends(
     helper: Helper, sender: socket.socket, tmp_path: Path
 ) -> None:
-    pcap = Pcap(helper)
-    pcap.start(Recording("a::b", tmp_path))
-    say(sender, b"1")
-    until = time.monotonic() + 20
-    while not (tmp_path / "capture.pcapng").exists():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    say(sender, b"2")
-    pcap.stop()
-    write_down(helper, tmp_path)
+    with recorded(helper, tmp_path):
+        say(sender, b"1")
+        until = time.monotonic() + 20
+        while not (tmp_path / "capture.pcapng").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        say(sender, b"2")
     assert payloads(tmp_path, sender.getsockname()[1]) == [b"1", b"2"]
 
 
@@ -345,22 +341,16 @@ def test_a_directory_that_is_gone_is_an_error_and_the_next_test_is_recorded(
 def test_any_node_id_can_be_written(
     helper: Helper, sender: socket.socket, tmp_path: Path, nodeid: str
 ) -> None:
-    pcap = Pcap(helper)
-    pcap.start(Recording(nodeid, tmp_path))
-    say(sender, b"1")
-    pcap.stop()
-    write_down(helper, tmp_path)
+    with recorded(helper, tmp_path, nodeid):
+        say(sender, b"1")
     _, others = read_pcapng(tmp_path / "capture.pcapng")
     assert len(others) == 3
 
 
 @pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 def test_tshark_reads_the_file(helper: Helper, sender: socket.socket, tmp_path: Path) -> None:
-    pcap = Pcap(helper)
-    pcap.start(Recording("a::b", tmp_path))
-    say(sender, b"one", b"two")
-    pcap.stop()
-    write_down(helper, tmp_path)
+    with recorded(helper, tmp_path):
+        say(sender, b"one", b"two")
     arguments = ["tshark", "-r", str(tmp_path / "capture.pcapng"), "-Tjson", "-eudp.payload"]
     done = subprocess.run(
         [*arguments, f"-Yudp.port=={sender.getsockname()[1]}"], capture_output=True
