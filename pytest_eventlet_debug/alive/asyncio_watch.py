@@ -40,6 +40,7 @@ from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import folder_of
+from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.collector import collector_paused
 from pytest_eventlet_debug.system.handler_errors import put_off
@@ -254,9 +255,7 @@ class AsyncioWatch:
             __tracebackhide__ = True
             task = original(loop, *args, **kwargs)
             try:
-                frame: types.FrameType | None = sys._getframe(1)
-                while frame is not None and frame.f_code.co_filename.startswith(self._library):
-                    frame = frame.f_back
+                frame = outside_of(self._library, sys._getframe(1))
                 if frame is not None:
                     setattr(task, SITE, (frame.f_code, frame.f_lineno, TESTS[0]))
                 debug = getattr(task, "_source_traceback", None)

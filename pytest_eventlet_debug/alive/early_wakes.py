@@ -12,6 +12,7 @@ from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import folder_of
+from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.code_places import shown_path
 from pytest_eventlet_debug.system.handler_errors import put_off
 
@@ -74,9 +75,7 @@ class EarlyWakeWatch(EventletWatch):
         self._count += 1
         if self._first:
             return
-        frame = sleep.f_back
-        while frame is not None and frame.f_code.co_filename.startswith(self._folder):
-            frame = frame.f_back
+        frame = outside_of(self._folder, sleep.f_back)
         where = f" at {_place(frame)}" if frame is not None else ""
         by = _by(getattr(hub.greenlet, "gr_frame", None), switches.current())
         self._first = f"eventlet.sleep({timer.seconds}){where} returned {early:.2f} s too early{by}"
@@ -87,8 +86,7 @@ def _by(frame: types.FrameType | None, target: Any) -> str:
 
     :param frame: where the hub is, which has called it.
     """
-    while frame is not None and frame.f_code.co_filename.startswith(OURS):
-        frame = frame.f_back
+    frame = outside_of(OURS, frame)
     if frame is None:
         return ""
     variables, code = frame.f_locals, frame.f_code

@@ -25,6 +25,7 @@ from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import of_eventlet
+from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.code_places import shown_path
 from pytest_eventlet_debug.system.handler_errors import put_off
 
@@ -115,9 +116,7 @@ class Origins:
         Another module of the standard library, such as ``logging.handlers``, is named only where no
         code outside of it has called it.
         """
-        frame: types.FrameType | None = _getframe(3)
-        while frame is not None and frame.f_code.co_filename.startswith(self._skipped):
-            frame = frame.f_back
+        frame = outside_of(self._skipped, _getframe(3))
         if frame is None:
             return None
         frame = self._caller_of_library(frame)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import types
 from typing import Any
 import weakref
 
@@ -11,6 +10,7 @@ from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import folder_of
+from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: An attribute of pools: of each item in use its id, which is that of a later one, too, if it was
@@ -36,9 +36,7 @@ def _getting(original: Any, library: str) -> Any:
         __tracebackhide__ = True
         item = original(pool)
         try:
-            frame: types.FrameType | None = sys._getframe(1)
-            while frame is not None and frame.f_code.co_filename.startswith(library):
-                frame = frame.f_back
+            frame = outside_of(library, sys._getframe(1))
             if frame is not None:
                 taker = weakref.ref(switches.current())
                 taken = vars(pool).setdefault(TAKEN, [])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import types
 from typing import Any
 
 from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.hubs.reasons import SENT
 from pytest_eventlet_debug.system.code_places import folder_of
+from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 
@@ -31,9 +31,7 @@ def _sending(original: Any, library: str) -> Any:
         __tracebackhide__ = True
         sent = original(event, *args, **kwargs)
         try:
-            frame: types.FrameType | None = sys._getframe(1)
-            while frame is not None and frame.f_code.co_filename.startswith(library):
-                frame = frame.f_back
+            frame = outside_of(library, sys._getframe(1))
             setattr(event, SENT, (frame.f_code, frame.f_lineno) if frame is not None else None)
         except Exception as error:
             put_off(error)  # or one with slots; who sent it stays unknown

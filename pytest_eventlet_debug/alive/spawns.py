@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import types
 from typing import Any
 
 from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.system.code_places import folder_of
+from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: An attribute of greenlets, and of the timers of timeouts: the code and line that spawned or
@@ -70,9 +70,7 @@ class SpawnWatch(EventletWatch):
 
     def _note(self, thing: Any) -> None:
         try:
-            frame: types.FrameType | None = sys._getframe(2)
-            while frame is not None and frame.f_code.co_filename.startswith(self._library):
-                frame = frame.f_back
+            frame = outside_of(self._library, sys._getframe(2))
             if frame is not None:
                 setattr(thing, SITE, (frame.f_code, frame.f_lineno))
         except Exception as error:

@@ -42,6 +42,15 @@ def shown_path(path: str) -> str:
         return path
 
 
+def outside_of(
+    folders: str | tuple[str, ...], frame: types.FrameType | None
+) -> types.FrameType | None:
+    """Return the innermost frame, from one on outwards, whose code lies in none of some folders."""
+    while frame is not None and frame.f_code.co_filename.startswith(folders):
+        frame = frame.f_back
+    return frame
+
+
 def of_eventlet() -> str:
     """Return where eventlet lies, also if a test has put a mock in its place.
 
