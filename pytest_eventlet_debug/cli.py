@@ -10,11 +10,7 @@ import signal
 import sys
 
 from pytest_eventlet_debug import __version__
-from pytest_eventlet_debug.children import signals
-from pytest_eventlet_debug.recordings import commands as recordings
 from pytest_eventlet_debug.refusal import refuse
-from pytest_eventlet_debug.report import commands as report
-from pytest_eventlet_debug.upgrade import commands as upgrade
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +18,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: the command line, ``None`` for this process's.
     """
+    if sys.stdout is None:  # it is closed
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Node ids and paths may hold what the terminal cannot: names of files that are no UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as with "| head"
+        _drop_output()
+        return 1
+    except OSError as error:  # the disk is full that the output goes to, for instance
+        _drop_output()
+        return refuse(str(error))
+    except KeyboardInterrupt:
+        return refuse("Ctrl-C", status=128 + signal.SIGINT)
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    # Here, for it takes most of the time of a short command, and Ctrl-C may come meanwhile.
+    from pytest_eventlet_debug.children import signals
+    from pytest_eventlet_debug.recordings import commands as recordings
+    from pytest_eventlet_debug.report import commands as report
+    from pytest_eventlet_debug.upgrade import commands as upgrade
+
     parser = argparse.ArgumentParser(
         prog="pytest-eventlet-debug", description="Work with saved runs and with recordings."
     )
@@ -37,23 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_open(commands)
     report.add_list(commands)
     options = parser.parse_args(arguments)
-    if sys.stdout is None:  # it is closed
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Node ids and paths may hold what the terminal cannot: names of files that are no UTF-8.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        with signals.unwinding():
-            status: int = options.run(options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # as with "| head"
-        _drop_output()
-        return 1
-    except OSError as error:  # the disk is full that the output goes to, for instance
-        _drop_output()
-        return refuse(str(error))
-    except KeyboardInterrupt:
-        return refuse("Ctrl-C", status=128 + signal.SIGINT)
+    with signals.unwinding():
+        status: int = options.run(options)
     return status
 
 

@@ -76,3 +76,20 @@ def test_a_closed_output_is_no_error(run: Path, command: list[str]) -> None:
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_while_the_subcommands_are_imported_is_one_line() -> None:
+    code = """
+import signal, sys
+from pytest_eventlet_debug import cli
+
+class CtrlC:
+    def find_spec(name, path, target=None):
+        if name == "pytest_eventlet_debug.upgrade.commands":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, CtrlC)
+sys.exit(cli.main(["list"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "pytest-eventlet-debug: Ctrl-C\n")

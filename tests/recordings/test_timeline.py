@@ -296,14 +296,16 @@ def test_a_reader_may_stop_early(directory: Path) -> None:
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_reading_a_recording_needs_neither_pytest_nor_eventlet() -> None:
+def test_reading_a_recording_needs_neither_pytest_nor_eventlet(directory: Path) -> None:
     code = (
         "import sys, pytest_eventlet_debug.cli, pytest_eventlet_debug.recordings.finisher\n"
         "import pytest_eventlet_debug.recordings.recorded\n"
+        "pytest_eventlet_debug.cli.main(['timeline', sys.argv[1]])\n"
         "print({'pytest', 'eventlet', 'greenlet', 'psutil'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("set()\n", "")
+    command = [sys.executable, "-c", code, directory]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("set()", "")
 
 
 def test_a_row_before_the_first_phase_has_a_negative_time() -> None:
