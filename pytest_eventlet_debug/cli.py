@@ -38,11 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    # Here, for it takes most of the time of a short command, and Ctrl-C may come meanwhile.
-    from pytest_eventlet_debug.children import signals
-    from pytest_eventlet_debug.recordings import commands as recordings
-    from pytest_eventlet_debug.report import commands as report
-    from pytest_eventlet_debug.upgrade import commands as upgrade
+    # It takes most of the time of a short command. A Ctrl-C meanwhile waits: msgspec's module loses
+    # the exception, and is not whole then.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        from pytest_eventlet_debug.children import signals
+        from pytest_eventlet_debug.recordings import commands as recordings
+        from pytest_eventlet_debug.report import commands as report
+        from pytest_eventlet_debug.upgrade import commands as upgrade
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
     parser = argparse.ArgumentParser(
         prog="pytest-eventlet-debug", description="Work with saved runs and with recordings."
