@@ -98,8 +98,12 @@ class Place(NamedTuple):
         return self.code.co_filename
 
     def __str__(self) -> str:
-        file = _INSTALLED.sub("", self.file).removeprefix(STANDARD_LIBRARY)
-        return f"{shown_path(file)}:{self.line} in {self.code.co_name}"
+        return _shown(self.code, self.line)
+
+
+def _shown(code: types.CodeType, line: int) -> str:
+    file = _INSTALLED.sub("", code.co_filename).removeprefix(STANDARD_LIBRARY)
+    return f"{shown_path(file)}:{line} in {code.co_name}"
 
 
 def reasons(error: BaseException) -> Iterator[str]:
@@ -177,12 +181,17 @@ def _places(error: BaseException) -> list[Place]:
     return places
 
 
+def _said(error: BaseException) -> str:
+    """Return the message that an error was made with, if that is a text."""
+    words = error.args[0] if error.args else None
+    return words if type(words) is str else ""
+
+
 def _refused(error: BaseException, places: list[Place]) -> str | None:
     """Say that code refuses to run in a loop, where that loop is the hub's."""
     if not places or not places[-1].raises or not _ASKS & {*places[-1].code.co_names}:
         return None
-    words = error.args[0] if error.args else None
-    if type(words) is not str or _SAYS.search(words) is None or not _hub_runs_its_loop():
+    if not _SAYS.search(_said(error)) or not _hub_runs_its_loop():
         return None
     # Elsewhere a coroutine runs, as the loops that it is in are.
     own = [place for place in places if HUBS not in place.file]
@@ -219,16 +228,20 @@ def _nested(error: BaseException, places: list[Place]) -> str | None:
     )
 
 
+def _is_mainloop_error(error: BaseException, places: list[Place]) -> bool:
+    """Say whether eventlet refused to wait in the hub's own greenlet."""
+    if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
+        return False
+    return "mainloop" in _said(error).lower()
+
+
 def _waits_in_hub(error: BaseException, places: list[Place]) -> str | None:
     """Say which coroutine waits for the hub that runs it."""
-    words = error.args[0] if error.args else None
-    if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
+    if not _is_mainloop_error(error, places):
         return None
     own = [place for place in places if not _is_library(place.file)]
     if _coroutine(own) is None:  # it may be one of asyncio's own, such as to_thread()
         own = [place for place in places if not place.file.startswith(of_eventlet() or HUBS)]
-    if type(words) is not str or "mainloop" not in words.lower():
-        return None
     if _coroutine(own) is None or not _hub_runs_its_loop():  # other hubs may run a loop, too
         return None
     green = next(place for place in reversed(places) if HUBS not in place.file)
@@ -290,11 +303,7 @@ def _who_stopped(place: Place) -> str:
 def _noted(thing: object, name: str) -> str:
     """Return the place that was noted of a thing, such as `` at test_x.py:3 in f``."""
     site = getattr(thing, name, None)
-    if type(site) is not tuple:
-        return ""
-    code, line = site
-    file = _INSTALLED.sub("", code.co_filename).removeprefix(STANDARD_LIBRARY)
-    return f" at {shown_path(file)}:{line} in {code.co_name}"
+    return f" at {_shown(*site)}" if type(site) is tuple else ""
 
 
 def _cancelled(error: BaseException, places: list[Place]) -> str | None:
@@ -335,10 +344,7 @@ def _sent_before(error: BaseException, places: list[Place]) -> str | None:
 
 def _called_by_hub(error: BaseException, places: list[Place]) -> str | None:
     """Say what the hub itself runs that waits for eventlet, if it is no coroutine."""
-    words = error.args[0] if error.args else None
-    if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
-        return None
-    if type(words) is not str or "mainloop" not in words.lower():
+    if not _is_mainloop_error(error, places):
         return None
     runs = max((n for n, each in enumerate(places) if _runs_hub(each)), default=None)
     # The asyncio hub is a coroutine itself.
@@ -372,9 +378,8 @@ def _second(error: BaseException, places: list[Place]) -> str | None:
     if not places or not places[-1].raises or HUBS not in places[-1].file or names is None:
         return None
     listener = names.get("bucket", {}).get(names.get("fileno"))
-    words = error.args[0] if error.args else None
     # It is in the message, if it is still the one that was in the way.
-    if listener is None or type(words) is not str or not words.endswith(f"={listener!r}"):
+    if listener is None or not _said(error).endswith(f"={listener!r}"):
         return None
     wanted = f"descriptor {listener.fileno}, for which {_user(places)} is to wait, too"
     frame = _waiting(listener)
@@ -527,11 +532,10 @@ def _of_hubs_task(error: BaseException, places: list[Place]) -> str | None:
     if any(place.code.co_flags & _COROUTINE for place in places if HUBS not in place.file):
         return None
     where = places[-1]
-    words = error.args[0] if error.args else None
     what, task = "", None
     if isinstance(error, AttributeError):
         what, task = f"what has no {error.name!r}", error.obj
-    elif isinstance(error, TypeError) and type(words) is str and "_asyncio.Task" in words:
+    elif isinstance(error, TypeError) and "_asyncio.Task" in _said(error):
         named = [(name, each) for name, each in where.frame.f_locals.items() if _is_task(each)]
         what, task = named[0] if len(named) == 1 else ("", None)
     if not _is_task(task) or task.get_loop() is not own_hub().loop:
