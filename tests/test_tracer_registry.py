@@ -17,6 +17,7 @@ TOY = """
 
     from pytest_eventlet_debug.option_types import Switch, Value
     from pytest_eventlet_debug import tracer_registry as registry
+    from pytest_eventlet_debug.tracers.protocol import Tracer
 
     WORDS = Value("--toy-words", "WORDS", "What the toy writes.", str, default="nothing")
     registry.register(
@@ -26,7 +27,7 @@ TOY = """
         )
     )
 
-    class Toy:
+    class Toy(Tracer):
         name = "toy"
         version = "1.0"
         default_phases = frozenset({"setup", "call", "teardown"})
@@ -34,13 +35,7 @@ TOY = """
         def __init__(self, words):
             self.words = words
 
-        def warm_up(self, *, trial):
-            pass
-
         def check(self):
-            pass
-
-        def confirm(self):
             pass
 
         def start(self, recording):
@@ -63,9 +58,6 @@ TOY = """
         def pause(self):
             self.note("pause")
 
-        def let_go(self):
-            return False
-
         def resume(self):
             self.note("resume")
 
@@ -74,9 +66,6 @@ TOY = """
 
         def stop(self):
             self.note("stop")
-
-        def close(self):
-            pass
 
     def prepare(settings):
         print("prepared")

@@ -24,13 +24,14 @@ from pytest_eventlet_debug.tracer_registry import CPROFILE_ENGINE
 from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
 _VERSION = platform.python_version()
 
 
-class CProfile:
+class CProfile(Tracer):
     """A profile of the test's call, in the thread that runs it.
 
     A test that profiles itself passes, except under the engine ``plain`` on Python 3.12 and
@@ -68,9 +69,6 @@ class CProfile:
         """Python's version, whose standard library the profiler belongs to."""
         return _VERSION
 
-    def warm_up(self, *, trial: bool) -> None:
-        """Do nothing."""
-
     def check(self) -> None:
         """Find out whether this is a Python that can be profiled.
 
@@ -82,9 +80,6 @@ class CProfile:
                 "assertion of Python's own fails, as under cProfile by itself. Use another build."
             )
 
-    def confirm(self) -> None:
-        """Do nothing."""
-
     def start(self, recording: Recording) -> None:
         """Take note of what is profiled, from each :meth:`enter` to the next :meth:`leave`.
 
@@ -95,9 +90,6 @@ class CProfile:
         if self._engine_name == "greenlet" and (why := trouble_of_native()):
             fallbacks.warn(f"Profiling is many times slower, by the engine in Python: {why}")
         self._recording = recording
-
-    def mark(self, phase: str) -> None:
-        """Do nothing: a profile has no place for it."""
 
     def enter(self) -> None:
         """Profile from this moment on.
@@ -117,16 +109,6 @@ class CProfile:
         """Leave out what runs from now on."""
         if self._engine is not None:
             self._engine.stop()
-
-    def pause(self) -> None:
-        """Do nothing: nothing is profiled then."""
-
-    def let_go(self) -> bool:
-        """Do nothing: it is no system call that a profile makes slower."""
-        return False
-
-    def resume(self) -> None:
-        """Do nothing, as :meth:`pause` does."""
 
     def begin_stop(self) -> None:
         """Profile no more, and have what was counted written, as pstats and as callgrind.

@@ -25,6 +25,7 @@ from pytest_eventlet_debug.tracers.helper_client import Helper
 from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
+from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.protocol import TracerUnavailable
 
@@ -36,7 +37,7 @@ _NODEID_CHARACTERS = 4096
 _numbers = itertools.count(1)
 
 
-class Pcap:
+class Pcap(Tracer):
     """The packets on an interface, whole and with nanoseconds, as pcapng.
 
     The helper reads them from a ring that is open all the time, so a test that lasts a
@@ -143,15 +144,6 @@ class Pcap:
         self._recording = recording
         self._keys = tls_keys.begin()
 
-    def mark(self, phase: str) -> None:
-        """Do nothing: the phases' times are in ``test.json``."""
-
-    def enter(self) -> None:
-        """Do nothing: no packets are sent outside a phase's code."""
-
-    def leave(self) -> None:
-        """Do nothing, as :meth:`enter` does."""
-
     def pause(self) -> None:
         """Leave out the packets from now on."""
         if self._recording is not None:
@@ -161,10 +153,6 @@ class Pcap:
         """Record again from now on."""
         if self._recording is not None:
             self._helper.request("pcap-resume", number=self._number, since_ns=unpatched.time_ns())
-
-    def let_go(self) -> bool:
-        """Do nothing: a capture makes the test process no slower."""
-        return False
 
     def begin_stop(self) -> None:
         """Leave out the packets from now on."""
@@ -196,9 +184,6 @@ class Pcap:
             stopping, self._recording, self._stopping = self._stopping, None, None
         assert stopping is not None
         self._helper.end(stopping)
-
-    def close(self) -> None:
-        """Do nothing: the socket is the helper's."""
 
 
 def _write(path: Path, data: bytes) -> None:

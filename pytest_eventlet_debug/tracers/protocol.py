@@ -60,6 +60,8 @@ class Tracer(Protocol):
     before and after it, such as to capture output; ``leave`` comes before ``pause``, too, but not
     before the ``stop`` of a block. No method switches greenthreads, delivers SIGCHLD or raises
     anything but :class:`TracerError`; after an error the tracer is ready for the next ``start``.
+
+    Where there is a body here, a tracer that derives from this class need not have one of its own.
     """
 
     @property
@@ -75,11 +77,12 @@ class Tracer(Protocol):
         """The phases recorded unless ``--eventlet-phases`` says otherwise."""
 
     def warm_up(self, *, trial: bool) -> None:
-        """Begin what takes its time and need not be waited for; do nothing if there is nothing.
+        """Begin what takes its time and need not be waited for.
 
         :param trial: whether :meth:`check` will be called.
         :raises TracerError: that fails already; :meth:`check` will say so, too.
         """
+        return
 
     def check(self) -> None:
         """Find out whether it works here, before the user's tests are collected.
@@ -92,21 +95,28 @@ class Tracer(Protocol):
 
         :raises TracerUnavailable: as :meth:`check` does.
         """
+        return
 
     def start(self, recording: Recording) -> None: ...
 
-    def mark(self, phase: str) -> None: ...
+    def mark(self, phase: str) -> None:
+        return
 
-    def enter(self) -> None: ...
+    def enter(self) -> None:
+        return
 
-    def leave(self) -> None: ...
+    def leave(self) -> None:
+        return
 
-    def pause(self) -> None: ...
+    def pause(self) -> None:
+        return
 
-    def resume(self) -> None: ...
+    def resume(self) -> None:
+        return
 
     def let_go(self) -> bool:
         """Pause if that makes the test process faster and nothing else is missed; say whether."""
+        return False
 
     def begin_stop(self) -> None:
         """Record nothing more; :meth:`stop`, which does that else, waits for what it takes."""
@@ -116,3 +126,4 @@ class Tracer(Protocol):
 
     def close(self) -> None:
         """Release what the tracer holds for the whole run."""
+        return

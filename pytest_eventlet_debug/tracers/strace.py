@@ -28,6 +28,7 @@ from pytest_eventlet_debug.tracers.protocol import PHASES
 from pytest_eventlet_debug.tracers.protocol import Phase
 from pytest_eventlet_debug.tracers.protocol import Recording
 from pytest_eventlet_debug.tracers.protocol import RecordingCut
+from pytest_eventlet_debug.tracers.protocol import Tracer
 from pytest_eventlet_debug.tracers.protocol import TracerError
 from pytest_eventlet_debug.tracers.strace_program import OPTIONS
 from pytest_eventlet_debug.tracers.strace_program import find
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_eventlet_debug.tracers.strace_trial import Trial
 
 
-class Strace:
+class Strace(Tracer):
     """``strace -f -ttt -T -yy -s 256``, attached by the helper when a test begins.
 
     The trace has :mod:`~pytest_eventlet_debug.recordings.marks` in it where a phase begins,
