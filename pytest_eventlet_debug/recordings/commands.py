@@ -167,10 +167,14 @@ def _write_perfetto(directories: list[Path], output: Path | None) -> int:
         perfetto.write(timeline, sys.stdout)
         return 0
     open_file = gzip.open if output.suffix == ".gz" else open
+    is_open = False
     try:
         with open_file(output, "wt", encoding="utf-8") as file:
+            is_open = True
             perfetto.write(timeline, file)
     except OSError as error:
+        if is_open and output.is_file():  # the beginning of a trace is none
+            output.unlink()
         return refuse(f"cannot write {output}: {error.strerror}")
     return 0
 

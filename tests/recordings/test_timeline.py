@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+import resource
 import shutil
 import subprocess
 import sys
@@ -272,6 +273,20 @@ def test_perfetto_says_where_it_cannot_write(
     output = str(directory / "missing" / "a.json")
     assert cli.main(["timeline", "--perfetto", str(directory), "-o", output]) == 2
     assert f"cannot write {output}: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_perfetto_leaves_no_part_of_a_file(directory: Path, tmp_path: Path, name: str) -> None:
+    command = ["timeline", "--perfetto", directory, "-o", tmp_path / name]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_eventlet_debug", *command],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50)),
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"pytest-eventlet-debug: cannot write {tmp_path / name}: File too large\n"
+    assert not (tmp_path / name).exists()
 
 
 def test_a_file_to_write_to_is_refused_without_what_is_written(
