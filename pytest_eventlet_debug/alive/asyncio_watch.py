@@ -17,6 +17,7 @@ import signal
 import sys
 import types
 from typing import Any
+import weakref
 
 import msgspec
 
@@ -26,9 +27,11 @@ from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.task_waits import ACQUIRED
+from pytest_eventlet_debug.alive.task_waits import SITE
 from pytest_eventlet_debug.alive.task_waits import is_task
+from pytest_eventlet_debug.alive.task_waits import named
 from pytest_eventlet_debug.alive.task_waits import task_name
-from pytest_eventlet_debug.alive.tasks import SITE
 from pytest_eventlet_debug.alive.tasks import TESTS
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import describe_tasks
@@ -103,6 +106,8 @@ class AsyncioWatch:
                 folder_of(path) for path in (base_events.__file__, __file__) if path is not None
             )
             self._wrap_loop(base_events.BaseEventLoop)
+            self._wrap(base_events.BaseEventLoop, "create_future", self._making_future)
+            self._wrap_locks()
             if type(_ident) is types.BuiltinFunctionType:  # else it was patched before this
                 self._wrap(base_events.BaseEventLoop, "call_soon", self._calling)
             self._wrap_signals()
@@ -122,6 +127,13 @@ class AsyncioWatch:
         module = sys.modules.get("signal")
         if type(getattr(module, "set_wakeup_fd", None)) is types.BuiltinFunctionType:
             self._wrap(module, "set_wakeup_fd", self._waking)
+
+    def _wrap_locks(self) -> None:
+        module: Any = sys.modules.get("asyncio.locks")
+        self._wrap(module.Event, "__init__", self._making_event)
+        for kind in (module.Lock, module.Semaphore):
+            self._wrap(kind, "acquire", self._acquiring)
+            self._wrap(kind, "release", self._releasing)
 
     def _wrap_loop(self, kind: type) -> None:
         self._wrap(kind, "run_until_complete", self._running)
@@ -266,6 +278,61 @@ class AsyncioWatch:
             return task
 
         return create_task
+
+    def _making_future(self, original: Any) -> Any:
+        def create_future(loop: Any) -> Any:
+            __tracebackhide__ = True
+            future = original(loop)
+            self._note_maker(future, sys._getframe(1))
+            return future
+
+        return create_future
+
+    def _making_event(self, original: Any) -> Any:
+        def __init__(event: Any, *args: Any, **kwargs: Any) -> None:
+            __tracebackhide__ = True
+            original(event, *args, **kwargs)
+            self._note_maker(event, sys._getframe(1))
+
+        return __init__
+
+    def _note_maker(self, thing: Any, caller: types.FrameType) -> None:
+        """Note the line that has made a thing, unless it is one of asyncio's own."""
+        try:
+            if not caller.f_code.co_filename.startswith(self._library):
+                setattr(thing, SITE, (caller.f_code, caller.f_lineno, TESTS[0]))
+        except Exception as error:
+            put_off(error)  # or one with slots; its site stays unknown
+
+    def _acquiring(self, original: Any) -> Any:
+        async def acquire(lock: Any) -> Any:
+            __tracebackhide__ = True
+            acquired = await original(lock)
+            try:
+                caller = sys._getframe(1)
+                frame = outside(caller, self._library) or caller
+                task = sys.modules["asyncio.tasks"].current_task()
+                by = weakref.ref(task), named(task)
+                vars(lock).setdefault(ACQUIRED, []).append((frame.f_code, frame.f_lineno, *by))
+            except Exception as error:
+                put_off(error)  # or no task has run it; who holds the lock stays unknown
+            return acquired
+
+        return acquire
+
+    def _releasing(self, original: Any) -> Any:
+        def release(lock: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                held = vars(lock).get(ACQUIRED, [])
+                task = sys.modules["asyncio.tasks"].current_task() if len(held) > 1 else None
+                same = [each for each in held if each[2]() is task]
+                held.remove(same[-1]) if task and same else held.clear()
+            except Exception as error:
+                put_off(error)
+            return original(lock)
+
+        return release
 
     def _calling(self, original: Any) -> Any:
         runs_in = self._runs_in

@@ -1,8 +1,9 @@
 """Find out which locks a stack holds, and which one it waits for, from its code alone.
 
-A semaphore of eventlet does not know who has acquired it, nor does a lock of a thread. But a
-frame that stands inside of ``with lock:`` has acquired it and will release it, and so has one
-that has passed ``lock.acquire()`` on its only way here. What cannot be proven so is not claimed.
+A semaphore of eventlet does not know who has acquired it, nor does a lock of a thread or of
+asyncio. But a frame that stands inside of ``with lock:`` has acquired it and will release it, and
+so has one that has passed ``lock.acquire()`` on its only way here. What cannot be proven so is not
+claimed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pytest_eventlet_debug.alive import source
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_WITHS = (ast.With, ast.AsyncWith)
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 _UNKNOWN = object()
@@ -48,13 +50,72 @@ def held_by(frames: Iterable[types.FrameType]) -> list[Any]:
     Whether they are locks is for the caller to know; it may be any context manager.
     """
     found: list[Any] = []
+    released: list[Any] = []
     for frame in frames:
+        if frame.f_code.co_name == "wait":  # perhaps a condition's, which has released its lock
+            released.append(_field(frame.f_locals.get("self"), "_lock"))
         if _may_hold(frame.f_code):
             try:
                 found += _held_in(frame)
             except Exception:
                 continue  # source that has changed, or syntax of another Python
-    return found
+    return [each for each in found if not any(each is other for other in released)]
+
+
+def yet_to_call(frame: types.FrameType, names: frozenset[str]) -> Iterator[tuple[Any, int]]:
+    """Yield the things of which a frame may still come to call a method, and the lines.
+
+    :param names: of the methods.
+    """
+    if names.isdisjoint(frame.f_code.co_names):
+        return
+    try:
+        function = _function_of(frame.f_code)
+        if function is None:
+            return
+        for call, owner, name in _calls_ahead(function, _place(frame)):
+            if name in names and (value := _evaluate(owner, frame)) is not _UNKNOWN:
+                yield value, call.lineno
+    except Exception:
+        return  # source that has changed, or syntax of another Python
+
+
+def _calls_ahead(node: ast.AST, place: _Place) -> Iterator[tuple[ast.Call, ast.expr, str]]:
+    """Yield the calls of methods that may follow a place in a node."""
+    ahead = list(_ahead(node, place))
+    while ahead:
+        each = ahead.pop(0)
+        if isinstance(each, _FUNCTIONS):
+            continue
+        if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute):
+            yield each, each.func.value, each.func.attr
+        ahead += ast.iter_child_nodes(each)
+
+
+def _ahead(node: ast.AST, place: _Place) -> Iterator[ast.AST]:
+    """Yield the statements that may follow a place in a node, the next ones first."""
+    for statements in _blocks(node):
+        for number, statement in enumerate(statements):
+            if not hasattr(statement, "lineno") or not _contains(statement, place):
+                continue
+            if not isinstance(statement, _FUNCTIONS):
+                yield from _ahead(statement, place)
+            if isinstance(statement, _LOOPS):
+                yield statement
+            elif isinstance(statement, ast.Try):
+                yield from _after_a_part(statement, place)
+            if not isinstance(statement, ast.ExceptHandler):  # of these, only one is run
+                yield from statements[number + 1 :]
+            return
+
+
+def _after_a_part(statement: ast.Try, place: _Place) -> Iterator[ast.AST]:
+    """Yield what may follow in a ``try`` after the part of it that a place is in."""
+    if any(_contains(each, place) for each in statement.body):
+        yield from statement.handlers
+        yield from statement.orelse
+    if not any(_contains(each, place) for each in statement.finalbody):
+        yield from statement.finalbody
 
 
 def awaited_by(frame: types.FrameType) -> Any:
@@ -76,7 +137,7 @@ def _may_hold(code: types.CodeType) -> bool:
 @functools.lru_cache(maxsize=1000)
 def _has_with(code: types.CodeType) -> bool:
     function = _function_of(code)
-    return function is not None and any(isinstance(each, ast.With) for each in ast.walk(function))
+    return function is not None and any(isinstance(each, _WITHS) for each in ast.walk(function))
 
 
 @functools.lru_cache(maxsize=1000)
@@ -146,7 +207,7 @@ def _acquired(node: ast.AST, place: _Place) -> Iterator[_Acquired]:
                 expression = _plain_acquire(earlier)
                 if expression is not None and not _released(node, expression, earlier, place):
                     yield _Acquired(expression, earlier)
-            if isinstance(statement, ast.With):
+            if isinstance(statement, _WITHS):
                 yield from _entered(statement, place)
             if not isinstance(statement, _FUNCTIONS):
                 yield from _acquired(statement, place)
@@ -163,7 +224,7 @@ def _blocks(node: ast.AST) -> Iterator[list[Any]]:
                     yield each.body  # the case itself has no line
 
 
-def _entered(statement: ast.With, place: _Place) -> Iterator[_Acquired]:
+def _entered(statement: ast.With | ast.AsyncWith, place: _Place) -> Iterator[_Acquired]:
     """Yield the managers of a ``with`` that a place in its body, or in a later manager, is past."""
     body = statement.body[0]
     same_line = body.lineno <= statement.items[-1].context_expr.lineno
@@ -182,6 +243,8 @@ def _entered(statement: ast.With, place: _Place) -> Iterator[_Acquired]:
 def _plain_acquire(statement: ast.stmt) -> ast.expr | None:
     """Return whose ``acquire()`` a statement is, one that does not give up."""
     call = statement.value if isinstance(statement, ast.Expr) else None
+    if isinstance(call, ast.Await):
+        call = call.value
     if (
         isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
@@ -251,6 +314,10 @@ def _awaited(frame: types.FrameType, function: ast.AST) -> Any:
 def _is_entry(statement: ast.With, place: _Place) -> bool:
     """Say whether a place is the call of ``__enter__``, which Python 3.11 and 3.12 put there."""
     return len(statement.items) == 1 and place == (statement.lineno, statement.col_offset)
+
+
+def _field(owner: Any, name: str) -> Any:
+    return getattr(owner, "__dict__", {}).get(name)
 
 
 def _evaluate(expression: ast.AST, frame: types.FrameType) -> Any:

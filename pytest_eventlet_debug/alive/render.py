@@ -22,6 +22,7 @@ from pytest_eventlet_debug.alive.hub import HubState
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import is_of_asyncio
+from pytest_eventlet_debug.alive.task_waits import LET_GO
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import Loop
 from pytest_eventlet_debug.alive.tasks import Task
@@ -119,8 +120,12 @@ class _TaskTree:
         lines = []
         cycles = self._alive.cycles
         for cycle in cycles[:MAX_NAMES]:
-            names = [self._tasks[task].name for task in cycle]
-            lines.append(f"  DEADLOCK: await cycle {' -> '.join([*names, names[0]])}")
+            members = [self._tasks[task] for task in cycle]
+            shown = " -> ".join(each.name for each in (*members, members[0]))
+            if any(each.waits is not None and each.waits.kind.endswith(LET_GO) for each in members):
+                lines.append(f"  DEADLOCK, unless another one lets them go on: {shown}")
+            else:
+                lines.append(f"  DEADLOCK: await cycle {shown}")
         if len(cycles) > MAX_NAMES:
             lines.append(f"  DEADLOCK: {len(cycles) - MAX_NAMES} more await cycles")
         return lines

@@ -10,11 +10,29 @@ import types
 from typing import Any
 
 from pytest_eventlet_debug.alive import descriptors
+from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import short_repr
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.task_peers import TaskPeers
+
+#: An attribute of tasks, futures and events: the code and line that made them, where that was
+#: watched, and the number of the test in which that was.
+SITE = "_eventlet_debug_site"
+
+#: An attribute of asyncio's locks and semaphores: of each time that one was acquired and not yet
+#: released the code and line, a weak reference to the task, and its name.
+ACQUIRED = "_eventlet_debug_acquired"
+
+#: How the kind of a wait ends that others, too, may end than those who are known.
+LET_GO = (", held", ", to be set")
+
+#: Of those who hold one semaphore, how many are told.
+MAX_HOLDERS = 3
+
+_Known = tuple[Waits, list[Any], list[Any]]
 
 
 class TaskWaits:
@@ -22,18 +40,18 @@ class TaskWaits:
 
     :param library: the directory of asyncio, with a separator at its end.
     :param work_items: what executors have queued or run.
+    :param peers: the tasks that there are.
     """
 
-    def __init__(self, library: str, work_items: Iterable[Any]) -> None:
+    def __init__(self, library: str, work_items: Iterable[Any], peers: TaskPeers) -> None:
         self._library = library
         self._work_items = work_items
+        self._peers = peers
         self._work: dict[int, Any] | None = None
         self._of_asyncio: dict[int, bool] = {}
         self._now: dict[int, float] = {}
 
-    def of(
-        self, waiter: Any, innermost: types.FrameType | None, loop: Any
-    ) -> tuple[Waits, list[Any], list[Any]]:
+    def of(self, waiter: Any, innermost: types.FrameType | None, loop: Any) -> _Known:
         """Return what a task waits on, the tasks among it, and those that it needs.
 
         :param waiter: the future that will wake the task.
@@ -57,11 +75,13 @@ class TaskWaits:
         kind = type(waiter)
         if not _has_own_repr(kind):
             what = "a Future" if kind.__name__ == "Future" else f"a {kind.__qualname__}"
-            state = "done, of which the task has not heard yet" if waiter.done() else "not done"
-            return Waits(kind.__qualname__, f"{what}, {state}"), [], []
+            if waiter.done():
+                state = "done, of which the task has not heard yet"
+                return Waits(kind.__qualname__, f"{what}, {state}"), [], []
+            return self._waits_to_be_set(kind.__qualname__, f"{what}, not done", waiter)
         return Waits(kind.__qualname__, short_repr(waiter)), [], []
 
-    def _waits_of_callbacks(self, waiter: Any) -> tuple[Waits, list[Any], list[Any]] | None:
+    def _waits_of_callbacks(self, waiter: Any) -> _Known | None:
         """Tell shield, executors and sockets by what they have the future call."""
         inner = _shielded(waiter)
         if inner is not None:
@@ -106,9 +126,7 @@ class TaskWaits:
             now = self._now[id(loop)] = loop.time()
         return max(when - now, 0.0)
 
-    def _waits_of_asyncio(
-        self, frame: types.FrameType, waiter: Any, loop: Any
-    ) -> tuple[Waits, list[Any], list[Any]] | None:
+    def _waits_of_asyncio(self, frame: types.FrameType, waiter: Any, loop: Any) -> _Known | None:
         name = frame.f_code.co_name
         scope = frame.f_locals
         if name == "sleep" and "h" in scope:
@@ -140,10 +158,47 @@ class TaskWaits:
         for base in ("Lock", "Semaphore", "Event", "Condition", "Barrier"):
             if base in bases:
                 words = [f"{kind.__name__}.{name}", _lock_state(owner), crowd]
-                return Waits(f"{base}.{name}", ", ".join(filter(None, words))), [], []
+                text = ", ".join(filter(None, words))
+                fields = getattr(owner, "__dict__", {})
+                if base == "Event" and fields.get("_value") is False:
+                    return self._waits_to_be_set(f"{base}.{name}", text, owner)
+                if name == "acquire" and (fields.get("_locked") or fields.get("_value") == 0):
+                    return self._waits_for_lock(f"{base}.{name}", text, owner)
+                return Waits(f"{base}.{name}", text), [], []
         return self._waits_of_stream(name, owner, waiter)
 
-    def _wait_of_many(self, scope: Any, loop: Any) -> tuple[Waits, list[Any], list[Any]]:
+    def _waits_to_be_set(self, kind: str, text: str, thing: Any) -> _Known:
+        """Say where an event or a future was made, and who will set it if that is known."""
+        site = getattr(thing, SITE, None)
+        text += f", created {_at(*site[:2])}" if site is not None else ""
+        setting = self._peers.setting(thing)
+        if len(setting) != 1:
+            return Waits(kind, text), [], []
+        ((task, code, line),) = setting
+        text += f", to be set {_at(code, line)} by {named(task)}"
+        return Waits(f"{kind}, to be set", text), [], [task]
+
+    def _waits_for_lock(self, kind: str, text: str, lock: Any) -> _Known:
+        """Say who holds a lock or a semaphore, if that is known."""
+        acquired = lock.__dict__.get(ACQUIRED, ())
+        if "_locked" in lock.__dict__ and len(acquired) != 1:
+            acquired = ()  # not all that was done with it has been seen
+        holding = [task for *_, reference, _ in acquired if (task := reference()) is not None]
+        words = [
+            f"acquired {_at(code, line)} by {name}"
+            + (", which has ended" if (task := reference()) is None or task.done() else "")
+            for code, line, reference, name in acquired[:MAX_HOLDERS]
+        ]
+        if not acquired:
+            holding = self._peers.holding(lock)
+            words = [f"held by {named(task)}" for task in holding[:MAX_HOLDERS]]
+        text = ", ".join((text, *dict.fromkeys(words)))
+        living = [task for task in holding if not task.done()]
+        many = max(len(acquired), len(holding))
+        text += ", ..." if many > MAX_HOLDERS else ""
+        return Waits(f"{kind}, held" if many else kind, text), [], living if many == 1 else []
+
+    def _wait_of_many(self, scope: Any, loop: Any) -> _Known:
         futures = copy_of(scope["fs"])
         pending = _pending(futures)
         condition = scope.get("return_when")
@@ -155,9 +210,7 @@ class TaskWaits:
         text = f"asyncio.wait of {len(futures)}" + (f", {done} done" if done else "")
         return Waits("wait", text, left), pending, needed
 
-    def _waits_of_stream(
-        self, name: str, owner: Any, waiter: Any
-    ) -> tuple[Waits, list[Any], list[Any]] | None:
+    def _waits_of_stream(self, name: str, owner: Any, waiter: Any) -> _Known | None:
         known = self._waits_of_callbacks(waiter)
         if known is not None:
             return known
@@ -184,6 +237,17 @@ class TaskWaits:
 def is_task(thing: Any) -> bool:
     """Say whether something that can be awaited is a task."""
     return hasattr(type(thing), "get_coro")
+
+
+def named(task: Any) -> str:
+    """Return the name of a task, with that of its coroutine."""
+    coroutine = getattr(task.get_coro(), "__qualname__", None)
+    return f"task {task_name(task)}" + (f", {coroutine}()" if type(coroutine) is str else "")
+
+
+def _at(code: types.CodeType, line: int) -> str:
+    at = Frames().at(code, line)
+    return f"at {at.location} in {at.function}"
 
 
 def task_name(task: Any) -> str:

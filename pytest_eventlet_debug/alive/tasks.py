@@ -26,10 +26,13 @@ from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import find_cycles
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.task_peers import TaskPeers
+from pytest_eventlet_debug.alive.task_waits import SITE
 from pytest_eventlet_debug.alive.task_waits import TaskWaits
 from pytest_eventlet_debug.alive.task_waits import task_name
 from pytest_eventlet_debug.hubs.reasons import ENDED
 from pytest_eventlet_debug.hubs.reasons import raised
+from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.collector import collector_paused
 
@@ -37,10 +40,6 @@ State = Literal["running", "ready", "waiting", "cancelling", "done"]
 
 #: Frames of one await chain that are followed.
 MAX_CHAIN = 500
-
-#: An attribute of tasks: the code and line that made them, where that was watched, and the number
-#: of the test in which that was.
-SITE = "_eventlet_debug_site"
 
 #: How many tests have begun; the last one is the one that runs.
 TESTS = [0]
@@ -126,7 +125,8 @@ def describe_tasks(
     :param tasks: done ones are counted and left out.
     :param loops: their loops by id.
     """
-    look = _Look(sys.modules["asyncio"], loops, heap.work_items if heap else ())
+    tasks = list(tasks)
+    look = _Look(sys.modules["asyncio"], tasks, loops, heap.work_items if heap else ())
     found: list[Task] = []
     done = 0
     failed: list[str] = []
@@ -193,14 +193,18 @@ class _Look:
     """One look at many tasks; what they share is found out once."""
 
     def __init__(
-        self, asyncio: types.ModuleType, loops: dict[int, Any], work_items: Iterable[Any]
+        self,
+        asyncio: types.ModuleType,
+        tasks: Iterable[Any],
+        loops: dict[int, Any],
+        work_items: Iterable[Any],
     ) -> None:
         self._asyncio = asyncio
         self._frames = Frames()
         self._stacks: dict[tuple[int, ...], tuple[Frame, ...]] = {}
         self._library = folder_of(getattr(asyncio, "__file__", None) or "")
         self._loops = loops
-        self._waits = TaskWaits(self._library, work_items)
+        self._waits = TaskWaits(self._library, work_items, TaskPeers(tasks, _chain))
         self._running = self._current_tasks()
         self._inner = _active_frames() if self._running else {}
 
@@ -334,7 +338,7 @@ def _chain(awaitable: Any) -> list[types.FrameType]:
             awaitable = next(filter(_is_chained, gc.get_referents(awaitable)), None)
         else:
             break
-        if frame is not None:
+        if frame is not None and not frame.f_code.co_filename.startswith(OURS):
             frames.append(frame)
     return frames
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from pytest_eventlet_debug.alive.model import Frame
+from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import short_repr
 from pytest_eventlet_debug.alive.render import render_tasks
@@ -251,11 +252,14 @@ def in_loop(make: Callable[[], object]) -> Callable[[], Awaitable[Any]]:
     return wait
 
 
+BY_ITSELF = "held by task waiter, test_what_a_task_waits_on_is_named.<locals>.wait()"
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (asyncio.Lock, "Lock.acquire, locked, 1 waiting"),
-        (lambda: asyncio.Semaphore(1), "Semaphore.acquire, value 0, 1 waiting"),
+        (asyncio.Lock, f"Lock.acquire, locked, 1 waiting, {BY_ITSELF}"),
+        (lambda: asyncio.Semaphore(1), f"Semaphore.acquire, value 0, 1 waiting, {BY_ITSELF}"),
         (asyncio.Event, "Event.wait, not set, 1 waiting"),
         (asyncio.Condition, "Condition.wait, 1 waiting"),
         (lambda: asyncio.Queue(3), "Queue.get, 0 items of 3"),
@@ -297,6 +301,183 @@ def test_tasks_that_await_each_other_are_a_deadlock(loop: asyncio.AbstractEventL
     text = render_tasks(find_tasks())
     circles = [f"{x} -> {y} -> {z} -> {x}" for x, y, z in ("ABC", "BCA", "CAB")]
     assert sum(f"DEADLOCK: await cycle {circle}\n" in text for circle in circles) == 1
+
+
+async def holds(lock: Any) -> None:
+    async with lock:
+        await asyncio.sleep(99)
+
+
+async def acquires(lock: Any) -> None:
+    await lock.acquire()
+    try:
+        await asyncio.sleep(99)
+    finally:
+        lock.release()
+
+
+async def acquires_elsewhere(lock: Any) -> None:
+    await asyncio.gather(lock.acquire())
+    await asyncio.sleep(99)
+
+
+@pytest.mark.parametrize(
+    ("make", "hold", "text"),
+    [
+        (asyncio.Lock, holds, "Lock.acquire, locked, 1 waiting, held by task holder, holds()"),
+        (
+            asyncio.Lock,
+            acquires,
+            "Lock.acquire, locked, 1 waiting, held by task holder, acquires()",
+        ),
+        (asyncio.Lock, acquires_elsewhere, "Lock.acquire, locked, 1 waiting"),
+        (
+            lambda: asyncio.Semaphore(1),
+            holds,
+            "Semaphore.acquire, value 0, 1 waiting, held by task holder, holds()",
+        ),
+    ],
+)
+def test_the_task_that_holds_a_lock_is_named_if_its_frames_prove_it(
+    loop: asyncio.AbstractEventLoop,
+    make: Callable[[], Any],
+    hold: Callable[[Any], Coroutine[Any, Any, None]],
+    text: str,
+) -> None:
+    lock = make()
+    loop.create_task(hold(lock), name="holder")
+    settle(loop)
+    assert wait_text(loop, lock.acquire(), "waiter") == text
+    assert bool(named("waiter").needs) == ("held by" in text)
+
+
+def test_a_task_that_waits_for_a_condition_does_not_hold_its_lock(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    lock = asyncio.Lock()
+    condition = asyncio.Condition(lock)
+
+    async def waits_for_it() -> None:
+        async with lock:
+            await condition.wait()
+
+    loop.create_task(waits_for_it())
+    loop.create_task(acquires_elsewhere(lock))
+    settle(loop)
+    assert wait_text(loop, lock.acquire(), "waiter") == "Lock.acquire, locked, 1 waiting"
+
+
+def test_tasks_that_take_locks_in_opposite_order_are_a_deadlock(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    a, b = asyncio.Lock(), asyncio.Lock()
+
+    async def take(first: asyncio.Lock, second: asyncio.Lock) -> None:
+        async with first:
+            await asyncio.sleep(0)
+            async with second:
+                pass
+
+    loop.create_task(take(a, b), name="A")
+    loop.create_task(take(b, a), name="B")
+    settle(loop)
+    text = render_tasks(find_tasks())
+    assert "DEADLOCK, unless another one lets them go on: " in text
+    assert text.count("DEADLOCK") == 1
+
+
+class Setters:
+    """Coroutines that wait, and would set an event or not."""
+
+    def __init__(self, event: asyncio.Event, future: asyncio.Future[int]) -> None:
+        self.event = event
+        self.future = future
+
+    async def later(self) -> None:
+        await asyncio.sleep(99)
+        self.event.set()
+
+    async def result(self) -> None:
+        try:
+            await asyncio.sleep(99)
+        except OSError as error:
+            self.future.set_exception(error)
+
+    async def in_a_loop(self) -> None:
+        while True:
+            self.event.set() if self.future.done() else None
+            await asyncio.sleep(99)
+
+    async def at_last(self) -> None:
+        try:
+            await asyncio.sleep(99)
+        finally:
+            self.event.set()
+
+    async def before(self) -> None:
+        if self.future.done():
+            self.event.set()
+        await asyncio.sleep(99)
+
+    async def in_the_other_branch(self) -> None:
+        if not self.future.done():
+            await asyncio.sleep(99)
+        else:
+            self.event.set()
+
+    async def in_the_other_handler(self) -> None:
+        try:
+            raise KeyError
+        except KeyError:
+            await asyncio.sleep(99)
+        except OSError:
+            self.event.set()
+
+    async def in_a_function(self) -> None:
+        await asyncio.sleep(99)
+        asyncio.get_running_loop().call_soon(lambda: self.event.set())
+
+    async def of_another(self) -> None:
+        await asyncio.sleep(99)
+        asyncio.Event().set()
+
+
+@pytest.mark.parametrize(
+    ("setter", "line"),
+    [
+        (Setters.later, 2),
+        (Setters.result, 4),
+        (Setters.in_a_loop, 2),
+        (Setters.at_last, 4),
+        (Setters.before, None),
+        (Setters.in_the_other_branch, None),
+        (Setters.in_the_other_handler, None),
+        (Setters.in_a_function, None),
+        (Setters.of_another, None),
+    ],
+)
+def test_the_task_that_has_yet_to_set_what_another_waits_for_is_named(
+    loop: asyncio.AbstractEventLoop,
+    setter: Callable[[Setters], Coroutine[Any, Any, None]],
+    line: int | None,
+) -> None:
+    of_future = setter is Setters.result
+    setters = Setters(asyncio.Event(), loop.create_future())
+    loop.create_task(setter(setters), name="setter")
+    settle(loop)
+
+    async def wait() -> None:
+        await (setters.future if of_future else setters.event.wait())
+
+    text = wait_text(loop, wait(), "waiter")
+    expected = "a Future, not done" if of_future else "Event.wait, not set, 1 waiting"
+    if line is not None:
+        code: types.CodeType = setter.__code__  # type: ignore[attr-defined]
+        at = Frames().at(code, code.co_firstlineno + line)
+        who = f"{at.location} in {at.function} by task setter, {setter.__qualname__}()"
+        expected += f", to be set at {who}"
+    assert text == expected
+    assert bool(named("waiter").needs) == (line is not None)
 
 
 def test_tasks_that_merely_await_another_are_no_deadlock(

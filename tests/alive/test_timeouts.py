@@ -391,7 +391,8 @@ def test_what_the_test_waited_for_is_followed_to_its_end(pytester: pytest.Pytest
     _, told = waited(pytester, CHAIN, "asyncio", failed=7)
     patterns = (
         rf"at test_x\.py:14 in test_coroutine on {run} Task-\d+, Client\.call\(\), which waits at "
-        rf"test_x\.py:10 in {in_frames('Client.call')} on a Future, not done",
+        rf"test_x\.py:10 in {in_frames('Client.call')} on a Future, not done, created at "
+        rf"test_x\.py:9 in {in_frames('Client.call')}",
         rf"at test_x\.py:24 in test_greenthread_of_a_coroutine on {run} Task-\d+, bridge\(\), "
         r"which waits at test_x\.py:20 in bridge on the end of a greenthread, which waits at "
         r"test_x\.py:17 in listen on Event, 1 waiting",
@@ -411,6 +412,91 @@ def test_what_the_test_waited_for_is_followed_to_its_end(pytester: pytest.Pytest
     assert len(told) == len(patterns), told
     for pattern, line in zip(patterns, told, strict=True):
         assert re.fullmatch(f"the test waited in vain {pattern}", line), (pattern, line)
+
+
+LOCKS = """
+import asyncio
+import eventlet
+import pytest
+from eventlet.asyncio import spawn_for_awaitable
+
+class Store:
+    def __init__(self, lock):
+        self.lock = lock
+        self.written = asyncio.Event()
+
+    async def begin(self):
+        await self.lock.acquire()
+
+    async def write(self, error=None):
+        await self.begin()
+        if error:
+            raise error
+        self.lock.release()
+
+    async def keep(self, seconds):
+        await self.begin()
+        await asyncio.sleep(seconds)
+        self.lock.release()
+
+    async def wait(self):
+        async with self.lock:
+            await self.written.wait()
+
+def wait_for(*coroutines):
+    for each in [spawn_for_awaitable(each) for each in coroutines]:
+        each.wait()
+
+def test_not_released():
+    store = Store(asyncio.Lock())
+    with pytest.raises(ValueError):
+        wait_for(store.write(ValueError()))
+    with eventlet.Timeout(0.3):
+        wait_for(store.write())
+
+def test_acquired_elsewhere():
+    store = Store(asyncio.Lock())
+    wait_for(store.write(), store.keep(0))
+    spawn_for_awaitable(store.keep(60))
+    eventlet.sleep(0)
+    with eventlet.Timeout(0.3):
+        wait_for(store.write())
+
+def test_several():
+    store = Store(asyncio.Semaphore(2))
+    for _ in range(2):
+        spawn_for_awaitable(store.keep(60))
+    eventlet.sleep(0)
+    with eventlet.Timeout(0.3):
+        wait_for(store.write())
+
+def test_event():
+    with eventlet.Timeout(0.3):
+        wait_for(Store(asyncio.Lock()).wait())
+"""
+
+
+def test_who_has_acquired_a_lock_of_asyncios_is_told_though_its_frame_does_not_show_it(
+    pytester: pytest.Pytester,
+) -> None:
+    result, told = waited(pytester, LOCKS, "asyncio", failed=4)
+    begin, wait = in_frames("Store.begin"), in_frames("Store.wait")
+    lock = rf"waits at test_x\.py:12 in {begin} on Lock\.acquire, locked, 1 waiting, acquired at"
+    semaphore = rf"waits at test_x\.py:12 in {begin} on Semaphore\.acquire, value 0, 1 waiting"
+    by = rf"test_x\.py:12 in {begin} by task Task-\d+"
+    keep = in_frames("Store.keep")
+    patterns = (
+        rf"{lock} {by}, Store\.write\(\), which has ended",
+        rf"{lock} {by}, Store\.keep\(\), which waits at test_x\.py:22 in {keep} on sleep, 59\.\d s "
+        "left",
+        rf"{semaphore}(, acquired at {by}, Store\.keep\(\)){{2}}",
+        rf"waits at test_x\.py:27 in {wait} on Event\.wait, not set, 1 waiting, created at "
+        rf"test_x\.py:9 in {in_frames('Store.__init__')}",
+    )
+    assert len(told) == len(patterns), told
+    for pattern, line in zip(patterns, told, strict=True):
+        assert re.search(f"Store\\.w\\w+\\(\\), which {pattern}$", line), (pattern, line)
+    assert "pytest_eventlet_debug" not in result.stdout.str()
 
 
 THREADS = """
