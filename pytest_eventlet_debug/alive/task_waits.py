@@ -27,7 +27,7 @@ SITE = "_eventlet_debug_site"
 ACQUIRED = "_eventlet_debug_acquired"
 
 #: How the kind of a wait ends that others, too, may end than those who are known.
-LET_GO = (", held", ", to be set")
+LET_GO = (", held", ", may be set")
 
 #: Of those who hold one semaphore, how many are told.
 MAX_HOLDERS = 3
@@ -175,8 +175,8 @@ class TaskWaits:
         if len(setting) != 1:
             return Waits(kind, text), [], []
         ((task, code, line),) = setting
-        text += f", to be set {_at(code, line)} by {named(task)}"
-        return Waits(f"{kind}, to be set", text), [], [task]
+        text += f", may be set {_at(code, line)} by {named(task)}"
+        return Waits(f"{kind}, may be set", text), [], [task]
 
     def _waits_for_lock(self, kind: str, text: str, lock: Any) -> _Known:
         """Say who holds a lock or a semaphore, if that is known."""

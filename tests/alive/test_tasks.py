@@ -475,7 +475,7 @@ def test_the_task_that_has_yet_to_set_what_another_waits_for_is_named(
         code: types.CodeType = setter.__code__  # type: ignore[attr-defined]
         at = Frames().at(code, code.co_firstlineno + line)
         who = f"{at.location} in {at.function} by task setter, {setter.__qualname__}()"
-        expected += f", to be set at {who}"
+        expected += f", may be set at {who}"
     assert text == expected
     assert bool(named("waiter").needs) == (line is not None)
 

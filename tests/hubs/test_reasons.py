@@ -1173,6 +1173,57 @@ def test_what_another_thread_has_a_loop_do_without_waking_it_is_told(
     )
 
 
+WITHOUT_END = """
+    from ssl import PROTOCOL_TLS_CLIENT, SSLContext, TLSVersion
+
+    import eventlet
+    from eventlet import pools
+
+    eventlet.monkey_patch()
+
+
+    def test_context():
+        SSLContext(PROTOCOL_TLS_CLIENT).minimum_version = TLSVersion.TLSv1_2
+
+
+    class Connections(pools.Pool):
+        def create(self):
+            return self.get()
+
+
+    def test_pool():
+        Connections(max_size=10**6).get()
+
+
+    def count(number):
+        return count(number + 1)
+
+
+    def test_without_eventlet():
+        count(0)
+"""
+
+
+@pytest.mark.parametrize("hubs", ["asyncio", "epolls,poll"])
+def test_what_comes_back_to_itself_without_end_is_told(
+    pytester: pytest.Pytester, hubs: str
+) -> None:
+    result = _run(pytester, WITHOUT_END, hubs)
+    name = r"test_what_comes_back_to_itself_without_end_is_told\.py"
+    assert re.fullmatch(
+        rf"{name}:10 in test_context uses the ssl\.SSLContext from before monkey_patch\(\), which "
+        r"has put eventlet\.green\.ssl\.GreenSSLContext in its place: ssl\.py:\d+ in "
+        r"minimum_version looks for the methods of that one's base, and calls itself",
+        _of(result, "test_context")[0],
+    )
+    assert re.fullmatch(
+        rf"calls come back to themselves without end, begun at {name}:19 in test_pool: "
+        rf"eventlet/pools\.py:\d+ in get, {name}:15 in create, and so on",
+        _of(result, "test_pool")[0],
+    )
+    assert _of(result, "test_without_eventlet") == []
+
+
 OF_ASYNCIO = """
 import asyncio
 import concurrent.futures
