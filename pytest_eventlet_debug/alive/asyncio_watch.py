@@ -43,6 +43,7 @@ from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import folder_of
+from pytest_eventlet_debug.system.code_places import of_eventlet
 from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.collector import collector_paused
@@ -376,7 +377,8 @@ class AsyncioWatch:
 
     def _user(self, frame: types.FrameType) -> str:
         """Return the line that has called, past those of asyncio's if there is one."""
-        at = Frames().describe(outside(frame, self._library) or frame)
+        library = (*self._library, of_eventlet() or self._library[0])
+        at = Frames().describe(outside(frame, library) or frame)
         return f"{at.location.removeprefix(STANDARD_LIBRARY)} in {at.function}"
 
     def _stopping(self, original: Any) -> Any:

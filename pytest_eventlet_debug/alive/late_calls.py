@@ -1,18 +1,24 @@
-"""Note what a signal handler has a hub do that the hub, which waits in the kernel, does not see."""
+"""Note what a signal handler or another thread has a hub do that it does not see, as it waits."""
 
 from __future__ import annotations
 
+from _thread import get_ident as _ident
 import signal
 import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.alive.endings import outside
 from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
+from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import of_eventlet
 from pytest_eventlet_debug.system.handler_errors import handled
 from pytest_eventlet_debug.system.handler_errors import put_off
 
@@ -41,6 +47,7 @@ class LateCallWatch(EventletWatch):
 
     def _wrap_all(self) -> None:
         kind = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None)
+        self._library = (OURS, of_eventlet() or OURS)
         self._wrap(kind, "add_timer", self._adding)
 
     def told(self) -> str:
@@ -52,38 +59,55 @@ class LateCallWatch(EventletWatch):
             __tracebackhide__ = True
             due = original(hub, timer)
             try:
-                if switches.current() is hub.greenlet and not self._first:
+                if self._first:
+                    pass
+                elif own_hub() is not hub and _root(hub.greenlet) is not _root(switches.current()):
+                    frame = sys._getframe(1)
+                    who = f"thread {thread_name(_ident()) or f'{_ident():#x}'}"
+                    at = outside(frame, self._library) or frame
+                    self._watch(hub, timer, due, who, at, "another thread")
+                elif switches.current() is hub.greenlet:
                     handler = _handler(sys._getframe(1))
                     if handler is not None:
-                        self._watch(hub, timer, due, handler)
+                        numbers = (number for number, code in handled() if code is handler.f_code)
+                        names = " and ".join(signal.Signals(number).name for number in numbers)
+                        who = f"the handler of {names}"
+                        self._watch(hub, timer, due, who, handler, "a handler")
             except Exception as error:
                 put_off(error)  # or a hub of another's making; what comes late stays unknown
             return due
 
         return add_timer
 
-    def _watch(self, hub: Any, timer: Any, due: float, handler: types.FrameType) -> None:
+    def _watch(
+        self, hub: Any, timer: Any, due: float, who: str, frame: types.FrameType, kind: str
+    ) -> None:
         """Learn when the hub next looks at its timers."""
         if "fire_timers" in vars(hub):
             return
-        numbers = (number for number, code in handled() if code is handler.f_code)
-        names = " and ".join(signal.Signals(number).name for number in numbers)
-        at = Frames().describe(handler)
+        at = Frames().describe(frame)
         call = callable_name(timer.tpl[0])
 
         def fire_timers(when: float) -> Any:
             __tracebackhide__ = True
-            del hub.fire_timers
+            vars(hub).pop("fire_timers", None)
             late = when - due
             if late >= LATE and not self._first:
                 self._first = (
-                    f"{call}, which the handler of {names} at {at.where} had the hub call, came "
-                    f"{late:.2f} s late: a hub that waits in the kernel does not see what a "
-                    "handler schedules until it wakes"
+                    f"{call}, which {who} at {at.where} had the hub call, came {late:.2f} s late: "
+                    f"a hub that waits in the kernel does not see what {kind} schedules until it "
+                    "wakes"
                 )
             return hub.fire_timers(when)
 
         hub.fire_timers = fire_timers
+
+
+def _root(greenlet: Any) -> Any:
+    """Return the greenlet that a thread began with, of which another one descends."""
+    while greenlet.parent is not None:
+        greenlet = greenlet.parent
+    return greenlet
 
 
 def _handler(frame: types.FrameType) -> types.FrameType | None:

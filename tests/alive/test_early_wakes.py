@@ -1,4 +1,4 @@
-"""What ends a sleep too early, and what comes too late as a signal handler has scheduled it."""
+"""What ends a sleep too early, and what comes too late that a handler or a thread has scheduled."""
 
 from __future__ import annotations
 
@@ -168,5 +168,59 @@ def test_what_a_signal_handler_schedules_too_late_is_told(
         r"(?:test_sends_while_the_hub_waits\.<locals>\.)?<lambda> had the hub call, came "
         r"0\.[89]\d s late: a hub that waits in the kernel does not see what a handler "
         r"schedules until it wakes",
+        line,
+    )
+
+
+OF_ANOTHER_THREAD = """
+import eventlet
+from eventlet import event, hubs, patcher
+threading = patcher.original("threading")
+
+
+def test_the_hub_waits():
+    hub, done = hubs.get_hub(), event.Event()
+
+    def work():
+        hub.schedule_call_global(0, done.send, 1)
+
+    eventlet.sleep(0)
+    threading.Timer(0.1, work).start()
+    with eventlet.Timeout(1, False):
+        done.wait()
+    assert False
+
+
+def test_the_hub_is_busy():
+    hub, done = hubs.get_hub(), event.Event()
+    threading.Timer(0.1, hub.schedule_call_global, (0, done.send, 1)).start()
+    while not done.ready():
+        eventlet.sleep(0)
+    assert False
+
+
+def test_another_hub_of_this_thread():
+    made = type(hubs.get_hub())()
+    made.schedule_call_global(0, print)
+    eventlet.sleep(0.3)
+    made.fire_timers(made.clock())
+    made.prepare_timers()
+    made.fire_timers(made.clock())
+    assert False
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "poll", "selects"])
+def test_what_another_thread_schedules_too_late_is_told(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytester.makepyfile(test_x=OF_ANOTHER_THREAD)
+    result = pytester.runpytest("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
+    result.assert_outcomes(failed=3)
+    (line,) = [line for line in result.outlines if "s late: " in line]
+    assert re.fullmatch(
+        r"    Event\.send, which thread Thread-\d+ at test_x\.py:10 in "
+        r"(?:test_the_hub_waits\.<locals>\.)?work had the hub call, came 0\.[789]\d s late: a hub "
+        r"that waits in the kernel does not see what another thread schedules until it wakes",
         line,
     )
