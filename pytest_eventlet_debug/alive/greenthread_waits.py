@@ -129,6 +129,10 @@ class GreenthreadWaits:
             return Waits(f"{waits.kind}, no timer", f"{waits.text}, {words}")
         if late > LATE_SECONDS:
             return Waits(f"{waits.kind}, late", f"{waits.text}, overdue by {late:.1f} s")
+        clock = self._greenlets.wakers.stopped.get(id(hub))
+        if clock is not None:
+            text = f"{waits.text}, {left:.3f} s left by the hub's clock {clock}, which stands still"
+            return Waits(f"{waits.kind}, stopped", text)
         return waits._replace(seconds=left)
 
     def _waits_for_semaphore(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 import types
 from typing import Any
 
 import msgspec
+
+from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.system import unpatched
+
+#: Seconds after which a clock that goes shows another time.
+_TICK = 0.001
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -41,6 +48,8 @@ class Wakers:
         self.listeners: dict[int, list[Listener]] = {}
         #: By id of the hub, the next one first.
         self.timers: dict[int, list[Timer]] = {}
+        #: By id of the hub whose clock stands still: that clock.
+        self.stopped: dict[int, str] = {}
         self._left: dict[int, float] = {}
         self._listeners_of: dict[int, list[Listener]] = {}
         self._timers_of: dict[int, list[Timer]] = {}
@@ -76,6 +85,8 @@ class Wakers:
 
     def _read_timers(self, hub: Any) -> Iterable[Timer]:
         now = hub.clock()
+        if type(hub.clock) is not types.BuiltinFunctionType and _stands_still(hub.clock):
+            self.stopped[id(hub)] = f"{hub.clock.__module__}.{callable_name(hub.clock)}()"
         for when, raw in list(hub.timers) + list(hub.next_timers):
             if raw.called or not hasattr(raw, "tpl"):
                 continue
@@ -117,6 +128,14 @@ class Wakers:
             if timer.action == "switch" and timer.arguments:
                 return timer.arguments[0]
         return None
+
+
+def _stands_still(clock: Callable[[], float]) -> bool:
+    """Say whether a clock shows the same time again a moment later."""
+    before, end = clock(), unpatched.monotonic() + _TICK
+    while unpatched.monotonic() < end:
+        pass
+    return clock() == before
 
 
 def _bound_to(call: Any, greenlet_type: type) -> Any:

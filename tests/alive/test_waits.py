@@ -233,6 +233,29 @@ def test_a_wait_of_the_programs_own_making_is_known_by_what_the_hub_will_do(tmp_
 
 
 @pytest.mark.parametrize("hub", HUBS)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_clock_of_the_hub_that_stands_still_is_told(
+    tmp_path: Path, hub: str, frozen: bool
+) -> None:
+    text = shown(
+        tmp_path,
+        f"""
+        import time
+        now, start = time.monotonic, time.monotonic()
+        def clock():
+            return start if {frozen} else now()
+        eventlet.spawn(eventlet.sleep, 60)
+        let_run()
+        eventlet.hubs.get_hub().clock = clock
+        show()
+        """,
+        hub,
+    )
+    expected = "left by the hub's clock __main__.clock(), which stands still" if frozen else "left"
+    assert re.search(rf"^    waits on sleep, \d+\.\d+ s {re.escape(expected)}$", text, re.M), text
+
+
+@pytest.mark.parametrize("hub", HUBS)
 def test_a_lost_timer_and_a_late_one_are_told(tmp_path: Path, hub: str) -> None:
     text = shown(
         tmp_path,
