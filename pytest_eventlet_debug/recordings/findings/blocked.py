@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+import os
 import sys
 from typing import ClassVar
 
@@ -30,6 +31,7 @@ from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.dns_exchange import asked_name
 from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
@@ -43,6 +45,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
+from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import TEST_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
@@ -80,6 +83,9 @@ _WOULD_WAIT = frozenset(("EAGAIN", "EINPROGRESS", "EALREADY"))
 _DELAY = lazily(r"\d+</proc/(\d+)/task/\1/schedstat>, \"\d+ (\d+) ")
 _OBJECT = lazily(rf"\d+(?!x)(?:{ANNOTATION})?")
 _POLLED = lazily(rf"\[\{{fd=(\d+(?:{ANNOTATION})?)")
+_STRING = lazily(r'"((?:[^"\\]|\\.)*)"')
+#: How the annotation of a socket ends that is connected to a DNS server.
+_DNS = ":53]>"
 _PATH = lazily(rf'(?:AT_FDCWD(?:{ANNOTATION})?, )?("(?:[^"\\]|\\.)*")')
 
 
@@ -92,6 +98,8 @@ class _Wait(msgspec.Struct):
     count: int = 0
     #: When the last of them ended.
     end_ns: int = 0
+    #: The host name whose address it waits for, or ``""``.
+    name: str = ""
 
     def add(self, start_ns: int, duration_ns: int) -> None:
         self.ns += duration_ns
@@ -100,7 +108,8 @@ class _Wait(msgspec.Struct):
 
     def __str__(self) -> str:
         times = f" x {self.count:,}" if self.count > 1 else ""
-        return f"{shown(self.call)}{times}{self.call.where}"
+        lookup = f", to look up {self.name}," if self.name else ""
+        return f"{shown(self.call)}{times}{lookup}{self.call.where}"
 
 
 class _Block(msgspec.Struct, frozen=True):
@@ -128,6 +137,8 @@ class Blocked:
         self._until_ns = about.until_ns
         #: What the greenthread that runs waited in last, by calls that timed out.
         self._row: _Wait | None = None
+        #: The socket that a host name was asked for through last, and the name.
+        self._asked = ("", "")
         self._pending: _Wait | None = None
         self._readied: list[str] = []
         self._next: str | None = None
@@ -147,6 +158,8 @@ class Blocked:
             **dict.fromkeys(Nonblocking.CALLS, self._set),
             **self._registrations.handlers(),
             "close": self._closed,
+            "sendto": self._sent,
+            "sendmmsg": self._sent,
             **dict.fromkeys(SLEEPS, self._sleep),
             **dict.fromkeys(POLLS, self._wait),
             ANY_OTHER: self._other,
@@ -161,6 +174,15 @@ class Blocked:
     def _closed(self, call: Syscall) -> None:
         self._registrations.closed(call)
         self._set(call)
+
+    def _sent(self, call: Syscall) -> None:
+        if call.name in _CALLS:
+            self._call(call)
+        if _DNS in call.args and call.pid == self._main:
+            socket, sent = _OBJECT.match(call.args), _STRING.search(call.args)
+            if socket is not None and sent is not None:
+                name = asked_name(os.fsencode(unescape(sent[1])))
+                self._asked = (socket[0], name or "")
 
     def _call(self, call: Syscall) -> None:
         if call.name == "pread64" and (delay := _DELAY.match(call.args)) is not None:
@@ -188,7 +210,7 @@ class Blocked:
             return
         if self._row is not None and not _are_alike(self._row.call, call):
             self._row = None
-        wait = self._row if timed_out and self._row is not None else _Wait(call)
+        wait = self._row if timed_out and self._row is not None else self._wait_of(call)
         if timed_out:
             self._row = wait
         wait.add(call.start_ns, duration_ns)
@@ -198,6 +220,10 @@ class Blocked:
             # The test waits for the others as a rule: their ends and their events wake it.
             self._had_begun = frozenset(self._turns) - {TEST_LABEL}
             self._delay_after = None
+
+    def _wait_of(self, call: Syscall) -> _Wait:
+        socket, name = self._asked
+        return _Wait(call, name=name if socket and f"fd={socket}" in call.args else "")
 
     def _lacked(self, time_ns: int, delay_ns: int) -> None:
         """Keep what lasted long enough even without the time that the thread had no CPU."""
@@ -350,7 +376,7 @@ class Blocked:
                 return row
         if call is None or (self._until_ns or sys.maxsize) - call.start_ns < MIN_NS:
             return None  # it has hardly begun
-        return _Wait(call)
+        return self._wait_of(call)
 
 
 def _returns_at_once(call: Syscall) -> bool:

@@ -92,6 +92,12 @@ class DnsExchange:
         del known[:-_QUERIES]
 
 
+def asked_name(data: bytes) -> str | None:
+    """Return the name that a datagram asks for; ``None`` if it is no DNS query."""
+    message = _read(data)
+    return None if message is None or message.is_answer else message.question.rpartition(" ")[0]
+
+
 def _difference(query: _Query, answer: _Query) -> str | None:
     """Say in what an answer differs from a query, if that is one of three things."""
     asked, told = query.message, answer.message

@@ -504,3 +504,46 @@ def test_what_a_test_that_hangs_waits_in_is_told_of_a_trace_that_goes_on(
     titles = [each.title for each in detection.findings()]
     end = "when the recording ended"
     assert titles == ([f"greenthread 1:test was still in {waits} {end}"] if waits else [])
+
+
+LOOKUP = r"""
+7 10.000000 access("/.eventlet-debug/phase/10/call/test_b", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000100 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000200 access("/.eventlet-debug/greenlet/2/hub", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000300 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000400 access("/.eventlet-debug/greenlet/4/report", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.000600 SEND <0.000030>
+7 10.000700 poll([{fd=SOCKET, events=POLLIN}], 1, 500) = 0 (Timeout) <0.500123>
+7 10.500900 close(SOCKET) = 0 <0.000034>
+7 10.501100 access("/.eventlet-debug/greenlet/2/hub", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.501200 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.501300 epoll_wait(5<anon_inode:[eventpoll]>, [], 1023, 10) = 0 <0.010000>
+"""
+SOCKET = "16<UDP:[127.0.0.1:41302->127.0.0.1:53]>"
+QUERY = r'"\332\337\1\0\0\1\0\0\0\0\0\0\6statsd\7example\3com\0\0\1\0\1"'
+SIX = QUERY.replace(r"\0\1\0\1", r"\0\34\0\1")
+MESSAGE = (
+    "{msg_hdr={msg_name=NULL, msg_namelen=0, msg_iov=[{iov_base=%s, iov_len=36}]}, msg_len=36}"
+)
+
+
+@pytest.mark.parametrize(
+    ("send", "name"),
+    [
+        (f"sendto({SOCKET}, {QUERY}, 36, MSG_NOSIGNAL, NULL, 0) = 36", "statsd.example.com"),
+        (
+            f"sendmmsg({SOCKET}, [{MESSAGE % QUERY}, {MESSAGE % SIX}], 2, MSG_NOSIGNAL) = 2",
+            "statsd.example.com",
+        ),
+        (f'sendto({SOCKET}, "x", 1, MSG_NOSIGNAL, NULL, 0) = 1', None),
+        (f"sendto({SOCKET.replace('16<', '17<')}, {QUERY}, 36, 0, NULL, 0) = 36", None),
+    ],
+)
+def test_the_lookup_of_a_host_name_that_holds_the_hub_is_told(send: str, name: str | None) -> None:
+    detection = Detection(About(), [Blocked])
+    trace = LOOKUP.lstrip().replace("SEND", send).replace("SOCKET", SOCKET)
+    for _ in detection.watch(parse(trace.splitlines(keepends=True))):
+        pass
+    (found,) = detection.findings()
+    lookup = f", to look up {name}," if name else ""
+    assert f" in poll({SOCKET}){lookup} while 3:tick was to run" in found.title
