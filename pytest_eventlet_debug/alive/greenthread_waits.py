@@ -279,13 +279,40 @@ class GreenthreadWaits:
                 name = getattr(task.get_coro(), "__qualname__", "a coroutine")
                 return Waits("task", f"task {task_name(task)}, {name}()"), [task]
             if (place, name) == ("tpool.py", "execute"):
-                text = f"tpool, which executes {callable_name(each.f_locals.get('meth'))}"
-                return Waits("tpool", text), []
+                return self._waits_for_tpool(each)
             if place == "queue.py":
                 return None
         kind = type(event).__qualname__
         waiting = len(getattr(event, "_waiters", ()))
         return self._timed(Waits(kind, f"{kind}, {waiting} waiting"), frame, "timer"), []
+
+    def _waits_for_tpool(self, execute: types.FrameType) -> tuple[Waits, list[Any]]:
+        """Say what tpool executes or cannot begin, and who holds the lock that it waits for."""
+        name = callable_name(execute.f_locals.get("meth"))
+        busy = []
+        for top in sys._current_frames().values():
+            works = [each for each in outwards(top) if each.f_code.co_name == "tworker"]
+            if not works or self._stacks.place(works[-1]) != "tpool.py":
+                continue
+            begun = works[-1].f_locals.get("e")
+            if begun is execute.f_locals.get("e"):
+                return self._waits_for_thread(f"tpool, which executes {name}", top)
+            busy.append(begun is not None)
+        if all(busy) and busy:
+            text = f"tpool, which is to execute {name}, but its {counted(len(busy), 'thread')}"
+            verb = "execute" if len(busy) > 1 else "executes"
+            return Waits("tpool, full", f"{text} {verb} other calls"), []
+        return Waits("tpool", f"tpool, which executes {name}"), []
+
+    def _waits_for_thread(self, text: str, top: types.FrameType) -> tuple[Waits, list[Any]]:
+        lock = holders.awaited_by(top)
+        holding = self._holders_of(lock) if _is_of_threads(lock) else []
+        if not holding:
+            return Waits("tpool", text), []
+        (at,) = self._stacks.shown([top])
+        names = ", ".join(self._greenlets.name(each) for each in holding[:3])
+        text += f", which waits at {at.location} in {at.function} on a lock of threads"
+        return Waits("tpool, held", f"{text}, held by {names}"), holding[:1]
 
     def _waits_by_hub(self, greenlet: Any) -> Waits | None:
         """Return what will wake a greenlet that waits in no way known here."""

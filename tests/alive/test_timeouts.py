@@ -499,6 +499,77 @@ def test_who_has_acquired_a_lock_of_asyncios_is_told_though_its_frame_does_not_s
     assert "pytest_eventlet_debug" not in result.stdout.str()
 
 
+TPOOL = """
+import eventlet
+from eventlet import patcher, tpool
+import pytest
+threading = patcher.original("threading")
+lock, ready = threading.Lock(), threading.Event()
+
+def write():
+    with lock:
+        pass
+
+@pytest.fixture(autouse=True)
+def releases():
+    yield
+    if lock.locked():
+        lock.release()
+    tpool.killall()
+
+def test_holds_it():
+    with eventlet.Timeout(0.5):
+        with lock:
+            tpool.execute(write)
+
+def test_another_one_holds_it():
+    def keep():
+        with lock:
+            eventlet.sleep(60)
+            ready.set()
+    eventlet.spawn(keep)
+    eventlet.sleep(0)
+    with eventlet.Timeout(0.5):
+        tpool.execute(write)
+
+def test_nobody_holds_anything():
+    with eventlet.Timeout(0.5):
+        tpool.execute(ready.wait, 2)
+
+def test_full():
+    tpool.set_num_threads(2)
+    for _ in range(2):
+        eventlet.spawn(tpool.execute, ready.wait, 2)
+    eventlet.sleep(0.1)
+    with eventlet.Timeout(0.5):
+        tpool.execute(write)
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_who_holds_the_lock_that_a_thread_of_tpool_waits_for_is_told(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    _, told = waited(pytester, TPOOL, hub, failed=4)
+    executes = "on tpool, which executes write, which waits at test_x.py:8 in write on a lock of"
+    keep = in_frames("test_another_one_holds_it.<locals>.keep")
+    assert len(told) == 3, told
+    assert told[2] == (
+        "the test waited in vain at test_x.py:43 in test_full on tpool, which is to execute write, "
+        "but its 2 threads execute other calls"
+    )
+    assert told[0] == (
+        f"the test waited in vain at test_x.py:21 in test_holds_it {executes} threads, held by the "
+        "test: they wait for each other, unless another one lets them go on"
+    )
+    assert re.fullmatch(
+        rf"the test waited in vain at test_x\.py:31 in test_another_one_holds_it {executes} "
+        r"threads, held by test_another_one_holds_it\.<locals>\.keep, which waits at "
+        rf"test_x\.py:26 in {keep} on sleep, 59\.\d s left",
+        told[1],
+    )
+
+
 THREADS = """
 import eventlet
 eventlet.monkey_patch()
