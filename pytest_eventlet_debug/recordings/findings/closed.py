@@ -36,7 +36,7 @@ _MOST = 20
 _USES = names(
     """read readv write writev send sendto sendmsg recv recvfrom recvmsg accept accept4 connect
     shutdown getsockname getpeername setsockopt getsockopt listen bind fstat lseek ioctl fcntl
-    close"""
+    close epoll_wait epoll_pwait epoll_pwait2"""
 )
 _GONE = frozenset(("ECONNRESET", "EPIPE"))
 
@@ -119,6 +119,9 @@ class Closed:
 
         If not, it may have had the number since before the recording, when that was something else.
         """
+        if call.name.startswith("epoll_"):  # no other kind of descriptor would do
+            closed = ended.closed
+            return closed is not None and (closed.name != "close" or "[eventpoll]" in closed.args)
         who = call.greenthread
         closer = ended.closed.greenthread if ended.closed is not None else None
         if who is None or who in (ended.opener, closer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import sys
 from typing import TypeAlias
 
 from pytest_eventlet_debug.patterns import lazily
@@ -23,6 +24,8 @@ _OPENERS = names(
     eventfd eventfd2 timerfd_create signalfd signalfd4 inotify_init inotify_init1 memfd_create
     pidfd_open"""
 )
+#: What ``close_range()`` closes, if it does so at once.
+_RANGE = lazily(r"(\d+), (\d+|~0U), 0\Z")
 _DESCRIPTOR = lazily(rf"\d{{1,10}}(?:{ANNOTATION})?")
 
 
@@ -58,6 +61,8 @@ class Openings:
         self._processes = processes
         self._given_again = given_again
         self._lives: dict[Place, list[Life]] = {}
+        #: Of each process the numbers that it closed together last.
+        self._ranges: dict[int | None, tuple[range, Syscall]] = {}
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None]]:
         """Return what to call by the names of calls, as a detector does."""
@@ -66,11 +71,16 @@ class Openings:
             **dict.fromkeys(PAIRS, self._pair_opened),
             **dict.fromkeys(("fcntl", "fcntl64"), self._duplicated),
             "close": self.closed,
+            "close_range": self._closed_range,
         }
 
     def lives(self, process: int | None, fd: int) -> list[Life]:
         """Return what a number stood for lately, the last one at the end."""
-        return self._lives.get((process, fd), [])
+        lives = self._lives.get((process, fd))
+        if lives is None and process in self._ranges:
+            numbers, call = self._ranges[process]
+            return [_life_until(call, fd)] if fd in numbers else []
+        return lives or []
 
     def open_in(self, process: int | None) -> list[Syscall]:
         """Return the calls that opened what is open in a process now."""
@@ -97,6 +107,17 @@ class Openings:
             lives = self._lives[key]
         lives[-1].closed = call
 
+    def _closed_range(self, call: Syscall) -> None:
+        match = _RANGE.match(call.args)
+        if match is None or call.errno is not None:
+            return
+        last = sys.maxsize if match[2] == "~0U" else int(match[2])
+        process, numbers = self._processes.process(call.pid), range(int(match[1]), last + 1)
+        for (each, fd), lives in self._lives.items():
+            if each == process and fd in numbers and lives[-1].closed is None:
+                lives[-1].closed = call._replace(args=str(fd))
+        remember(self._ranges, process, (numbers, call))
+
     def _pair_opened(self, call: Syscall) -> None:
         for fd in ends_of_pair(call):
             self._begin(call, fd)
@@ -118,6 +139,13 @@ class Openings:
         if len(lives) == _LIVES:
             del lives[0]
         lives.append(Life(call))
+
+
+def _life_until(call: Syscall, fd: int) -> Life:
+    """Return the life of a number of which only its end was seen, among that of others."""
+    life = Life(None)
+    life.closed = call._replace(args=str(fd))
+    return life
 
 
 def descriptor(call: Syscall) -> str:

@@ -107,6 +107,49 @@ def test_reset():
     assert re.search(r":serve at .+, from test_program\.py:\d+ in serve \(line ", found.title)
 
 
+HUBS_OWN = """
+import os
+import eventlet
+from eventlet import hubs
+
+def test_hub():
+    hub = hubs.get_hub()
+    ours = getattr(hub, "poll", None) or hub.loop._selector._selector
+    reader, writer = eventlet.green.socket.socketpair()
+    eventlet.spawn(reader.recv, 1)
+    eventlet.sleep(0)
+    eventlet.sleep(0)
+    CLOSE
+    try:
+        eventlet.sleep(0.01)
+    except (OSError, ValueError):
+        pass
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+@pytest.mark.parametrize(
+    ("close", "named"),
+    [
+        ("os.close(ours.fileno())", r"<anon_inode:\[eventpoll\]>"),
+        ("os.closerange(ours.fileno(), ours.fileno() + 1)", r"(?:<anon_inode:\[eventpoll\]>)?"),
+    ],
+)
+def test_who_closed_what_the_hub_waits_with_is_told(
+    find: Find, hub: str, close: str, named: str
+) -> None:
+    found = find(HUBS_OWN.replace("CLOSE", close), Closed, hub=hub)
+    told = [each for each in found if each.title.startswith("epoll_wait(")]
+    assert len(told) == 1, found
+    assert re.match(
+        r"epoll_wait\((\d+)\) = -1 EBADF by greenthread \d+:hub at .*: "
+        rf"\1{named} was closed \d+(?: us|\.\d\d ms) before by greenthread \d+:test at "
+        r"test_program\.py:12 in test_hub \(line \d+\)",
+        told[0].title,
+    )
+    assert told[0].certainty == "certain"
+
+
 def test_closing_what_was_never_open_is_no_finding(find: Find) -> None:
     program = """
 import os
