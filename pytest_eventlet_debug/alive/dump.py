@@ -27,6 +27,7 @@ from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
+from pytest_eventlet_debug.alive.replaced_calls import ReplacedCallWatch
 from pytest_eventlet_debug.alive.sends import SendWatch
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
@@ -84,8 +85,9 @@ class AliveDump:
         self._watch = AsyncioWatch()
         self._early_wakes = EarlyWakeWatch()
         self._late_calls = LateCallWatch()
+        self._replaced = ReplacedCallWatch()
         noting = SpawnWatch(), SendWatch(), PoolWatch()
-        self._of_eventlet = (*noting, self._early_wakes, self._late_calls)
+        self._of_eventlet = (*noting, self._early_wakes, self._late_calls, self._replaced)
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
@@ -207,6 +209,7 @@ class AliveDump:
                 self._watch.unheard,
                 self._early_wakes.told(),
                 self._late_calls.told(),
+                self._replaced.told(),
             )
             lines = (self._timeouts.in_hub, *of_wakes, _in_vain(alive), begun, *failed, never)
             for line in filter(None, lines):

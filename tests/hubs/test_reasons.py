@@ -1224,6 +1224,53 @@ def test_what_comes_back_to_itself_without_end_is_told(
     assert _of(result, "test_without_eventlet") == []
 
 
+OF_SLEEP = """
+    from unittest import mock
+    import eventlet
+
+    def read_soon(times):
+        reader, writer = eventlet.green.socket.socketpair()
+        got = []
+        eventlet.spawn(lambda: got.append(reader.recv(1)))
+        eventlet.sleep(0)
+        writer.sendall(b"x")
+        for _ in range(times):
+            eventlet.sleep(0)
+        return got
+
+
+    def test_mocked():
+        with mock.patch("asyncio.sleep", mock.AsyncMock()):
+            got = read_soon(1000)
+        assert got
+
+
+    async def quick(seconds):
+        pass
+
+
+    def test_replaced():
+        with mock.patch("asyncio.sleep", quick):
+            got = read_soon(1000)
+        assert got
+
+
+    def test_fails_otherwise():
+        assert not read_soon(1000)
+"""
+
+
+def test_what_is_replaced_of_that_in_which_the_asyncio_hub_waits_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    result = _run(pytester, OF_SLEEP)
+    told = "asyncio.sleep(), in which the asyncio hub waits, was replaced by"
+    only = "the hub sees what comes only if that waits, too"
+    assert _of(result, "test_mocked") == [f"{told} AsyncMock: {only}"]
+    assert _of(result, "test_replaced") == [f"{told} quick: {only}"]
+    assert _of(result, "test_fails_otherwise") == []
+
+
 OF_ASYNCIO = """
 import asyncio
 import concurrent.futures
