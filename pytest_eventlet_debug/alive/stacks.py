@@ -43,6 +43,9 @@ _PRIMITIVES = (
     "tpool.py",
 )
 
+#: What testtools calls a test's methods by.
+_OF_TESTTOOLS = ("_run_setup", "_run_test_method", "_run_teardown")
+
 
 class Stacks:
     """Reads stacks, innermost frame first. Not to be kept: it holds what it has made of frames."""
@@ -134,9 +137,11 @@ class Stacks:
 def is_test_call(frame: types.FrameType) -> bool:
     """Say whether a frame is the one that calls a test's function or a fixture's."""
     name = frame.f_code.co_name
-    return name in ("pytest_pyfunc_call", "call_fixture_func", "_teardown_yield_fixture") or (
-        name == "_callTestMethod" and bool(frame.f_globals.get("__unittest"))
-    )
+    if name in ("pytest_pyfunc_call", "call_fixture_func", "_teardown_yield_fixture"):
+        return True
+    if name == "_callTestMethod":
+        return bool(frame.f_globals.get("__unittest"))
+    return name in _OF_TESTTOOLS and frame.f_globals.get("__name__") == "testtools.testcase"
 
 
 def outwards(innermost: types.FrameType) -> Iterator[types.FrameType]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import contextlib
 import sys
+import traceback
 import types
 from typing import Any
 
@@ -32,7 +33,8 @@ class TimeoutWatch:
     def __init__(self, take: Callable[[Any], Alive]) -> None:
         self._take = take
         self._test: Any = None
-        self._kept: tuple[int, Alive] | None = None
+        #: The exception by its id and as a traceback ends with it, and what was alive.
+        self._kept: tuple[int, str, Alive] | None = None
         self._seconds = 0.0
         #: What is to be said of a Timeout that was thrown in the hub itself, or ``""``.
         self.in_hub = ""
@@ -55,11 +57,14 @@ class TimeoutWatch:
 
     def of(self, error: BaseException | None) -> Alive | None:
         """Return what was alive as this exception was thrown, if it was one."""
-        if self._kept is None or error is None or not _came_from_a_hub(error):
+        if self._kept is None or error is None:
             return None
+        number, line, alive = self._kept
+        if _is_text_of_testtools(error):
+            return alive if line and _came_from_a_hub_as(line, str(error)) else None
         # A Timeout may have been given a class to raise.
-        known = self._kept[0] in (id(error), id(type(error)))
-        return self._kept[1] if known else None
+        known = number in (id(error), id(type(error))) and _came_from_a_hub(error)
+        return alive if known else None
 
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
         origin, target = arguments
@@ -87,7 +92,7 @@ class TimeoutWatch:
         try:
             frame = _outside(sys._getframe())
             alive = replace(self._take(frame), timeout=_words(raised, timer))
-            self._kept = (id(raised), alive)
+            self._kept = (id(raised), _last_line(raised), alive)
         except Exception as error:
             put_off(error)  # the timeout on its way matters more
         finally:
@@ -106,10 +111,32 @@ def _outside(frame: types.FrameType) -> types.FrameType:
 
 def _came_from_a_hub(error: BaseException) -> bool:
     """Say whether an exception began where a greenthread waits: ``hub.switch()``."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_code.co_name == "switch"
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return step is not None and step.tb_frame.f_code.co_name == "switch"
+
+
+def _last_line(raised: Any) -> str:
+    """Return the line with which a traceback of an exception ends, ``""`` if it is not one line."""
+    kind = raised if isinstance(raised, type) else type(raised)
+    lines = traceback.format_exception_only(kind, None if kind is raised else raised)
+    return lines[0].strip() if len(lines) == 1 else ""
+
+
+def _is_text_of_testtools(error: BaseException) -> bool:
+    """Say whether an error is only the text of another, as of testtools or by pytest of that."""
+    kind = type(error)
+    if kind.__name__ == "_StringException":
+        return kind.__module__.startswith("testtools.")
+    return kind.__name__ == "Failed" and "testtools.testresult.real._StringException" in str(error)
+
+
+def _came_from_a_hub_as(line: str, text: str) -> bool:
+    """Say whether the last traceback in a text ends with this line, and with ``hub.switch()``."""
+    lines = text.rstrip().splitlines()
+    calls = [each for each in lines if each.startswith('  File "')]
+    return bool(calls) and lines[-1] == line and calls[-1].endswith(", in switch")
 
 
 def _words(raised: Any, timer: Any) -> str:

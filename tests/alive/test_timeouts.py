@@ -609,3 +609,40 @@ def test_a_patched_thread_is_followed_to_what_it_waits_for(
         f"{begin}Queue.join, 1 without task_done()",
         f"{begin}Future.result, pending",
     ]
+
+
+OF_TESTTOOLS = """
+import eventlet
+from eventlet.event import Event
+import testtools
+
+def serve():
+    Event().wait()
+
+class Tests(testtools.TestCase):
+    def test_waits(self):
+        with eventlet.Timeout(0.3):
+            eventlet.spawn(serve).wait()
+
+    def test_fails_after_a_timeout(self):
+        with eventlet.Timeout(0.1, False):
+            eventlet.spawn(serve).wait()
+        raise eventlet.Timeout(0.2)
+
+    def test_another_error(self):
+        with eventlet.Timeout(0.1, KeyError("late")):
+            eventlet.spawn(serve).wait()
+"""
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_test_of_testtools_is_known_by_the_text_that_it_has_of_its_error(
+    pytester: pytest.Pytester, hub: str
+) -> None:
+    pytest.importorskip("testtools")
+    _, told = waited(pytester, OF_TESTTOOLS, hub, failed=3)
+    waits = "the end of greenthread serve, which waits at test_x.py:6 in serve on Event, 1 waiting"
+    assert told == [
+        f"the test waited in vain at test_x.py:{line} in {in_frames(f'Tests.{test}')} on {waits}"
+        for line, test in ((20, "test_another_error"), (11, "test_waits"))
+    ]
