@@ -92,7 +92,7 @@ class GreenthreadWaits:
                 return self._waits_for_item(pool, greenlet)
             queue = getattr(owner, "queue", ())
             most = getattr(owner, "maxsize", None)
-            size = f"{len(queue)} items" + (f" of {most}" if most else "")
+            size = counted(len(queue), "item") + (f" of {most}" if most else "")
             if name == "join":
                 size = f"{getattr(owner, 'unfinished_tasks', '?')} without task_done()"
             label = f"{type(owner).__qualname__}.{name}"
@@ -177,7 +177,7 @@ class GreenthreadWaits:
             return Waits(label, f"{label}, {'' if fields['_flag'] else 'not '}set"), []
         if "unfinished_tasks" in fields:
             items, left = len(fields.get("queue", ())), fields["unfinished_tasks"]
-            size = f"{left} without task_done()" if name == "join" else f"{items} items"
+            size = f"{left} without task_done()" if name == "join" else counted(items, "item")
             return Waits(label, f"{label}, {size}"), []
         if "_done_callbacks" in fields:
             return Waits(label, f"{label}, {str(fields.get('_state')).lower()}"), []
@@ -223,7 +223,8 @@ class GreenthreadWaits:
     def _waits_for_all(self, pool: Any) -> tuple[Waits, list[Any]]:
         running = copy_of(getattr(pool, "coroutines_running", ()))
         kind = f"{type(pool).__qualname__}.waitall"
-        text = f"{kind}, {len(running)} running: {self._with_lines(running)}"
+        text = f"{kind}, {len(running)} running"
+        text += f": {self._with_lines(running)}" if running else ""
         return Waits("end", text), running
 
     def _with_lines(self, greenlets: list[Any]) -> str:

@@ -17,6 +17,7 @@ from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import short_repr
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.task_peers import TaskPeers
+from pytest_eventlet_debug.phrasing import counted
 
 #: An attribute of tasks, futures and events: the code and line that made them, where that was
 #: watched, and the number of the test in which that was.
@@ -153,7 +154,7 @@ class TaskWaits:
         crowd = f"{len(waiting)} waiting" if waiting is not None else ""
         if "Queue" in bases:
             most = f" of {owner._maxsize}" if owner._maxsize else ""
-            size = f"{len(owner._queue)} items{most}"
+            size = f"{counted(len(owner._queue), 'item')}{most}"
             return Waits(f"Queue.{name}", f"{kind.__name__}.{name}, {size}"), [], []
         for base in ("Lock", "Semaphore", "Event", "Condition", "Barrier"):
             if base in bases:

@@ -472,3 +472,30 @@ def test_what_could_not_begin_is_told_in_the_summary(pytester: pytest.Pytester, 
             r"before, and nothing has let the hub run since, as eventlet\.sleep\(\) does$",
         ]
     )
+
+
+def test_one_item_is_told_in_the_singular_and_no_running_greenthread_by_its_number(
+    tmp_path: Path,
+) -> None:
+    text = shown(
+        tmp_path,
+        """
+        from eventlet.queue import LightQueue
+        full, empty, pool = LightQueue(1), LightQueue(), eventlet.GreenPool()
+        full.put(1)
+        eventlet.spawn(full.put, 2)
+        eventlet.spawn(empty.get)
+        job = pool.spawn(eventlet.sleep, 60)
+        eventlet.spawn(pool.waitall)
+        let_run()
+        let_run()
+        empty.put(1)
+        show()
+        pool.coroutines_running.clear()
+        show()
+        """,
+    )
+    assert "waits on LightQueue.put, 1 item of 1\n" in text
+    assert "waits on LightQueue.get, 1 item\n" in text
+    assert re.search(r"waits on GreenPool\.waitall, 1 running: \S+", text)
+    assert "waits on GreenPool.waitall, 0 running\n" in text
