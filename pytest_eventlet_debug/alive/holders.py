@@ -21,6 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_eventlet_debug.alive import source
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -52,9 +53,11 @@ def held_by(frames: Iterable[types.FrameType]) -> list[Any]:
     found: list[Any] = []
     released: list[Any] = []
     for frame in frames:
-        if frame.f_code.co_name == "wait":  # perhaps a condition's, which has released its lock
+        code = frame.f_code
+        # A condition's has released the lock.
+        if code.co_name == "wait" and code.co_filename.startswith(STANDARD_LIBRARY):
             released.append(_field(frame.f_locals.get("self"), "_lock"))
-        if _may_hold(frame.f_code):
+        if _may_hold(code):
             try:
                 found += _held_in(frame)
             except Exception:

@@ -51,7 +51,10 @@ class TaskPeers:
             if unpatched.monotonic() > end:
                 return {}  # half of them would be told to be all
             try:
-                frames = [] if task.done() else self._chain(task.get_coro())
+                coroutine = task.get_coro()
+                # To read the variables of one that runs may undo what a debugger has set.
+                is_still = not task.done() and not getattr(coroutine, "cr_running", False)
+                frames = self._chain(coroutine) if is_still else []
             except Exception:
                 continue  # it is told as one that cannot be read
             for thing, line in look(frames):

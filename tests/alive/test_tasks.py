@@ -351,6 +351,27 @@ def test_the_task_that_holds_a_lock_is_named_if_its_frames_prove_it(
     assert bool(named("waiter").needs) == ("held by" in text)
 
 
+def test_what_a_debugger_has_set_in_a_task_that_runs_stays_set(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    lock = asyncio.Lock()
+
+    async def runs() -> object:
+        value = 1
+        async with lock:
+            waiter = loop.create_task(lock.acquire(), name="waiter")
+            await asyncio.sleep(0)
+            names = sys._getframe().f_locals
+            names["value"] = 2
+            waits = named("waiter").waits
+            waiter.cancel()
+            assert waits is not None
+            assert waits.text == "Lock.acquire, locked, 1 waiting"
+            return names["value"] if value else None
+
+    assert loop.run_until_complete(runs()) == 2
+
+
 def test_a_task_that_waits_for_a_condition_does_not_hold_its_lock(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
