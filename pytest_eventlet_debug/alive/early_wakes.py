@@ -6,7 +6,7 @@ import sys
 import types
 from typing import Any
 
-from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
+from pytest_eventlet_debug.alive.eventlet_watch import FirstSeenWatch
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
@@ -20,7 +20,7 @@ from pytest_eventlet_debug.system.handler_errors import put_off
 EARLY = 0.01
 
 
-class EarlyWakeWatch(EventletWatch):
+class EarlyWakeWatch(FirstSeenWatch):
     """Wraps ``BaseHub.timer_canceled()``; it costs 0.5 us more.
 
     A sleep cancels its timer as it ends, for it may have been thrown out of it.
@@ -30,11 +30,10 @@ class EarlyWakeWatch(EventletWatch):
         super().__init__()
         self._sleep: Any = None
         self._folder = ""
-        self._first = ""
         self._count = 0
 
     def _forget(self) -> None:
-        self._first = ""
+        super()._forget()
         self._count = 0
 
     def _wrap_all(self) -> None:

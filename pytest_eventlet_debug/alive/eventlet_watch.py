@@ -46,3 +46,18 @@ class EventletWatch:
         if type(original) is types.FunctionType and original.__code__.co_filename != ours:
             self._originals.append((owner, name, original))
             setattr(owner, name, stand_in(wrap(original), original))
+
+
+class FirstSeenWatch(EventletWatch):
+    """Keeps in words the first of what was seen in a test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first = ""
+
+    def _forget(self) -> None:
+        self._first = ""
+
+    def told(self) -> str:
+        """Return what was seen first in this test, or ``""``."""
+        return self._first

@@ -311,8 +311,8 @@ class GreenthreadWaits:
         if not holding:
             return Waits("tpool", text), []
         (at,) = self._stacks.shown([top])
-        names = ", ".join(self._greenlets.name(each) for each in holding[:3])
-        text += f", which waits at {at.location} in {at.function} on a lock of threads"
+        names = listed([*map(self._greenlets.name, holding)], 3)
+        text += f", which waits at {at.where} on a lock of threads"
         return Waits("tpool, held", f"{text}, held by {names}"), holding[:1]
 
     def _waits_by_hub(self, greenlet: Any) -> Waits | None:

@@ -9,7 +9,7 @@ import types
 from typing import Any
 
 from pytest_eventlet_debug.alive.endings import outside
-from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
+from pytest_eventlet_debug.alive.eventlet_watch import FirstSeenWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import thread_name
@@ -31,28 +31,17 @@ _WAITS = ("do_poll", "wait", "select")
 _SELECTORS = f"{STANDARD_LIBRARY}selectors.py"
 
 
-class LateCallWatch(EventletWatch):
+class LateCallWatch(FirstSeenWatch):
     """Wraps ``BaseHub.add_timer()``; it costs 0.3 us more.
 
     Python runs a signal handler amid a system call that waits, and then goes on with that, for as
     long as was left (PEP 475). A timer that the handler has added is seen only afterwards.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._first = ""
-
-    def _forget(self) -> None:
-        self._first = ""
-
     def _wrap_all(self) -> None:
         kind = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None)
         self._library = (OURS, of_eventlet() or OURS)
         self._wrap(kind, "add_timer", self._adding)
-
-    def told(self) -> str:
-        """Return in words what came late in this test, or ``""``."""
-        return self._first
 
     def _adding(self, original: Any) -> Any:
         def add_timer(hub: Any, timer: Any) -> Any:

@@ -247,8 +247,7 @@ def named(task: Any) -> str:
 
 
 def _at(code: types.CodeType, line: int) -> str:
-    at = Frames().at(code, line)
-    return f"at {at.location} in {at.function}"
+    return f"at {Frames().at(code, line).where}"
 
 
 def task_name(task: Any) -> str:
