@@ -461,11 +461,13 @@ def test_greenlet_moves_into_a_greenthread_and_back(
     monkeypatch.setenv("EVENTLET_HUB", "epolls")
     path = pytester.makepyfile(
         """
+        import gc
         import eventlet
         def serve(listener, secret):
             doubled = secret * 2
             listener.accept()
         def test_stops():
+            gc.disable()  # it moves objects, and the numbers follow their order
             here = "the test"
             listener = eventlet.listen(("127.0.0.1", 0))
             eventlet.spawn(serve, listener, 21)
@@ -479,7 +481,7 @@ def test_greenlet_moves_into_a_greenthread_and_back(
     )
     number, late = 2, 4  # in the order in which they were made, after the hub's
     typed = {
-        f"greenlet {number}": f"> {pytester.path}/{path.name}(4)serve()",
+        f"greenlet {number}": f"> {pytester.path}/{path.name}(5)serve()",
         "p doubled": "42",
         "up": "main()",
         "where": "hub.py",
@@ -494,7 +496,7 @@ def test_greenlet_moves_into_a_greenthread_and_back(
         f"to_greenlet {number}": "serve()",
         # From Python 3.13 on, pdb stops at breakpoint() and not behind it.
         **({"next": "-> after = 1"} if sys.version_info >= (3, 13) else {}),
-        "n": f"{path.name}(14)test_stops()\n-> greenlet = after",
+        "n": f"{path.name}(16)test_stops()\n-> greenlet = after",
         "p here, after": "('the test', 1)",
         "help greenlet": "Move into the frames of a greenthread",
     }
