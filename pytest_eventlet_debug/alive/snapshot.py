@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+import itertools
 import types
 
 import msgspec
@@ -63,22 +64,34 @@ class Alive(msgspec.Struct, frozen=True):
     def _steps(self) -> list[str]:
         known: dict[int, Greenthread | Task] = {each.id: each for each in self.tasks.tasks}
         known |= {each.id: each for each in self.greenthreads.greenthreads}
+        in_circles = {*itertools.chain(*self.tasks.cycles, *self.greenthreads.cycles)}
         steps: list[str] = []
-        seen: set[int] = set()
-        kinds: set[str] = set()
+        kinds: dict[int, str] = {}
         step: Greenthread | Task | None = self._test
         while step is not None and step.waits is not None and len(steps) < _MOST_STEPS:
-            if step.id in seen:
+            if step.id in kinds:
+                circle = [*kinds.values()][[*kinds].index(step.id) :]
                 # Others than those who hold a lock may release it.
-                unless = "" if kinds <= _ENDS else ", unless another one lets them go on"
+                unless = "" if _ENDS.issuperset(circle) else ", unless another one lets them go on"
                 steps[-1] += f": they wait for each other{unless}"
                 break
-            seen.add(step.id)
-            kinds.add(step.waits.kind)
+            kinds[step.id] = step.waits.kind
             left = f", {step.waits.seconds:.1f} s left" if step.waits.seconds is not None else ""
             steps.append(f"{_at(step)}on {step.waits.text}{left}")
-            step = known.get(step.needs[0]) if len(step.needs) == 1 else None
+            if len(step.needs) == 1:
+                step = known.get(step.needs[0])
+                continue
+            # It needs them all: one that waits for ever is enough.
+            step = next((known[each] for each in step.needs if each in in_circles), None)
+            if step is not None:
+                steps[-1] += f", among them {_named(step)}"
         return steps
+
+
+def _named(step: Greenthread | Task) -> str:
+    if isinstance(step, Task):
+        return f"task {step.name}, {step.coroutine}"
+    return f"greenthread {step.name}"
 
 
 def _at(step: Greenthread | Task) -> str:

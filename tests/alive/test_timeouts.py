@@ -499,6 +499,79 @@ def test_who_has_acquired_a_lock_of_asyncios_is_told_though_its_frame_does_not_s
     assert "pytest_eventlet_debug" not in result.stdout.str()
 
 
+SEVERAL = """
+import asyncio
+import eventlet
+from eventlet.asyncio import spawn_for_awaitable
+
+async def move(source, target):
+    async with source:
+        await asyncio.sleep(0)
+        async with target:
+            pass
+
+async def both_ways():
+    one, other = asyncio.Lock(), asyncio.Lock()
+    await asyncio.gather(asyncio.sleep(60), move(one, other), move(other, one))
+
+def test_tasks():
+    with eventlet.Timeout(0.3):
+        spawn_for_awaitable(both_ways()).wait()
+
+async def await_other(tasks, other):
+    await asyncio.sleep(0)
+    await tasks[other]
+
+async def both_await():
+    tasks = []
+    tasks += [asyncio.ensure_future(await_other(tasks, other)) for other in (1, 0)]
+    await asyncio.gather(*tasks)
+
+def test_tasks_that_await_each_other():
+    with eventlet.Timeout(0.3):
+        spawn_for_awaitable(both_await()).wait()
+
+def test_greenthreads():
+    def first():
+        threads[2].wait()
+    def second():
+        threads[1].wait()
+    pool = eventlet.GreenPool()
+    threads = [pool.spawn(*call) for call in ((eventlet.sleep, 60), (first,), (second,))]
+    with eventlet.Timeout(0.3):
+        pool.waitall()
+
+def test_no_circle():
+    pool = eventlet.GreenPool()
+    for seconds in (60, 61):
+        pool.spawn(eventlet.sleep, seconds)
+    with eventlet.Timeout(0.3):
+        pool.waitall()
+"""
+
+
+def test_those_of_several_are_followed_that_wait_for_each_other(pytester: pytest.Pytester) -> None:
+    _, told = waited(pytester, SEVERAL, "asyncio", failed=4)
+    move = in_frames("move")
+    holds = (
+        rf"waits at test_x\.py:8 in {move} on Lock\.acquire, locked, 1 waiting, acquired at "
+        rf"test_x\.py:6 in {move} by task Task-\d+, move\(\)"
+    )
+    patterns = (
+        rf"on gather of 3, among them task Task-\d+, move\(\), which {holds}, which {holds}: "
+        "they wait for each other, unless another one lets them go on",
+        r"on gather of 2, among them task (Task-\d+), await_other\(\), which waits at .* on task "
+        r"(Task-\d+), which waits at .* on task \1: they wait for each other",
+        # Which one is the first in a set differs.
+        r"on GreenPool\.waitall, 3 running: .*, among them greenthread (\S+), which waits at .* on "
+        r"the end of greenthread (?!\1,)\S+, which waits at .* on the end of greenthread \1: they "
+        "wait for each other",
+    )
+    assert len(told) == len(patterns), told
+    for pattern, line in zip(patterns, told, strict=True):
+        assert re.search(f"{pattern}$", line), (pattern, line)
+
+
 TPOOL = """
 import eventlet
 from eventlet import patcher, tpool
