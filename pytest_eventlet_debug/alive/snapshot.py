@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from collections.abc import Sequence
 import itertools
 import types
 
@@ -70,10 +71,7 @@ class Alive(msgspec.Struct, frozen=True):
         step: Greenthread | Task | None = self._test
         while step is not None and step.waits is not None and len(steps) < _MOST_STEPS:
             if step.id in kinds:
-                circle = [*kinds.values()][[*kinds].index(step.id) :]
-                # Others than those who hold a lock may release it.
-                unless = "" if _ENDS.issuperset(circle) else ", unless another one lets them go on"
-                steps[-1] += f": they wait for each other{unless}"
+                steps[-1] += _circle([*kinds.values()][[*kinds].index(step.id) :])
                 break
             kinds[step.id] = step.waits.kind
             left = f", {step.waits.seconds:.1f} s left" if step.waits.seconds is not None else ""
@@ -86,6 +84,16 @@ class Alive(msgspec.Struct, frozen=True):
             if step is not None:
                 steps[-1] += f", among them {_named(step)}"
         return steps
+
+
+def _circle(kinds: Sequence[str]) -> str:
+    """Say that those who wait in these ways wait for each other, for the end of a phrase."""
+    who, them = "they wait for each other", "them"
+    if len(kinds) == 1:
+        who, them = "it waits for itself", "it"
+    # Others than those who hold a lock may release it.
+    is_sure = _ENDS.issuperset(kinds)
+    return f": {who}" if is_sure else f": {who}, unless another one lets {them} go on"
 
 
 def _named(step: Greenthread | Task) -> str:

@@ -473,13 +473,21 @@ def test_several():
 def test_event():
     with eventlet.Timeout(0.3):
         wait_for(Store(asyncio.Lock()).wait())
+
+def test_acquired_by_itself():
+    store = Store(asyncio.Lock())
+    async def writes_as_it_keeps():
+        await store.begin()
+        await store.write()
+    with eventlet.Timeout(0.3):
+        wait_for(writes_as_it_keeps())
 """
 
 
 def test_who_has_acquired_a_lock_of_asyncios_is_told_though_its_frame_does_not_show_it(
     pytester: pytest.Pytester,
 ) -> None:
-    result, told = waited(pytester, LOCKS, "asyncio", failed=4)
+    result, told = waited(pytester, LOCKS, "asyncio", failed=5)
     begin, wait = in_frames("Store.begin"), in_frames("Store.wait")
     lock = rf"waits at test_x\.py:12 in {begin} on Lock\.acquire, locked, 1 waiting, acquired at"
     semaphore = rf"waits at test_x\.py:12 in {begin} on Semaphore\.acquire, value 0, 1 waiting"
@@ -492,10 +500,12 @@ def test_who_has_acquired_a_lock_of_asyncios_is_told_though_its_frame_does_not_s
         rf"{semaphore}(, acquired at {by}, Store\.keep\(\)){{2}}",
         rf"waits at test_x\.py:27 in {wait} on Event\.wait, not set, 1 waiting, created at "
         rf"test_x\.py:9 in {in_frames('Store.__init__')}",
+        rf"{lock} {by}, \S+writes_as_it_keeps\(\): it waits for itself, unless another one lets "
+        "it go on",
     )
     assert len(told) == len(patterns), told
     for pattern, line in zip(patterns, told, strict=True):
-        assert re.search(f"Store\\.w\\w+\\(\\), which {pattern}$", line), (pattern, line)
+        assert re.search(f"\\.w\\w+\\(\\), which {pattern}$", line), (pattern, line)
     assert "pytest_eventlet_debug" not in result.stdout.str()
 
 
