@@ -643,7 +643,7 @@ def test_who_holds_the_lock_that_a_thread_of_tpool_waits_for_is_told(
     )
     assert told[0] == (
         f"the test waited in vain at test_x.py:21 in test_holds_it {executes} threads, held by the "
-        "test: they wait for each other, unless another one lets them go on"
+        "test: it waits for itself, unless another one lets it go on"
     )
     assert re.fullmatch(
         rf"the test waited in vain at test_x\.py:31 in test_another_one_holds_it {executes} "
