@@ -37,13 +37,12 @@ class EarlyWakeWatch(FirstSeenWatch):
         self._count = 0
 
     def _wrap_all(self) -> None:
-        kind = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None)
         module = sys.modules.get("eventlet.greenthread")
         path = getattr(module, "__file__", None)
         sleep = getattr(getattr(module, "sleep", None), "__code__", None)
         if type(sleep) is types.CodeType and type(path) is str:
             self._sleep, self._folder = sleep, folder_of(path)
-            self._wrap(kind, "timer_canceled", self._canceling)
+            self._wrap_of_hub("timer_canceled", self._canceling)
 
     def told(self) -> str:
         """Return in words what has ended the first sleep of this test too early, or ``""``."""

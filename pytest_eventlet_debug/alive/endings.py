@@ -13,6 +13,7 @@ import msgspec
 from pytest_eventlet_debug import fallbacks
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
+from pytest_eventlet_debug.alive.task_waits import named
 from pytest_eventlet_debug.hubs.reasons import ENDED
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
@@ -160,8 +161,7 @@ class EndingWatch:
 
 def _name(thing: Any, verb: str) -> str:
     if verb == "cancelled":
-        coroutine = getattr(thing.get_coro(), "__qualname__", None)
-        return f"task {thing.get_name()}" + (f", {coroutine}()" if coroutine else "")
+        return named(thing)
     frame = thing.gr_frame
     name = switches.function_at_bottom(frame) if frame is not None else None
     return f"greenthread {name}" if name else "a greenthread that had not begun"
@@ -224,7 +224,7 @@ def _current_task() -> str | None:
         return None
     if task is None or is_task_of_hub(task):
         return None
-    return _name(task, "cancelled")
+    return named(task)
 
 
 def _folder(module: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import sys
 import types
 from typing import Any
 
@@ -46,6 +47,10 @@ class EventletWatch:
         if type(original) is types.FunctionType and original.__code__.co_filename != ours:
             self._originals.append((owner, name, original))
             setattr(owner, name, stand_in(wrap(original), original))
+
+    def _wrap_of_hub(self, name: str, wrap: Callable[[Any], Any]) -> None:
+        """Put what *wrap* makes of a method of all hubs in its place."""
+        self._wrap(getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None), name, wrap)
 
 
 class FirstSeenWatch(EventletWatch):

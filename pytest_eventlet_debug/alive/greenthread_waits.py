@@ -19,8 +19,8 @@ from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.alive.task_waits import is_for_own_loop
 from pytest_eventlet_debug.alive.task_waits import is_task
+from pytest_eventlet_debug.alive.task_waits import named
 from pytest_eventlet_debug.alive.task_waits import running_work
-from pytest_eventlet_debug.alive.task_waits import task_name
 from pytest_eventlet_debug.alive.task_waits import work_of
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
 from pytest_eventlet_debug.phrasing import and_more
@@ -277,8 +277,7 @@ class GreenthreadWaits:
             place, name = self._stacks.place(each), each.f_code.co_name
             task: Any = each.f_locals.get("future") if place == "asyncio.py" else None
             if is_task(task):
-                name = getattr(task.get_coro(), "__qualname__", "a coroutine")
-                return Waits("task", f"task {task_name(task)}, {name}()"), [task]
+                return Waits("task", named(task)), [task]
             if (place, name) == ("tpool.py", "execute"):
                 return self._waits_for_tpool(each)
             if place == "queue.py":

@@ -39,9 +39,8 @@ class LateCallWatch(FirstSeenWatch):
     """
 
     def _wrap_all(self) -> None:
-        kind = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None)
         self._library = (OURS, of_eventlet() or OURS)
-        self._wrap(kind, "add_timer", self._adding)
+        self._wrap_of_hub("add_timer", self._adding)
 
     def _adding(self, original: Any) -> Any:
         def add_timer(hub: Any, timer: Any) -> Any:

@@ -20,8 +20,7 @@ class ReplacedCallWatch(FirstSeenWatch):
     """
 
     def _wrap_all(self) -> None:
-        kind = getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None)
-        self._wrap(kind, "prepare_timers", self._preparing)
+        self._wrap_of_hub("prepare_timers", self._preparing)
 
     def _preparing(self, original: Any) -> Any:
         def prepare_timers(hub: Any) -> Any:
