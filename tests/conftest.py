@@ -43,6 +43,9 @@ def preferred() -> Iterator[None]:
     os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
+# Eventlet's resolver takes four fifths of the time of its import, and few tests look up a name.
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
+
 # What differs between hubs would run four times again, in each of these many runs.
 SEEN_ONCE = "-o eventlet_reruns=0"
 
