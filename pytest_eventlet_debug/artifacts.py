@@ -34,7 +34,6 @@ from pytest_eventlet_debug.artifact_names import LOCK_FILE
 from pytest_eventlet_debug.artifact_names import RUN_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifact_records import FORMAT
-from pytest_eventlet_debug.artifact_records import GOOD_ENDS
 from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.artifact_records import TestRecord
 from pytest_eventlet_debug.artifact_records import files_below
@@ -49,6 +48,7 @@ from pytest_eventlet_debug.system import unpatched
 
 # Taken here, before a test can patch them.
 _sha256 = hashlib.sha256
+_fields = msgspec.structs.asdict
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
 _NAME = re.compile(r"-[0-9a-f]{8}\Z")
 
@@ -85,54 +85,19 @@ def directory_name(nodeid: str, attempt: int = 1) -> str:
     return f"{slug or 'test'}-{digest[:8]}"
 
 
-class TestArtifacts(msgspec.Struct):
-    """The directory of one attempt of one test and what stands in its ``test.json``.
+class TestArtifacts(TestRecord, kw_only=True):
+    """One attempt of one test while it runs: what stands in its ``test.json``, and where."""
 
-    :param phases: start and end of each phase that ran, in nanoseconds since the epoch.
-    :param cpu: seconds of CPU that the thread of the test used in each phase, to within 10 ms; of a
-        phase that was shorter, how long it took.
-    :param errors: what a tracer could not do, a line each.
-    :param pid: this process, which runs the test.
-    :param left: the descriptors that the test left open.
-    """
-
-    __test__ = False
-
-    nodeid: str
-    hub: str | None
-    attempt: int
     directory: Path
-    outcomes: dict[str, str] = {}
-    phases: dict[str, tuple[int, int]] = {}
-    cpu: dict[str, float] = {}
-    errors: list[str] = []
-    pid: int = msgspec.field(default_factory=posix.getpid)
-    left: list[int] = []
-
-    @property
-    def failed(self) -> bool:
-        """Whether any phase of the test failed, or was interrupted."""
-        return not GOOD_ENDS.issuperset(self.outcomes.values())
 
     def record(self, artifacts: Sequence[str] = ()) -> bytes:
         """Return what stands in ``test.json``.
 
         :param artifacts: the files below the directory, as far as they are known.
         """
-        record = TestRecord(
-            format=FORMAT,
-            nodeid=self.nodeid,
-            hub=self.hub,
-            attempt=self.attempt,
-            pid=self.pid,
-            outcomes=self.outcomes,
-            phases=self.phases,
-            cpu=self.cpu,
-            artifacts=list(artifacts),
-            errors=self.errors,
-            left=self.left,
-        )
-        return json_files.encode(record) + b"\n"
+        fields = {**_fields(self), "artifacts": list(artifacts)}
+        del fields["directory"]
+        return json_files.encode(TestRecord(**fields)) + b"\n"
 
     def announce(self) -> None:
         """Write a first ``test.json``. So the directory is known as ours if the test crashes.
@@ -173,7 +138,14 @@ def open_test(run: Path, nodeid: str, hub: str | None, pid: int | None = None) -
             files.make_directory(directory)
         except FileExistsError:
             continue
-        return TestArtifacts(nodeid, hub, attempt, directory, pid=pid or posix.getpid())
+        return TestArtifacts(
+            format=FORMAT,
+            nodeid=nodeid,
+            hub=hub,
+            attempt=attempt,
+            pid=pid or posix.getpid(),
+            directory=directory,
+        )
     raise AssertionError("unreachable")
 
 

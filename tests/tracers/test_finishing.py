@@ -20,8 +20,10 @@ from needs import needs_root
 from programs import wait_until_gone
 import pytest
 
+from pytest_eventlet_debug import json_files
+from pytest_eventlet_debug.artifact_records import FORMAT
+from pytest_eventlet_debug.artifact_records import TestRecord
 from pytest_eventlet_debug.artifact_records import read_test
-from pytest_eventlet_debug.artifacts import TestArtifacts
 from pytest_eventlet_debug.artifacts import open_test
 from pytest_eventlet_debug.helper import finisher_process
 from pytest_eventlet_debug.helper import finishing as finishing_module
@@ -59,12 +61,10 @@ COMPLETE = ["profile.callgrind", "profile.cprof", "profile.json", "report.js", "
 
 def add_profiled(finishing: Finishing, profiles: Profiles, directory: Path) -> None:
     """Order that the directory of a test with a profile is completed."""
-    test = TestArtifacts("test_x.py::test_x", None, 1, directory)
+    record = json_files.encode(TestRecord(format=FORMAT, nodeid="test_x.py::test_x"))
     directory.mkdir()
     profiles.add(Answers(), directory=str(directory), data=COUNTS.encode())
-    finishing.order(
-        Answers(), directory=str(directory), shared=False, ports=None, data=test.record()
-    )
+    finishing.order(Answers(), directory=str(directory), shared=False, ports=None, data=record)
 
 
 def wait(finishing: Finishing, loop: Loop, answers: Answers) -> None:
