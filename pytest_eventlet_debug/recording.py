@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from pytest_eventlet_debug import artifacts
+from pytest_eventlet_debug import tracer_registry as registry
 from pytest_eventlet_debug.artifact_records import RunRecord
 from pytest_eventlet_debug.run_facts import describe_run
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import network
-from pytest_eventlet_debug.tracers.blocks import find_kinds
-from pytest_eventlet_debug.tracers.blocks import trace_block
 from pytest_eventlet_debug.tracers.completion import Completion
 from pytest_eventlet_debug.tracers.maker import TracerMaker
 from pytest_eventlet_debug.tracers.protocol import Tracer
@@ -167,5 +166,11 @@ class Recording:
         :raises ValueError: a name that is not a tracer's, or none at all.
         """
         __tracebackhide__ = True
-        kinds = find_kinds(names)
-        return trace_block(self.session(), self._maker, item, kinds)
+        kinds, session = registry.named(names), self.session()
+        tracers = []
+        for kind in kinds:
+            try:
+                tracers.append(self._maker.make_checked(kind))
+            except TracerError as error:
+                session.leave_out(item, kind.name, error)
+        return session.block(item, tracers)

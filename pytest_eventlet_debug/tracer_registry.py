@@ -6,6 +6,7 @@ tracer is first asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
@@ -117,9 +118,17 @@ def kinds() -> tuple[TracerKind, ...]:
     return tuple(_kinds.values())
 
 
-def kind(name: str) -> TracerKind | None:
-    """Return the tracer of that name, if there is one."""
-    return _kinds.get(name)
+def named(names: Sequence[str]) -> list[TracerKind]:
+    """Return the tracers of those names, each once, in the order in which they start.
+
+    :raises ValueError: a name that is not a tracer's, or none at all.
+    """
+    __tracebackhide__ = True
+    unknown = [name for name in names if name not in _kinds]
+    if unknown or not names:
+        given = f"{unknown[0]!r} is not a tracer" if unknown else "no tracer is named"
+        raise ValueError(f"eventlet_trace: {given}. There are: {', '.join(sorted(_kinds))}.")
+    return [kind for kind in kinds() if kind.name in names]
 
 
 def nests(name: str) -> bool:

@@ -478,8 +478,8 @@ class TracerSession:
         self._enter(item)
         self._note(f"{name}: {error}")
         with Shield():  # -W error, but what does not work here is no fault of the test's
-            # The sixth caller from here is the test.
-            _warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=6)
+            # The fifth caller from here is the test.
+            _warn(EventletDebugWarning(f"eventlet_trace: {name}: {error}"), stacklevel=5)
 
 
 class CodeHooks:
