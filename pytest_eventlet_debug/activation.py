@@ -313,11 +313,12 @@ class Activation:
         )
 
     def _register_afterwards(self) -> None:
-        from pytest_eventlet_debug.reporting import register_afterwards
         from pytest_eventlet_debug.reporting import register_report
 
         if self.settings.needs_children or self._needs_gathering:
-            register_afterwards(self._config, self.settings, run=self._run, own_pids=self._own_pids)
+            from pytest_eventlet_debug import afterwards
+
+            afterwards.register(self._config, self.settings, run=self._run, own_pids=self._own_pids)
         register_report(self._config, self.settings, run=self._run)
 
     def _report_block(self) -> None:

@@ -13,17 +13,16 @@ from pytest_eventlet_debug.reruns.reruns import Reruns
 from pytest_eventlet_debug.settings import Settings
 
 
-def register(
-    config: pytest.Config, settings: Settings, gathering: Gathering, *, run: str, own_pids: bool
-) -> None:
-    """Register the plugin objects for it.
+def register(config: pytest.Config, settings: Settings, *, run: str, own_pids: bool) -> None:
+    """Register the plugin objects for it, beside what knows how the tests end.
 
-    :param gathering: knows how the tests end.
     :param run: names the run, for the artifacts of tests that run again.
     :param own_pids: whether the processes have process ids of their own.
     :raises pytest.UsageError: a saved run cannot be read or written.
     """
     manager = config.pluginmanager
+    gathering: Gathering | None = manager.getplugin(Gathering.NAME)
+    assert gathering is not None
     reruns = Reruns(config, settings, gathering, run, own_pids)
     # Of several that finish a session, pytest asks the last to be registered first: what differs
     # is known, then what is traced once more, and then run.json and the report are written.

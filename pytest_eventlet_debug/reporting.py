@@ -61,31 +61,12 @@ def _register_junit(config: pytest.Config, settings: Settings) -> None:
         config.pluginmanager.register(JunitCases(config, path, hub))
 
 
-def register_afterwards(
-    config: pytest.Config, settings: Settings, *, run: str, own_pids: bool
-) -> None:
-    """Have done what is done when the tests are over: rerun some, save, compare.
-
-    :param run: names the run.
-    :param own_pids: whether the children have process ids of their own.
-    """
-    gathering = _gathering(config)
-    assert gathering is not None  # register_end has been called
-    from pytest_eventlet_debug import afterwards
-
-    afterwards.register(config, settings, gathering, run=run, own_pids=own_pids)
-
-
 def register_report(config: pytest.Config, settings: Settings, *, run: str) -> None:
     """Have the report written: last of all, when every verdict is known.
 
     :param run: names the run.
     """
-    manager, gathering = config.pluginmanager, _gathering(config)
+    manager = config.pluginmanager
+    gathering: Gathering | None = manager.getplugin(Gathering.NAME)
     if gathering is not None and not manager.hasplugin(ReportWriter.NAME):
         manager.register(ReportWriter(config, settings, gathering, run), ReportWriter.NAME)
-
-
-def _gathering(config: pytest.Config) -> Gathering | None:
-    gathering: Gathering | None = config.pluginmanager.getplugin(Gathering.NAME)
-    return gathering
