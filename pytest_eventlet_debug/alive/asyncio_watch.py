@@ -159,22 +159,23 @@ class AsyncioWatch:
         if self._finder is not None and self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
 
-    def check(self) -> None:
-        """Warn where this Python lacks what is wrapped; in a test, for pytest to record it."""
+    def begin(self) -> None:
+        """Drop what was kept of a test, and wrap what has been imported since.
+
+        Warn where this Python lacks what is wrapped; in a test, for pytest to record it.
+        """
+        self._kept.clear()
+        self._seconds = 0.0
+        self._deaf = None
+        self.unheard = ""
+        TESTS[0] += 1
+        self.look_again()
         group = _task_group()
         if group is not None and not callable(getattr(group, "_abort", None)):
             fallbacks.warn(
                 "Tasks that a TaskGroup cancels are shown as they are afterwards: "
                 "asyncio's TaskGroup has no _abort() here"
             )
-
-    def forget(self) -> None:
-        """Drop what was kept of a test."""
-        self._kept.clear()
-        self._seconds = 0.0
-        self._deaf = None
-        self.unheard = ""
-        TESTS[0] += 1
 
     def deaf(self) -> str:
         """Say who has kept the hub's loop from hearing of signals in this test, or ``""``."""

@@ -82,13 +82,14 @@ class AliveDump:
         self._directory = directory
         self._redact = redact
         self._in_reports = not config.getoption("usepdb", False)
-        self._watch = AsyncioWatch()
+        self._asyncio = AsyncioWatch()
         self._early_wakes = EarlyWakeWatch()
         self._late_calls = LateCallWatch()
         self._replaced = ReplacedCallWatch()
         noting = SpawnWatch(), SendWatch(), PoolWatch()
-        self._of_eventlet = (*noting, self._early_wakes, self._late_calls, self._replaced)
         self._endings = EndingWatch()
+        seen = self._early_wakes, self._late_calls, self._replaced
+        self._watches = (self._asyncio, self._endings, *noting, *seen)
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
         self._began = 0.0
@@ -101,19 +102,15 @@ class AliveDump:
         # Threads of pytest's plugins say nothing of a test.
         with Shield():
             self._others = frozenset(sys._current_frames())
-            self._watch.start()
+            self._asyncio.start()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         self._error = self._as_it_failed = None
         self._began = unpatched.monotonic()
         with Shield():  # what is not watched is not shown
-            self._watch.forget()
-            self._watch.look_again()
-            self._watch.check()
-            self._endings.begin()
             self._timeouts.begin()
-            for watch in self._of_eventlet:
+            for watch in self._watches:
                 watch.begin()
             if self._in_reports and not self._unittest:
                 self._watch_unittest()
@@ -121,18 +118,14 @@ class AliveDump:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self) -> None:
         with Shield():
-            self._watch.look_again()
-            self._endings.look_again()
             self._timeouts.begin()
-            for watch in self._of_eventlet:
+            for watch in self._watches:
                 watch.look_again()
 
     def pytest_unconfigure(self) -> None:
         with Shield():
-            self._watch.stop()
-            self._endings.stop()
             self._timeouts.stop()
-            for watch in self._of_eventlet:
+            for watch in self._watches:
                 watch.stop()
         for kind, name, original in self._unittest:
             setattr(kind, name, original)
@@ -163,7 +156,7 @@ class AliveDump:
     def _take(self, error: BaseException | None) -> Alive:
         with _own_work():
             return self._timeouts.of(error) or take(
-                self._watch.cancelled_by(error), self._others, None, self._endings.last()
+                self._asyncio.cancelled_by(error), self._others, None, self._endings.last()
             )
 
     def _take_at(self, frame: Any) -> Alive:
@@ -205,8 +198,8 @@ class AliveDump:
             begun = not_begun(alive.hubs, ago, seconds, ran) if is_call else None
             failed = alive.tasks.failed[:_MAX_FAILED]
             of_wakes = (
-                self._watch.deaf(),
-                self._watch.unheard,
+                self._asyncio.deaf(),
+                self._asyncio.unheard,
                 self._early_wakes.told(),
                 self._late_calls.told(),
                 self._replaced.told(),

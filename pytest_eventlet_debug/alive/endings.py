@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from pytest_eventlet_debug import fallbacks
+from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.alive.task_waits import named
@@ -60,21 +61,19 @@ class Ending(msgspec.Struct, frozen=True):
 _kept: deque[tuple[str, str, str, str, int, str]] = deque(maxlen=MAX_ENDINGS)
 
 
-class EndingWatch:
+class EndingWatch(EventletWatch):
     """Wraps ``Task.cancel()`` and ``greenthread.kill()`` until :meth:`stop`.
 
     Either costs about 11 us more. ``GreenThread.kill()`` goes through ``greenthread.kill()``.
     """
 
     def __init__(self) -> None:
-        self._attributes: list[tuple[Any, str, Any]] = []
+        super().__init__()
         self._methods: list[tuple[type, Any]] = []
         self._library: tuple[str, ...] = (OURS,)
 
-    def begin(self) -> None:
-        """Forget what was kept of a test, and wrap what has been imported since."""
+    def _forget(self) -> None:
         _kept.clear()
-        self.look_again()
 
     def look_again(self) -> None:
         """Wrap what has been imported since."""
@@ -82,26 +81,22 @@ class EndingWatch:
         kind = getattr(tasks, "Task", None)
         if isinstance(kind, type) and not self._methods and self._wrap_method(kind):
             self._library += _folder(tasks)
-        module: Any = sys.modules.get("eventlet.greenthread")
+        super().look_again()
+
+    def _wrap_all(self) -> None:
+        module = sys.modules.get("eventlet.greenthread")
         original = getattr(module, "kill", None)
-        if self._attributes or type(original) is not types.FunctionType:
-            return
-        if original.__code__.co_filename != __file__:
+        for owner in (module, sys.modules.get("eventlet")):
+            if getattr(owner, "kill", None) is original:
+                self._wrap(owner, "kill", self._killing)
+        if self._originals:
             self._library += _folder(module)
-            wrapper = self._killing(original)
-            owners: tuple[Any, ...] = (module, sys.modules.get("eventlet"))
-            for owner in owners:
-                if getattr(owner, "kill", None) is original:
-                    self._attributes.append((owner, "kill", original))
-                    owner.kill = wrapper
 
     def stop(self) -> None:
         """Leave asyncio and eventlet as they were."""
-        for owner, name, original in self._attributes:
-            setattr(owner, name, original)
+        super().stop()
         for kind, original in self._methods:
             _set_cancel(kind, original)
-        self._attributes.clear()
         self._methods.clear()
 
     def last(self) -> tuple[Ending, ...]:
@@ -139,7 +134,7 @@ class EndingWatch:
             self._note(g, "killed")  # before it: the call switches to the greenthread
             return original(g, *args, **kwargs)
 
-        return stand_in(kill, original)
+        return kill
 
     def _note(self, thing: Any, verb: str) -> None:
         try:
