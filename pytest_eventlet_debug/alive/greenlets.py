@@ -42,7 +42,7 @@ class Greenlets:
             for each in heap.greenlets
             if (event := getattr(each, "__dict__", {}).get("_exit_event")) is not None
         }
-        self._own_root = _root(self.current)
+        self._own_root = root_of(self.current)
 
     def all(self) -> Iterable[Any]:
         """Return the greenlets of the heap, and those that hubs will wake."""
@@ -91,7 +91,7 @@ class Greenlets:
 
     def thread_of(self, greenlet: Any) -> str | None:
         """Return the name of a greenlet's thread where that is not the one that looks."""
-        root = _root(greenlet)
+        root = root_of(greenlet)
         return None if root is self._own_root else self._thread_of_root.get(id(root), "another")
 
     @functools.cached_property
@@ -106,14 +106,14 @@ class Greenlets:
                     owner = getattr(frame.f_locals.get("self"), "greenlet", None)
                 elif place == "greenthread.py" and name == "main":
                     owner = frame.f_locals.get("self")
-                root = _root(owner)
+                root = root_of(owner)
                 if root is not None:
                     found[id(root)] = thread_name(ident) or f"{ident:#x}"
                     break
         return found
 
 
-def _root(greenlet: Any) -> Any:
+def root_of(greenlet: Any) -> Any:
     """Return the main greenlet of a greenlet's thread."""
     for _ in range(1000):
         parent = getattr(greenlet, "parent", None)

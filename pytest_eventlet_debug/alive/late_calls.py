@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from _thread import get_ident as _ident
-import signal
 import sys
 import types
 from typing import Any
 
 from pytest_eventlet_debug.alive.endings import outside
 from pytest_eventlet_debug.alive.eventlet_watch import FirstSeenWatch
+from pytest_eventlet_debug.alive.greenlets import root_of
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import thread_name
 from pytest_eventlet_debug.hubs.names import own_hub
+from pytest_eventlet_debug.hubs.reasons import handled_by
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
@@ -49,16 +50,16 @@ class LateCallWatch(FirstSeenWatch):
             try:
                 if self._first:
                     pass
-                elif own_hub() is not hub and _root(hub.greenlet) is not _root(switches.current()):
+                elif own_hub() is not hub and root_of(hub.greenlet) is not root_of(
+                    switches.current()
+                ):
                     frame = sys._getframe(1)
                     who = f"thread {thread_name(_ident()) or f'{_ident():#x}'}"
                     at = outside(frame, self._library) or frame
                     self._watch(hub, timer, due, who, at, "another thread")
                 elif switches.current() is hub.greenlet:
                     handler = _handler(sys._getframe(1))
-                    if handler is not None:
-                        numbers = (number for number, code in handled() if code is handler.f_code)
-                        names = " and ".join(signal.Signals(number).name for number in numbers)
+                    if handler is not None and (names := handled_by(handler.f_code)):
                         who = f"the handler of {names}"
                         self._watch(hub, timer, due, who, handler, "a handler")
             except Exception as error:
@@ -89,13 +90,6 @@ class LateCallWatch(FirstSeenWatch):
             return hub.fire_timers(when)
 
         hub.fire_timers = fire_timers
-
-
-def _root(greenlet: Any) -> Any:
-    """Return the greenlet that a thread began with, of which another one descends."""
-    while greenlet.parent is not None:
-        greenlet = greenlet.parent
-    return greenlet
 
 
 def _handler(frame: types.FrameType) -> types.FrameType | None:

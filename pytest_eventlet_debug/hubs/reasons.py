@@ -114,7 +114,7 @@ def _shown(code: types.CodeType, line: int) -> str:
 
 def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
-    chain = [(each, _places(each)) for each in _chain(error)]
+    chain = [(each, places) for each in _chain(error) if (places := _places(each))]
     for look in _LOOKS:
         for each, places in chain:
             if line := look(each, places):
@@ -195,7 +195,7 @@ def _said(error: BaseException) -> str:
 
 def _refused(error: BaseException, places: list[Place]) -> str | None:
     """Say that code refuses to run in a loop, where that loop is the hub's."""
-    if not places or not places[-1].raises or not _ASKS & {*places[-1].code.co_names}:
+    if not places[-1].raises or not _ASKS & {*places[-1].code.co_names}:
         return None
     if not _SAYS.search(_said(error)) or not _hub_runs_its_loop():
         return None
@@ -236,7 +236,7 @@ def _nested(error: BaseException, places: list[Place]) -> str | None:
 
 def _is_mainloop_error(error: BaseException, places: list[Place]) -> bool:
     """Say whether eventlet refused to wait in the hub's own greenlet."""
-    if not places or not places[-1].raises or _EVENTLET not in places[-1].file:
+    if not places[-1].raises or _EVENTLET not in places[-1].file:
         return False
     return "mainloop" in _said(error).lower()
 
@@ -288,7 +288,6 @@ def _is_stop(error: BaseException, places: list[Place]) -> bool:
     return (
         isinstance(error, RuntimeError)
         and error.args == (_STOPPED_SAYS,)
-        and bool(places)
         and places[-1].raises
         and places[-1].code.co_name == "run_until_complete"
         and places[-1].file.startswith(_LOOP)
@@ -337,7 +336,7 @@ def _cancelled(error: BaseException, places: list[Place]) -> str | None:
 
 def _sent_before(error: BaseException, places: list[Place]) -> str | None:
     """Say who has sent an event first that can be sent only once."""
-    if not isinstance(error, AssertionError) or not places or not places[-1].raises:
+    if not isinstance(error, AssertionError) or not places[-1].raises:
         return None
     code = places[-1].code
     if code.co_name != "send" or not code.co_filename.endswith(_EVENT):
@@ -361,7 +360,7 @@ def _called_by_hub(error: BaseException, places: list[Place]) -> str | None:
     if found is None:
         return None
     caller, place = found
-    signals = _handled_by(place.code)
+    signals = handled_by(place.code)
     how = f", the handler of {signals}," if signals else f", which is called by {caller},"
     green = next(place for place in reversed(places) if HUBS not in place.file)
     waits = f" ({green})" if green is not place else ""
@@ -372,7 +371,7 @@ def _is_of_hub_and_loop(place: Place) -> bool:
     return HUBS in place.file or place.file.startswith((*_LOOP, OURS))
 
 
-def _handled_by(code: types.CodeType) -> str:
+def handled_by(code: types.CodeType) -> str:
     """Return the names of the signals that a function is the handler of, ``""`` for none."""
     numbers = (number for number, function in handled() if function is code)
     return " and ".join(each.name for each in numbers if isinstance(each, signal.Signals))
@@ -381,7 +380,7 @@ def _handled_by(code: types.CodeType) -> str:
 def _second(error: BaseException, places: list[Place]) -> str | None:
     """Say who waits already for the descriptor that a second one cannot wait for."""
     names = _of_add(places)
-    if not places or not places[-1].raises or HUBS not in places[-1].file or names is None:
+    if not places[-1].raises or HUBS not in places[-1].file or names is None:
         return None
     listener = names.get("bucket", {}).get(names.get("fileno"))
     # It is in the message, if it is still the one that was in the way.
@@ -448,7 +447,7 @@ def _of_kind_without_events(error: BaseException, places: list[Place]) -> str | 
 
 def _beyond_select(error: BaseException, places: list[Place]) -> str | None:
     """Say which descriptor is too large a number for ``select()``; see select(2), FD_SETSIZE."""
-    if not isinstance(error, ValueError) or not places:
+    if not isinstance(error, ValueError):
         return None
     last = places[-1]
     if HUBS not in last.file or "selects" not in last.file or last.code.co_name != "wait":
@@ -587,7 +586,7 @@ def _of_foreign_loop(error: BaseException, places: list[Place]) -> str | None:
 
 def _of_hubs_task(error: BaseException, places: list[Place]) -> str | None:
     """Say that code outside of coroutines failed at a task that it has of the hub's loop."""
-    if not places or not _hub_runs_its_loop():
+    if not _hub_runs_its_loop():
         return None
     if any(place.code.co_flags & _COROUTINE for place in places if HUBS not in place.file):
         return None
