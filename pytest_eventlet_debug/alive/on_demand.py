@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import functools
 import signal
 import sys
 import types
@@ -10,7 +12,6 @@ from pytest_eventlet_debug.alive import processes
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
-from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.dump_limits import BEGIN
 from pytest_eventlet_debug.dump_limits import END
@@ -61,8 +62,15 @@ def write_dump(fd: int, interrupted: types.FrameType | None = None, about: str =
 def _write(fd: int, interrupted: types.FrameType | None, about: str) -> None:
     end = unpatched.monotonic() + MAX_SECONDS
     unpatched.write_all(fd, f"{BEGIN}{about}".encode("utf-8", "backslashreplace"))
-    look = _Once(interrupted)
-    for part in (look.waits, look.greenthreads, look.tasks, look.hubs, _children):
+    alive = functools.cache(lambda: take((), _ignored, interrupted))
+    parts: tuple[Callable[[], str], ...] = (
+        lambda: f"{WAITS}{waits}\n" if (waits := alive().waits()) else "",
+        lambda: render_greenthreads(alive().greenthreads),
+        lambda: render_tasks(tasks) if (tasks := alive().tasks).tasks else "",
+        lambda: render_hubs(hubs) if (hubs := alive().hubs) else "",
+        _children,
+    )
+    for part in parts:
         if unpatched.monotonic() > end:
             unpatched.write_all(fd, b"there was no time for more\n")
             break
@@ -72,34 +80,6 @@ def _write(fd: int, interrupted: types.FrameType | None, about: str) -> None:
             text = f"a part could not be written: {type(error).__name__}\n"
         unpatched.write_all(fd, text.encode("utf-8", "backslashreplace"))
     unpatched.write_all(fd, END.encode())
-
-
-class _Once:
-    """One look at all that is alive, told in parts."""
-
-    def __init__(self, interrupted: types.FrameType | None) -> None:
-        self._interrupted = interrupted
-        self._alive: Alive | None = None
-
-    def _take(self) -> Alive:
-        if self._alive is None:
-            self._alive = take((), _ignored, self._interrupted)
-        return self._alive
-
-    def waits(self) -> str:
-        waits = self._take().waits()
-        return f"{WAITS}{waits}\n" if waits else ""
-
-    def greenthreads(self) -> str:
-        return render_greenthreads(self._take().greenthreads)
-
-    def tasks(self) -> str:
-        tasks = self._take().tasks
-        return render_tasks(tasks) if tasks.tasks else ""
-
-    def hubs(self) -> str:
-        hubs = self._take().hubs
-        return render_hubs(hubs) if hubs else ""
 
 
 def _children() -> str:
