@@ -40,9 +40,8 @@ from pytest_eventlet_debug.recordings.findings.nonblocking import Nonblocking
 from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.polls import timeout_ns
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.findings.registrations import Registrations
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import unescape
@@ -127,14 +126,14 @@ class Blocked:
 
     kind: ClassVar[Kind] = "blocked"
 
-    def __init__(self, about: About) -> None:
+    def __init__(self, trace: Trace) -> None:
         self._main: int | None = None
-        self._registrations = Registrations()
+        self._registrations = trace.registrations
         self._nonblocking = Nonblocking()
         self._turns: dict[str, int] = {}
         self._has_others = False
         self._had_begun: frozenset[str] = frozenset()
-        self._until_ns = about.until_ns
+        self._until_ns = trace.about.until_ns
         #: What the greenthread that runs waited in last, by calls that timed out.
         self._row: _Wait | None = None
         #: The socket that a host name was asked for through last, and the name.
@@ -156,8 +155,6 @@ class Blocked:
         return {
             **dict.fromkeys(_CALLS, self._call),
             **dict.fromkeys(Nonblocking.CALLS, self._set),
-            **self._registrations.handlers(),
-            "close": self._closed,
             "sendto": self._sent,
             "sendmmsg": self._sent,
             **dict.fromkeys(SLEEPS, self._sleep),
@@ -170,10 +167,6 @@ class Blocked:
             self._call(call)
         if call.pid == self._main:
             self._nonblocking.follow(call)
-
-    def _closed(self, call: Syscall) -> None:
-        self._registrations.closed(call)
-        self._set(call)
 
     def _sent(self, call: Syscall) -> None:
         if call.name in _CALLS:

@@ -19,9 +19,9 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
 from pytest_eventlet_debug.recordings.findings.protocol import Pause
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.stalls import BEGAN
 from pytest_eventlet_debug.recordings.trace_events import TEST_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
@@ -51,8 +51,8 @@ class Busy:
 
     kind: ClassVar[Kind] = "busy"
 
-    def __init__(self, about: About) -> None:
-        self._about = about
+    def __init__(self, trace: Trace) -> None:
+        self._about = trace.about
         self._main: int | None = None
         self._phase = ""
         self._has_others = False

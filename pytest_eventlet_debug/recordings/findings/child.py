@@ -32,8 +32,8 @@ from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.own_waits import CHILD_WAITS
 from pytest_eventlet_debug.recordings.findings.own_waits import is_waiting
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Phase
@@ -55,9 +55,9 @@ class Child:
 
     kind: ClassVar[Kind] = "child"
 
-    def __init__(self, about: About) -> None:
-        self._passed = about.passed
-        self._facts = facts = ChildFacts(about)
+    def __init__(self, trace: Trace) -> None:
+        self._passed = trace.about.passed
+        self._facts = facts = ChildFacts(trace.about)
         self._start_handlers = facts.processes.handlers()
         self._held_handlers = facts.held.handlers()
 

@@ -21,12 +21,10 @@ from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.openings import Life
-from pytest_eventlet_debug.recordings.findings.openings import Openings
 from pytest_eventlet_debug.recordings.findings.openings import descriptor
-from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -50,9 +48,9 @@ class Closed:
 
     kind: ClassVar[Kind] = "closed"
 
-    def __init__(self, about: About) -> None:
-        self._processes = Processes(about.pid)
-        self._openings = Openings(self._processes)
+    def __init__(self, trace: Trace) -> None:
+        self._processes = trace.processes
+        self._openings = trace.openings
         self._flows: dict[tuple[str, str], Syscall] = {}
         self._listeners: dict[tuple[int | None, str | None], int] = {}
         self._found: dict[tuple[object, ...], Finding] = {}
@@ -61,15 +59,12 @@ class Closed:
         ends = dict.fromkeys(("close", "shutdown"), self._end)
         accepts = dict.fromkeys(ACCEPTS, self._accept)
         return {
-            **self._processes.handlers(),
-            **self._openings.handlers(),
             **accepts,
             **ends,
             ANY_FAILED: self._failed,
         }
 
     def _accept(self, call: Syscall) -> None:
-        self._openings.opened(call)
         who = (self._processes.process(call.pid), call.greenthread)
         known, fd = self._listeners.get(who), call.fd
         if fd is not None:
@@ -101,8 +96,6 @@ class Closed:
             flow = _FLOW.match(match[2] or "") if match is not None else None
             if flow is not None:
                 remember(self._flows, (flow[1], flow[2]), call)
-        if call.name == "close":
-            self._openings.closed(call)
 
     def _bad(self, call: Syscall, fd: int, given: int) -> None:
         lives = self._openings.lives(self._processes.process(call.pid), fd)

@@ -19,6 +19,7 @@ from pytest_eventlet_debug.recordings.findings.protocol import ANY_PAUSE
 from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Detector
 from pytest_eventlet_debug.recordings.findings.protocol import Pause
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.registry import DETECTORS
 from pytest_eventlet_debug.recordings.findings.tally import Tallying
 from pytest_eventlet_debug.recordings.trace_events import Event
@@ -37,10 +38,11 @@ class Detection:
 
     def __init__(self, about: About, kinds: Sequence[type[Detector]] = DETECTORS) -> None:
         self._about = about
-        self._detectors = [kind(about) for kind in kinds]
+        trace = Trace(about)
+        self._detectors = [kind(trace) for kind in kinds]
         self._tallying = Tallying(about)
         handlers: dict[str, list[Callable[[Any], None]]] = {}
-        watchers: list[Detector | Tallying] = [*self._detectors, self._tallying]
+        watchers: list[Detector | Tallying | Trace] = [*self._detectors, self._tallying, trace]
         for detector in watchers:
             for name, handler in detector.handlers().items():
                 handlers.setdefault(name, []).append(handler)

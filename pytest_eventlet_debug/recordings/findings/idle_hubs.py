@@ -19,8 +19,8 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -36,8 +36,8 @@ class IdleHubs:
 
     kind: ClassVar[Kind] = "hub idle"
 
-    def __init__(self, about: About) -> None:
-        self._passed = about.passed
+    def __init__(self, trace: Trace) -> None:
+        self._passed = trace.about.passed
         self._main: int | None = None
         self._threads: dict[int, Syscall] = {}
         self._idle: dict[int, Syscall] = {}

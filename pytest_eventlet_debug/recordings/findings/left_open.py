@@ -19,13 +19,11 @@ from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
-from pytest_eventlet_debug.recordings.findings.openings import Openings
 from pytest_eventlet_debug.recordings.findings.openings import descriptor
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
-from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
@@ -44,18 +42,15 @@ class LeftOpen:
 
     kind: ClassVar[Kind] = "left open"
 
-    def __init__(self, about: About) -> None:
-        self._left = about.left
-        self._processes = Processes(about.pid)
-        self._openings = Openings(self._processes)
-        self._passed = about.passed
+    def __init__(self, trace: Trace) -> None:
+        self._left = trace.about.left
+        self._processes = trace.processes
+        self._openings = trace.openings
+        self._passed = trace.about.passed
         self._used_up: Finding | None = None
 
     def handlers(self) -> Handlers:
-        if not self._left and self._passed:
-            return {}
-        handlers: Handlers = {**self._processes.handlers(), **self._openings.handlers()}
-        return handlers if self._passed else {**handlers, ANY_FAILED: self._failed}
+        return {} if self._passed else {ANY_FAILED: self._failed}
 
     def _failed(self, call: Syscall) -> None:
         if call.errno == "EMFILE" and self._used_up is None:

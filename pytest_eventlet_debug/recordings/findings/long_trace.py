@@ -10,8 +10,8 @@ from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Gap
 
@@ -21,7 +21,7 @@ class LongTrace:
 
     kind: ClassVar[Kind] = "long trace"
 
-    def __init__(self, about: About) -> None:
+    def __init__(self, trace: Trace) -> None:
         self._gaps: list[Gap] = []
 
     def handlers(self) -> Handlers:

@@ -14,10 +14,9 @@ from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
-from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
@@ -44,20 +43,16 @@ class LostWaits:
 
     kind: ClassVar[Kind] = "closed"
 
-    def __init__(self, about: About) -> None:
-        self._until_ns = about.until_ns
+    def __init__(self, trace: Trace) -> None:
+        self._until_ns = trace.about.until_ns
         self._main: int | None = None
-        self._registrations = Registrations()
+        self._registrations = trace.registrations
         self._lost: dict[str, _Lost] = {}
         self._found: list[tuple[_Lost, int]] = []
         self._last_ns = 0
 
     def handlers(self) -> Handlers:
-        return {
-            "epoll_ctl": self._registrations.control,
-            "close": self._closed,
-            ANY_OTHER: self._other,
-        }
+        return {"close": self._closed, ANY_OTHER: self._other}
 
     def _closed(self, call: Syscall) -> None:
         if call.pid == self._main and call.errno is None:
@@ -67,7 +62,6 @@ class LostWaits:
             is_other = None not in (who, call.greenthread) and who != call.greenthread
             if wait is not None and who is not None and is_other and not is_hub(who):
                 remember(self._lost, who, _Lost(wait, call))
-        self._registrations.closed(call)
 
     def _other(self, event: Event) -> None:
         if type(event) is Phase:

@@ -18,10 +18,9 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.polls import events_of
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.registrations import Registration
-from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.trace_events import TEST_LABEL
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Phase
@@ -45,10 +44,10 @@ class NoTurn:
 
     kind: ClassVar[Kind] = "no turn"
 
-    def __init__(self, about: About) -> None:
-        self._wanted = not about.passed and about.hub in (None, "asyncio")
+    def __init__(self, trace: Trace) -> None:
+        self._wanted = not trace.about.passed and trace.about.hub in (None, "asyncio")
         self._phase: Phase | None = None
-        self._registrations = Registrations()
+        self._registrations = trace.registrations
         #: What the last wait brought, by the greenthread that has not run since.
         self._due: dict[str, _Due] = {}
         self._found: list[_Due] = []
@@ -57,7 +56,6 @@ class NoTurn:
         if not self._wanted:
             return {}
         return {
-            **self._registrations.handlers(),
             **dict.fromkeys((name for name in POLLS if name.startswith("epoll")), self._waited),
             ANY_OTHER: self._other,
         }

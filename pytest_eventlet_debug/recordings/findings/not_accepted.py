@@ -26,10 +26,9 @@ from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.own_waits import OwnWaits
 from pytest_eventlet_debug.recordings.findings.own_waits import Wait
 from pytest_eventlet_debug.recordings.findings.own_waits import own
-from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Exit
@@ -80,11 +79,11 @@ class NotAccepted:
 
     kind: ClassVar[Kind] = "not accepted"
 
-    def __init__(self, about: About) -> None:
-        self._passed = about.passed
-        self._until_ns = about.until_ns
+    def __init__(self, trace: Trace) -> None:
+        self._passed = trace.about.passed
+        self._until_ns = trace.about.until_ns
         self._main: int | None = None
-        self._processes = Processes(about.pid)
+        self._processes = trace.processes
         self._waits = OwnWaits(self._processes)
         self._inherited = Inherited(self._processes)
         #: The ports of ``bind()``, by process and descriptor.
@@ -102,7 +101,6 @@ class NotAccepted:
         if self._passed:
             return {}
         return {
-            **self._processes.handlers(),
             **dict.fromkeys(_WAITS, self._waited),
             **dict.fromkeys(ACCEPTS, self._accept),
             "bind": self._bind,

@@ -53,13 +53,13 @@ class Openings:
     """Follows descriptors through a trace.
 
     :param processes: knows which process a thread belongs to.
-    :param given_again: is told whenever a number is given out again: the process with the number,
+    :ivar given_again: is told whenever a number is given out again: the process with the number,
         what it stood for before, and the call that got it.
     """
 
-    def __init__(self, processes: Processes, given_again: GivenAgain | None = None) -> None:
+    def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        self._given_again = given_again
+        self.given_again: GivenAgain | None = None
         self._lives: dict[Place, list[Life]] = {}
         #: Of each process the numbers that it closed together last.
         self._ranges: dict[int | None, tuple[range, Syscall]] = {}
@@ -134,8 +134,8 @@ class Openings:
         if lives is None:
             lives = []
             remember(self._lives, key, lives)
-        elif self._given_again is not None and call is not None and lives[-1].closed is not None:
-            self._given_again(key, lives[-1], call)
+        elif self.given_again is not None and call is not None and lives[-1].closed is not None:
+            self.given_again(key, lives[-1], call)
         if len(lives) == _LIVES:
             del lives[0]
         lives.append(Life(call))

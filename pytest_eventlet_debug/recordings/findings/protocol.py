@@ -13,6 +13,9 @@ import msgspec
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
+from pytest_eventlet_debug.recordings.findings.openings import Openings
+from pytest_eventlet_debug.recordings.findings.processes import Processes
+from pytest_eventlet_debug.recordings.findings.registrations import Registrations
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
@@ -47,6 +50,32 @@ class About(msgspec.Struct, frozen=True):
     until_ns: int | None = None
 
 
+class Trace:
+    """A trace as it passes by: the test whose it is, and what several detectors follow in it.
+
+    While a call is handed over, that is as it was before the call.
+    """
+
+    def __init__(self, about: About) -> None:
+        self.about = about
+        self.processes = Processes(about.pid)
+        self.openings = Openings(self.processes)
+        self.registrations = Registrations()
+
+    def handlers(self) -> Mapping[str, Callable[[Syscall], None]]:
+        """Return what to call by the names of calls, once all detectors have seen them."""
+        return {
+            **self.processes.handlers(),
+            **self.openings.handlers(),
+            **self.registrations.handlers(),
+            "close": self._closed,
+        }
+
+    def _closed(self, call: Syscall) -> None:
+        self.openings.closed(call)
+        self.registrations.closed(call)
+
+
 class Pause(msgspec.Struct, frozen=True):
     """A second or more between two events of a trace, calls that block included."""
 
@@ -70,7 +99,7 @@ class Detector(Protocol):
 
     kind: ClassVar[Kind]
 
-    def __init__(self, about: About) -> None: ...
+    def __init__(self, trace: Trace) -> None: ...
 
     def handlers(self) -> Handlers:
         """Return what to call: by a call's name, :data:`ANY_CALL` and the like."""

@@ -20,21 +20,17 @@ from typing import ClassVar
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
-from pytest_eventlet_debug.recordings.findings.call_names import ACCEPTS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.openings import Life
-from pytest_eventlet_debug.recordings.findings.openings import Openings
 from pytest_eventlet_debug.recordings.findings.openings import Place
 from pytest_eventlet_debug.recordings.findings.openings import descriptor
-from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_FAILED
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.findings.registrations import Registrations
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.trace_events import Event
@@ -84,10 +80,11 @@ class Reused:
 
     kind: ClassVar[Kind] = "reused descriptor"
 
-    def __init__(self, about: About) -> None:
-        self._processes = Processes(about.pid)
-        self._openings = Openings(self._processes, self._given_again)
-        self._registrations = Registrations()
+    def __init__(self, trace: Trace) -> None:
+        self._processes = trace.processes
+        self._openings = trace.openings
+        self._openings.given_again = self._given_again
+        self._registrations = trace.registrations
         self._waiting: dict[Place, Syscall] = {}
         self._ran: dict[str, int] = {}
         self._stale: dict[Place, _Stale] = {}
@@ -95,23 +92,10 @@ class Reused:
 
     def handlers(self) -> Handlers:
         return {
-            **self._processes.handlers(),
             **dict.fromkeys(_USES, self._use),
-            **self._openings.handlers(),
-            **dict.fromkeys(ACCEPTS, self._accept),
-            "epoll_ctl": self._registrations.control,
-            "close": self._closed,
             ANY_FAILED: self._failed,
             ANY_OTHER: self._other,
         }
-
-    def _accept(self, call: Syscall) -> None:
-        self._use(call)
-        self._openings.opened(call)
-
-    def _closed(self, call: Syscall) -> None:
-        self._registrations.closed(call)
-        self._openings.closed(call)
 
     def _failed(self, call: Syscall) -> None:
         if call.errno == "ENOENT" and call.name == "epoll_ctl":

@@ -33,8 +33,8 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.own_waits import own
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import Event
@@ -69,8 +69,8 @@ class StaleAnswers:
 
     kind: ClassVar[Kind] = "stale answer"
 
-    def __init__(self, about: About) -> None:
-        self._passed = about.passed
+    def __init__(self, trace: Trace) -> None:
+        self._passed = trace.about.passed
         self._main: int | None = None
         #: The descriptors that were connected, and whether the other side is an AMQP broker.
         self._clients: dict[int, bool] = {}

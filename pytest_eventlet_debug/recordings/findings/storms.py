@@ -25,12 +25,10 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
 from pytest_eventlet_debug.recordings.findings.polled_waits import Additions
 from pytest_eventlet_debug.recordings.findings.polls import events_of
-from pytest_eventlet_debug.recordings.findings.processes import Processes
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
-from pytest_eventlet_debug.recordings.findings.protocol import About
 from pytest_eventlet_debug.recordings.findings.protocol import Handlers
-from pytest_eventlet_debug.recordings.findings.registrations import Registrations
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.storm_runs import PROGRESS
 from pytest_eventlet_debug.recordings.findings.storm_runs import ROLES
 from pytest_eventlet_debug.recordings.findings.storm_runs import WAIT
@@ -82,20 +80,15 @@ class Storms:
 
     kind: ClassVar[Kind] = "storm"
 
-    def __init__(self, about: About) -> None:
-        self._processes = Processes(about.pid)
-        self._registrations = Registrations()
+    def __init__(self, trace: Trace) -> None:
+        self._processes = trace.processes
+        self._registrations = trace.registrations
         self._additions = Additions()
         self._runs: dict[int, Run] = {}
         self._found: dict[object, Storm] = {}
 
     def handlers(self) -> Handlers:
-        return {
-            **self._processes.handlers(),
-            **self._registrations.handlers(),
-            ANY_CALL: self._call,
-            ANY_OTHER: self._other,
-        }
+        return {ANY_CALL: self._call, ANY_OTHER: self._other}
 
     def _call(self, call: Syscall) -> None:
         name = call.name

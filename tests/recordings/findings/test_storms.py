@@ -21,6 +21,7 @@ from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_CALL
 from pytest_eventlet_debug.recordings.findings.protocol import ANY_OTHER
 from pytest_eventlet_debug.recordings.findings.protocol import About
+from pytest_eventlet_debug.recordings.findings.protocol import Trace
 from pytest_eventlet_debug.recordings.findings.storm_text import Storm
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
@@ -43,13 +44,14 @@ def label(event, args):
 
 def find_storms(events: Iterable[Event]) -> list[Storm]:
     """Return the storms among events, the longest first."""
-    detector = storms.Storms(About())
-    handlers = detector.handlers()
+    trace = Trace(About())
+    detector = storms.Storms(trace)
+    handlers, followers = detector.handlers(), trace.handlers()
     for event in events:
         if type(event) is Syscall:
             handlers[ANY_CALL](event)
-            if event.name in handlers:
-                handlers[event.name](event)
+            if event.name in followers:
+                followers[event.name](event)
         else:
             handlers[ANY_OTHER](event)
     return detector.storms()
