@@ -11,64 +11,20 @@ from pytest_eventlet_debug.system import unpatched
 MAX_PROCESSES = 20
 _MAX_COMMAND = 200
 
-# Where processes wait, by their numbers on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl) and
-# on arm64 (include/uapi/asm-generic/unistd.h). Of any other the number is told.
-_X86_64 = {
-    0: "read",
-    1: "write",
-    7: "poll",
-    17: "pread64",
-    20: "writev",
-    23: "select",
-    34: "pause",
-    35: "nanosleep",
-    42: "connect",
-    43: "accept",
-    44: "sendto",
-    45: "recvfrom",
-    46: "sendmsg",
-    47: "recvmsg",
-    61: "wait4",
-    72: "fcntl",
-    73: "flock",
-    128: "rt_sigtimedwait",
-    130: "rt_sigsuspend",
-    202: "futex",
-    230: "clock_nanosleep",
-    232: "epoll_wait",
-    247: "waitid",
-    257: "openat",
-    270: "pselect6",
-    271: "ppoll",
-    281: "epoll_pwait",
-    288: "accept4",
+# Where processes wait: the call, its number on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl), and
+# that on arm64 (include/uapi/asm-generic/unistd.h). Of any other the number is told.
+_CALLS = """
+    accept:43:202 accept4:288:242 clock_nanosleep:230:115 connect:42:203 epoll_pwait:281:22
+    epoll_wait:232: fcntl:72:25 flock:73:32 futex:202:98 nanosleep:35:101 openat:257:56
+    pause:34: poll:7: ppoll:271:73 pread64:17: pselect6:270:72 read:0:63 recvfrom:45:207
+    recvmsg:47:212 rt_sigsuspend:130:133 rt_sigtimedwait:128:137 select:23: sendmsg:46:211
+    sendto:44:206 wait4:61:260 waitid:247:95 write:1:64 writev:20:66
+"""
+_NUMBERED = [word.split(":") for word in _CALLS.split()]
+_NAMES = {
+    "x86_64": {int(number): name for name, number, _ in _NUMBERED if number},
+    "aarch64": {int(number): name for name, _, number in _NUMBERED if number},
 }
-_ARM64 = {
-    22: "epoll_pwait",
-    25: "fcntl",
-    32: "flock",
-    56: "openat",
-    63: "read",
-    64: "write",
-    66: "writev",
-    72: "pselect6",
-    73: "ppoll",
-    95: "waitid",
-    98: "futex",
-    101: "nanosleep",
-    115: "clock_nanosleep",
-    133: "rt_sigsuspend",
-    137: "rt_sigtimedwait",
-    202: "accept",
-    203: "connect",
-    206: "sendto",
-    207: "recvfrom",
-    211: "sendmsg",
-    212: "recvmsg",
-    242: "accept4",
-    260: "wait4",
-}
-_NAMES = {"x86_64": _X86_64, "aarch64": _ARM64}
 # Whose first argument is a descriptor.
 _ON_DESCRIPTOR = frozenset(("accept", "accept4", "connect", "fcntl", "flock", "pread64", "read"))
 _ON_DESCRIPTOR |= {"recvfrom", "recvmsg", "sendmsg", "sendto", "write", "writev"}
