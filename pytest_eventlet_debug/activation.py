@@ -424,7 +424,7 @@ class Activation:
         from pytest_eventlet_debug.children.teardown import TeardownReach
 
         if self._assignment is not None and self._assignment.is_rerun:
-            tell = self._reporter.send_torn_down if self._reporter is not None else None
+            tell = self._reporter.send if self._reporter is not None else None
             self._config.pluginmanager.register(StagedTeardown(tell))
         else:
             self._config.pluginmanager.register(TeardownReach())

@@ -119,7 +119,7 @@ class _Text(io.TextIOBase):
         self._reporter = reporter
 
     def write(self, text: str) -> int:
-        self._reporter.send_text(text)
+        self._reporter.send(messages.Text(text))
         return len(text)
 
 
@@ -139,7 +139,8 @@ class Reporter:
         self._began, self._delay_ns = unpatched.monotonic(), 0
         self._loan = tty.Loan()
 
-    def _send(self, message: messages.Message) -> None:
+    def send(self, message: messages.Message) -> None:
+        """Tell the controller."""
         # A test that forks and returns into pytest must not speak for this process.
         if unpatched.getpid() == self._pid:
             with Shield():
@@ -158,10 +159,6 @@ class Reporter:
         with contextlib.suppress(OSError):
             files.append(self._assignment.lost, words.encode())
         posix._exit(1)
-
-    def send_text(self, text: str) -> None:
-        """Let the controller print what somebody writes to the terminal."""
-        self._send(messages.Text(text))
 
     def _wait_until_shown(self) -> None:
         """Wait for the controller, so that it and this process print in turn."""
@@ -183,7 +180,7 @@ class Reporter:
         if cache is not None:
             cache.set = _without(cache.set, _CONTROLLERS_CACHE)
 
-        results = benchmarks.sender(config, lambda found: self._send(messages.Benchmarks(found)))
+        results = benchmarks.sender(config, lambda found: self.send(messages.Benchmarks(found)))
         if results is not None:
             manager.register(results)
 
@@ -210,22 +207,22 @@ class Reporter:
 
     def _send_collected(self, nodeids: list[str], lines: list[str], listing: str | None) -> None:
         count = Stepwise(self._config).count
-        self._send(messages.Collected(nodeids, count, lines, listing))
+        self.send(messages.Collected(nodeids, count, lines, listing))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         self._has_begun = True
-        self._send(messages.LogStart(nodeid, _location(location)))
+        self.send(messages.LogStart(nodeid, _location(location)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # Where the terminal asks for a status, pytest fails a test for its subtests.
         self._config.hook.pytest_report_teststatus(report=report, config=self._config)
-        self._send(messages.LogReport(report.nodeid, self._serialize(report)))
+        self.send(messages.LogReport(report.nodeid, self._serialize(report)))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if not report.passed:
-            self._send(messages.CollectReport(self._serialize(report)))
+            self.send(messages.CollectReport(self._serialize(report)))
 
     def _serialize(self, report: pytest.TestReport | pytest.CollectReport) -> dict[str, Any]:
         data: dict[str, Any] = self._config.hook.pytest_report_to_serializable(
@@ -234,13 +231,9 @@ class Reporter:
         data.pop("node", None)  # xdist's handle on its worker
         return data
 
-    def send_torn_down(self, message: messages.TornDown) -> None:
-        """Tell how far the teardown of a test has got."""
-        self._send(message)
-
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        self._send(messages.LogFinish(nodeid, _location(location)))
+        self.send(messages.LogFinish(nodeid, _location(location)))
         if self._stopped or unpatched.wait_readable([self._assignment.descriptor], 0):
             self._stop("the controller has stopped the run")
 
@@ -256,11 +249,11 @@ class Reporter:
         self._session = session
         self._began, self._delay_ns = unpatched.monotonic(), self._run_delay()
         on_demand.ignore_present_threads()
-        self._send(messages.SessionStart(pytest_internals.captured_files(self._config)))
+        self.send(messages.SessionStart(pytest_internals.captured_files(self._config)))
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         # pytest-testmon's stand for tests in files that it did not even open.
-        self._send(messages.Deselected([getattr(item, "nodeid", "") for item in items]))
+        self.send(messages.Deselected([getattr(item, "nodeid", "") for item in items]))
 
     def pytest_warning_recorded(
         self,
@@ -272,13 +265,13 @@ class Reporter:
         # The controller has the warnings of its own configuration. Those of the session's end,
         # which pytest calls the same, are of what was done here.
         if when != "config" or self._has_begun:
-            self._send(messages.warning_recorded(warning_message, when, nodeid, location))
+            self.send(messages.warning_recorded(warning_message, when, nodeid, location))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_enter_pdb(self) -> None:
         with Shield():
             sys.stdout.flush()  # pytest's banner, which the controller prints first
-        self._send(messages.Debugger(opens=True))
+        self.send(messages.Debugger(opens=True))
         if self._assignment.borrows_terminal:
             self._loan.take()
 
@@ -287,19 +280,19 @@ class Reporter:
         with Shield():
             _interrupt_on_ctrl_c(pdb)
         self._loan.give_back()
-        self._send(messages.Debugger(opens=False))
+        self.send(messages.Debugger(opens=False))
 
     def pytest_internalerror(self, excrepr: object) -> None:
-        self._send(messages.InternalError(str(excrepr)))
+        self.send(messages.InternalError(str(excrepr)))
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         if isinstance(excinfo.value, pytest.exit.Exception):
-            self._send(messages.Exit(str(excinfo.value.msg), excinfo.value.returncode))
+            self.send(messages.Exit(str(excinfo.value.msg), excinfo.value.returncode))
         elif not isinstance(excinfo.value, pytest.Session.Interrupted):
             shown = excinfo.getrepr(style="short")
             crash = shown.reprcrash
             place = f"{crash.path}:{crash.lineno}" if crash else "?"
-            self._send(messages.Interrupted(place, str(shown)))
+            self.send(messages.Interrupted(place, str(shown)))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
@@ -310,7 +303,7 @@ class Reporter:
             exitstatus = int(session.exitstatus)  # plugins may have changed it
         lasted = unpatched.monotonic() - self._began
         lacked = (self._run_delay() - self._delay_ns) / 1e9
-        self._send(messages.SessionFinish(int(exitstatus), shouldstop, shouldfail, lasted, lacked))
+        self.send(messages.SessionFinish(int(exitstatus), shouldstop, shouldfail, lasted, lacked))
 
     def _run_delay(self) -> int:
         """Return for how long the main thread was ready to run and had no CPU, in ns."""
