@@ -149,20 +149,12 @@ class Overlay:
         self._new = new
         self._arguments = list(arguments)
         self._installed = _installed_versions()
-        self._changed = [each.name for each in suspects(old, new)]
-        self._tests = [
+        #: The distributions that changed.
+        self.names = [each.name for each in suspects(old, new)]
+        #: The tests that got worse.
+        self.tests = [
             (change.test, change.hub) for change in comparison.compare(old, new).of("regression")
         ]
-
-    @property
-    def names(self) -> list[str]:
-        """The distributions that changed."""
-        return self._changed
-
-    @property
-    def tests(self) -> list[Key]:
-        """The tests that got worse."""
-        return self._tests
 
     def run(self, upgraded: Sequence[str]) -> dict[Key, Outcome]:
         """Run the tests that got worse; return how those ended that can be collected.
@@ -173,12 +165,12 @@ class Overlay:
         saved.unlink(missing_ok=True)
         # In a file, as the kernel bounds what stands on a command line.
         chosen = self._directory / "tests"
-        chosen.write_bytes(os.fsencode("\n".join(add_hub(*test) for test in self._tests)))
+        chosen.write_bytes(os.fsencode("\n".join(add_hub(*test) for test in self.tests)))
         ran = _run(
             [
                 *(sys.executable, "-m", "pytest", "-q", f"--eventlet-save={saved}"),
                 *("-p", present_tests.__name__, "--continue-on-collection-errors"),
-                f"--eventlet-hub={','.join(self._hubs())}",
+                f"--eventlet-hub={','.join(dict.fromkeys(hub for _, hub in self.tests))}",
                 *self._arguments,
                 f"@{chosen}",
             ],
@@ -193,12 +185,9 @@ class Overlay:
             ) from None
         return {each.key: each.outcome for each in run.tests}
 
-    def _hubs(self) -> list[str]:
-        return list(dict.fromkeys(hub for _, hub in self._tests))
-
     def _path(self, upgraded: Sequence[str]) -> str:
         folders = []
-        for name in self._changed:
+        for name in self.names:
             run = self._new if name in upgraded else self._old
             known = run.distributions.get(name)
             if known is not None and known.version != self._installed.get(name):
