@@ -291,10 +291,7 @@ def count(text: str) -> int:
 
 def seconds(text: str) -> float | None:
     """Parse a number of seconds; 0 means no limit."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 <= number < math.inf:
         raise ValueError("is not valid; use a number of seconds, 0 for no limit")
     return number or None
@@ -302,16 +299,20 @@ def seconds(text: str) -> float | None:
 
 def threshold(text: str) -> float:
     """Parse a number of seconds from a hundredth to a day."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not LEAST_THRESHOLD <= number <= MOST_THRESHOLD:
         raise ValueError(
             f"is not valid; use a number of seconds, from {LEAST_THRESHOLD} to {MOST_THRESHOLD:,}, "
             "after an equals sign"
         )
     return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def size(text: str) -> int | None:
