@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import gc
 import re
@@ -55,8 +56,10 @@ def thawed() -> Iterator[None]:
     gc.unfreeze()
 
 
-def is_known(thing: object) -> bool:
-    return any(each is thing for each in gc.get_objects())
+def known(things: Iterable[object]) -> list[bool]:
+    """Say of each of some things whether the collector knows it."""
+    seen = set(map(id, gc.get_objects()))
+    return [id(thing) in seen for thing in things]
 
 
 def test_only_the_functions_and_classes_that_are_made_meanwhile_are_frozen() -> None:
@@ -67,13 +70,12 @@ def test_only_the_functions_and_classes_that_are_made_meanwhile_are_frozen() -> 
         kind = type("Kind", (), {"method": make_function()})
         members = list(vars(kind).values())
     after = make_function()
-    assert is_known(before)
-    assert not any(map(is_known, [*meanwhile, kind, kind.__mro__, *members]))
-    assert is_known(after)
+    assert known([before, after]) == [True, True]
+    assert not any(known([*meanwhile, kind, kind.__mro__, *members]))
     assert gc.isenabled()
     assert gc.get_freeze_count() - frozen >= 100
     gc.unfreeze()
-    assert all(map(is_known, [*meanwhile, kind]))
+    assert all(known([*meanwhile, kind]))
 
 
 def test_instances_that_are_made_meanwhile_are_not_frozen() -> None:
@@ -82,7 +84,7 @@ def test_instances_that_are_made_meanwhile_are_not_frozen() -> None:
     with collector.made_to_stay():
         things = [greenlet.greenlet(), {1, 2}, [make_function()], wait()]
         things[-1].close()
-    assert all(map(is_known, things))
+    assert all(known(things))
 
 
 def test_what_is_frozen_may_die_and_what_it_refers_to_stays() -> None:
@@ -119,7 +121,7 @@ def test_nothing_is_frozen_once_the_collector_has_moved_the_objects(generation: 
         functions = [make_function() for _ in range(50)]
         gc.collect(generation)
     assert gc.get_freeze_count() == frozen
-    assert all(map(is_known, functions))
+    assert all(known(functions))
 
 
 def test_a_collector_that_was_off_stays_off() -> None:
@@ -130,7 +132,7 @@ def test_a_collector_that_was_off_stays_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
-    assert not is_known(function)
+    assert known([function]) == [False]
 
 
 def test_it_is_known_whether_others_are_frozen_too() -> None:
@@ -149,7 +151,7 @@ def test_it_is_known_whether_others_are_frozen_too() -> None:
     gc.unfreeze()
     assert not collector.hides_others()
     assert collector.frozen_state() != frozen
-    assert is_known(function)
+    assert known([function]) == [True]
 
 
 def test_a_test_that_collects_does_not_walk_the_plugin(pytester: pytest.Pytester) -> None:
