@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+import json
 from pathlib import Path
 import re
+import sys
 
 import pytest
 
@@ -25,6 +28,33 @@ def run(pytester: pytest.Pytester, *arguments: str | Path) -> pytest.RunResult:
     result = pytester.runpytest(*arguments)
     assert_no_traceback_of_ours(result.stdout.str() + result.stderr.str())
     return result
+
+
+#: Calls pytest with one command line after the other, which takes no new interpreter for each.
+_CALLS = """
+    import contextlib, io, json, sys
+    import pytest
+
+    for arguments in json.loads(sys.argv[1]):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            with contextlib.redirect_stderr(io.StringIO()) as err:
+                status = pytest.main(arguments)
+        print(json.dumps([int(status), out.getvalue(), err.getvalue()]))
+"""
+
+
+def refused(pytester: pytest.Pytester, command_lines: Iterable[Iterable[str]]) -> list[str]:
+    """Return the one line that pytest says of each, all of which it must refuse at once."""
+    pytester.makeconftest("raise SystemError('imported')")
+    program = pytester.makepyfile(calls=_CALLS)
+    arguments = json.dumps([[*each, "-q"] for each in command_lines])
+    lines = []
+    for said in pytester.run(sys.executable, program, arguments).outlines:
+        status, out, err = json.loads(said)
+        assert (status, out) == (pytest.ExitCode.USAGE_ERROR, "")
+        (line,) = filter(None, err.splitlines())
+        lines.append(line)
+    return lines
 
 
 def assert_no_traceback_of_ours(text: str) -> None:

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+from runs import refused
 
 from pytest_eventlet_debug import tracer_registry as registry
 from pytest_eventlet_debug.option_types import Option
@@ -171,63 +172,64 @@ def test_an_open_quotation_mark_is_refused() -> None:
         registry.STRACE_ARGS.parse("-P '/tmp")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "name", "words"),
-    [
-        (["--eventlet-hub=epol"], "--eventlet-hub", "'epol' is not an eventlet hub. Available"),
-        (["--eventlet-hub="], "--eventlet-hub", "a hub's name is empty. Available"),
-        (["--eventlet-hub=poll,"], "--eventlet-hub", "a hub's name is empty. Available"),
-        (["--strace", "--eventlet-jobs=0"], "--eventlet-jobs", "'0' is not valid; use auto or"),
-        (["--eventlet-timeout=soon"], "--eventlet-timeout", "'soon' is not valid; use a number"),
-        (
-            ["--cprofile", "--eventlet-keep=x"],
-            "--eventlet-keep",
-            "'x' is not valid; use all or failed",
-        ),
-        (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' is not valid; use warn or fail"),
-        (
-            ["--eventlet-blocked", "tests/"],
-            "--eventlet-blocked",
-            "use a number of seconds, from 0.01 to 86,400, after an equals sign",
-        ),
-        (
-            ["--eventlet-blocked=1e12"],
-            "--eventlet-blocked",
-            "'1e12' is not valid; use a number of seconds",
-        ),
-        (
-            ["--cprofile", "--eventlet-phases=x"],
-            "--eventlet-phases",
-            "'x' is not valid; use a comma-separated list",
-        ),
-        (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
-        # What only says how the plugin works is read while that is switched off, too.
-        (["--eventlet-keep=x"], "--eventlet-keep", "'x' is not valid; use all or failed"),
-        (["--cprofile-clock=x"], "--cprofile-clock", "'x' is not valid; use run, wall or cpu"),
-        (["--eventlet-redact=("], "--eventlet-redact", "'('"),
-        (
-            ["--strace", "--strace-limit=9"],
-            "--strace-limit",
-            "'9' is not valid; use a size of 100K",
-        ),
-        (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
-        (["-o", "eventlet_hub=,"], "eventlet_hub in the ini file", "a hub's name is empty"),
-        (
-            ["--cprofile", "-o", "eventlet_jobs=x"],
-            "eventlet_jobs in the ini file",
-            "'x' is not valid; use auto",
-        ),
-        (["-o", "eventlet_timeout=x"], "eventlet_timeout in the ini file", "'x' is not valid"),
-        (["-o", "eventlet_strace=x"], "eventlet_strace in the ini file", "must be true or false"),
-        (["-o", "eventlet_pcap=x"], "eventlet_pcap in the ini file", "must be true or false"),
-    ],
-)
+#: Command lines, what they name the option, and what is said of its value.
+UNUSABLE = [
+    (["--eventlet-hub=epol"], "--eventlet-hub", "'epol' is not an eventlet hub. Available"),
+    (["--eventlet-hub="], "--eventlet-hub", "a hub's name is empty. Available"),
+    (["--eventlet-hub=poll,"], "--eventlet-hub", "a hub's name is empty. Available"),
+    (["--strace", "--eventlet-jobs=0"], "--eventlet-jobs", "'0' is not valid; use auto or"),
+    (["--eventlet-timeout=soon"], "--eventlet-timeout", "'soon' is not valid; use a number"),
+    (
+        ["--cprofile", "--eventlet-keep=x"],
+        "--eventlet-keep",
+        "'x' is not valid; use all or failed",
+    ),
+    (["--eventlet-leaks=x"], "--eventlet-leaks", "'x' is not valid; use warn or fail"),
+    (
+        ["--eventlet-blocked", "tests/"],
+        "--eventlet-blocked",
+        "use a number of seconds, from 0.01 to 86,400, after an equals sign",
+    ),
+    (
+        ["--eventlet-blocked=1e12"],
+        "--eventlet-blocked",
+        "'1e12' is not valid; use a number of seconds",
+    ),
+    (
+        ["--cprofile", "--eventlet-phases=x"],
+        "--eventlet-phases",
+        "'x' is not valid; use a comma-separated list",
+    ),
+    (["--strace", "--strace-args='"], "--strace-args", "cannot be split into words"),
+    # What only says how the plugin works is read while that is switched off, too.
+    (["--eventlet-keep=x"], "--eventlet-keep", "'x' is not valid; use all or failed"),
+    (["--cprofile-clock=x"], "--cprofile-clock", "'x' is not valid; use run, wall or cpu"),
+    (["--eventlet-redact=("], "--eventlet-redact", "'('"),
+    (
+        ["--strace", "--strace-limit=9"],
+        "--strace-limit",
+        "'9' is not valid; use a size of 100K",
+    ),
+    (["-o", "eventlet_hub=epol"], "eventlet_hub in the ini file", "'epol' is not"),
+    (["-o", "eventlet_hub=,"], "eventlet_hub in the ini file", "a hub's name is empty"),
+    (
+        ["--cprofile", "-o", "eventlet_jobs=x"],
+        "eventlet_jobs in the ini file",
+        "'x' is not valid; use auto",
+    ),
+    (["-o", "eventlet_timeout=x"], "eventlet_timeout in the ini file", "'x' is not valid"),
+    (["-o", "eventlet_strace=x"], "eventlet_strace in the ini file", "must be true or false"),
+    (["-o", "eventlet_pcap=x"], "eventlet_pcap in the ini file", "must be true or false"),
+]
+
+
 def test_a_value_that_cannot_be_used_is_one_line_with_the_options_name(
-    pytester: pytest.Pytester, arguments: list[str], name: str, words: str
+    pytester: pytest.Pytester,
 ) -> None:
-    line = usage_error(pytester, *arguments)
-    assert line.startswith(f"ERROR: {name}: ")
-    assert words in line
+    lines = refused(pytester, [arguments for arguments, _, _ in UNUSABLE])
+    for line, (_, name, words) in zip(lines, UNUSABLE, strict=True):
+        assert line.startswith(f"ERROR: {name}: ")
+        assert words in line
 
 
 def test_failing_for_regressions_requires_a_run_to_compare_with_whatever_else_is_given(
