@@ -275,6 +275,7 @@ def test_perfetto_says_where_it_cannot_write(
     assert f"cannot write {output}: No such file or directory" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("unmeasured")  # coverage.py's file would be too large, too
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
 def test_perfetto_leaves_no_part_of_a_file(directory: Path, tmp_path: Path, name: str) -> None:
     command = ["timeline", "--perfetto", directory, "-o", tmp_path / name]
