@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -17,9 +18,10 @@ def test_options_may_come_from_the_environment_and_the_ini_file(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_differing(pytester)
-    monkeypatch.setenv("PYTEST_ADDOPTS", f"{BOTH} -k test_b")
+    usual = os.environ["PYTEST_ADDOPTS"]
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"{usual} {BOTH} -k test_b")
     run(pytester).assert_outcomes(passed=1, failed=1, deselected=4)
-    monkeypatch.delenv("PYTEST_ADDOPTS")
+    monkeypatch.setenv("PYTEST_ADDOPTS", usual)
     pytester.makeini(f"[pytest]\naddopts = {BOTH} --maxfail=1")
     run(pytester).assert_outcomes(passed=4, failed=1)
     other = pytester.makefile(".ini", other="[pytest]\neventlet_hub = poll,selects\n")

@@ -549,7 +549,10 @@ def test_a_loop_that_is_traced_is_told_by_the_rate_of_its_calls(
         import os, signal
 
         def test_spins():
-            while True: os.getppid()
+            while True:
+                os.getppid()
+                for _ in range(10_000):  # a longer trace takes longer to complete
+                    pass
 
         def test_waits():
             while True: signal.pause()

@@ -133,7 +133,7 @@ def test_pytest_timeout_fails_the_test_or_ends_the_process(pytester: pytest.Pyte
 def test_html_is_one_file_over_all_hubs(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:asyncio")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:asyncio -o eventlet_reruns=0")
     make_differing(pytester)
     run(pytester, BOTH, "--html=out.html", "--self-contained-html")
     text = pytester.path.joinpath("out.html").read_text()

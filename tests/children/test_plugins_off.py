@@ -11,24 +11,29 @@ from runs import run
 
 
 @pytest.mark.parametrize(
-    "options",
+    "plugins",
     [
-        ["-p", "no:cacheprovider", "-p", "no:stepwise"],
-        ["-p", "no:junitxml", "-p", "no:warnings"],
-        ["-p", "no:logging", "-p", "no:faulthandler", "-p", "no:unraisableexception"],
-        ["-p", "no:debugging", "-p", "no:tmpdir", "-p", "no:doctest", "-p", "no:unittest"],
-        ["-p", "no:capture", "-p", "no:pastebin", "-p", "no:subtests", "-p", "no:threadexception"],
-        ["-p", "no:xdist", "-p", "no:cov", "-p", "no:html", "-p", "no:rerunfailures"],
-        ["--capture=sys"],
-        ["--capture=tee-sys"],
-        ["--capture=no"],
+        "cacheprovider stepwise junitxml warnings debugging tmpdir doctest unittest",
+        "logging faulthandler unraisableexception pastebin subtests threadexception",
+        "capture xdist cov html rerunfailures",
     ],
 )
 def test_a_run_without_this_or_that_plugin_has_the_same_outcomes(
-    pytester: pytest.Pytester, options: list[str]
+    pytester: pytest.Pytester, plugins: str
 ) -> None:
     make_differing(pytester)
+    options = [f"-pno:{name}" for name in plugins.split()]
     result = run(pytester, BOTH, "--dump-asyncio-tasks", *options)
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.fnmatch_lines(["1 test differs between epolls, asyncio"])
+
+
+@pytest.mark.parametrize("method", ["sys", "tee-sys", "no"])
+def test_a_run_that_captures_otherwise_has_the_same_outcomes(
+    pytester: pytest.Pytester, method: str
+) -> None:
+    make_differing(pytester)
+    result = run(pytester, BOTH, "--dump-asyncio-tasks", f"--capture={method}")
     result.assert_outcomes(passed=5, failed=1)
     result.stdout.fnmatch_lines(["1 test differs between epolls, asyncio"])
 

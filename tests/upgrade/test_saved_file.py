@@ -120,29 +120,35 @@ def nested(path: Path) -> None:
 
 @pytest.mark.fault("hostile-run-json", "hostile-test-json", "hostile-recording")
 @pytest.mark.parametrize("make", [a_fifo, endless, nested])
-@pytest.mark.parametrize("name", ["run.json", "x/test.json", "x/strace.txt", "x/profile.cprof"])
+@pytest.mark.parametrize(
+    "names", [["run.json"], ["x/test.json", "x/strace.txt", "x/profile.cprof"]]
+)
 def test_hostile_files_among_the_artifacts_hold_no_run_up(
-    pytester: pytest.Pytester, make: Callable[[Path], None], name: str
+    pytester: pytest.Pytester, make: Callable[[Path], None], names: list[str]
 ) -> None:
-    """The files are laid there by a test, and read at the end and by the next run."""
-    make(Path("hostile"))
+    """The files are laid there by tests, and read at the end and by the next run."""
     pytester.makepyfile(f"""
-        import os, pathlib
+        import os
+        import pytest
 
-        def test_x(eventlet_artifacts):
+        @pytest.mark.parametrize(("number", "name"), list(enumerate({names})))
+        def test_x(eventlet_artifacts, number, name):
             run = eventlet_artifacts.parent
             names = {{"run.json": run, "x": eventlet_artifacts}}
-            first, _, last = "{name}".rpartition("/")
+            first, _, last = name.rpartition("/")
             path = names[first or last] / last
             path.unlink(missing_ok=True)
-            os.rename("hostile", path)
+            os.rename(f"hostile-{{number}}", path)
     """)
+    for number, _ in enumerate(names):
+        make(Path(f"hostile-{number}"))
     result = pytester.runpytest("--eventlet-hub=poll", "--dump-asyncio-tasks", timeout=60)
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=len(names))
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
-    make(Path("hostile"))
+    for number, _ in enumerate(names):
+        make(Path(f"hostile-{number}"))
     again = pytester.runpytest("--cprofile", timeout=60)
-    if name == "run.json":
+    if names == ["run.json"]:
         assert "holds files but no run.json of" in again.stderr.str()
     else:
-        again.assert_outcomes(passed=1)
+        again.assert_outcomes(passed=len(names))
