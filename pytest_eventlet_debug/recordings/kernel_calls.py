@@ -34,29 +34,32 @@ _RESOLVERS = ("getaddrinfo", "getnameinfo", "gethostbyname", "gethostbyname_ex",
 #: The same where an address may be a name, without what others may do meanwhile.
 _LOOK_UP = "openat open fstat fstat64 newfstatat stat stat64 statx lseek read"
 
+
+def _as_named(functions: str) -> dict[str, str]:
+    """Return functions that make no call but the one of their own name."""
+    return dict.fromkeys(functions.split(), "")
+
+
 #: By module or type: its functions, and the calls of each beside one of its own name.
 _FUNCTIONS: dict[str, dict[str, str]] = {
     "_socket": {
+        "sethostname": "",
         "socket": "socket getsockname getsockopt",
         "close": "close",
         "dup": "fcntl fcntl64",
         "socketpair": "socketpair",
-        "sethostname": "",
         "gethostname": "uname",
         **dict.fromkeys(_RESOLVERS, _RESOLVE),
         **dict.fromkeys(("getservbyname", "getservbyport", "getprotobyname"), _OPEN + " read"),
     },
     "_socket.socket": {
+        **_as_named("getpeername getsockname getsockopt listen setsockopt shutdown"),
         "__init__": "socket getsockname getsockopt",
         "_accept": f"accept accept4 {_POLL}",
         "bind": _LOOK_UP,
         "close": "close",
         "connect": f"getsockopt {_POLL} {_LOOK_UP}",
         "connect_ex": f"connect getsockopt {_POLL} {_LOOK_UP}",
-        "getpeername": "",
-        "getsockname": "",
-        "getsockopt": "",
-        "listen": "",
         "recv": f"recvfrom {_POLL}",
         "recv_into": f"recv recvfrom {_POLL}",
         "recvfrom": _POLL,
@@ -69,8 +72,6 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         "sendmsg": _POLL,
         "setblocking": "ioctl fcntl fcntl64",
         "settimeout": "ioctl fcntl fcntl64",
-        "setsockopt": "",
-        "shutdown": "",
     },
     "select": {
         "select": "_newselect pselect6 pselect6_time64",
@@ -90,13 +91,13 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
     "fcntl": {"fcntl": "fcntl64", "flock": "", "ioctl": "", "lockf": "fcntl fcntl64"},
     "_posixsubprocess": {"fork_exec": _FORK},
     "_signal": {
-        "alarm": "setitimer",
         "pause": "",
+        "setitimer": "",
+        "alarm": "setitimer",
         "pthread_kill": "tgkill tkill",
         "pthread_sigmask": "rt_sigprocmask",
         "raise_signal": "tgkill tkill",
         "set_wakeup_fd": _STAT,
-        "setitimer": "",
         "signal": "rt_sigaction",
         "sigtimedwait": "rt_sigtimedwait",
         "sigwait": "rt_sigtimedwait",
@@ -128,8 +129,8 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         "write": _WRITE,
     },
     "_io.BufferedReader": {
-        **dict.fromkeys(("peek", "read", "read1", "readinto", "readline", "readlines"), _READ),
         "close": "",
+        **dict.fromkeys(("peek", "read", "read1", "readinto", "readline", "readlines"), _READ),
         "seek": "lseek _llseek",
     },
     "_io.BufferedWriter": {
@@ -145,6 +146,11 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
     },
     "builtins": {"print": _WRITE, "input": f"{_READ} {_WRITE}"},
     "posix": {
+        **_as_named(
+            """read readv write writev close pipe2 getrandom chdir fchdir getcwd fchmod fchown
+            fsync fdatasync sync splice copy_file_range memfd_create pidfd_open kill execve
+            umask setsid setpgid sched_yield sched_setaffinity sched_getaffinity unshare"""
+        ),
         **dict.fromkeys(("stat", "lstat", "fstat"), _STAT),
         **dict.fromkeys(("listdir", "scandir"), _LIST),
         **dict.fromkeys(("fork", "forkpty", "posix_spawn", "posix_spawnp"), _FORK),
@@ -152,20 +158,14 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("statvfs", "fstatvfs"), "statfs fstatfs"),
         "system": f"{_FORK} {_WAIT} rt_sigaction rt_sigprocmask",
         "open": _OPEN,
-        "read": "",
-        "readv": "",
         "pread": "pread64",
         "preadv": "preadv2",
-        "write": "",
-        "writev": "",
         "pwrite": "pwrite64",
         "pwritev": "pwritev2",
-        "close": "",
         "closerange": "close close_range",
         "dup": "fcntl fcntl64",
         "dup2": "dup3",
         "pipe": "pipe2",
-        "pipe2": "",
         "eventfd": "eventfd2",
         "eventfd_read": "read",
         "eventfd_write": "write",
@@ -176,15 +176,9 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         "ttyname": f"ioctl readlink {_STAT}",
         "get_terminal_size": "ioctl",
         "urandom": f"getrandom {_OPEN} read",
-        "getrandom": "",
         "access": "faccessat faccessat2",
-        "chdir": "",
-        "fchdir": "",
-        "getcwd": "",
         "chmod": "fchmodat fchmodat2",
-        "fchmod": "",
         "chown": "fchownat",
-        "fchown": "",
         "lchown": "fchownat",
         "link": "linkat",
         "symlink": "symlinkat",
@@ -200,27 +194,11 @@ _FUNCTIONS: dict[str, dict[str, str]] = {
         "truncate": "ftruncate truncate64",
         "ftruncate": "ftruncate64",
         "utime": "utimensat utimensat_time64",
-        "fsync": "",
-        "fdatasync": "",
-        "sync": "",
         "sendfile": "sendfile64",
-        "splice": "",
-        "copy_file_range": "",
-        "memfd_create": "",
-        "pidfd_open": "",
-        "kill": "",
         "killpg": "kill",
         "execv": "execve",
-        "execve": "",
         "_exit": "exit_group",
-        "umask": "",
-        "setsid": "",
-        "setpgid": "",
         "nice": "getpriority setpriority",
-        "sched_yield": "",
-        "sched_setaffinity": "",
-        "sched_getaffinity": "",
-        "unshare": "",
     },
 }
 
