@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed"]
-OutcomeOrAbsent = Literal[
-    "passed", "failed", "error", "skipped", "xfailed", "xpassed", "hung", "crashed", "absent"
-]
+OutcomeOrAbsent = Literal[Outcome, "absent"]
 
 #: All outcomes, by gravity: of several reports on one test the gravest counts.
 OUTCOMES: tuple[Outcome, ...] = (

@@ -12,18 +12,17 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 from collections.abc import Iterator
 from functools import partial
-import os
 import signal
 import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.system.code_places import OURS
+
 try:
     from pytest_eventlet_debug.system import _handlers
 except ImportError:  # it was not compiled
     _handlers = None  # type: ignore[assignment]
-
-_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
 # Taken here, before a test can patch them.
 _getsignal = _signal.getsignal
@@ -68,6 +67,6 @@ def handled() -> Iterator[tuple[int, types.CodeType]]:
 
 def _outermost(frame: types.FrameType) -> types.FrameType:
     """Return the frame by which our code was entered."""
-    while (outer := frame.f_back) is not None and outer.f_code.co_filename.startswith(_PACKAGE):
+    while (outer := frame.f_back) is not None and outer.f_code.co_filename.startswith(OURS):
         frame = outer
     return frame
