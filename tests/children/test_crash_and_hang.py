@@ -20,8 +20,8 @@ from speed import depends_on_speed
 TIMEOUT = "--eventlet-timeout=3"
 HAS_STRACE = any(Path(each, "strace").exists() for each in os.get_exec_path())
 
-#: test_b does something on asyncio only; every test notes that it ran.
-ONE_DOES = """
+#: Between two tests are some that do something on asyncio only; every test notes that it ran.
+SOME_DO = """
     import os, signal, sys, time
 
     def note(name):
@@ -30,14 +30,15 @@ ONE_DOES = """
 
     def test_a(eventlet_hub):
         note(f"a {{eventlet_hub}}")
-
-    def test_b(eventlet_hub):
-        note(f"b {{eventlet_hub}}")
-        if eventlet_hub == "asyncio":
-            {deed}
-
+    {}
     def test_c(eventlet_hub):
         note(f"c {{eventlet_hub}}")
+"""
+ONE_DOES = """
+    def test_{name}(eventlet_hub):
+        note(f"{name} {{eventlet_hub}}")
+        if eventlet_hub == "asyncio":
+            {deed}
 """
 
 
@@ -47,12 +48,23 @@ def ended(result: pytest.RunResult) -> list[str]:
     return [" ".join(m.groups()) for m in map(re.compile(pattern).match, result.outlines) if m]
 
 
-def make(pytester: pytest.Pytester, deed: str) -> None:
-    pytester.makepyfile(test_x=ONE_DOES.format(deed=deed))
+def make(pytester: pytest.Pytester, *deeds: str) -> list[str]:
+    """Write a module in which tests do this on asyncio; return their names."""
+    named = {f"b{number or ''}": deed for number, deed in enumerate(deeds)}
+    doing = [ONE_DOES.format(name=name, deed=deed) for name, deed in named.items()]
+    pytester.makepyfile(test_x=SOME_DO.format("".join(doing)))
+    return list(named)
 
 
 def notes(pytester: pytest.Pytester) -> list[str]:
     return pytester.path.joinpath("ran").read_text().splitlines()
+
+
+def failure(result: pytest.RunResult, title: str) -> list[str]:
+    """Return the lines of a failure that is shown below its title."""
+    titles = [number for number, line in enumerate(result.outlines) if re.match("[_=]{3,} ", line)]
+    (begin,) = (number for number in titles if result.outlines[number].strip("_ ") == title)
+    return result.outlines[begin + 1 : titles[titles.index(begin) + 1]]
 
 
 def processes_with(marker: str) -> list[int]:
@@ -69,25 +81,26 @@ def processes_with(marker: str) -> list[int]:
     return found
 
 
-def assert_rest_ran_once(pytester: pytest.Pytester, result: pytest.RunResult, end: str) -> None:
-    """test_b ended so on asyncio, and all other tests ran once and passed."""
+def assert_rest_ran_once(
+    pytester: pytest.Pytester, result: pytest.RunResult, names: list[str], end: str
+) -> None:
+    """Some tests ended so on asyncio, and all other tests ran once and passed."""
+    every = ["a", *names, "c"]
     assert ended(result) == [
-        "test_a[epolls] PASSED",
-        "test_b[epolls] PASSED",
-        "test_c[epolls] PASSED",
+        *(f"test_{name}[epolls] PASSED" for name in every),
         "test_a[asyncio] PASSED",
-        f"test_b[asyncio] {end.upper()}",
+        *(f"test_{name}[asyncio] {end.upper()}" for name in names),
         "test_c[asyncio] PASSED",
     ]
-    assert notes(pytester) == [f"{name} {hub}" for hub in ("epolls", "asyncio") for name in "abc"]
+    assert notes(pytester) == [f"{name} {hub}" for hub in ("epolls", "asyncio") for name in every]
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.assert_outcomes(passed=5, failed=1)
+    result.assert_outcomes(passed=len(every) + 2, failed=len(names))
     result.stdout.fnmatch_lines(
         [
             "*eventlet hub asyncio: the rest, 1 test*",
-            "1 test differs between epolls, asyncio",
-            f"  test_x.py::test_b   epolls passed   asyncio {end}",
-            f"{end.upper()} test_x.py::test_b[[]asyncio] - *",
+            f"{len(names)} tests differ between epolls, asyncio",
+            f"  test_x.py::test_{names[0]} *epolls passed   asyncio {end}",
+            *(f"{end.upper()} test_x.py::test_{name}[[]asyncio] - *" for name in names),
         ]
     )
 
@@ -96,34 +109,28 @@ def assert_rest_ran_once(pytester: pytest.Pytester, result: pytest.RunResult, en
 
 
 @pytest.mark.fault("segfault", "exit-in-test", "group-killed")
-@pytest.mark.parametrize(
-    ("deed", "says"),
-    [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
-        ("os.abort()", "killed by SIGABRT"),
-        ("os._exit(3)", "ended with exit status 3"),
-        ("os._exit(0)", "ended with exit status 0"),
-        ("os._exit(4)", "ended with exit status 4"),
-        ("os.killpg(0, signal.SIGKILL)", "killed by SIGKILL"),
-    ],
-)
-def test_a_test_that_ends_its_process_fails_alone(
-    pytester: pytest.Pytester, deed: str, says: str
-) -> None:
-    make(pytester, f'print("to stdout", flush=True); os.write(2, b"last words\\n"); {deed}')
+def test_tests_that_end_their_process_fail_alone(pytester: pytest.Pytester) -> None:
+    ends = {
+        "os.kill(os.getpid(), signal.SIGSEGV)": "killed by SIGSEGV",
+        "os.kill(os.getpid(), signal.SIGKILL)": "killed by SIGKILL",
+        "os.abort()": "killed by SIGABRT",
+        "os._exit(3)": "ended with exit status 3",
+        "os._exit(0)": "ended with exit status 0",
+        "os._exit(4)": "ended with exit status 4",
+        "os.killpg(0, signal.SIGKILL)": "killed by SIGKILL",
+    }
+    speaks = 'print("to stdout", flush=True); os.write(2, b"last words\\n")'
+    names = make(pytester, *(f"{speaks}; {deed}" for deed in ends))
     result = run(pytester, BOTH, "-v")
-    assert_rest_ran_once(pytester, result, "crashed")
-    result.stdout.fnmatch_lines(
-        [
-            "*_ test_b[[]asyncio] _*",
-            says,
-            *("Captured stdout:", "  to stdout", "", "Captured stderr:", "  last words"),
-        ]
-    )
-    if "SEGV" in says or "ABRT" in says:
-        # The stack that faulthandler wrote names the test.
-        result.stdout.fnmatch_lines(["Its stderr:", '*File "*test_x.py", line * in test_b'])
+    assert_rest_ran_once(pytester, result, names, "crashed")
+    for name, says in zip(names, ends.values(), strict=True):
+        shown = failure(result, f"test_{name}[asyncio]")
+        captured = ["Captured stdout:", "  to stdout", "", "Captured stderr:", "  last words"]
+        assert (shown[0], shown[-5:]) == (says, captured)
+        if "SEGV" in says or "ABRT" in says:
+            # The stack that faulthandler wrote names the test.
+            stack = pytest.LineMatcher(shown)
+            stack.fnmatch_lines(["Its stderr:", f'*File "*test_x.py", line * in test_{name}'])
 
 
 @pytest.mark.fault("segfault")
@@ -431,45 +438,41 @@ IGNORES_AND_FORKS = """
 
 
 @pytest.mark.fault("silent-test", "signals-ignored")
-@pytest.mark.parametrize(
-    ("deed", "does", "seconds"),
-    [
-        # A busy machine may notice a second late.
-        ("while True: signal.pause()", "its process waits, *", "[34]"),
-        # Where others leave it a fifth of a CPU or less, it is killed sooner.
-        ("while True: pass", "its process burns CPU, *", "[1-4]"),
-        (IGNORES_AND_FORKS, "2 processes wait, *", "[34]"),
-    ],
-)
-def test_a_test_that_hangs_is_killed_with_all_it_started_and_shown(
-    pytester: pytest.Pytester,
-    monkeypatch: pytest.MonkeyPatch,
-    deed: str,
-    does: str,
-    seconds: str,
+def test_tests_that_hang_are_killed_with_all_they_started_and_shown(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = f"marker-{os.getpid()}-{pytester.path.name}"
     monkeypatch.setenv("MARKER", marker)
-    make(pytester, deed)
+    does = {
+        # A busy machine may notice a second late.
+        "while True: signal.pause()": ("its process waits, *", "[34]"),
+        # Where others leave it a fifth of a CPU or less, it is killed sooner.
+        "while True: pass": ("its process burns CPU, *", "[1-4]"),
+        IGNORES_AND_FORKS: ("2 processes wait, *", "[34]"),
+    }
+    names = make(pytester, *does)
     result = run(pytester, BOTH, "-v", TIMEOUT, "--junitxml=out.xml")
-    assert_rest_ran_once(pytester, result, "hung")
-    result.stdout.fnmatch_lines(
-        [
-            f"silent for {seconds} s, killed",
-            "What it does:",
-            f"  {does}",
-            "What is alive:",
-            "    the test  current",
-            "      test_x.py:* in test_b",
-        ]
-    )
-    if HAS_STRACE and "pause" in deed:
-        result.stdout.fnmatch_lines(["Its last system calls:", "*pause(*"])
+    assert_rest_ran_once(pytester, result, names, "hung")
     result.stdout.no_fnmatch_line('*File "*_pytest/*')
     assert processes_with(marker) == []
     root = ElementTree.parse(pytester.path / "out.xml").getroot()
-    (failure,) = root.iter("failure")
-    assert re.fullmatch(f"silent for {seconds} s, killed", str(failure.get("message")))
+    messages = [failure.get("message", "") for failure in root.iter("failure")]
+    for name, (deed, (doing, seconds)) in zip(names, does.items(), strict=True):
+        shown = pytest.LineMatcher(failure(result, f"test_{name}[asyncio]"))
+        shown.fnmatch_lines(
+            [
+                f"silent for {seconds} s, killed",
+                "What it does:",
+                f"  {doing}",
+                "What is alive:",
+                "    the test  current",
+                f"      test_x.py:* in test_{name}",
+            ]
+        )
+        if HAS_STRACE and "pause" in deed:
+            shown.fnmatch_lines(["Its last system calls:", "*pause(*"])
+        assert re.fullmatch(f"silent for {seconds} s, killed", messages.pop(0))
+    assert not messages
 
 
 @pytest.mark.fault("silent-starved")
@@ -609,19 +612,10 @@ def test_a_hang_while_collecting_ends_the_run_of_that_hub(pytester: pytest.Pytes
 
 
 @pytest.mark.fault("hang-at-end")
-@pytest.mark.parametrize(
-    "deed",
-    [
-        # A session's teardown belongs to the last test.
-        "request.addfinalizer(hang)",
-        "atexit.register(hang)",
-        "threading.Thread(target=hang).start()",
-    ],
-)
-def test_a_hang_after_the_last_test_is_reported(pytester: pytest.Pytester, deed: str) -> None:
+def test_a_hang_after_the_last_test_is_reported(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
-        test_x=f"""
-        import atexit, signal, threading
+        test_x="""
+        import atexit, threading
         import pytest
 
         def hang():
@@ -630,16 +624,21 @@ def test_a_hang_after_the_last_test_is_reported(pytester: pytest.Pytester, deed:
         @pytest.fixture(scope="session")
         def session(request, eventlet_hub):
             if eventlet_hub == "asyncio":
-                {deed}
+                request.addfinalizer(hang)  # a session's teardown belongs to the last test
+            elif eventlet_hub == "poll":
+                atexit.register(hang)
+            elif eventlet_hub == "selects":
+                threading.Thread(target=hang).start()
 
         def test_a(session): pass
         """
     )
-    result = run(pytester, BOTH, "-v", TIMEOUT)
-    assert ended(result)[:2] == ["test_a[epolls] PASSED", "test_a[asyncio] PASSED"]
+    hubs = ["epolls", "asyncio", "poll", "selects"]
+    result = run(pytester, f"--eventlet-hub={','.join(hubs)}", "-v", TIMEOUT, "--eventlet-jobs=4")
+    assert {f"test_a[{hub}] PASSED" for hub in hubs} <= {*ended(result)}
     assert result.ret != pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["silent for ? s, killed*", "*in hang"])
-    result.stdout.no_fnmatch_line("*collect*asyncio*")
+    result.stdout.fnmatch_lines(["silent for ? s, killed*", "*in hang"] * 3)
+    result.stdout.no_fnmatch_line("*ERROR collecting*")
     result.stdout.no_fnmatch_line("*errors during collection*")
 
 
