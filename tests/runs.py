@@ -67,6 +67,13 @@ def ran(result: pytest.RunResult) -> list[str]:
     return [match[1] for match in map(re.compile(pattern).match, result.outlines) if match]
 
 
+def failure_of(title: str, lines: list[str]) -> list[str]:
+    """Return the lines that pytest printed of a failure, below its title."""
+    titles = [number for number, line in enumerate(lines) if re.match("[_=]{3,} ", line)]
+    (begin,) = (number for number in titles if lines[number].strip("_ ") == title)
+    return lines[begin + 1 : titles[titles.index(begin) + 1]]
+
+
 #: How a line of the summary begins that a busy machine adds.
 LACKED_CPUS = "the CPUs were busy with other processes "
 

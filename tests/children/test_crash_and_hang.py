@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from programs import others_on
 import pytest
 from runs import BOTH
+from runs import failure_of
 from runs import run
 from speed import depends_on_speed
 
@@ -58,13 +59,6 @@ def make(pytester: pytest.Pytester, *deeds: str) -> list[str]:
 
 def notes(pytester: pytest.Pytester) -> list[str]:
     return pytester.path.joinpath("ran").read_text().splitlines()
-
-
-def failure(result: pytest.RunResult, title: str) -> list[str]:
-    """Return the lines of a failure that is shown below its title."""
-    titles = [number for number, line in enumerate(result.outlines) if re.match("[_=]{3,} ", line)]
-    (begin,) = (number for number in titles if result.outlines[number].strip("_ ") == title)
-    return result.outlines[begin + 1 : titles[titles.index(begin) + 1]]
 
 
 def processes_with(marker: str) -> list[int]:
@@ -124,7 +118,7 @@ def test_tests_that_end_their_process_fail_alone(pytester: pytest.Pytester) -> N
     result = run(pytester, BOTH, "-v")
     assert_rest_ran_once(pytester, result, names, "crashed")
     for name, says in zip(names, ends.values(), strict=True):
-        shown = failure(result, f"test_{name}[asyncio]")
+        shown = failure_of(f"test_{name}[asyncio]", result.outlines)
         captured = ["Captured stdout:", "  to stdout", "", "Captured stderr:", "  last words"]
         assert (shown[0], shown[-5:]) == (says, captured)
         if "SEGV" in says or "ABRT" in says:
@@ -458,7 +452,7 @@ def test_tests_that_hang_are_killed_with_all_they_started_and_shown(
     root = ElementTree.parse(pytester.path / "out.xml").getroot()
     messages = [failure.get("message", "") for failure in root.iter("failure")]
     for name, (deed, (doing, seconds)) in zip(names, does.items(), strict=True):
-        shown = pytest.LineMatcher(failure(result, f"test_{name}[asyncio]"))
+        shown = pytest.LineMatcher(failure_of(f"test_{name}[asyncio]", result.outlines))
         shown.fnmatch_lines(
             [
                 f"silent for {seconds} s, killed",

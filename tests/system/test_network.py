@@ -22,6 +22,7 @@ from needs import needs_strace
 from programs import TAKES_MEMORY
 from programs import WITHOUT_PLUGINS
 import pytest
+from runs import failure_of
 
 from pytest_eventlet_debug.recordings import pcapng
 from pytest_eventlet_debug.system import network as isolation
@@ -402,47 +403,44 @@ def test_where_a_part_of_proc_is_covered_the_network_alone_is_isolated(ordinary:
 
 ENDS = """
     import os, signal, socket
+    import pytest
 
-    def test_ends(eventlet_hub):
+    DEEDS = {deeds}
+
+    @pytest.mark.parametrize("number", range(len(DEEDS)))
+    def test_ends(eventlet_hub, number):
         assert os.getpid() == 2
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname()).sendall(b"ping")
         print("to stdout", flush=True)
         os.write(2, b"last words\\n")
-        {deed}
+        exec(DEEDS[number])
 
     def test_rest(): pass
 """
 
 
-@pytest.mark.parametrize(
-    ("deed", "says"),
-    [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGTERM)", "killed by SIGTERM"),
-        ("os.killpg(0, signal.SIGKILL)", "killed by SIGKILL"),
-        ("os._exit(3)", "ended with exit status 3"),
-        ("os.kill(1, signal.SIGKILL); os.kill(1, signal.SIGTERM)", None),
-    ],
-)
-def test_a_process_that_ends_in_a_test_ends_as_without(
-    user: User, deed: str, says: str | None
-) -> None:
-    user.write(ENDS.format(deed=deed))
+def test_a_process_that_ends_in_a_test_ends_as_without(user: User) -> None:
+    ends = {
+        "os.kill(os.getpid(), signal.SIGSEGV)": "killed by SIGSEGV",
+        "os.kill(os.getpid(), signal.SIGTERM)": "killed by SIGTERM",
+        "os.killpg(0, signal.SIGKILL)": "killed by SIGKILL",
+        "os._exit(3)": "ended with exit status 3",
+    }
+    # What stands in for init is out of reach.
+    harmless = "os.kill(1, signal.SIGKILL); os.kill(1, signal.SIGTERM)"
+    user.write(ENDS.format(deeds=[*ends, harmless]))
     done = user.run("--eventlet-isolate", *CHILD)
-    if says is None:  # what stands in for init is out of reach
-        assert "2 passed" in done.stdout, done.stdout
-        return
-    lines = [line.strip() for line in done.stdout.splitlines()]
-    assert "1 failed, 1 passed" in done.stdout, done.stdout
-    assert says in lines
-    for title, text in ("Captured stdout:", "to stdout"), ("Captured stderr:", "last words"):
-        assert lines[lines.index(title) + 1] == text
+    assert "4 failed, 2 passed" in done.stdout, done.stdout
+    for number, says in enumerate(ends.values()):
+        shown = failure_of(f"test_ends[{number}-epolls]", done.stdout.splitlines())
+        captured = ["Captured stdout:", "  to stdout", "", "Captured stderr:", "  last words"]
+        assert (shown[0], shown[-5:]) == (says, captured)
 
 
 @needs_strace
 def test_the_recording_of_a_test_that_ends_its_process_is_completed(user: User) -> None:
-    user.write(ENDS.format(deed="os._exit(3)"))
+    user.write(ENDS.format(deeds=["os._exit(3)"]))
     done = user.run("--eventlet-isolate", "--strace", "--pcap", *CHILD)
     assert "1 failed, 1 passed" in done.stdout, done.stdout
     # The run does not wait for it.
