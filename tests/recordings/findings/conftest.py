@@ -16,16 +16,21 @@ from pytest_eventlet_debug.recordings.strace_log import parse
 
 Record = Callable[..., list[Path]]
 Find = Callable[..., list[Finding]]
+FindEach = Callable[..., list[list[Finding]]]
 
 MARK = '7 {0:.3f} access("/.eventlet-debug/{1}", F_OK) = -1 ENOENT (-) <0.000001>'
 
 
 @pytest.fixture
 def record(pytester: pytest.Pytester) -> Record:
-    """Run the tests of a program under strace; return their directories, sorted by name."""
+    """Run the tests of programs under strace; return their directories, sorted by name."""
 
-    def run(program: str, hub: str, *options: str, name: str = "recorded") -> list[Path]:
-        pytester.makepyfile(test_program=program)
+    def run(
+        program: str | list[str], hub: str, *options: str, name: str = "recorded"
+    ) -> list[Path]:
+        several = [] if isinstance(program, str) else program
+        modules = {f"test_program_{number}": each for number, each in enumerate(several)}
+        pytester.makepyfile(**(modules or {"test_program": program}))
         artifacts = pytester.path / f"{name}-{hub}"
         pytester.runpytest_subprocess(
             *("-p", "no:cacheprovider", "--strace", f"--eventlet-hub={hub}"),
@@ -41,16 +46,32 @@ def find(record: Record) -> Find:
     """Return what a detector finds in the recordings of a program's tests."""
 
     def run(program: str, kind: type[Detector], hub: str = "epolls") -> list[Finding]:
-        found = []
-        for directory in record(program, hub):
-            detection = Detection(About(), [kind])
-            with open_log(directory / "strace.txt") as log:
-                for _ in detection.watch(parse(log)):
-                    pass
-            found += detection.findings()
-        return found
+        return [each for found in map(_finding(kind), record(program, hub)) for each in found]
 
     return run
+
+
+@pytest.fixture
+def find_each(record: Record) -> FindEach:
+    """Return what a detector finds in the recordings of some programs of one test each."""
+
+    def run(programs: list[str], kind: type[Detector], hub: str = "epolls") -> list[list[Finding]]:
+        directories = record(programs, hub)
+        assert len(directories) == len(programs)
+        return list(map(_finding(kind), directories))
+
+    return run
+
+
+def _finding(kind: type[Detector]) -> Callable[[Path], list[Finding]]:
+    def find(directory: Path) -> list[Finding]:
+        detection = Detection(About(), [kind])
+        with open_log(directory / "strace.txt") as log:
+            for _ in detection.watch(parse(log)):
+                pass
+        return list(detection.findings())
+
+    return find
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from pytest_eventlet_debug.recordings.strace_log import parse
 pytestmark = needs_strace
 
 Find = Callable[..., list[Finding]]
+FindEach = Callable[..., list[list[Finding]]]
 Record = Callable[..., list[Path]]
 
 HEAD = """
@@ -59,34 +60,37 @@ def test_worker():
 
 
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
-@pytest.mark.parametrize("status", [0, 3])
 def test_a_child_that_ends_while_its_answer_is_awaited_is_told_with_both(
-    find: Find, hub: str, status: int
+    find_each: FindEach, hub: str
 ) -> None:
-    (found,) = find(WORKER.replace("END", f"os._exit({status})"), Child, hub)
-    assert found.kind == "child"
-    assert re.fullmatch(
-        r"child process \d+, started at test_program\.py:\d+ in start_worker, "
-        rf"ended with status {status} at test_program\.py:\d+ in start_worker "
-        r'after read\(\d+<pipe:\[\d+\]>, "poison"\) \(line \d+\); '
-        r"greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> at test_program\.py:\d+ in "
-        r"test_worker \(line \d+\), which no other process used; nobody waited for the child",
-        found.title,
-    )
-    assert found.place.startswith("strace.txt line ")
-    assert found.counts == {"status": status}
+    programs = [WORKER.replace("END", f"os._exit({status})") for status in (0, 3)]
+    for status, (found,) in zip((0, 3), find_each(programs, Child, hub), strict=True):
+        assert found.kind == "child"
+        assert re.fullmatch(
+            r"child process \d+, started at test_program_\d\.py:\d+ in start_worker, "
+            rf"ended with status {status} at test_program_\d\.py:\d+ in start_worker "
+            r'after read\(\d+<pipe:\[\d+\]>, "poison"\) \(line \d+\); '
+            r"greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> at test_program_\d\.py:\d+ "
+            r"in test_worker \(line \d+\), which no other process used; nobody waited for the "
+            "child",
+            found.title,
+        )
+        assert found.place.startswith("strace.txt line ")
+        assert found.counts == {"status": status}
 
 
 @pytest.mark.parametrize("hub", ["poll", "selects"])
-@pytest.mark.parametrize("pause", ["", "patcher.original('time').sleep(0.2)"])
-def test_what_a_hub_waits_for_that_polls_is_known(find: Find, hub: str, pause: str) -> None:
-    worker = WORKER.replace("END", "os._exit(3)").replace("    assert", f"    {pause}\n    assert")
-    (found,) = find(f"from eventlet import patcher\n{worker}", Child, hub)
-    assert re.search(
-        r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> at test_program\.py:\d+ in "
-        r"test_worker \(line \d+\), which no other process used; nobody waited for the child$",
-        found.title,
-    )
+def test_what_a_hub_waits_for_that_polls_is_known(find_each: FindEach, hub: str) -> None:
+    worker = "from eventlet import patcher\n" + WORKER.replace("END", "os._exit(3)")
+    pause = "    patcher.original('time').sleep(0.2)\n"
+    programs = [worker, worker.replace("    assert", f"{pause}    assert")]
+    for (found,) in find_each(programs, Child, hub):
+        assert re.search(
+            r"; greenthread 1:test waited in vain for \d+<pipe:\[\d+\]> at test_program_\d\.py:\d+ "
+            r"in test_worker \(line \d+\), which no other process used; nobody waited for the "
+            "child$",
+            found.title,
+        )
 
 
 @pytest.mark.parametrize("hub", ["poll", "selects"])
@@ -323,17 +327,16 @@ def test_output():
     )
 
 
-@pytest.mark.parametrize(
-    "command", ["echo up; sleep 60 >/dev/null & true", "echo up; cat </dev/null & wait"]
-)
-def test_a_child_of_a_childs_that_keeps_nothing_open_is_not_told(find: Find, command: str) -> None:
-    program = f"""
+def test_a_child_of_a_childs_that_keeps_nothing_open_is_not_told(find_each: FindEach) -> None:
+    program = """
 def test_output():
-    child = subprocess.Popen({command!r}, shell=True, stdout=-1)
+    child = subprocess.Popen(COMMAND, shell=True, stdout=-1)
     assert child.communicate()[0] == b"up\\n"
     assert False
 """
-    assert find(HEAD + program, Child) == []
+    commands = ("echo up; sleep 60 >/dev/null & true", "echo up; cat </dev/null & wait")
+    programs = [HEAD + program.replace("COMMAND", repr(command)) for command in commands]
+    assert find_each(programs, Child) == [[], []]
 
 
 FORKS = (
@@ -364,17 +367,13 @@ def test_a_child_that_reads_what_the_test_waits_for_is_told(find: Find) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "work",
-    ['os.write(ours.fileno(), b"x"); os.read(theirs.fileno(), 1)', "os.getpid()"],
-    ids=["other end", "nothing"],
-)
 def test_a_child_that_reads_from_elsewhere_is_not_told_to_take_anything(
-    find: Find, work: str
+    find_each: FindEach,
 ) -> None:
-    assert not any(
-        " read 1 byte " in each.title for each in find(FORKS.replace("WORK", work), Child)
-    )
+    from_the_other_end = 'os.write(ours.fileno(), b"x"); os.read(theirs.fileno(), 1)'
+    programs = [FORKS.replace("WORK", work) for work in (from_the_other_end, "os.getpid()")]
+    for found in find_each(programs, Child):
+        assert not any(" read 1 byte " in each.title for each in found)
 
 
 GREENTHREADS = (
@@ -416,7 +415,9 @@ def test_greenthreads_that_go_on_in_several_children_are_told_once(find: Find) -
 
 
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
-def test_the_greenthread_that_forks_twice_in_a_row_is_no_copy(find: Find, hub: str) -> None:
+def test_the_greenthread_that_forks_twice_in_a_row_is_no_copy(
+    find_each: FindEach, hub: str
+) -> None:
     program = GREENTHREADS.replace("pid = os.fork()", "pid = os.fork() or fork_and_wait()")
     program += """
 def fork_and_wait():
@@ -428,14 +429,16 @@ def fork_and_wait():
         os._exit(0)
     return pid
 """
-    assert find(program.replace("BEFORE", ""), Child, hub) == []
-    (found,) = find(program.replace("BEFORE", "eventlet.spawn(turn)"), Child, hub)
+    programs = [program.replace("BEFORE", before) for before in ("", "eventlet.spawn(turn)")]
+    nothing, (found,) = find_each(programs, Child, hub)
+    assert nothing == []
     assert " runs a copy of greenthread 3:turn of the test process " in found.title
 
 
-def test_a_greenthread_that_a_forked_child_starts_is_not_told(find: Find) -> None:
-    assert find(GREENTHREADS.replace("BEFORE", "eventlet.spawn(turn).wait()"), Child) == []
-    assert find(GREENTHREADS.replace("BEFORE", ""), Child) == []
+def test_a_greenthread_that_a_forked_child_starts_is_not_told(find_each: FindEach) -> None:
+    program = GREENTHREADS.replace("BEFORE", "eventlet.spawn(turn).wait()")
+    programs = [program, GREENTHREADS.replace("BEFORE", "")]
+    assert find_each(programs, Child) == [[], []]
 
 
 REAPER = (
@@ -476,45 +479,39 @@ def test_a_status_that_nobody_could_get_is_told(find: Find) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        'python("import time; time.sleep(60)").terminate()',
-        """
+def test_a_child_that_does_what_it_should_is_not_told(find_each: FindEach) -> None:
+    bodies = {
+        "terminated": 'python("import time; time.sleep(60)").terminate()',
+        "interrupted": """
     child = python("input()", stdin=-1)
     child.send_signal(signal.SIGINT)
     child.wait()""",
-        """
+        "by pidfd": """
     child = python("input()", stdin=-1)
     signal.pidfd_send_signal(os.pidfd_open(child.pid), signal.SIGTERM)
     child.wait()""",
-        """
+        "no program": """
     try:
         subprocess.Popen(["/no/such/program"])
     except FileNotFoundError:
         pass""",
-        """
+        "idle": """
     child = subprocess.Popen(["cat"], stdin=-1, stdout=-1)
     child.stdin.write(b"x")
     child.stdin.flush()
     eventlet.sleep(1.1)
     assert child.communicate()[0] == b"x" """,
-        'assert python("print(1)", stdout=-1).communicate()[0] == b"1\\\\n"',
-    ],
-    ids=["terminated", "interrupted", "by pidfd", "no program", "idle", "good"],
-)
-def test_a_child_that_does_what_it_should_is_not_told(find: Find, body: str) -> None:
-    assert find(f"{HEAD}\ndef test_it():\n    {body}\n    assert False\n", Child) == []
+        "good": 'assert python("print(1)", stdout=-1).communicate()[0] == b"1\\n"',
+    }
+    test = "\ndef test_it():\n    BODY\n    assert False\n"
+    programs = [HEAD + test.replace("BODY", body) for body in bodies.values()]
+    assert find_each(programs, Child) == [[]] * len(bodies)
 
 
 def test_a_status_that_a_test_which_passes_expects_is_not_told(record: Record) -> None:
-    program = (
-        HEAD + "\ndef test_false():\n    assert python('raise SystemExit(3)').wait() == WANTED\n"
-    )
-    for wanted, kinds in ((3, []), (4, ["child"])):
-        (directory,) = record(
-            program.replace("WANTED", str(wanted)), "epolls", name=f"want{wanted}"
-        )
+    test = "\ndef test_false():\n    assert python('raise SystemExit(3)').wait() == WANTED\n"
+    programs = [HEAD + test.replace("WANTED", wanted) for wanted in ("3", "4")]
+    for directory, kinds in zip(record(programs, "epolls"), ([], ["child"]), strict=True):
         read = findings_file.read(directory)
         assert read is not None
         assert [each.kind for each in read.findings] == kinds

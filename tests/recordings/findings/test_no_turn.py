@@ -6,7 +6,6 @@ from collections.abc import Callable
 import re
 
 from needs import needs_strace
-import pytest
 
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.no_turn import NoTurn
@@ -14,6 +13,7 @@ from pytest_eventlet_debug.recordings.findings.no_turn import NoTurn
 pytestmark = needs_strace
 
 Find = Callable[..., list[Finding]]
+FindEach = Callable[..., list[list[Finding]]]
 
 PROGRAM = """
 import eventlet
@@ -46,16 +46,13 @@ def test_who_runs_a_turn_later_than_the_test_is_told(find: Find) -> None:
     assert find(program, NoTurn, "epolls") == []
 
 
-@pytest.mark.parametrize(
-    "end",
-    [
-        "ours.send(b'x'); eventlet.sleep(0); eventlet.sleep(0)",
-        "ours.send(b'x')",
-        "ours.send(b'x'); eventlet.sleep(0); server.kill()",
-        "ours.send(b'x'); eventlet.sleep(0); theirs.close()",
-        "eventlet.sleep(0)",
-    ],
-    ids=["has run", "not asked", "killed", "closed", "nothing came"],
-)
-def test_who_had_its_turn_or_nothing_to_do_is_not_told(find: Find, end: str) -> None:
-    assert find(PROGRAM.replace("END", end), NoTurn, "asyncio") == []
+def test_who_had_its_turn_or_nothing_to_do_is_not_told(find_each: FindEach) -> None:
+    ends = {
+        "has run": "ours.send(b'x'); eventlet.sleep(0); eventlet.sleep(0)",
+        "not asked": "ours.send(b'x')",
+        "killed": "ours.send(b'x'); eventlet.sleep(0); server.kill()",
+        "closed": "ours.send(b'x'); eventlet.sleep(0); theirs.close()",
+        "nothing came": "eventlet.sleep(0)",
+    }
+    programs = [PROGRAM.replace("END", end) for end in ends.values()]
+    assert find_each(programs, NoTurn, "asyncio") == [[]] * len(ends)
