@@ -176,47 +176,31 @@ def test_items_of_every_kind_are_named_after_their_hub_and_end_as_without(
         )
 
 
-@pytest.mark.parametrize(
-    ("pasted", "ran"),
-    [
-        ("test_kinds.py::test_plain[asyncio]", ["test_kinds.py::test_plain[asyncio]"]),
-        ("test_kinds.py::test_param[x-y-epolls]", ["test_kinds.py::test_param[x-y-epolls]"]),
-        (
-            "test_kinds.py::test_param[1]",
-            ["test_kinds.py::test_param[1-epolls]", "test_kinds.py::test_param[1-asyncio]"],
-        ),
-        (
-            "test_kinds.py::TestUnit::test_method",
-            [
-                "test_kinds.py::TestUnit::test_method[epolls]",
-                "test_kinds.py::TestUnit::test_method[asyncio]",
-            ],
-        ),
-        (
-            "test_kinds.py::TestUnit::test_method[asyncio]",
-            ["test_kinds.py::TestUnit::test_method[asyncio]"],
-        ),
-        (
-            "test_kinds.py::test_kinds.documented[asyncio]",
-            ["test_kinds.py::test_kinds.documented[asyncio]"],
-        ),
-        ("all.letters::a[epolls]", ["all.letters::a[epolls]"]),
-        (
-            "test_kinds.py::TestClass::test_param",
-            [
-                "test_kinds.py::TestClass::test_param[1-epolls]",
-                "test_kinds.py::TestClass::test_param[1-asyncio]",
-            ],
-        ),
-    ],
-)
 @pytest.mark.usefixtures("all_kinds")
-def test_a_pasted_id_runs_exactly_the_tests_it_names(
-    pytester: pytest.Pytester, pasted: str, ran: list[str]
-) -> None:
-    result = run(pytester, BOTH, "-v", "--doctest-modules", pasted)
-    assert list(outcomes(result)) == ran
+def test_pasted_ids_run_exactly_the_tests_they_name(pytester: pytest.Pytester) -> None:
+    of_one_hub = [
+        "test_kinds.py::test_plain[asyncio]",
+        "test_kinds.py::test_param[x-y-epolls]",
+        "all.letters::a[epolls]",
+        "test_kinds.py::test_kinds.documented[asyncio]",
+    ]
+    of_both = {
+        "test_kinds.py::test_param[1]": "test_kinds.py::test_param[1-{hub}]",
+        "test_kinds.py::TestUnit::test_method": "test_kinds.py::TestUnit::test_method[{hub}]",
+        "test_kinds.py::TestClass::test_param": "test_kinds.py::TestClass::test_param[1-{hub}]",
+    }
+    result = run(pytester, BOTH, "-v", "--doctest-modules", *of_one_hub, *of_both)
+    assert list(outcomes(result)) == [
+        each
+        for hub in ("epolls", "asyncio")
+        for each in (
+            *(one for one in of_one_hub if hub in one),
+            *(both.format(hub=hub) for both in of_both.values()),
+        )
+    ]
     assert result.ret == pytest.ExitCode.OK
+    method = "test_kinds.py::TestUnit::test_method[asyncio]"
+    assert list(outcomes(run(pytester, BOTH, "-v", method))) == [method]
 
 
 @pytest.mark.usefixtures("all_kinds")
