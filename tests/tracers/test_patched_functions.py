@@ -185,20 +185,23 @@ def called_around_tests(pytester: pytest.Pytester) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.fault("any-function-patched")
-@pytest.mark.parametrize(
-    ("how", "outcome"),
-    [(IN_THE_CALL, "passed"), (IN_A_FAILING_CALL, "failed"), (AROUND_THE_TEST, "passed")],
-    ids=["in the call", "in a call that fails", "around the test"],
-)
 def test_no_function_that_a_test_patches_changes_its_outcome_when_it_is_recorded(
-    pytester: pytest.Pytester, how: str, outcome: str
+    pytester: pytest.Pytester,
 ) -> None:
     functions = called_around_tests(pytester)
     assert ("posix", "open") in functions
-    pytester.makepyfile(SUITE.format(functions=functions) + how)
-    result = pytester.runpytest("-q", "--tb=short", *EVERYTHING)
+    suite = SUITE.format(functions=functions)
+    pytester.makepyfile(
+        test_in_the_call=suite + IN_THE_CALL,
+        test_in_a_call_that_fails=suite + IN_A_FAILING_CALL,
+        test_around_the_test=suite + AROUND_THE_TEST,
+    )
+    files = ["test_in_the_call.py", "test_in_a_call_that_fails.py", "test_around_the_test.py"]
+    result = pytester.runpytest(*files, "-q", "--tb=short", *EVERYTHING)
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
-    result.assert_outcomes(**{outcome: len(functions)})
+    result.assert_outcomes(passed=2 * len(functions), failed=len(functions))
+    failures = [line for line in result.outlines if line.startswith("FAILED ")]
+    assert all(line.startswith(f"FAILED {files[1]}::") for line in failures)
 
 
 @pytest.mark.fault("json-patched")
