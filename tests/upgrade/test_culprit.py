@@ -121,12 +121,11 @@ def packages(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def install(folder: Path, version: str) -> str:
+    """Unpack wheels as pip does, which takes a hundred times as long."""
     target = folder / f"environment-{version}"
-    packages = [f"{name}=={version}" for name in ("cul_guilty", "cul_innocent")]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--target", str(target), *packages],
-        check=True,
-    )
+    for path in folder.glob(f"*-{version}-py3-none-any.whl"):
+        with zipfile.ZipFile(path) as wheel:
+            wheel.extractall(target)
     return str(target)
 
 
