@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
-import contextlib
 import heapq
 import io
 import itertools
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -86,11 +84,6 @@ class Capture:
             return pcapng.parse(io.BytesIO(self._content))
         return read(self.path)
 
-    def writing(self) -> contextlib.AbstractContextManager[BinaryIO]:
-        """Open the file that it is to be in."""
-        # What was there before is no capture of this test's, or is replaced once all is read.
-        return replacing(self.path) if self._content is None else _writing(self.path)
-
     def drop(self) -> None:
         """Leave no capture behind: there was nothing of the test's in it."""
         self.is_there = False
@@ -138,7 +131,7 @@ def complete(
         return []
     packets = itertools.chain(() if first is None else (first,), source)
     keys = capture.path.with_name(KEYS_FILE)
-    with capture.writing() as file:
+    with replacing(capture.path) as file:
         file.write(_header(kept))
         if keys.exists():
             file.write(pcapng.tls_secrets(files.read(keys, _MAX_KEYS_BYTES)))
@@ -257,14 +250,3 @@ def _own_packets(
 
 def _is_own(segment: Segment | None, own: Collection[int]) -> bool:
     return segment is None or segment.source.port in own or segment.target.port in own
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that nobody looks for before it is complete."""
-    try:
-        with open(files.create(path), "wb") as file:
-            yield file
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
