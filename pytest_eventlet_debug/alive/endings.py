@@ -141,6 +141,9 @@ class EndingWatch(EventletWatch):
             if verb == "killed" and thing.dead:
                 return
             caller = sys._getframe(2)
+            # A task that is cancelled cancels the one that it waits for.
+            while caller.f_code.co_filename == __file__ and caller.f_back is not None:
+                caller = caller.f_back
             if file_name(caller.f_code.co_filename) in _CLEANERS:
                 return
             if verb == "cancelled" and _is_wait_of_hub(thing, caller):

@@ -123,3 +123,35 @@ def test_the_asyncio_hub_cancels_nothing_when_a_timer_is_due(pytester: pytest.Py
     text = result.stdout.str()
     assert re.search(r"^-+ Cancelled and killed -+\ngreenthread sleep was killed .*\n-", text, re.M)
     assert "  cancelled at " not in text
+
+
+def test_a_task_that_another_one_waits_for_is_cancelled_by_who_cancels_that(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import asyncio
+
+        async def inner():
+            await asyncio.sleep(60)
+
+        async def outer():
+            await asyncio.create_task(inner(), name="inner")
+
+        async def main():
+            task = asyncio.create_task(outer(), name="outer")
+            asyncio.get_running_loop().call_later(0.01, task.cancel)
+            await task
+
+        def test_it():
+            asyncio.run(main())
+        """
+    )
+    result = pytester.runpytest("--dump-asyncio-tasks", "--eventlet-hub=epolls")
+    ended = re.findall(r"^(task .* was cancelled) at (.*)$", result.stdout.str(), re.M)
+    assert [what for what, _ in ended] == [
+        "task inner, inner() was cancelled",
+        "task outer, outer() was cancelled",
+    ]
+    assert re.fullmatch(r"\S+events.py:\d+ in \S*_run, by a callback of the loop", ended[1][1])
+    assert ended[0][1] == ended[1][1]
