@@ -59,8 +59,8 @@ class Options(Values):
     timeout: Option[float | None] = Value(
         "--eventlet-timeout",
         "SECONDS",
-        "Treat a run as hung after this many silent seconds: show what it is doing, kill its "
-        "process group, report the test and carry on with the rest. Default: off.",
+        "Treat a run as hung after this many seconds of silence: show what it is doing, kill its "
+        "process group, report the test and run the others. Default: off.",
         option_types.seconds,
         default=None,
         activates=True,

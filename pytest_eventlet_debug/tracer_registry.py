@@ -69,8 +69,8 @@ STRACE_LINES: Option[Literal["on", "off"]] = Choice(
 
 CPROFILE_CLOCK: Option[ClockName] = Choice(
     "--cprofile-clock",
-    "What the profile measures: the time a greenlet was running (run), that and the time it "
-    "waited (wall), or CPU time (cpu). Default: run.",
+    "What the profile measures: the time a greenlet was running (run), that plus the time it "
+    "was waiting (wall), or CPU time (cpu). Default: run.",
     ("run", "wall", "cpu"),
     default="run",
 )

@@ -45,9 +45,9 @@ _HELP = {
         """,
     "greenlet": """greenlet [number]
 
-        Move into the frames of a greenthread that waits, as greenlets numbers them, so that
-        up, down, where, list and p mean these. With 0 or main, come back; whatever goes on
-        with the program comes back, too. Without a number, say where you are.
+        Move into the frames of a waiting greenthread, by the number that greenlets shows, so
+        that up, down, where, list and p refer to them. With 0 or main, come back; any command
+        that resumes the program comes back, too. Without a number, say where you are.
         """,
     "hub": """hub [word]
 
@@ -113,7 +113,7 @@ def _command(called: str, name: str, answer: Callable[[Any, str], str]) -> Any:
 def _run(pdb: Any, called: str, name: str, line: str) -> Any:
     result = pdb.default(line)
     if called == name:
-        write(pdb.stdout, f"({name} is a variable here; the command is {_LONG[name]}, too)\n")
+        write(pdb.stdout, f"({name} is a variable here; use {_LONG[name]} for the command)\n")
     return result
 
 

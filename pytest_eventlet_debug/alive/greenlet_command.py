@@ -62,17 +62,17 @@ def move(pdb: Any, argument: str, numbers: Numbers) -> str:
     :param argument: a number, ``0`` or ``main`` for the way back, or nothing.
     """
     if argument in ("0", "main"):
-        return come_back(pdb) or "already among the test's own frames\n"
+        return come_back(pdb) or "already in the test's own frames\n"
     if not argument:
         elsewhere = getattr(pdb, _ELSEWHERE, None)
         return f"greenlet {elsewhere[0] if _is_elsewhere(pdb) and elsewhere else 0}\n"
     if not argument.isdecimal():
-        return "greenlet needs a number of those that greenlets shows, or 0\n"
+        return "greenlet takes a number that greenlets shows, or 0\n"
     if not callable(getattr(pdb, "_select_frame", None)):
         return f"{type(pdb).__mro__[1].__name__} cannot move between stacks\n"
     greenlet = numbers.find(int(argument))
     if greenlet is None or greenlet.dead:
-        return f"there is no greenlet {argument}, or it has ended; greenlets shows the living\n"
+        return f"there is no greenlet {argument}, or it has ended; greenlets lists those alive\n"
     frames = _frames(greenlet)
     if not frames:
         return f"greenlet {argument} {_why_without_frames(greenlet)}\n"
@@ -91,7 +91,7 @@ def come_back(pdb: Any) -> str:
     _, _, stack, index = getattr(pdb, _ELSEWHERE)
     delattr(pdb, _ELSEWHERE)
     _go(pdb, stack, index)
-    return "back among the test's own frames\n"
+    return "back in the test's own frames\n"
 
 
 def _is_elsewhere(pdb: Any) -> bool:
@@ -117,7 +117,7 @@ def _frames(greenlet: Any) -> list[FrameType]:
 
 def _why_without_frames(greenlet: Any) -> str:
     if greenlet is sys.modules["greenlet"].getcurrent():
-        return "is the one that stands here: greenlet 0 shows its frames"
+        return "is where the debugger stopped: greenlet 0 shows its frames"
     return "has not begun, or runs in another thread" if not greenlet else "runs in another thread"
 
 

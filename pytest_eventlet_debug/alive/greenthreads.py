@@ -188,7 +188,7 @@ class Look:
         for timer in self.greenlets.wakers.timers_of(greenlet):
             if timer.action == "switch":
                 return Waits("start", "its start", max(timer.seconds, 0.0))
-        return Waits("start", "its start, which no timer of a hub brings")
+        return Waits("start", "its start, for which no hub has a timer")
 
     def threads(self) -> Iterable[Thread]:
         """Yield the threads but the one that looks, and those that hubs' greenlets share."""

@@ -34,7 +34,7 @@ class TlsSockets:
         if not count:
             return ""
         number = f"{count:,} bytes" if count > 1 else "1 byte"
-        return f"whose TLS socket has {number} decrypted already, of which no event comes"
+        return f"whose TLS socket has {number} decrypted already, for which no event will come"
 
     def _decrypted(self, fd: int) -> int:
         """Return how many bytes ``recv()`` would return at once; runs no foreign code."""

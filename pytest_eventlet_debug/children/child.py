@@ -153,7 +153,7 @@ class Reporter:
     def _end_unheard(self) -> None:
         """End, for nothing that this process does from here on could be told."""
         words = (
-            f"ended, as it had closed or replaced descriptor {self._assignment.descriptor}, "
+            f"ended because it had closed or replaced descriptor {self._assignment.descriptor}, "
             "the connection to the controller\n"
         )
         with contextlib.suppress(OSError):

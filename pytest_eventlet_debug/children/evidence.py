@@ -94,7 +94,7 @@ def gather(
     _keep(recorded.values(), inside)
     shows = redact(_of_each(traces, _findings))
     return [
-        ("What it does", doing),
+        ("What it was doing", doing),
         ("What its trace shows", shows),
         *inside,
         ("Its last system calls", redact(calls)),
@@ -229,7 +229,7 @@ def activity(
     lines = (proc.read(trace, start).splitlines() for trace, start in written.items())
     calls = sum(not line.startswith(ours) for each in lines for line in each)
     if stopped == _SAMPLES and not calls:
-        return _say(len(after), "is", "are") + " held by a tracer that does not go on"
+        return _say(len(after), "is", "are") + " held by a tracer that does not respond"
     if burnt > 0.5 or running + stopped > _SAMPLES / 2:
         what = _say(len(after), "burns CPU", "burn CPU")
     else:

@@ -220,7 +220,7 @@ class ChildProcess:
             heard.extend(self._decoder.feed(data))
         except messages.MessageError as error:
             # A test that closes every descriptor and reuses their numbers writes into the line.
-            self._garbled = f"ended, as what it sent cannot be read: {error}"
+            self._garbled = f"ended because what it sent cannot be read: {error}"
             self.kill()
         return heard or ([] if data and not self._garbled else None)
 

@@ -259,8 +259,8 @@ class Replay:
     def _say_collected(self, run: HubRun, count: int, first: bool) -> None:
         if self._terminal is not None and self._config.option.verbose >= 0:
             pytest_internals.end_line(self._config)
-            rest = "" if first else "the rest, "
-            self._terminal.write_sep("-", f"eventlet hub {run.name}: {rest}{tests(count)}")
+            continued = "" if first else ", continued"
+            self._terminal.write_sep("-", f"eventlet hub {run.name}{continued}: {tests(count)}")
 
     def _deselected(self, run: HubRun, nodeids: list[str]) -> None:
         if run.children == 1:  # later ones deselect the same again, and what has run

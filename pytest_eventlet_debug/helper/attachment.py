@@ -56,7 +56,7 @@ class Attachment:
             answer(f"{program} cannot be run: {error.strerror}")
             return
         if line is None:
-            answer(f"`{program} -V` says nothing for {VERSION_SECONDS:g} s; install strace again")
+            answer(f"`{program} -V` printed nothing for {VERSION_SECONDS:g} s; reinstall strace")
             return
         words = line.decode("utf-8", "replace")
         self._has_version = "version " in words
@@ -68,7 +68,7 @@ class Attachment:
         A program that did not say its version is not asked for more.
         """
         if not self._has_version:
-            answer(f"`{program} -V` says no version")
+            answer(f"`{program} -V` printed no version")
             return
 
         def detach(error: str | None = None, **values: object) -> None:
@@ -82,7 +82,7 @@ class Attachment:
                 return
             os.kill(child[0], signal.SIGTERM)  # it would go on when the script is ended
             error = (
-                f"{program} starts strace and stays itself; if it is a script, let it end with "
+                f"{program} starts strace as a child; if it is a script, have it end with "
                 f'`exec {child[1]} "$@"`'
             )
             self.stop(lambda *_, **__: answer(error), stay=False)

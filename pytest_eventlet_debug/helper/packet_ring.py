@@ -181,5 +181,5 @@ def _hardware(interface: str) -> int:
             raise OSError(errno.ENODEV, f"there is no interface {interface}") from None
         return _ARPHRD_LOOPBACK if interface == "lo" else _ARPHRD_ETHER
     if hardware not in _LINKTYPES:
-        raise OSError(errno.EAFNOSUPPORT, f"{interface} is no Ethernet")
+        raise OSError(errno.EAFNOSUPPORT, f"{interface} is not an Ethernet interface")
     return hardware

@@ -16,7 +16,7 @@ from pytest_eventlet_debug.profiling.stats import add_up
 EngineName = Literal["greenlet", "plain"]
 
 #: Why a profile is incomplete where another profiler came.
-TAKEN = "the test put a profiler of its own in the place of ours"
+TAKEN = "the test replaced our profiler with its own"
 
 
 class ProfilingError(Exception):

@@ -13,7 +13,7 @@ from pytest_eventlet_debug.profiling.stats import Part
 from pytest_eventlet_debug.profiling.stats import root_of
 from pytest_eventlet_debug.system import switches
 
-_LOST = "greenlets were switched without our notice: an exception arose in our callback, " + (
+_LOST = "greenlets were switched without our notice: an exception was raised in our callback, " + (
     "or the test called greenlet.settrace()"
 )
 

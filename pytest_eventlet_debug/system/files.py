@@ -230,7 +230,7 @@ def open_to_append(path: str | os.PathLike[str]) -> int:
     status = posix.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         posix.close(fd)
-        raise OSError(errno.EINVAL, "it is no file of its own", posix.fspath(path))
+        raise OSError(errno.EINVAL, "it is a hard link or no regular file", posix.fspath(path))
     posix.fchmod(fd, FILE_MODE)
     return fd
 

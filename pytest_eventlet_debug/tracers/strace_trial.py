@@ -112,7 +112,7 @@ def _version(words: str) -> str:
     if not found or not version.strip():
         said = repr(words[:40]) if words.strip() else "nothing"
         raise TracerUnavailable(
-            f"`{shutil.which('strace')} -V` says {said} and no version: it is broken or another "
+            f"`{shutil.which('strace')} -V` printed {said} and no version: it is broken or another "
             "program; install strace again, or put it first on PATH"
         )
     return version.strip()

@@ -79,7 +79,7 @@ def suspects(old: SavedRun, new: SavedRun) -> list[Upgrade]:
         and not (each.now is not None and _CHECKOUT.search(each.now))
     ]
     if not found:
-        raise CulpritError("no distribution changed that an index could have in both versions")
+        raise CulpritError("no changed distribution can be installed in both versions")
     return found
 
 

@@ -97,8 +97,8 @@ def headline(verdict: Verdict) -> str:
         parts.append(f"{phrasing.tests(flips)} {verb} now, though nothing changed")
     if broken:
         passed = sum(each.passed for each in verdict.broken)
-        verb = "module does not import" if broken == 1 else "modules do not import"
-        parts.append(f"{broken} {verb} any more ({phrasing.tests(passed)} that passed)")
+        modules = phrasing.counted(broken, "module")
+        parts.append(f"{modules} can no longer be imported ({phrasing.tests(passed)} that passed)")
     if parts:
         return f"got worse: {', '.join(parts)}"
     doubts = [
@@ -174,7 +174,7 @@ def _vanished(vanished: Sequence[Vanished]) -> Iterator[str]:
     for group in groups.values():
         first = group[0].uncollected
         hubs = ", ".join(each.uncollected.hub for each in group)
-        why = "does not import any more" if first.outcome == "error" else "is skipped as a whole"
+        why = "can no longer be imported" if first.outcome == "error" else "is skipped as a whole"
         tests = phrasing.tests(sum(each.count for each in group))
         passed = sum(each.passed for each in group)
         yield f"{first.node} ({hubs}) {why}: {tests} gone, {passed} passed before"

@@ -441,7 +441,7 @@ def test_a_variable_of_a_commands_name_stays_a_variable(pytester: pytest.Pyteste
         "hub = 7",
         "hub",
     )
-    assert "['mine']\n(tasks is a variable here; the command is all_tasks, too)\n" in shown[1]
+    assert "['mine']\n(tasks is a variable here; use all_tasks for the command)\n" in shown[1]
     assert "'minex'\n" in shown[2]
     assert "True\n" in shown[4]
     assert "no asyncio tasks\n" in shown[5]
@@ -488,17 +488,17 @@ def test_greenlet_moves_into_a_greenthread_and_back(
         "down": "serve()",
         "greenlet": f"greenlet {number}\n",
         "greenlet 999": "there is no greenlet 999",
-        "greenlet serve": "greenlet needs a number",
+        "greenlet serve": "greenlet takes a number",
         f"greenlet {late}": "has not begun",
-        "greenlet 0": "\nback among the test's own frames",
+        "greenlet 0": "\nback in the test's own frames",
         "p here": "'the test'",
-        "greenlet main": "already among",
+        "greenlet main": "already in",
         f"to_greenlet {number}": "serve()",
         # From Python 3.13 on, pdb stops at breakpoint() and not behind it.
         **({"next": "-> after = 1"} if sys.version_info >= (3, 13) else {}),
         "n": f"{path.name}(16)test_stops()\n-> greenlet = after",
         "p here, after": "('the test', 1)",
-        "help greenlet": "Move into the frames of a greenthread",
+        "help greenlet": "Move into the frames of a waiting greenthread",
     }
     opening, *answers = session(pytester, "--dump-asyncio-tasks", *typed)
     assert f"  serve  suspended  (greenlet {number})\n" in opening

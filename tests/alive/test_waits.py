@@ -362,7 +362,7 @@ def test_a_wait_for_data_that_tls_has_decrypted_already_is_told(
     text = shown(tmp_path, TLS.format(taken=100, wait=wait), hub)
     words = (
         r"read on fd \d+, unix .*, "
-        "whose TLS socket has 900 bytes decrypted already, of which no event comes"
+        "whose TLS socket has 900 bytes decrypted already, for which no event will come"
     )
     assert re.search(f"^    waits on {words}$", text, re.MULTILINE), text
     assert re.search(f"^  {words}: wakes client$", text, re.MULTILINE), text

@@ -91,7 +91,7 @@ def assert_rest_ran_once(
     result.assert_outcomes(passed=len(every) + 2, failed=len(names))
     result.stdout.fnmatch_lines(
         [
-            "*eventlet hub asyncio: the rest, 1 test*",
+            "*eventlet hub asyncio, continued: 1 test*",
             f"{len(names)} tests differ between epolls, asyncio",
             f"  test_x.py::test_{names[0]} *epolls passed   asyncio {end}",
             *(f"{end.upper()} test_x.py::test_{name}[[]asyncio] - *" for name in names),
@@ -187,9 +187,9 @@ def test_tests_that_write_into_the_line_to_the_controller_or_replace_it_fail_alo
     assert {"test_a[asyncio] CRASHED", "test_b[epolls] CRASHED"} < {*ended(result)}
     result.stdout.re_match_lines_random(
         [
-            r"ended, as it had closed or replaced descriptor 5\d\d, the connection to the "
+            r"ended because it had closed or replaced descriptor 5\d\d, the connection to the "
             r"controller",
-            r"ended, as what it sent cannot be read: \d+ bytes are announced.*",
+            r"ended because what it sent cannot be read: \d+ bytes are announced.*",
         ]
     )
 
@@ -456,7 +456,7 @@ def test_tests_that_hang_are_killed_with_all_they_started_and_shown(
         shown.fnmatch_lines(
             [
                 f"silent for {seconds} s, killed",
-                "What it does:",
+                "What it was doing:",
                 f"  {doing}",
                 "What is alive:",
                 "    the test  current",

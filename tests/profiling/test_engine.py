@@ -363,7 +363,7 @@ def test_a_test_may_profile_itself_while_greenlets_switch(run: Run) -> None:
         print(engine.profile().trouble)
         """
     )
-    assert said == "\n" if NEW else "profiler of its own" in said
+    assert said == "\n" if NEW else "our profiler with its own" in said
 
 
 def test_setprofile_of_a_test_goes_on(run: Run) -> None:

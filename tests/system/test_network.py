@@ -650,7 +650,7 @@ def test_a_hang_is_shown_though_the_pids_are_others(user: User) -> None:
     done = user.run("--eventlet-isolate", "--eventlet-hub=asyncio", "--eventlet-timeout=6")
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert "1 failed, 1 passed" in done.stdout, done.stdout
-    assert lines[lines.index("What it does:") + 1].startswith("its process waits, ")
+    assert lines[lines.index("What it was doing:") + 1].startswith("its process waits, ")
     alive = lines[lines.index("What is alive:") :]
     assert any("test_net.py" in line and "in test_hangs" in line for line in alive)
     for title, text in ("Captured stdout:", "to stdout"), ("Captured stderr:", "last words"):

@@ -92,7 +92,7 @@ def test_a_test_that_hangs_with_its_strace_and_helper_stopped_is_killed(
     """
     result = run(pytester, monkeypatch, program, "--eventlet-timeout=3")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["  its process is held by a tracer that does not go on"])
+    result.stdout.fnmatch_lines(["  its process is held by a tracer that does not respond"])
 
 
 SILENCE_OF_THREE_SECONDS = """
@@ -226,17 +226,17 @@ def put_in_place_of_strace(
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("exit 0", "`*strace -V` says nothing and no version: it is broken or another program"),
-        ("sleep 60", "`*strace -V` says nothing for 3 s; install strace again"),
-        ("head -c 3000000 /dev/zero | tr '\\0' x", "`*strace -V` says 'xxxxxx*' and no version"),
-        ("kill -9 $$", "`*strace -V` says nothing and no version"),
+        ("exit 0", "`*strace -V` printed nothing and no version: it is broken or another program"),
+        ("sleep 60", "`*strace -V` printed nothing for 3 s; reinstall strace"),
+        ("head -c 3000000 /dev/zero | tr '\\0' x", "`*strace -V` printed 'xxxxxx*' and no version"),
+        ("kill -9 $$", "`*strace -V` printed nothing and no version"),
         (
             "[ $1 = -V ] && echo strace -- version 6.1 || exec sh -c 'echo no! >&2; exit 3'",
             "strace cannot attach (exit status 3): no!",
         ),
         pytest.param(
             f'{STRACE} "$@"; exit $?',
-            "*/bin/strace starts strace and stays itself; if it is a script, let it end with "
+            "*/bin/strace starts strace as a child; if it is a script, have it end with "
             f'`exec {STRACE} "$@"`',
             marks=pytest.mark.skipif(STRACE is None, reason="strace is not installed"),
         ),

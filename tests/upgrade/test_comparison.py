@@ -200,10 +200,10 @@ def test_a_module_that_does_not_import_any_more_takes_its_tests_along() -> None:
     assert kinds(verdict) == []
     assert verdict.worse
     assert headline(verdict) == (
-        "got worse: 1 module does not import any more (1 test that passed)"
+        "got worse: 1 module can no longer be imported (1 test that passed)"
     )
     assert format_verdict(verdict, old, "old.json")[2:] == [
-        "b.py (epolls) does not import any more: 2 tests gone, 1 passed before",
+        "b.py (epolls) can no longer be imported: 2 tests gone, 1 passed before",
         "  ImportError: cannot import name 'x' from 'dns'   (from dnspython)",
         "changed distributions, most likely cause first:",
         "  dnspython  2.5.0 -> 2.6.0rc1   appears in 1 failure",

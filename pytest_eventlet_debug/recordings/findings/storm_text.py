@@ -120,7 +120,7 @@ class Storm(msgspec.Struct):
             )
         if self.kind == "spin":
             return (
-                f"{self.who} gave way {self.count:,} times in {self.duration:.2f} s without "
+                f"{self.who} yielded {self.count:,} times in {self.duration:.2f} s without "
                 f"waiting for anything{caught}"
             )
         others = list(dict.fromkeys(call for call in self.pattern if call != self.syscall))

@@ -198,8 +198,8 @@ class Wire:
             fd = self._calls.owner(segment)
             whose = f" (fd {fd})" if fd is not None else ""
             what = (
-                f"{segment.source}{whose} took in nothing for {took_ns / 1e9:.2f} s, while "
-                f"{segment.target} had more to send: nobody read, and its window was zero"
+                f"{segment.source}{whose} accepted no data for {took_ns / 1e9:.2f} s, while "
+                f"{segment.target} had more to send: nobody read, so its window was zero"
             )
             self._tell(what, packet, what)
 
@@ -256,7 +256,7 @@ class Wire:
             behind = (side.next - segment.sequence) % _WRAP
             # One byte again is a keep-alive, or asks whether the window has opened.
             if 0 < behind < _HALF and segment.payload > 1:
-                what = f"{segment.source} sent {min(behind, segment.payload)} bytes once more"
+                what = f"{segment.source} retransmitted {min(behind, segment.payload)} bytes"
                 self._tell(f"{what} to {segment.target}", packet, what)
                 return
         if connection.client is None:

@@ -145,7 +145,7 @@ def test_sleeping_zero_ten_thousand_times_is_a_spin_of_that_greenthread(
     (storm,) = storms_of(SLEEP_ZERO.replace("TURNS", "10_500"), hub=hub)
     assert storm.kind == "spin"
     assert storm.pattern == ("epoll_wait = 0",)
-    assert storm.describe().startswith(f"greenthread {storm.greenthread} gave way ")
+    assert storm.describe().startswith(f"greenthread {storm.greenthread} yielded ")
 
 
 ALONE = SLEEP_ZERO.replace("eventlet.spawn(listener.accept)", "")
@@ -157,7 +157,7 @@ def test_sleeping_zero_is_a_spin_where_the_hub_need_not_poll(storms_of: Storms, 
     (storm,) = storms_of(ALONE.replace("TURNS", "10_500"), hub=hub)
     assert storm.kind == "spin"
     assert 10_000 <= storm.count <= 10_600
-    assert storm.describe().startswith(f"greenthread {storm.greenthread} gave way 10,5")
+    assert storm.describe().startswith(f"greenthread {storm.greenthread} yielded 10,5")
 
 
 @needs_strace

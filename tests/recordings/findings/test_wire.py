@@ -274,8 +274,8 @@ def test_full():
 """
     (found,) = [each for each in wire(program) if "window" in each.title]
     told = re.fullmatch(
-        r"127\.0\.0\.1:\d+ \(fd \d+\) took in nothing for (\d+\.\d\d) s, while "
-        r"127\.0\.0\.1:\d+ had more to send: nobody read, and its window was zero",
+        r"127\.0\.0\.1:\d+ \(fd \d+\) accepted no data for (\d+\.\d\d) s, while "
+        r"127\.0\.0\.1:\d+ had more to send: nobody read, so its window was zero",
         found.title,
     )
     assert told is not None
