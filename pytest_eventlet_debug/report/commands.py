@@ -78,7 +78,8 @@ def add_open(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "open",
         help="open the recordings of a test",
         description="Open the report at a test, or open one of its recordings in the best "
-        "program installed: a pager, Wireshark, KCachegrind.",
+        "program installed: a pager, Wireshark, KCachegrind. If the test has several recordings, "
+        "such as one per hub, the last one that failed is opened, or else the last one.",
     )
     parser.add_argument("test", metavar="TEST", help="part of a test's node id")
     parser.add_argument(
