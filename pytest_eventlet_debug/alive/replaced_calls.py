@@ -43,6 +43,6 @@ def _replaced() -> str:
             by = callable_name(now).removesuffix(" object")
             return (
                 f"asyncio.{name}(), in which the asyncio hub waits, was replaced by {by}: the hub "
-                "sees what comes only if that waits, too"
+                "sees events only if that waits, too"
             )
     return ""

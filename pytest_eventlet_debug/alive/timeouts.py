@@ -153,8 +153,8 @@ def _of_nobody(raised: Any, timer: Any, target: Any, hub: Any) -> str:
     what = f"{raised_words(raised)}{started_at(timer)}"
     if target is hub:
         return (
-            f"{what}, ended no wait: what has started it was called by the hub, or is a coroutine "
-            "that the hub runs, and so it was raised in the hub"
+            f"{what}, ended no wait: the code that started it was called by the hub, or is a "
+            "coroutine that the hub runs, so it was raised in the hub"
         )
     return f"{what}, came when its greenthread had ended, and was not cancelled by then"
 

@@ -420,7 +420,7 @@ class Controller:
             return False
         reason = "".join(process.stderr_tail.splitlines()[-1:]).strip()
         why = f": {reason}" if reason else ""
-        self.replay.say(f"{run.name}: {process.end} as it tore down after Ctrl-C{why}")
+        self.replay.say(f"{run.name}: {process.end} while it tore down after Ctrl-C{why}")
         return True
 
     def _say_printed(self, hub: str, output: str) -> None:

@@ -65,7 +65,7 @@ def _current_greenlet() -> object:
 
         current = switches.current()
     if current is None:
-        raise ProfilingError("something else stands in the place of the module greenlet")
+        raise ProfilingError("the module greenlet has been replaced")
     return current
 
 

@@ -123,8 +123,8 @@ class Pcap(Tracer):
         number = next(_numbers)
         if not tls_keys.install() and "ssl" in sys.modules:
             fallbacks.warn(
-                "TLS connections cannot be decrypted: how to get their keys in Python "
-                f"{sys.version.partition(' ')[0]}, as it was built here, is not known"
+                "TLS connections cannot be decrypted: how to get their keys from this build of "
+                f"Python {sys.version.partition(' ')[0]} is not known"
             )
         ports.begin()
         # Once the ring is there, a test need not wait: its packets are known by their times.

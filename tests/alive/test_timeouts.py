@@ -177,8 +177,8 @@ def test_a_timeout_that_comes_up_in_the_hub_is_told_with_the_reason(
     result.assert_outcomes(failed=3)
     told = [line.strip() for line in result.outlines if "ended no wait" in line]
     assert told == [
-        "Timeout(0.01), started at test_x.py:7 in fetch, ended no wait: what has started it was "
-        "called by the hub, or is a coroutine that the hub runs, and so it was raised in the hub"
+        "Timeout(0.01), started at test_x.py:7 in fetch, ended no wait: the code that started "
+        "it was called by the hub, or is a coroutine that the hub runs, so it was raised in the hub"
     ]
 
 

@@ -290,7 +290,7 @@ def test_a_teardown_that_fails_after_ctrl_c_is_no_crash_of_its_test(
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(
         [
-            "asyncio: ended with exit status 1 as it tore down after Ctrl-C: "
+            "asyncio: ended with exit status 1 while it tore down after Ctrl-C: "
             "RuntimeError: still busy",
             "*! KeyboardInterrupt !*",
         ]

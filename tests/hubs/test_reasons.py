@@ -1265,7 +1265,7 @@ def test_what_is_replaced_of_that_in_which_the_asyncio_hub_waits_is_told(
 ) -> None:
     result = _run(pytester, OF_SLEEP)
     told = "asyncio.sleep(), in which the asyncio hub waits, was replaced by"
-    only = "the hub sees what comes only if that waits, too"
+    only = "the hub sees events only if that waits, too"
     assert _of(result, "test_mocked") == [f"{told} AsyncMock: {only}"]
     assert _of(result, "test_replaced") == [f"{told} quick: {only}"]
     assert _of(result, "test_fails_otherwise") == []
