@@ -118,7 +118,7 @@ class Controller:
             own_program()
         except UnknownProgramError as error:
             return (
-                "the children run plain pytest, as how this one was started cannot be repeated: "
+                "the children run plain pytest, as the start of this one cannot be repeated: "
                 f"{error}; load what runs before pytest as a plugin (-p)"
             )
         return None
