@@ -25,7 +25,7 @@ _MARKERS = (
     "eventlet_hub(name, ...): run the test under these eventlet hubs only, and skip it "
     "under others.",
     "eventlet_blocks(seconds): allow the test to hold the hub for this long, whatever "
-    "--eventlet-blocked says; without a number, for any time.",
+    "--eventlet-blocked says; without a number, for any length of time.",
 )
 
 
