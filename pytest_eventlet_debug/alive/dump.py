@@ -16,9 +16,11 @@ from msgspec.structs import replace
 import pytest
 
 from pytest_eventlet_debug.alive import debugger
+from pytest_eventlet_debug.alive.acquisitions import AcquisitionWatch
 from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
 from pytest_eventlet_debug.alive.early_wakes import EarlyWakeWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
+from pytest_eventlet_debug.alive.hidden_errors import HiddenErrorWatch
 from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.hub import not_begun
 from pytest_eventlet_debug.alive.late_calls import LateCallWatch
@@ -29,9 +31,11 @@ from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.replaced_calls import ReplacedCallWatch
 from pytest_eventlet_debug.alive.sends import SendWatch
+from pytest_eventlet_debug.alive.shared_rlocks import SharedRLockWatch
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
+from pytest_eventlet_debug.alive.tasks import not_begun as task_not_begun
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.recordings import marks
@@ -86,8 +90,11 @@ class AliveDump:
         self._early_wakes = EarlyWakeWatch()
         self._late_calls = LateCallWatch()
         self._replaced = ReplacedCallWatch()
-        noting = SpawnWatch(), SendWatch(), PoolWatch()
-        self._of_eventlet = (*noting, self._early_wakes, self._late_calls, self._replaced)
+        self._rlocks = SharedRLockWatch()
+        self._hidden = HiddenErrorWatch()
+        noting = SpawnWatch(), SendWatch(), PoolWatch(), AcquisitionWatch()
+        telling = self._early_wakes, self._late_calls, self._replaced, self._rlocks, self._hidden
+        self._of_eventlet = (*noting, *telling)
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
@@ -201,16 +208,22 @@ class AliveDump:
             seconds = unpatched.monotonic() - self._began
             never = never_called(alive.hubs, seconds)
             ran = ended - max(self._timeouts.resumed, self._began)
-            is_call = report.when == "call"
-            begun = not_begun(alive.hubs, ago, seconds, ran) if is_call else None
+            begun = not_begun(alive.hubs, ago, seconds, ran) or task_not_begun(
+                alive.tasks, ago, ran
+            )
             failed = alive.tasks.failed[:_MAX_FAILED]
             of_wakes = (
                 self._watch.deaf(),
                 self._watch.unheard,
+                self._watch.taken,
+                self._watch.not_called(ago, ran),
                 self._early_wakes.told(),
                 self._late_calls.told(),
                 self._replaced.told(),
+                self._rlocks.told(),
+                self._hidden.told(),
             )
+            begun = begun if report.when == "call" else None
             lines = (self._timeouts.in_hub, *of_wakes, _in_vain(alive), begun, *failed, never)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))

@@ -33,6 +33,8 @@ _COMPLAINTS = ("which the hub", "whose TLS", "for which the hub")
 _ENDS = {"end", "task"}
 #: How the kind of a wait ends that others keep from its end.
 _TAKEN = (", held", ", full", ", empty")
+#: How the kind of a wait ends whose timer is due and not called.
+_LATE = ", late"
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -62,6 +64,12 @@ class Alive(msgspec.Struct, frozen=True):
     def _test(self) -> Greenthread | None:
         return next((each for each in self.greenthreads.greenthreads if each.of_test), None)
 
+    @property
+    def _current(self) -> Greenthread | None:
+        """The greenthread that runs, if it is not the test."""
+        found = (each for each in self.greenthreads.greenthreads if each.state == "current")
+        return next((each for each in found if not each.of_test), None)
+
     def _steps(self) -> list[str]:
         known: dict[int, Greenthread | Task] = {each.id: each for each in self.tasks.tasks}
         known |= {each.id: each for each in self.greenthreads.greenthreads}
@@ -73,11 +81,16 @@ class Alive(msgspec.Struct, frozen=True):
             if step.id in kinds:
                 steps[-1] += _circle([*kinds.values()][[*kinds].index(step.id) :])
                 break
-            kinds[step.id] = step.waits.kind
+            kind = kinds[step.id] = step.waits.kind
             left = f", {step.waits.seconds:.1f} s left" if step.waits.seconds is not None else ""
             steps.append(f"{_at(step)}on {step.waits.text}{left}")
             if len(step.needs) == 1:
                 step = known.get(step.needs[0])
+                continue
+            if kind.endswith(_LATE):
+                step = self._current
+                if step is not None:
+                    steps[-1] += f", as {_named(step)} does not let the hub run"
                 continue
             # It needs them all: one that waits for ever is enough.
             step = next((known[each] for each in step.needs if each in in_circles), None)

@@ -21,6 +21,7 @@ from typing import Any
 from typing import NamedTuple
 from typing import TypeGuard
 
+from pytest_eventlet_debug.hubs import missing
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.system import switches
@@ -612,6 +613,19 @@ def _is_task(thing: object) -> TypeGuard[asyncio.Task[Any]]:
     return type(thing) is task
 
 
+def _of_another(error: BaseException, places: list[Place]) -> str | None:
+    """Say that what is missing is set in another greenthread."""
+    if not places:
+        return None
+    is_in = any(each.code.co_flags & _COROUTINE for each in places if HUBS not in each.file)
+    return missing.of_another(error, str(_user(places)), is_in and _hub_runs_its_loop())
+
+
+def _of_module(error: BaseException, places: list[Place]) -> str | None:
+    """Say that what is missing was removed by ``monkey_patch()``."""
+    return missing.of_module(error) if places else None
+
+
 def _is_library(file: str) -> bool:
     library = (STANDARD_LIBRARY, OURS, "<", of_eventlet() or OURS)
     return file.startswith(library) or _INSTALLED.match(file) is not None
@@ -621,5 +635,5 @@ def _is_library(file: str) -> bool:
 _LOOKS = (
     *(_refused, _nested, _waits_in_hub, _called_by_hub, _replaced, _second, _stopped, _cancelled),
     *(_of_kind_without_events, _beyond_select, _of_foreign_loop, _of_hubs_task, _sent_before),
-    _recurses,
+    *(_recurses, _of_another, _of_module),
 )
