@@ -59,6 +59,8 @@ MAX_SNAPSHOTS = 5
 MAX_TASKS = 10_000
 #: What all snapshots of one test may take; a test may expect many exceptions.
 MAX_SECONDS = 2.0
+#: Where asyncio has the functions that end sleeps and timeouts.
+_OF_SLEEPS = ("asyncio.futures", "asyncio.tasks", "asyncio.timeouts")
 #: Calls of other threads that are looked for in the loop of the hub.
 _MOST_CALLS = 20
 
@@ -197,12 +199,15 @@ class AsyncioWatch:
         TESTS[0] += 1
 
     def not_called(self, ago: float, ran: float) -> str:
-        """Say what another thread had the hub's loop call that it has not for a while, or ``""``.
+        """Say what the hub's loop was to call and has not for a while, or ``""``.
+
+        Another thread had it do so, or the time has come for it.
 
         :param ago: seconds since the test failed.
         :param ran: for how long it had not let the hub run as it failed.
         """
-        ready = [*getattr(getattr(own_hub(), "loop", None), "_ready", ())]
+        loop = getattr(own_hub(), "loop", None)
+        ready = [*getattr(loop, "_ready", ())]
         now = unpatched.monotonic()
         for reference, began, words in self._threadsafe:
             late = now - began - ago
@@ -211,6 +216,16 @@ class AsyncioWatch:
                 return (
                     f"{words}, which the hub's loop has not made {late:.2f} s later: nothing has "
                     "let the hub run since, as eventlet.sleep() does"
+                )
+        for handle in copy_of(getattr(loop, "_scheduled", ())):
+            late = now - handle.when() - ago
+            called = getattr(handle, "_callback", None)
+            is_own = getattr(called, "__module__", None) in _OF_SLEEPS
+            if NO_TURN <= late <= ran and not (handle.cancelled() or is_own):
+                return (
+                    f"{callable_name(called)}, which the hub's loop was to call later, was due "
+                    f"{late:.2f} s before, and nothing has let the hub run since, as "
+                    "eventlet.sleep() does"
                 )
         return ""
 

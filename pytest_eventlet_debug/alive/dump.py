@@ -17,6 +17,7 @@ import pytest
 
 from pytest_eventlet_debug.alive import debugger
 from pytest_eventlet_debug.alive.acquisitions import AcquisitionWatch
+from pytest_eventlet_debug.alive.asyncio_timeouts import AsyncioTimeoutWatch
 from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
 from pytest_eventlet_debug.alive.early_wakes import EarlyWakeWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
@@ -38,6 +39,7 @@ from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.tasks import not_begun as task_not_begun
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.hubs.reasons import chain_of
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
@@ -97,6 +99,7 @@ class AliveDump:
         self._of_eventlet = (*noting, *telling)
         self._endings = EndingWatch()
         self._timeouts = TimeoutWatch(self._take_at)
+        self._asyncio_timeouts = AsyncioTimeoutWatch(lambda: self._take_at(None))
         self._error: BaseException | None = None
         self._began = 0.0
         self._as_it_failed: tuple[int, Alive] | None = None
@@ -120,6 +123,7 @@ class AliveDump:
             self._watch.check()
             self._endings.begin()
             self._timeouts.begin()
+            self._asyncio_timeouts.begin()
             for watch in self._of_eventlet:
                 watch.begin()
             if self._in_reports and not self._unittest:
@@ -131,6 +135,7 @@ class AliveDump:
             self._watch.look_again()
             self._endings.look_again()
             self._timeouts.begin()
+            self._asyncio_timeouts.look_again()
             for watch in self._of_eventlet:
                 watch.look_again()
 
@@ -139,6 +144,7 @@ class AliveDump:
             self._watch.stop()
             self._endings.stop()
             self._timeouts.stop()
+            self._asyncio_timeouts.stop()
             for watch in self._of_eventlet:
                 watch.stop()
         for kind, name, original in self._unittest:
@@ -224,7 +230,8 @@ class AliveDump:
                 self._hidden.told(),
             )
             begun = begun if report.when == "call" else None
-            lines = (self._timeouts.in_hub, *of_wakes, _in_vain(alive), begun, *failed, never)
+            vain = _in_vain(alive) or self._asyncio_timeouts.of([*chain_of(error)])
+            lines = (self._timeouts.in_hub, *of_wakes, vain, begun, *failed, never)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():

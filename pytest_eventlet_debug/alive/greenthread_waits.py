@@ -98,9 +98,10 @@ class GreenthreadWaits:
             queue = getattr(owner, "queue", ())
             most = getattr(owner, "maxsize", None)
             size = counted(len(queue), "item") + (f" of {most}" if most else "")
+            label = f"{type(owner).__qualname__}.{name}"
             if name == "join":
                 size = f"{getattr(owner, 'unfinished_tasks', '?')} without task_done()"
-            label = f"{type(owner).__qualname__}.{name}"
+                return Waits(f"{label}, unfinished", f"{label}, {size}"), []
             return Waits(label, f"{label}, {size}"), []
         return None
 
@@ -203,8 +204,9 @@ class GreenthreadWaits:
             return Waits(label, f"{label}, {'' if fields['_flag'] else 'not '}set"), []
         if "unfinished_tasks" in fields:
             items, left = len(fields.get("queue", ())), fields["unfinished_tasks"]
-            size = f"{left} without task_done()" if name == "join" else counted(items, "item")
-            return Waits(label, f"{label}, {size}"), []
+            if name == "join":
+                return Waits(f"{label}, unfinished", f"{label}, {left} without task_done()"), []
+            return Waits(label, f"{label}, {counted(items, 'item')}"), []
         if "_done_callbacks" in fields:
             return Waits(label, f"{label}, {str(fields.get('_state')).lower()}"), []
         return None

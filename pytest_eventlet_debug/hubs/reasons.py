@@ -115,7 +115,7 @@ def _shown(code: types.CodeType, line: int) -> str:
 
 def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
-    chain = [(each, _places(each)) for each in _chain(error)]
+    chain = [(each, _places(each)) for each in chain_of(error)]
     for look in _LOOKS:
         for each, places in chain:
             if line := look(each, places):
@@ -166,7 +166,8 @@ def unclosed_generators() -> dict[types.AsyncGeneratorType[Any, Any], str]:
     return found
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it came from."""
     seen: set[int] = set()
     ahead: list[BaseException | None] = [error]
     while ahead and len(seen) < _MOST:

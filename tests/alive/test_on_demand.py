@@ -161,8 +161,8 @@ def test_who_holds_up_the_hub_is_told_of_one_whose_timer_is_due(pytester: pytest
     pattern = (
         rf"the test waits at .* on the end of greenthread (\S+), which waits at {use} sleep, "
         rf"overdue by \S+ s, as greenthread \1 does not let the hub run, which waits at {use} a "
-        r"lock of threads, held by \1; all its thread waits: they wait for each other, unless another one "
-        r"lets them go on\n"
+        r"lock of threads, held by \1; all its thread waits: they wait for each other, unless "
+        r"another one lets them go on\n"
     )
     assert re.match(pattern, text), text
 
