@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import types
 from typing import Any
 import weakref
 
@@ -27,7 +29,7 @@ class HiddenErrorWatch(EventletWatch):
         """Return what nobody can have been told of any more in this test, or ``""``."""
         for words, greenthread in self._seen:
             # Who holds it may ask how it has ended.
-            if greenthread is None or greenthread() is None:
+            if greenthread is None or not _is_held(greenthread):
                 return words
         return ""
 
@@ -62,3 +64,19 @@ class HiddenErrorWatch(EventletWatch):
                 greenthread = weakref.ref(owner)
             step = step.tb_next
         self._seen.append((words, greenthread))
+
+
+def _is_held(reference: weakref.ref[Any]) -> bool:
+    """Say whether others hold a greenthread than the frames of what has ended it."""
+    referrers = gc.get_referrers(reference())
+    return reference() is not None and not all(map(_is_own, referrers))
+
+
+def _is_own(referrer: object) -> bool:
+    """Say whether it is a frame of ``GreenThread.main()``, its variables, or what the hub called."""
+    if type(referrer) is dict:
+        return referrer.keys() == {"self", "function", "args", "kwargs"}
+    if type(referrer) is not types.FrameType:
+        return type(referrer) is types.BuiltinMethodType
+    code = referrer.f_code
+    return code.co_name == "main" or code.co_filename == __file__
