@@ -204,6 +204,7 @@ class AliveDump:
         self, item: pytest.Item, report: pytest.TestReport, error: BaseException, ended: float
     ) -> None:
         try:
+            hidden = self._hidden.told()  # what is taken next may hold greenthreads, too
             seen = self._as_it_failed
             if seen and seen[0] == id(error):
                 ago, alive = 0.0, seen[1]
@@ -227,7 +228,7 @@ class AliveDump:
                 self._late_calls.told(),
                 self._replaced.told(),
                 self._rlocks.told(),
-                self._hidden.told(),
+                hidden,
             )
             begun = begun if report.when == "call" else None
             vain = _in_vain(alive) or self._asyncio_timeouts.of([*chain_of(error)])

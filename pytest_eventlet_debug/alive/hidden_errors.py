@@ -73,7 +73,7 @@ def _is_held(reference: weakref.ref[Any]) -> bool:
 
 
 def _is_own(referrer: object) -> bool:
-    """Say whether it is a frame of ``GreenThread.main()``, its variables, or what the hub called."""
+    """Say whether it is a frame of ``main()``, its variables, or what the hub called."""
     if type(referrer) is dict:
         return referrer.keys() == {"self", "function", "args", "kwargs"}
     if type(referrer) is not types.FrameType:
