@@ -131,6 +131,8 @@ def describe_timer(timer: Timer, look: Look) -> str:
     if timer.greenlet is None:
         return f"call {callable_name(timer.call)}"
     name = look.greenlets.name(timer.greenlet)
+    if timer.greenlet.dead:
+        return "wake a greenthread that has ended"
     if timer.action == "throw":
         words = raised_words(timer.arguments[0]) if timer.arguments else "GreenletExit"
         return f"raise {words} in {_named(name)}"

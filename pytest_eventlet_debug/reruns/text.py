@@ -176,7 +176,7 @@ def _costs(found: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
 def _modules(modules: Sequence[ModuleDifference], gathering: Gathering) -> Iterator[str]:
     for module in modules:
         line = (
-            f"{module.module}   {tests(module.count)} on {', '.join(module.present)} only, "
+            f"{gathering.shown(module.module)}   {tests(module.count)} on {', '.join(module.present)} only, "
             f"not on {', '.join(module.absent)}"
         )
         known = (gathering.uncollected.get((module.module, hub)) for hub in module.absent)
