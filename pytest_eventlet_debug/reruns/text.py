@@ -175,9 +175,9 @@ def _costs(found: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
 
 def _modules(modules: Sequence[ModuleDifference], gathering: Gathering) -> Iterator[str]:
     for module in modules:
+        shown, present = gathering.shown(module.module), ", ".join(module.present)
         line = (
-            f"{gathering.shown(module.module)}   {tests(module.count)} on {', '.join(module.present)} only, "
-            f"not on {', '.join(module.absent)}"
+            f"{shown}   {tests(module.count)} on {present} only, not on {', '.join(module.absent)}"
         )
         known = (gathering.uncollected.get((module.module, hub)) for hub in module.absent)
         cause = next((each.cause for each in known if each is not None), None)
