@@ -36,6 +36,7 @@ from pytest_eventlet_debug.alive.shared_rlocks import SharedRLockWatch
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
+from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import not_begun as task_not_begun
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
@@ -45,6 +46,7 @@ from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import stand_in
 
 # Taken here, before a test can patch it.
@@ -277,10 +279,17 @@ def _in_vain(alive: Alive) -> str | None:
     return f"the test waited in vain {waited}" if waited else None
 
 
+def _is_of_hub(task: Task) -> bool:
+    """Say whether a task is what the asyncio hub runs as, or that it waits for before 3.12."""
+    is_made = task.created is not None and HUBS in task.created.filename
+    return is_made and task.coroutine in ("Hub.run.<locals>.async_run()", "Event.wait()")
+
+
 def sections(alive: Alive) -> list[tuple[str, str]]:
     """Return the sections of a report, without those of which there is nothing to say."""
     found = []
-    if alive.tasks.tasks or alive.tasks.failed or alive.cancelled:
+    others = not all(map(_is_of_hub, alive.tasks.tasks))
+    if others or alive.tasks.failed or alive.cancelled:
         # The traceback keeps finished tasks, and they are no news.
         tasks = replace(alive.tasks, done=0)
         found.append(("Asyncio tasks", render_tasks(tasks, cancelled=alive.cancelled)))
