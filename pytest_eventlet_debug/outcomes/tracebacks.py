@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pytest_eventlet_debug.outcomes.failure_text import one_line
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.system.code_places import shown_path
 
 #: The longest cycle of frames that is looked for in a recursion.
 _CYCLE = 8
@@ -41,7 +42,7 @@ class Frame(NamedTuple):
     function: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line} in {self.function}"
+        return f"{shown_path(self.file)}:{self.line} in {self.function}"
 
 
 class Traceback(NamedTuple):
@@ -79,7 +80,7 @@ class Traceback(NamedTuple):
         where = f" ({place})" if place is not None else ""
         if self.cycle:
             steps = " -> ".join(
-                f"{frame.function} ({frame.file}:{frame.line})" for frame in self.cycle
+                f"{frame.function} ({shown_path(frame.file)}:{frame.line})" for frame in self.cycle
             )
             return f"{self.error}: {steps}, repeated {self.repeats} times"
         task = ", as asyncio tells of a task, perhaps an earlier test's" if self.is_of_task else ""

@@ -410,7 +410,7 @@ def test_what_a_program_of_the_test_printed_is_its_reason(pytester: pytest.Pytes
     )
     lines = section(run(pytester, HUBS), "hub differences")
     assert lines[2:] == [
-        f"selects: printed: KeyError: 'missing' ({program}:2 in load)",
+        f"selects: printed: KeyError: 'missing' ({program.name}:2 in load)",
         "selects: AssertionError: the program failed",
     ]
 
