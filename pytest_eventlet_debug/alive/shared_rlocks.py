@@ -16,9 +16,11 @@ from pytest_eventlet_debug.alive import holders
 from pytest_eventlet_debug.alive.acquisitions import CALLERS
 from pytest_eventlet_debug.alive.heap import all_of
 from pytest_eventlet_debug.alive.model import Frames
+from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import of_eventlet
 from pytest_eventlet_debug.system.code_places import outside_of
 
@@ -94,18 +96,28 @@ def _referred(reference: weakref.ref[Any]) -> Any:
     return reference()
 
 
+def _name_of(lock: Any, own: types.FrameType) -> str:
+    """Return what acquired a lock calls it, and where that is if it is not the user's own line."""
+    for frame in outwards(own):
+        name = holders.name_of(lock, frame)
+        if name:
+            where = Frames().describe(frame).where.removeprefix(STANDARD_LIBRARY)
+            return name if frame is own else f"{name} ({where})"
+    return ""
+
+
 def _words(lock: Any, second: Any, first: Any) -> str:
     shown = []
-    name = "an RLock"
+    name = ""
     for greenlet in (second, first):
         frame = greenlet.gr_frame
         own = outside_of((of_eventlet() or OURS, OURS, *CALLERS), frame)
         if own is None or frame is None:
             return ""
-        name = holders.name_of(lock, own) or name
+        name = name or _name_of(lock, own)
         where = Frames().describe(own).where
         shown.append(f"greenthread {switches.function_at_bottom(frame)}, at {where},")
     return (
-        f"{shown[0]} acquired {name} while {shown[1]} held it: monkey_patch() has not greened this "
-        "RLock, which keeps out other threads alone"
+        f"{shown[0]} acquired {name or 'a lock'} while {shown[1]} held it: monkey_patch() has not "
+        "greened this RLock, which keeps out other threads alone"
     )

@@ -44,8 +44,21 @@ def use():
         with held.lock:
             eventlet.sleep(0.01)
 
+def use_it_otherwise():
+    with held.lock: eventlet.sleep(0.02)
+
+def rest(): eventlet.sleep(0.01)
+
+def call_with_it():
+    with held.lock: rest()
+
 def test_two_hold_a_lock():
     for each in [eventlet.spawn(use), eventlet.spawn(use)]:
+        each.wait()
+    assert False
+
+def test_two_hold_a_lock_further_out():
+    for each in [eventlet.spawn(use_it_otherwise), eventlet.spawn(call_with_it)]:
         each.wait()
     assert False
 
@@ -104,21 +117,27 @@ def test_who_holds_locks_of_eventlet_and_who_share_one_of_threads_is_told(
 ) -> None:
     vain = "the test waited in vain at test_x.py:{}, value 0, 1 waiting, acquired "
     ended = "by a greenthread that has ended"
-    assert told(pytester, LOCKS, hub, failed=7) == {
+    assert told(pytester, LOCKS, hub, failed=8) == {
         "test_two_hold_a_lock": [
             "greenthread use, at test_x.py:16 in use, acquired held.lock while greenthread use, at "
             "test_x.py:16 in use, held it: monkey_patch() has not greened this RLock, which keeps "
             "out other threads alone"
         ],
+        "test_two_hold_a_lock_further_out": [
+            "greenthread call_with_it, at test_x.py:21 in rest, acquired held.lock "
+            "(test_x.py:24 in call_with_it) while greenthread use_it_otherwise, at test_x.py:19 in "
+            "use_it_otherwise, held it: monkey_patch() has not greened this RLock, which keeps out "
+            "other threads alone"
+        ],
         "test_never_released": [
-            vain.format("37 in test_never_released on Lock") + f"at test_x.py:31 in take {ended}"
+            vain.format("50 in test_never_released on Lock") + f"at test_x.py:44 in take {ended}"
         ],
         "test_of_two_one_is_released": [
-            vain.format("46 in test_of_two_one_is_released on Semaphore")
-            + f"{ended}, acquired at test_x.py:44 in test_of_two_one_is_released by the test"
+            vain.format("59 in test_of_two_one_is_released on Semaphore")
+            + f"{ended}, acquired at test_x.py:57 in test_of_two_one_is_released by the test"
         ],
         "test_released_by_another": [
-            vain.format("56 in test_released_by_another on Semaphore") + ended
+            vain.format("69 in test_released_by_another on Semaphore") + ended
         ],
     }
 
