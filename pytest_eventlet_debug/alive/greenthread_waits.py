@@ -17,6 +17,7 @@ from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.model import thread_of
 from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.alive.task_waits import is_for_own_loop
 from pytest_eventlet_debug.alive.task_waits import is_task
@@ -368,6 +369,12 @@ class GreenthreadWaits:
             return None, []
         innermost = users[0]
         scope = innermost.f_locals
+        code = innermost.f_code
+        if code.co_name == "_shutdown" and file_name(code.co_filename) == "threading.py":
+            names = [*filter(None, map(_name_that_python_waits_for, sys._current_frames()))]
+            if names:
+                text = f"the end of {listed(names, 3)}, without which Python does not end"
+                return Waits("threads", text), []
         if innermost.f_code.co_name in ("_wait_for_tstate_lock", "join"):
             name = thread_name(getattr(scope.get("self"), "_ident", None))
             if name is not None:
@@ -407,6 +414,14 @@ def _is_of_threads(lock: object) -> bool:
     kind = type(lock)
     # By name: monkey patching replaces what the modules call so.
     return kind.__module__ == "_thread" and kind.__name__ in ("lock", "RLock")
+
+
+def _name_that_python_waits_for(ident: int) -> str | None:
+    """Return the name of a thread if it is neither the main one nor a daemon."""
+    thread = thread_of(ident)
+    if getattr(thread, "_daemonic", True) or type(thread).__name__ == "_MainThread":
+        return None
+    return f"thread {thread_name(ident)}"
 
 
 def _owner_has_ended(lock: Any) -> bool:

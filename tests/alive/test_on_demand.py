@@ -167,6 +167,19 @@ def test_who_holds_up_the_hub_is_told_of_one_whose_timer_is_due(pytester: pytest
     assert re.match(pattern, text), text
 
 
+def test_what_keeps_a_process_from_its_end_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import threading, time
+        def test_leaves():
+            threading.Thread(target=time.sleep, args=[100], name="worker").start()
+            threading.Thread(target=time.sleep, args=[100], daemon=True).start()
+        """
+    )
+    text = block(pytester.runpytest(TIMEOUT).stdout.str(), "What is alive")
+    assert "waits on the end of thread worker, without which Python does not end\n" in text
+
+
 def test_that_the_owner_of_a_reentrant_lock_has_ended_is_known() -> None:
     of_ended, of_this = threading.RLock(), threading.RLock()
     thread = threading.Thread(target=of_ended.acquire)
