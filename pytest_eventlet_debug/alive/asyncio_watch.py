@@ -8,6 +8,7 @@ of asyncio are wrapped to look first. What is kept of that is plain data.
 from __future__ import annotations
 
 from _thread import get_ident as _ident
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
 import contextlib
@@ -32,6 +33,7 @@ from pytest_eventlet_debug.alive.task_waits import SITE
 from pytest_eventlet_debug.alive.task_waits import is_task
 from pytest_eventlet_debug.alive.task_waits import named
 from pytest_eventlet_debug.alive.task_waits import task_name
+from pytest_eventlet_debug.alive.tasks import NO_TURN
 from pytest_eventlet_debug.alive.tasks import TESTS
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import describe_tasks
@@ -40,7 +42,9 @@ from pytest_eventlet_debug.hubs.reasons import LEFT
 from pytest_eventlet_debug.hubs.reasons import STOPPED
 from pytest_eventlet_debug.hubs.reasons import is_of_hub
 from pytest_eventlet_debug.hubs.reasons import raised
+from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import of_eventlet
@@ -55,6 +59,10 @@ MAX_SNAPSHOTS = 5
 MAX_TASKS = 10_000
 #: What all snapshots of one test may take; a test may expect many exceptions.
 MAX_SECONDS = 2.0
+#: Where asyncio has the functions that end sleeps and timeouts.
+_OF_SLEEPS = ("asyncio.futures", "asyncio.tasks", "asyncio.timeouts")
+#: Calls of other threads that are looked for in the loop of the hub.
+_MOST_CALLS = 20
 
 
 class Cancelled(msgspec.Struct, frozen=True):
@@ -86,6 +94,10 @@ class AsyncioWatch:
         #: The thread that runs each loop, by id of the loop. asyncio's own note of it may be a
         #: greenthread's, under monkey patching.
         self._runs_in: dict[int, int] = {}
+        #: Calls that other threads had a loop make in this test, when, and where in words.
+        self._threadsafe: deque[tuple[weakref.ref[Any], float, str]] = deque(maxlen=_MOST_CALLS)
+        #: Who has taken from the hub in this test what its loop was to call for it, or ``""``.
+        self.taken = ""
         #: What another thread had a loop do in this test that did not wake it, or ``""``.
         self.unheard = ""
 
@@ -110,8 +122,11 @@ class AsyncioWatch:
             self._wrap(base_events.BaseEventLoop, "create_future", self._making_future)
             self._wrap_locks()
             if type(_ident) is types.BuiltinFunctionType:  # else it was patched before this
-                self._wrap(base_events.BaseEventLoop, "call_soon", self._calling)
+                kind = base_events.BaseEventLoop
+                self._wrap(kind, "call_soon", self._calling)
+                self._wrap(kind, "call_soon_threadsafe", self._calling_threadsafe)
             self._wrap_signals()
+            self._wrap_readers()
             group = _task_group()
             if group is not None:
                 self._wrap(group, "_abort", self._aborting)
@@ -128,6 +143,12 @@ class AsyncioWatch:
         module = sys.modules.get("signal")
         if type(getattr(module, "set_wakeup_fd", None)) is types.BuiltinFunctionType:
             self._wrap(module, "set_wakeup_fd", self._waking)
+
+    def _wrap_readers(self) -> None:
+        kind = getattr(sys.modules.get("asyncio.selector_events"), "BaseSelectorEventLoop", None)
+        for name in ("_add_reader", "_remove_reader", "_add_writer", "_remove_writer"):
+            if type(getattr(kind, name, None)) is types.FunctionType:
+                self._wrap(kind, name, self._changing_readers)
 
     def _wrap_locks(self) -> None:
         module: Any = sys.modules.get("asyncio.locks")
@@ -167,7 +188,8 @@ class AsyncioWatch:
         self._kept.clear()
         self._seconds = 0.0
         self._deaf = None
-        self.unheard = ""
+        self._threadsafe.clear()
+        self.unheard = self.taken = ""
         TESTS[0] += 1
         self.look_again()
         group = _task_group()
@@ -176,6 +198,37 @@ class AsyncioWatch:
                 "Tasks that a TaskGroup cancels are shown as they are afterwards: "
                 "asyncio's TaskGroup has no _abort() here"
             )
+
+    def not_called(self, ago: float, ran: float) -> str:
+        """Say what the hub's loop was to call and has not for a while, or ``""``.
+
+        Another thread had it do so, or the time has come for it.
+
+        :param ago: seconds since the test failed.
+        :param ran: for how long it had not let the hub run as it failed.
+        """
+        loop = getattr(own_hub(), "loop", None)
+        ready = [*getattr(loop, "_ready", ())]
+        now = unpatched.monotonic()
+        for reference, began, words in self._threadsafe:
+            late = now - began - ago
+            handle = reference()
+            if NO_TURN <= late <= ran and any(each is handle for each in ready):
+                return (
+                    f"{words}, which the hub's loop has not made {late:.2f} s later: nothing has "
+                    "let the hub run since, as eventlet.sleep() does"
+                )
+        for handle in copy_of(getattr(loop, "_scheduled", ())):
+            late = now - handle.when() - ago
+            called = getattr(handle, "_callback", None)
+            is_own = getattr(called, "__module__", None) in _OF_SLEEPS
+            if NO_TURN <= late <= ran and not (handle.cancelled() or is_own):
+                return (
+                    f"{callable_name(called)}, which the hub's loop was to call later, was due "
+                    f"{late:.2f} s before, and nothing has let the hub run since, as "
+                    "eventlet.sleep() does"
+                )
+        return ""
 
     def deaf(self) -> str:
         """Say who has kept the hub's loop from hearing of signals in this test, or ``""``."""
@@ -271,7 +324,8 @@ class AsyncioWatch:
             try:
                 frame = outside_of(self._library, sys._getframe(1))
                 if frame is not None:
-                    setattr(task, SITE, (frame.f_code, frame.f_lineno, TESTS[0]))
+                    now = unpatched.monotonic()
+                    setattr(task, SITE, (frame.f_code, frame.f_lineno, TESTS[0], now))
                 debug = getattr(task, "_source_traceback", None)
                 if debug:
                     del debug[-1]  # this function, as asyncio does with its own
@@ -305,6 +359,59 @@ class AsyncioWatch:
                 setattr(thing, SITE, (caller.f_code, caller.f_lineno, TESTS[0]))
         except Exception as error:
             put_off(error)  # or one with slots; its site stays unknown
+
+    def _calling_threadsafe(self, original: Any) -> Any:
+        runs_in = self._runs_in
+
+        def call_soon_threadsafe(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            handle = original(loop, callback, *args, **kwargs)
+            if runs_in.get(id(loop), ident := _ident()) != ident:
+                try:
+                    frame = outside_of(self._library, sys._getframe(1))
+                    where = f" at {Frames().describe(frame).where}" if frame is not None else ""
+                    words = f"thread {thread_name(ident) or ident} scheduled a call{where}"
+                    reference = weakref.ref(handle)
+                    self._threadsafe.append((reference, unpatched.monotonic(), words))
+                except Exception as error:
+                    put_off(error)  # or a loop of another's making; what it is to do is unknown
+            return handle
+
+        return call_soon_threadsafe
+
+    def _changing_readers(self, original: Any) -> Any:
+        def change(loop: Any, fd: Any, *args: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                # The loop's own add_reader() is between.
+                caller = sys._getframe(1).f_back
+                if not self.taken and caller is not None and HUBS not in caller.f_code.co_filename:
+                    self.taken = self._taken_from_hub(loop, fd, original.__name__, caller)
+            except Exception as error:
+                put_off(error)  # or a hub of another's making; who has taken it stays unknown
+            return original(loop, fd, *args)
+
+        return change
+
+    def _taken_from_hub(self, loop: Any, fd: int, name: str, caller: types.FrameType) -> str:
+        """Say who ends that a loop calls the hub for a descriptor; ``""`` if it goes on."""
+        hub: Any = own_hub()
+        own: Any = getattr(hub, "loop", None)
+        if own is not loop:
+            return ""
+        event = "read" if "reader" in name else "write"
+        listener = hub.listeners[event].get(fd)
+        key = own._selector.get_map().get(fd)
+        handle = key.data[event == "write"] if key is not None else None
+        if listener is None or getattr(handle, "_callback", None) != hub._file_cb:
+            return ""
+        frame = outside_of(self._library, caller) or caller
+        who = f"{name.removeprefix('_')}({fd}) at {Frames().describe(frame).where}"
+        how = "takes the place of" if name.startswith("_add") else "removes"
+        return (
+            f"{who} {how} what wakes {_waiter(listener)}: it waits to {event} on that descriptor, "
+            "and the asyncio hub has one callback of its loop for each"
+        )
 
     def _acquiring(self, original: Any) -> Any:
         async def acquire(lock: Any) -> Any:
@@ -417,6 +524,16 @@ def _note(loop: Any, error: BaseException) -> None:
     with contextlib.suppress(Exception):  # a loop with slots
         if getattr(loop, LEFT, None) is None and not is_of_hub(error):
             setattr(loop, LEFT, raised(error))
+
+
+def _waiter(listener: Any) -> str:
+    """Return in words which greenthread waits by a listener, and where."""
+    frame = getattr(listener.greenlet, "gr_frame", None)
+    if frame is None:
+        return "the hub"
+    own = outside_of((of_eventlet() or STANDARD_LIBRARY, STANDARD_LIBRARY), frame) or frame
+    name = switches.function_at_bottom(frame)
+    return f"greenthread {name} at {Frames().describe(own).where}"
 
 
 def _tasks_of(loop: Any) -> list[Any]:

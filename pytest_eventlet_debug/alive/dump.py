@@ -16,9 +16,12 @@ from msgspec.structs import replace
 import pytest
 
 from pytest_eventlet_debug.alive import debugger
+from pytest_eventlet_debug.alive.acquisitions import AcquisitionWatch
+from pytest_eventlet_debug.alive.asyncio_timeouts import AsyncioTimeoutWatch
 from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
 from pytest_eventlet_debug.alive.early_wakes import EarlyWakeWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
+from pytest_eventlet_debug.alive.hidden_errors import HiddenErrorWatch
 from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.hub import not_begun
 from pytest_eventlet_debug.alive.late_calls import LateCallWatch
@@ -29,16 +32,21 @@ from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
 from pytest_eventlet_debug.alive.replaced_calls import ReplacedCallWatch
 from pytest_eventlet_debug.alive.sends import SendWatch
+from pytest_eventlet_debug.alive.shared_rlocks import SharedRLockWatch
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.alive.spawns import SpawnWatch
+from pytest_eventlet_debug.alive.tasks import Task
+from pytest_eventlet_debug.alive.tasks import not_begun as task_not_begun
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
+from pytest_eventlet_debug.hubs.reasons import chain_of
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import stand_in
 
 # Taken here, before a test can patch it.
@@ -86,10 +94,14 @@ class AliveDump:
         self._early_wakes = EarlyWakeWatch()
         self._late_calls = LateCallWatch()
         self._replaced = ReplacedCallWatch()
-        noting = SpawnWatch(), SendWatch(), PoolWatch()
+        self._rlocks = SharedRLockWatch()
+        self._hidden = HiddenErrorWatch()
         self._endings = EndingWatch()
-        seen = self._early_wakes, self._late_calls, self._replaced
-        self._watches = (self._asyncio, self._endings, *noting, *seen)
+        self._asyncio_timeouts = AsyncioTimeoutWatch(lambda: self._take_at(None))
+        noting = SpawnWatch(), SendWatch(), PoolWatch(), AcquisitionWatch()
+        seen = self._early_wakes, self._late_calls, self._replaced, self._rlocks, self._hidden
+        of_asyncio = self._asyncio, self._asyncio_timeouts, self._endings
+        self._watches = (*of_asyncio, *noting, *seen)
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
         self._began = 0.0
@@ -184,6 +196,7 @@ class AliveDump:
         self, item: pytest.Item, report: pytest.TestReport, error: BaseException, ended: float
     ) -> None:
         try:
+            hidden = self._hidden.told()  # what is taken next may hold greenthreads, too
             seen = self._as_it_failed
             if seen and seen[0] == id(error):
                 ago, alive = 0.0, seen[1]
@@ -194,17 +207,24 @@ class AliveDump:
             seconds = unpatched.monotonic() - self._began
             never = never_called(alive.hubs, seconds)
             ran = ended - max(self._timeouts.resumed, self._began)
-            is_call = report.when == "call"
-            begun = not_begun(alive.hubs, ago, seconds, ran) if is_call else None
+            begun = not_begun(alive.hubs, ago, seconds, ran) or task_not_begun(
+                alive.tasks, ago, ran
+            )
             failed = alive.tasks.failed[:_MAX_FAILED]
             of_wakes = (
                 self._asyncio.deaf(),
                 self._asyncio.unheard,
+                self._asyncio.taken,
+                self._asyncio.not_called(ago, ran),
                 self._early_wakes.told(),
                 self._late_calls.told(),
                 self._replaced.told(),
+                self._rlocks.told(),
+                hidden,
             )
-            lines = (self._timeouts.in_hub, *of_wakes, _in_vain(alive), begun, *failed, never)
+            begun = begun if report.when == "call" else None
+            vain = _in_vain(alive) or self._asyncio_timeouts.of([*chain_of(error)])
+            lines = (self._timeouts.in_hub, *of_wakes, vain, begun, *failed, never)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():
@@ -249,10 +269,17 @@ def _in_vain(alive: Alive) -> str | None:
     return f"the test waited in vain {waited}" if waited else None
 
 
+def _is_of_hub(task: Task) -> bool:
+    """Say whether a task is what the asyncio hub runs as, or that it waits for before 3.12."""
+    is_made = task.created is not None and HUBS in task.created.filename
+    return is_made and task.coroutine in ("Hub.run.<locals>.async_run()", "Event.wait()")
+
+
 def sections(alive: Alive) -> list[tuple[str, str]]:
     """Return the sections of a report, without those of which there is nothing to say."""
     found = []
-    if alive.tasks.tasks or alive.tasks.failed or alive.cancelled:
+    others = not all(map(_is_of_hub, alive.tasks.tasks))
+    if others or alive.tasks.failed or alive.cancelled:
         # The traceback keeps finished tasks, and they are no news.
         tasks = replace(alive.tasks, done=0)
         found.append(("Asyncio tasks", render_tasks(tasks, cancelled=alive.cancelled)))

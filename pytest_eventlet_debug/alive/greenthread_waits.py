@@ -8,6 +8,7 @@ import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.alive import acquisitions
 from pytest_eventlet_debug.alive import descriptors
 from pytest_eventlet_debug.alive import holders
 from pytest_eventlet_debug.alive import pool_items
@@ -16,6 +17,7 @@ from pytest_eventlet_debug.alive.model import Waits
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.alive.model import thread_of
 from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.alive.task_waits import is_for_own_loop
 from pytest_eventlet_debug.alive.task_waits import is_task
@@ -23,6 +25,7 @@ from pytest_eventlet_debug.alive.task_waits import named
 from pytest_eventlet_debug.alive.task_waits import running_work
 from pytest_eventlet_debug.alive.task_waits import work_of
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
+from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.phrasing import and_more
 from pytest_eventlet_debug.phrasing import counted
 from pytest_eventlet_debug.phrasing import listed
@@ -42,6 +45,8 @@ _PATCHED = ("threading.py", "queue.py", "_base.py")
 
 #: Items of a pool of which is told who took them.
 MAX_HOLDERS = 3
+
+_OWNER = lazily(r" owner=(\d+) ")
 
 #: From when on a timer that is due is told to be overdue.
 LATE_SECONDS = 0.1
@@ -67,7 +72,8 @@ class GreenthreadWaits:
                 if number > 3 or not frame.f_code.co_filename.startswith(STANDARD_LIBRARY):
                     break
                 continue
-            known = self._waits_in(greenlet, place, frame, frames[number + 1 : number + 4])
+            outer = [each for each in frames[number + 1 : number + 6] if not _is_ours(each)]
+            known = self._waits_in(greenlet, place, frame, outer[:3])
             if known is not None:
                 return known
         return self._waits_by_hub(greenlet), []
@@ -93,9 +99,10 @@ class GreenthreadWaits:
             queue = getattr(owner, "queue", ())
             most = getattr(owner, "maxsize", None)
             size = counted(len(queue), "item") + (f" of {most}" if most else "")
+            label = f"{type(owner).__qualname__}.{name}"
             if name == "join":
                 size = f"{getattr(owner, 'unfinished_tasks', '?')} without task_done()"
-            label = f"{type(owner).__qualname__}.{name}"
+                return Waits(f"{label}, unfinished", f"{label}, {size}"), []
             return Waits(label, f"{label}, {size}"), []
         return None
 
@@ -149,14 +156,35 @@ class GreenthreadWaits:
         known = self._waits_in_library(outer) if not holding else None
         if known is not None:
             return known
+        if acquisitions.is_signal(owner):
+            return Waits(kind, text), []
         if value != 0:
-            holding = []
             text += ", released, but who waits has not been woken"
+            return Waits(kind, text), []
+        acquired = acquisitions.holders(owner) if not _is_signal(outer) else []
+        if len(acquired) > len(holding):
+            return self._waits_for_acquirers(kind, text, acquired)
         if holding:
             text += f", held by {listed([*map(self._greenlets.name, holding)], 3)}"
         # Of several who hold it any may release it: no circle is sure.
         words = f"{kind}, held" if holding else kind
         return Waits(words, text), holding if len(holding) == 1 else []
+
+    def _waits_for_acquirers(
+        self, kind: str, text: str, holding: list[tuple[types.CodeType, int, Any]]
+    ) -> tuple[Waits, list[Any]]:
+        """Say who acquired a semaphore, of which frames do not show who holds it."""
+        words = []
+        for code, line, greenlet in holding[:MAX_HOLDERS]:
+            ended = greenlet is None or greenlet.dead
+            who = "a greenthread that has ended" if ended else self._greenlets.name(greenlet)
+            at = (
+                "" if self._stacks.of_eventlet(code) else f" at {self._stacks.at(code, line).where}"
+            )
+            words.append(f", acquired{at} by {who}")
+        text += "".join(dict.fromkeys(words)) + (", ..." if len(holding) > MAX_HOLDERS else "")
+        living = [each for *_, each in holding if each is not None and not each.dead]
+        return Waits(f"{kind}, held", text), living if len(holding) == 1 else []
 
     def _waits_in_library(self, outer: list[types.FrameType]) -> tuple[Waits, list[Any]] | None:
         """Return what a patched module of the standard library waits for by a lock."""
@@ -177,8 +205,9 @@ class GreenthreadWaits:
             return Waits(label, f"{label}, {'' if fields['_flag'] else 'not '}set"), []
         if "unfinished_tasks" in fields:
             items, left = len(fields.get("queue", ())), fields["unfinished_tasks"]
-            size = f"{left} without task_done()" if name == "join" else counted(items, "item")
-            return Waits(label, f"{label}, {size}"), []
+            if name == "join":
+                return Waits(f"{label}, unfinished", f"{label}, {left} without task_done()"), []
+            return Waits(label, f"{label}, {counted(items, 'item')}"), []
         if "_done_callbacks" in fields:
             return Waits(label, f"{label}, {str(fields.get('_state')).lower()}"), []
         return None
@@ -330,17 +359,27 @@ class GreenthreadWaits:
             return Waits("timer", "a timer", left)
         return None
 
-    def in_thread(self, frames: list[types.FrameType]) -> Waits | None:
-        """Return which lock of a thread the whole of this thread waits for."""
-        users = [each for each in frames if not each.f_code.co_filename.startswith(OURS)]
+    def in_thread(self, frames: list[types.FrameType]) -> tuple[Waits | None, list[Any]]:
+        """Return which lock of a thread the whole of this thread waits for.
+
+        And the greenlet that alone can release it, if it is one of this thread.
+        """
+        users = [each for each in frames if not _is_ours(each)]
         if not users:
-            return None
+            return None, []
         innermost = users[0]
         scope = innermost.f_locals
+        code = innermost.f_code
+        if code.co_name == "_shutdown" and file_name(code.co_filename) == "threading.py":
+            names = [*filter(None, map(_name_that_python_waits_for, sys._current_frames()))]
+            if names:
+                text = f"the end of {listed(names, 3)}, without which Python does not end"
+                return Waits("threads", text), []
         if innermost.f_code.co_name in ("_wait_for_tstate_lock", "join"):
             name = thread_name(getattr(scope.get("self"), "_ident", None))
             if name is not None:
-                return Waits("thread", f"the end of thread {name}, with the whole of its thread")
+                text = f"the end of thread {name}, with the whole of its thread"
+                return Waits("thread", text), []
         for each in users[:4]:
             if each.f_globals.get("__name__") == "concurrent.futures._base":
                 future = each.f_locals.get("self")
@@ -352,23 +391,55 @@ class GreenthreadWaits:
                 elif is_for_own_loop(future):
                     what = "what the event loop of the same thread is to do"
                 if what:
-                    return Waits("executor", f"{what}, with the whole of its thread")
+                    return Waits("executor", f"{what}, with the whole of its thread"), []
         lock = holders.awaited_by(innermost)
         if not _is_of_threads(lock) or "unlocked" in repr(lock):
-            return None
+            return None, []
         owners = [
             thread_name(ident) or f"{ident:#x}"
             for ident, top in sys._current_frames().items()
             if top is not sys._getframe() and _holds(lock, ident, outwards(top))
         ]
+        greenlets = [] if owners else self._holders_of(lock)
         held = f", held by thread {', '.join(owners)}" if owners else ""
-        return Waits("thread lock", f"a lock of threads{held}; all its thread waits")
+        if greenlets:
+            held = f", held by {listed([*map(self._greenlets.name, greenlets)], 3)}"
+        elif not owners and _owner_has_ended(lock):
+            held = ", held by a thread that has ended"
+        waits = Waits("thread lock", f"a lock of threads{held}; all its thread waits")
+        return waits, greenlets if len(greenlets) == 1 else []
 
 
 def _is_of_threads(lock: object) -> bool:
     kind = type(lock)
     # By name: monkey patching replaces what the modules call so.
     return kind.__module__ == "_thread" and kind.__name__ in ("lock", "RLock")
+
+
+def _name_that_python_waits_for(ident: int) -> str | None:
+    """Return the name of a thread if it is neither the main one nor a daemon."""
+    thread = thread_of(ident)
+    if getattr(thread, "_daemonic", True) or type(thread).__name__ == "_MainThread":
+        return None
+    return f"thread {thread_name(ident)}"
+
+
+def _owner_has_ended(lock: Any) -> bool:
+    """Say whether a reentrant lock belongs to a thread that is no more."""
+    owner = _OWNER.search(repr(lock))
+    return owner is not None and int(owner[1]) not in (0, *sys._current_frames())
+
+
+def _is_ours(frame: types.FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(OURS)
+
+
+def _is_signal(outer: list[types.FrameType]) -> bool:
+    """Say whether a lock is one of which a condition of threads waits to be released by others."""
+    return any(
+        each.f_code.co_name == "wait" and each.f_code.co_filename.startswith(STANDARD_LIBRARY)
+        for each in outer[:1]
+    )
 
 
 def _holds(lock: Any, ident: int, frames: Iterable[types.FrameType]) -> bool:

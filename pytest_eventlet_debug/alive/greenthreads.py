@@ -160,7 +160,7 @@ class Look:
             waits: Waits | None = None
             needs: list[Any] = []
             if self._interrupted is not None:
-                waits = self._waits.in_thread(frames)
+                waits, needs = self._waits.in_thread(frames)
                 if waits is None:
                     waits, needs = self._waits.of(greenlet, frames)
             needed = tuple(map(id, needs))
@@ -181,7 +181,7 @@ class Look:
         of_test = any(map(is_test_call, frames))
         stack = self._stacks.shown(self._stacks.users(frames))
         name = THE_TEST if of_test else "main thread"
-        waits = self._waits.in_thread(frames)
+        waits, _ = self._waits.in_thread(frames)
         return Greenthread(0, name, "current", None, stack, waits, of_test=of_test)
 
     def _starts_when(self, greenlet: Any) -> Waits:

@@ -63,7 +63,7 @@ class Heap(msgspec.Struct, frozen=True):
 def walk() -> Heap:
     """Look at every object once."""
     wanted = _wanted()
-    return _heap(_sort(_all_of(_bases(wanted)), wanted))
+    return _heap(_sort(all_of(_bases(wanted)), wanted))
 
 
 class Follower:
@@ -98,7 +98,7 @@ class Follower:
 
     def _new_of(self, bases: tuple[type, ...]) -> list[Any]:
         if self._young is None or self._callback is None:
-            return _all_of(bases)
+            return all_of(bases)
         if not any(each is self._callback for each in _callbacks):
             _callbacks.append(self._callback)
         if _isenabled():
@@ -107,7 +107,7 @@ class Follower:
         # What gc.unfreeze() gives back is old at once, and was in no list when all were looked at.
         frozen = collector.frozen_state()
         if new is None or frozen != self._frozen:
-            new = _all_of(bases)
+            new = all_of(bases)
         self._frozen = frozen
         return new
 
@@ -125,7 +125,8 @@ def _bases(wanted: dict[str, tuple[type, ...]]) -> tuple[type, ...]:
     return tuple(itertools.chain.from_iterable(wanted.values()))
 
 
-def _all_of(bases: tuple[type, ...]) -> list[Any]:
+def all_of(bases: tuple[type, ...]) -> list[Any]:
+    """Return the objects that the collector knows whose class is one of these or derived."""
     return of_types(_get_objects(), bases) if bases else []
 
 

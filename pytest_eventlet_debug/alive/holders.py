@@ -65,6 +65,19 @@ def held_by(frames: Iterable[types.FrameType]) -> list[Any]:
     return [each for each in found if not any(each is other for other in released)]
 
 
+def name_of(lock: object, frame: types.FrameType) -> str:
+    """Return the expression by which a frame has acquired a lock; ``""`` if that is not sure."""
+    try:
+        function = _function_of(frame.f_code)
+        if function is None:
+            return ""
+        acquired = (each.expression for each in _acquired(function, _place(frame)))
+        same = (each for each in acquired if _evaluate(each, frame) is lock)
+        return next(map(ast.unparse, same), "")
+    except Exception:
+        return ""  # source that has changed, or syntax of another Python
+
+
 def yet_to_call(frame: types.FrameType, names: frozenset[str]) -> Iterator[tuple[Any, int]]:
     """Yield the things of which a frame may still come to call a method, and the lines.
 
@@ -333,6 +346,8 @@ def _evaluate(expression: ast.AST, frame: types.FrameType) -> Any:
         owner = _evaluate(expression.value, frame)
         if owner is not _UNKNOWN:
             value = inspect.getattr_static(owner, expression.attr, _UNKNOWN)
+            if type(value) is types.MemberDescriptorType:
+                return value.__get__(owner)  # a slot of the owner's class
             return _UNKNOWN if hasattr(type(value), "__get__") else value
     elif isinstance(expression, ast.Subscript):
         owner, key = _evaluate(expression.value, frame), _evaluate(expression.slice, frame)

@@ -15,6 +15,7 @@ from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.spawns import SITE
+from pytest_eventlet_debug.alive.tasks import NO_TURN
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
 from pytest_eventlet_debug.hubs.names import is_stuck
@@ -23,8 +24,6 @@ from pytest_eventlet_debug.hubs.names import own_hub
 
 #: Seconds that a timer must be late for its hub not to be merely busy.
 LATE = 0.5
-#: Seconds for which a test must have kept the hub from a turn that is missing then.
-_NO_TURN = 0.05
 _START = "start "
 
 
@@ -119,7 +118,7 @@ def not_begun(hubs: Iterable[HubState], ago: float, seconds: float, ran: float) 
         for each in hub.timers if hub.current and not hub.stuck else ():
             late = each.late - ago
             is_own = each.late + each.delay <= seconds
-            if each.call.startswith(_START) and _NO_TURN <= late <= ran and is_own:
+            if each.call.startswith(_START) and NO_TURN <= late <= ran and is_own:
                 return (
                     f"{each.call.removeprefix(_START)} had not begun: it was to start {late:.2f} s "
                     "before, and nothing has let the hub run since, as eventlet.sleep() does"
@@ -132,6 +131,8 @@ def describe_timer(timer: Timer, look: Look) -> str:
     if timer.greenlet is None:
         return f"call {callable_name(timer.call)}"
     name = look.greenlets.name(timer.greenlet)
+    if timer.greenlet.dead:
+        return "wake a greenthread that has ended"
     if timer.action == "throw":
         words = raised_words(timer.arguments[0]) if timer.arguments else "GreenletExit"
         return f"raise {words} in {_named(name)}"

@@ -32,7 +32,11 @@ _COMPLAINTS = ("which the hub", "whose TLS", "for which the hub")
 #: Kinds of waits that nobody but those who are awaited can end.
 _ENDS = {"end", "task"}
 #: How the kind of a wait ends that others keep from its end.
-_TAKEN = (", held", ", full", ", empty")
+_TAKEN = (", held", ", full", ", empty", ", unfinished")
+#: Seconds that are shown as none.
+_NO_TIME = 0.05
+#: How the kind of a wait ends whose timer is due and not called.
+_LATE = ", late"
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -48,12 +52,23 @@ class Alive(msgspec.Struct, frozen=True):
 
     def waits(self) -> str:
         """Say where and on what the test waits, and on what that waits; or ``""``."""
-        return ", which waits ".join(self._steps())
+        return ", which waits ".join(self._steps(self._test))
+
+    def of_task_in_vain(self, number: int) -> str:
+        """Say what a task waits for, and on what that waits; or ``""`` if that is only a sleep.
+
+        :param number: the ``id()`` of the task.
+        """
+        task = next((each for each in self.tasks.tasks if each.id == number), None)
+        steps = self._steps(task)
+        if task is None or task.waits is None or task.waits.kind == "sleep":
+            return ""
+        return f"{_named(task)}, waited in vain {', which waits '.join(steps)}"
 
     def in_vain(self) -> str:
         """Say the same, if it is more than the test's own line shows; or ``""``."""
-        steps = self._steps()
         test = self._test
+        steps = self._steps(test)
         kind = test.waits.kind if test is not None and test.waits is not None else ""
         tells = len(steps) > 1 or kind.startswith(_COMPLAINTS) or kind.endswith(_TAKEN)
         return ", which waits ".join(steps) if tells else ""
@@ -62,22 +77,34 @@ class Alive(msgspec.Struct, frozen=True):
     def _test(self) -> Greenthread | None:
         return next((each for each in self.greenthreads.greenthreads if each.of_test), None)
 
-    def _steps(self) -> list[str]:
+    @property
+    def _current(self) -> Greenthread | None:
+        """The greenthread that runs, if it is not the test."""
+        found = (each for each in self.greenthreads.greenthreads if each.state == "current")
+        return next((each for each in found if not each.of_test), None)
+
+    def _steps(self, begin: Greenthread | Task | None) -> list[str]:
         known: dict[int, Greenthread | Task] = {each.id: each for each in self.tasks.tasks}
         known |= {each.id: each for each in self.greenthreads.greenthreads}
         in_circles = {*itertools.chain(*self.tasks.cycles, *self.greenthreads.cycles)}
         steps: list[str] = []
         kinds: dict[int, str] = {}
-        step: Greenthread | Task | None = self._test
+        step = begin
         while step is not None and step.waits is not None and len(steps) < _MOST_STEPS:
             if step.id in kinds:
                 steps[-1] += _circle([*kinds.values()][[*kinds].index(step.id) :])
                 break
-            kinds[step.id] = step.waits.kind
-            left = f", {step.waits.seconds:.1f} s left" if step.waits.seconds is not None else ""
+            kind = kinds[step.id] = step.waits.kind
+            seconds = step.waits.seconds or 0.0
+            left = f", {seconds:.1f} s left" if seconds >= _NO_TIME else ""
             steps.append(f"{_at(step)}on {step.waits.text}{left}")
             if len(step.needs) == 1:
                 step = known.get(step.needs[0])
+                continue
+            if kind.endswith(_LATE):
+                step = self._current
+                if step is not None:
+                    steps[-1] += f", as {_named(step)} does not let the hub run"
                 continue
             # It needs them all: one that waits for ever is enough.
             step = next((known[each] for each in step.needs if each in in_circles), None)

@@ -112,6 +112,10 @@ class Stacks:
         """Return the path of a frame's file relative to eventlet's directory, if it is there."""
         return self._place_of(frame.f_code)
 
+    def of_eventlet(self, code: types.CodeType) -> bool:
+        """Say whether a function is one of eventlet's."""
+        return self._place_of(code) is not None
+
     def _place_of(self, code: types.CodeType) -> str | None:
         try:
             return self._places[id(code)]

@@ -30,13 +30,19 @@ from pytest_eventlet_debug.alive.task_peers import TaskPeers
 from pytest_eventlet_debug.alive.task_waits import SITE
 from pytest_eventlet_debug.alive.task_waits import TaskWaits
 from pytest_eventlet_debug.alive.task_waits import task_name
+from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.hubs.reasons import ENDED
 from pytest_eventlet_debug.hubs.reasons import raised
+from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.collector import collector_paused
 
 State = Literal["running", "ready", "waiting", "cancelling", "done"]
+
+#: Seconds for which a test must have kept the hub from a turn that is missing then.
+NO_TURN = 0.05
 
 #: Frames of one await chain that are followed.
 MAX_CHAIN = 500
@@ -72,6 +78,8 @@ class Task(msgspec.Struct, frozen=True):
     created: Frame | None = None
     #: The line that cancelled it, which it has not come to or did not heed.
     cancelled: Frame | None = None
+    #: For how long it has not begun, in seconds; ``None`` if it has, or if that is not known.
+    waiting: float | None = None
 
 
 class Loop(msgspec.Struct, frozen=True):
@@ -162,6 +170,32 @@ def _failure(task: Any) -> str | None:
         return None
     name = f"task {task_name(task)}, {_call(task.get_coro())},"
     return f"{name} ended with {raised(error)}; nobody has asked for its result"
+
+
+def not_begun(tasks: AliveTasks, ago: float, ran: float) -> str | None:
+    """Say which task of this test has not begun for a while, as its loop did not run.
+
+    :param ago: seconds since the test failed.
+    :param ran: for how long it had not let the hub run as it failed.
+    """
+    states = {loop.id: loop.state for loop in tasks.loops}
+    for task in tasks.tasks:
+        late = (task.waiting or 0.0) - ago
+        # What a callback of the loop has made there is not what the test waits for.
+        if task.created is None or HUBS in task.created.filename or late < NO_TURN:
+            continue
+        if task.loop == id(getattr(own_hub(), "loop", None)):
+            why = (
+                "nothing has let the hub run since, as eventlet.sleep() does" if late <= ran else ""
+            )
+        else:
+            why = "nobody runs its event loop" if states.get(task.loop) == "not running" else ""
+        if why:
+            return (
+                f"task {task.name}, {task.coroutine}, created at {task.created.where}, had not "
+                f"begun {late:.2f} s later: {why}"
+            )
+    return None
 
 
 def _enumerate(asyncio: types.ModuleType, heap: Heap) -> tuple[dict[int, Any], dict[int, Any]]:
@@ -260,6 +294,7 @@ class _Look:
             tuple(map(id, needs)),
             self._created(task),
             self._frames.at(*site) if (site := getattr(task, ENDED, None)) is not None else None,
+            _not_begun_for(task, coroutine) if state == "ready" else None,
         )
 
     def _stack(self, frames: list[types.FrameType]) -> tuple[Frame, ...]:
@@ -282,6 +317,15 @@ class _Look:
             if not summary.filename.startswith(self._library):
                 return Frame(summary.filename, summary.lineno or 0, summary.name)
         return None
+
+
+def _not_begun_for(task: Any, coroutine: Any) -> float | None:
+    site = getattr(task, SITE, None)
+    if type(coroutine) is not types.CoroutineType or site is None or site[2] != TESTS[0]:
+        return None
+    if inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
+        return None
+    return float(unpatched.monotonic() - site[3])
 
 
 def _unreadable(task: Any, error: BaseException) -> Task:

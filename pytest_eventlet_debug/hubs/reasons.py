@@ -21,6 +21,7 @@ from typing import Any
 from typing import NamedTuple
 from typing import TypeGuard
 
+from pytest_eventlet_debug.hubs import missing
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.system import switches
@@ -114,7 +115,7 @@ def _shown(code: types.CodeType, line: int) -> str:
 
 def reasons(error: BaseException) -> Iterator[str]:
     """Yield what the tracebacks of an error say of the hub, a line each."""
-    chain = [(each, places) for each in _chain(error) if (places := _places(each))]
+    chain = [(each, places) for each in chain_of(error) if (places := _places(each))]
     for look in _LOOKS:
         for each, places in chain:
             if line := look(each, places):
@@ -165,7 +166,8 @@ def unclosed_generators() -> dict[types.AsyncGeneratorType[Any, Any], str]:
     return found
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it came from."""
     seen: set[int] = set()
     ahead: list[BaseException | None] = [error]
     while ahead and len(seen) < _MOST:
@@ -611,6 +613,17 @@ def _is_task(thing: object) -> TypeGuard[asyncio.Task[Any]]:
     return type(thing) is task
 
 
+def _of_another(error: BaseException, places: list[Place]) -> str | None:
+    """Say that what is missing is set in another greenthread."""
+    is_in = any(each.code.co_flags & _COROUTINE for each in places if HUBS not in each.file)
+    return missing.of_another(error, str(_user(places)), is_in and _hub_runs_its_loop())
+
+
+def _of_module(error: BaseException, _places: list[Place]) -> str | None:
+    """Say that what is missing was removed by ``monkey_patch()``."""
+    return missing.of_module(error)
+
+
 def _is_library(file: str) -> bool:
     library = (STANDARD_LIBRARY, OURS, "<", of_eventlet() or OURS)
     return file.startswith(library) or _INSTALLED.match(file) is not None
@@ -620,5 +633,5 @@ def _is_library(file: str) -> bool:
 _LOOKS = (
     *(_refused, _nested, _waits_in_hub, _called_by_hub, _replaced, _second, _stopped, _cancelled),
     *(_of_kind_without_events, _beyond_select, _of_foreign_loop, _of_hubs_task, _sent_before),
-    _recurses,
+    *(_recurses, _of_another, _of_module),
 )

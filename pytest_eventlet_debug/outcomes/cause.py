@@ -48,7 +48,7 @@ class Cause(NamedTuple):
     @property
     def message(self) -> str:
         """The error that says most, in one line."""
-        if self.printed is not None and _is_vague(self.error):
+        if self.printed is not None and not self._is_of_task and _is_vague(self.error):
             return self.printed.error
         return self.error
 
@@ -61,18 +61,20 @@ class Cause(NamedTuple):
     def lines(self) -> Iterator[str]:
         """Say it in one line to three, the error or what was printed first."""
         besides = self.besides
-        if not besides:
-            yield self.error
-        elif _is_vague(self.error):
-            yield from (besides, self.error)
+        if besides and _is_vague(self.error) and not self._is_of_task:
+            yield from (besides, self.error, *self.seen)
         else:
-            yield from (self.error, besides)
-        yield from self.seen
+            yield from (self.error, *self.more)
 
     @property
     def more(self) -> tuple[str, ...]:
         """What says more than the error: what was printed, and what was seen, a line each."""
-        return (*filter(None, [self.besides]), *self.seen)
+        besides = filter(None, [self.besides])
+        return (*self.seen, *besides) if self._is_of_task else (*besides, *self.seen)
+
+    @property
+    def _is_of_task(self) -> bool:
+        return self.printed is not None and self.printed.is_of_task
 
     def with_ignored(self, text: str) -> Cause:
         """Return it with an exception that Python ignored, if eventlet has raised that.

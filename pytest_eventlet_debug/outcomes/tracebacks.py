@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pytest_eventlet_debug.outcomes.failure_text import one_line
 from pytest_eventlet_debug.patterns import lazily
+from pytest_eventlet_debug.system.code_places import shown_path
 
 #: The longest cycle of frames that is looked for in a recursion.
 _CYCLE = 8
@@ -24,6 +25,8 @@ _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
+#: What asyncio prints before it.
+_UNHEARD = "Task exception was never retrieved"
 _LIBRARIES = lazily(
     r"/(?:site|dist)-packages/|/lib(?:64)?/python3(?:\.\d+)?/|^<frozen |"
     # This plugin, where it is installed from a clone: what it wraps is in many a traceback.
@@ -39,7 +42,7 @@ class Frame(NamedTuple):
     function: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line} in {self.function}"
+        return f"{shown_path(self.file)}:{self.line} in {self.function}"
 
 
 class Traceback(NamedTuple):
@@ -50,12 +53,15 @@ class Traceback(NamedTuple):
     :param frames: the outermost first; a cycle of a recursion once.
     :param cycle: the frames that a recursion repeats, or none.
     :param repeats: how often they are repeated.
+    :param is_of_task: whether asyncio printed it, as a task was let go of which nobody had asked
+        how it ended. By then a later test may run.
     """
 
     error: str
     frames: tuple[Frame, ...]
     cycle: tuple[Frame, ...] = ()
     repeats: int = 0
+    is_of_task: bool = False
 
     @property
     def raised(self) -> Frame | None:
@@ -74,10 +80,11 @@ class Traceback(NamedTuple):
         where = f" ({place})" if place is not None else ""
         if self.cycle:
             steps = " -> ".join(
-                f"{frame.function} ({frame.file}:{frame.line})" for frame in self.cycle
+                f"{frame.function} ({shown_path(frame.file)}:{frame.line})" for frame in self.cycle
             )
             return f"{self.error}: {steps}, repeated {self.repeats} times"
-        return self.error + where
+        task = ", as asyncio tells of a task, perhaps an earlier test's" if self.is_of_task else ""
+        return self.error + where + task
 
 
 def is_library(file: str) -> bool:
@@ -90,11 +97,13 @@ def first_printed(texts: Iterable[str]) -> Traceback | None:
 
     :param texts: what was captured, in the order in which to look.
     """
+    of_task = None
     for text in texts:
-        chain = next(chains(text), None)
-        if chain:
-            return chain[-1]
-    return None
+        for chain in chains(text):
+            if not chain[0].is_of_task:
+                return chain[-1]
+            of_task = of_task or chain[-1]._replace(is_of_task=True)
+    return of_task
 
 
 def chains(text: str) -> Iterator[list[Traceback]]:
@@ -110,11 +119,12 @@ def chains(text: str) -> Iterator[list[Traceback]]:
         if head is None:
             number += 1
             continue
+        is_of_task = any(_UNHEARD in line for line in lines[max(number - 3, 0) : number])
         # A logger or a parent process may put the same words before each line.
         found, number = _read(lines, number + 1, _prefix(head[1], lines, number + 1))
         if found is None:
             continue
-        chain.append(found)
+        chain.append(found._replace(is_of_task=is_of_task))
         if not _goes_on(lines, number):
             yield chain
             chain = []

@@ -28,6 +28,8 @@ _LINE_OF_STEP = lazily(r"\bline \d+")
 # How often a rerun test fails under a hub where it never does, or always.
 _NEVER = lazily(r"^failed 0 of \d+$")
 _ALWAYS = lazily(r" (\d+) of \1\b")
+_SKIPPED = lazily(r"^\S+: Skipped\b")
+_BARE = lazily(r"^\S+: (?:AssertionError: )?(?:assert (?:False|None|0|''|\[\]|\{\}|\(\)))?$")
 _BY_OUTCOME: set[VerdictKind] = {"differs", "fails differently", "flaky"}
 
 
@@ -119,7 +121,7 @@ def _alike(found: Sequence[Verdict], once: Container[str]) -> list[list[Verdict]
     rerun: dict[object, object] = {}
     for verdict in sorted(found, key=lambda verdict: verdict.test in once):
         # Nothing in common without a reason.
-        told = _told(verdict) if verdict.reasons else verdict.test
+        told = _told(verdict) if not all(map(_says_nothing, verdict.reasons)) else verdict.test
         counts: object = verdict.hubs
         if verdict.test in once:
             counts = rerun.get(told, counts)
@@ -127,6 +129,11 @@ def _alike(found: Sequence[Verdict], once: Container[str]) -> list[list[Verdict]
             rerun.setdefault(told, counts)
         groups.setdefault((told, counts), []).append(verdict)
     return list(groups.values())
+
+
+def _says_nothing(reason: str) -> bool:
+    """Say whether the reason under a hub is one that any two tests may have in common."""
+    return _SKIPPED.match(reason) is not None or _BARE.search(reason) is not None
 
 
 def _told(verdict: Verdict) -> object:
@@ -168,9 +175,9 @@ def _costs(found: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
 
 def _modules(modules: Sequence[ModuleDifference], gathering: Gathering) -> Iterator[str]:
     for module in modules:
+        shown, present = gathering.shown(module.module), ", ".join(module.present)
         line = (
-            f"{module.module}   {tests(module.count)} on {', '.join(module.present)} only, "
-            f"not on {', '.join(module.absent)}"
+            f"{shown}   {tests(module.count)} on {present} only, not on {', '.join(module.absent)}"
         )
         known = (gathering.uncollected.get((module.module, hub)) for hub in module.absent)
         cause = next((each.cause for each in known if each is not None), None)

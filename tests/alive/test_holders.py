@@ -35,6 +35,8 @@ class Lock:
 
 
 class Owner:
+    __slots__ = ("lock",)
+
     def __init__(self, lock: Lock) -> None:
         self.lock = lock
 

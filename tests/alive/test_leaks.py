@@ -69,6 +69,10 @@ def test_timer():
     get_hub().schedule_call_global(60, print)
 
 
+def test_cancelled():
+    eventlet.spawn_after(60, print).cancel()
+
+
 def test_timeout():
     eventlet.Timeout(60)
 
@@ -336,6 +340,10 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ),
         ("test_equal_greenthreads", r"    greenthread (Event.)?wait .*waits on Event.* x 5\n"),
         ("test_timer", r"    timer to call print in (60|5\d)\.\d+ s\n"),
+        (
+            "test_cancelled",
+            r"    timer to wake a greenthread that has ended in (60|5\d)\.\d+ s\n",
+        ),
         (
             "test_timeout",
             r"    timer to raise Timeout\(60\) in the main greenlet in (60|5\d)\.\d+ s, started at "

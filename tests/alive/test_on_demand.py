@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 from speed import depends_on_speed
 
 from pytest_eventlet_debug.alive import on_demand
+from pytest_eventlet_debug.alive.greenthread_waits import _owner_has_ended
 
 TIMEOUT = "--eventlet-timeout=3"
 # To start a recording may take longer than that on a busy machine.
@@ -143,6 +145,51 @@ def test_a_lock_of_a_thread_names_the_thread_and_shows_its_stack(
     assert "  test_hangs.<locals>.takes  current\n" in text or "  takes  current\n" in text
     assert "waits on a lock of threads, held by thread holder; all its thread waits\n" in text
     assert re.search(r"^  holder\n    test_x.py:\d+ in \S*holds\n", text, re.MULTILINE), text
+
+
+def test_who_holds_up_the_hub_is_told_of_one_whose_timer_is_due(pytester: pytest.Pytester) -> None:
+    body = """
+        lock = threading.Lock()
+        def use():
+            with lock:
+                eventlet.sleep(0.01)
+        first, second = eventlet.spawn(use), eventlet.spawn(use)
+        first.wait()
+        """
+    text = block(hang(pytester, body), "What is alive")
+    use = r"test_x\.py:\d+ in (?:test_hangs\.<locals>\.)?use on"
+    pattern = (
+        rf"the test waits at .* on the end of greenthread (\S+), which waits at {use} sleep, "
+        rf"overdue by \S+ s, as greenthread \1 does not let the hub run, which waits at {use} a "
+        r"lock of threads, held by \1; all its thread waits: they wait for each other, unless "
+        r"another one lets them go on\n"
+    )
+    assert re.match(pattern, text), text
+
+
+def test_what_keeps_a_process_from_its_end_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import threading, time
+        def test_leaves():
+            threading.Thread(target=time.sleep, args=[100], name="worker").start()
+            threading.Thread(target=time.sleep, args=[100], daemon=True).start()
+        """
+    )
+    text = block(pytester.runpytest(TIMEOUT).stdout.str(), "What is alive")
+    assert "waits on the end of thread worker, without which Python does not end\n" in text
+
+
+def test_that_the_owner_of_a_reentrant_lock_has_ended_is_known() -> None:
+    of_ended, of_this = threading.RLock(), threading.RLock()
+    thread = threading.Thread(target=of_ended.acquire)
+    thread.start()
+    thread.join()
+    with of_this:
+        assert _owner_has_ended(of_ended)
+        assert not _owner_has_ended(of_this)
+    assert not _owner_has_ended(threading.RLock())
+    assert not _owner_has_ended(threading.Lock())
 
 
 @pytest.mark.fault("hang-in-c")

@@ -325,7 +325,7 @@ def test_a_conftest_that_patches_everything_changes_no_outcome(pytester: pytest.
 
 
 def test_tests_of_a_module_that_exists_on_one_hub_only_are_said_once(
-    pytester: pytest.Pytester,
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytester.makepyfile(
         test_only="""
@@ -336,12 +336,14 @@ def test_tests_of_a_module_that_exists_on_one_hub_only_are_said_once(
         """,
         test_always="def test_it(): pass",
     )
-    result = run(pytester, BOTH)
+    folder = pytester.mkdir("from_here")
+    monkeypatch.chdir(folder)
+    result = run(pytester, BOTH, "..", f"--rootdir={pytester.path}")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
         [
             "no tests differ between epolls, asyncio; 2 exist on only some of them",
-            "  test_only.py   2 tests on asyncio only, not on epolls",
+            "  ../test_only.py   2 tests on asyncio only, not on epolls",
         ]
     )
 

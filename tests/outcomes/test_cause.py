@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pytest_eventlet_debug.outcomes.cause import cause_of
@@ -99,4 +101,50 @@ def test_what_a_test_had_printed_that_hangs_is_told(pytester: pytest.Pytester) -
     result.stdout.re_match_lines(
         [r"=+ findings =+", r".*test_hangs.*", r"    printed: ValueError: lost \(\S+:7 in work\)"],
         consecutive=True,
+    )
+
+
+OF_A_TASK = """
+import asyncio, gc
+
+async def fails():
+    raise KeyError("lost")
+
+def leave():
+    loop = asyncio.new_event_loop()
+    async def make():
+        made = asyncio.ensure_future(fails())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    loop.run_until_complete(make())
+    loop.close()
+    gc.collect()
+
+def test_leaves():
+    leave()
+    assert False
+
+def test_prints():
+    leave()
+    import traceback
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        traceback.print_exc()
+    assert False
+"""
+
+
+def test_what_asyncio_prints_of_a_task_that_may_be_an_earlier_tests_comes_last(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_x=OF_A_TASK)
+    result = pytester.runpytest("--eventlet-hub=poll", "-W", "ignore")
+    result.assert_outcomes(failed=2)
+    text = result.stdout.str()
+    line = re.search(r"^    printed: KeyError: 'lost' \(test_x.py:4 in fails\)(.*)$", text, re.M)
+    assert line is not None
+    assert line[1] == ", as asyncio tells of a task, perhaps an earlier test's"
+    assert re.search(
+        r"^    printed: ZeroDivisionError: division by zero \(\S+ in test_prints\)$", text, re.M
     )

@@ -36,6 +36,15 @@ def test_the_first_traceback_gives_error_and_place(tmp_path: Path) -> None:
     assert found.describe() == f"KeyError: 'k' ({tmp_path}/program.py:2 in a)"
 
 
+def test_a_file_is_shown_as_it_is_called_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = first_printed([printed(tmp_path, "{}['k']")])
+    monkeypatch.chdir(tmp_path)
+    assert found is not None
+    assert found.describe() == "KeyError: 'k' (program.py:1 in <module>)"
+
+
 def test_an_error_without_a_message_is_told_by_the_line_that_raised_it(tmp_path: Path) -> None:
     text = printed(tmp_path, "done = False\n\ndef a():\n    assert done\n\na()\n")
     found = first_printed([text])

@@ -99,11 +99,17 @@ def test_a_reason_of_several_tests_is_told_once(pytester: pytest.Pytester) -> No
         @pytest.mark.parametrize("number", range(3))
         def test_after(number): assert not LEFT, "something is left"
         def test_another(eventlet_hub): assert eventlet_hub == "poll"
+
+        def is_poll(hub): return None if hub != "poll" else hub
+        @pytest.mark.parametrize("number", range(2))
+        def test_bare(eventlet_hub, number):
+            found = is_poll(eventlet_hub)
+            assert found
         """
     )
     result = run(pytester, HUBS, "--eventlet-reruns=0")
     assert section(result, "hub differences") == [
-        "4 tests differ between poll, selects",
+        "6 tests differ between poll, selects",
         "test_x.py::test_after[0] poll failed selects passed",
         "poll: AssertionError: something is left",
         "word for word the same for 2 other tests:",
@@ -111,6 +117,10 @@ def test_a_reason_of_several_tests_is_told_once(pytester: pytest.Pytester) -> No
         "test_x.py::test_after[2]",
         "test_x.py::test_another poll passed selects failed",
         "selects: AssertionError: assert 'selects' == 'poll'",
+        "test_x.py::test_bare[0] poll passed selects failed",
+        "selects: assert None",
+        "test_x.py::test_bare[1] poll passed selects failed",
+        "selects: assert None",
     ]
 
 
@@ -400,7 +410,7 @@ def test_what_a_program_of_the_test_printed_is_its_reason(pytester: pytest.Pytes
     )
     lines = section(run(pytester, HUBS), "hub differences")
     assert lines[2:] == [
-        f"selects: printed: KeyError: 'missing' ({program}:2 in load)",
+        f"selects: printed: KeyError: 'missing' ({program.name}:2 in load)",
         "selects: AssertionError: the program failed",
     ]
 

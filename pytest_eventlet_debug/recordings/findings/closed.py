@@ -53,6 +53,8 @@ class Closed:
         self._openings = trace.openings
         self._flows: dict[tuple[str, str], Syscall] = {}
         self._listeners: dict[tuple[int | None, str | None], int] = {}
+        #: By process and greenthread, the descriptor that it had to wait for, and where.
+        self._waited: dict[tuple[int | None, str | None], tuple[int, str, str]] = {}
         self._found: dict[tuple[object, ...], Finding] = {}
 
     def handlers(self) -> Handlers:
@@ -76,7 +78,13 @@ class Closed:
 
     def _failed(self, call: Syscall) -> None:
         errno = call.errno
+        if errno == "EAGAIN" and call.fd is not None and call.greenthread is not None:
+            who = (self._processes.process(call.pid), call.greenthread)
+            remember(self._waited, who, (call.fd, call.name, call.where))
         if errno not in _FAILED or call.name not in _USES or _is_description(call):
+            return
+        if errno == "EBADF" and call.args.startswith("-"):
+            self._bad_after_wait(call)
             return
         match = _DESCRIPTOR.match(call.args)
         if match is None or len(self._found) == _MOST:
@@ -106,6 +114,16 @@ class Closed:
             more = self._reuse(call, fd, lives, ended)
             sure = given < 0 or self._had(call, fd, ended)
             self._tell(call, what, how, ended.closed, more, "certain" if sure else "likely")
+
+    def _bad_after_wait(self, call: Syscall) -> None:
+        """Tell who closed what a greenthread had waited for, as it calls the same there again.
+
+        Python's socket object gives -1 once it is closed.
+        """
+        who = (self._processes.process(call.pid), call.greenthread)
+        fd, *before = self._waited.get(who, (-1, "", ""))
+        if before == [call.name, call.where]:
+            self._bad(call, fd, -1)
 
     def _had(self, call: Syscall, fd: int, ended: Life) -> bool:
         """Say whether the user of a number opened, closed or accepted on what it stood for.

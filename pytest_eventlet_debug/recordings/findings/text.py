@@ -17,6 +17,9 @@ _FILE = lazily(r"<(/[^<>]*)>(?:\(deleted\))?")
 #: A library's line, and the nearest one of the user's own code.
 _BOTH_LINES = lazily(r" at [^\s,:]+:\d+ in [^\s,:]+, from (?=[^\s,:]+:\d+ in )")
 
+#: A test around a function.
+_OUTER = lazily(r"\b(?:\w+\.)*test\w*\.<locals>\.")
+
 #: Lines of one test that a summary has.
 MOST_LINES = 3
 
@@ -37,7 +40,11 @@ def with_evidence(finding: Finding) -> Iterator[str]:
 
 
 def shortened(text: str) -> str:
-    """Return a line for a summary: of several places in it the user's own lines alone."""
+    """Return a line for a summary: of several places in it the user's own lines alone.
+
+    And of functions in a test their own names only: that of the test is above the line.
+    """
+    text = _OUTER.sub("", text)
     return _BOTH_LINES.sub(" at ", text) if len(_BOTH_LINES.findall(text)) > 1 else text
 
 

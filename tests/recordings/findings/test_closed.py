@@ -80,6 +80,41 @@ def test_accept():
     assert re.search(r":stop at .+, from test_program\.py:\d+ in stop \(line ", found.title)
 
 
+@pytest.mark.parametrize(("other", "found"), [("ours", True), ("third", False)])
+def test_who_closed_what_a_greenthread_waits_to_receive_on_is_told(
+    find: Find, other: str, found: bool
+) -> None:
+    program = f"""
+import os
+import eventlet
+from eventlet.green import socket
+
+def receive(sock):
+    try:
+        sock.recv(1)
+    except OSError:
+        pass
+
+def test_receive():
+    ours, theirs = socket.socketpair()
+    third, fourth = socket.socketpair()
+    third.close()
+    kept = os.dup(ours.fileno())
+    def stop():
+        {other}.close()
+        theirs.send(b"x")
+    eventlet.spawn_after(0.02, stop)
+    receive(ours)
+    receive(third)
+    os.close(kept)
+"""
+    told = [each.title for each in find(program, Closed, "epolls")]
+    pattern = (
+        r"recvfrom\(-1\) = -1 EBADF by .*: \d+<UNIX.* was closed .* by .*:stop at .* in stop \("
+    )
+    assert [bool(re.match(pattern, each)) for each in told] == [True] * found, told
+
+
 def test_a_reset_names_who_closed_the_other_end(find: Find) -> None:
     program = """
 import eventlet

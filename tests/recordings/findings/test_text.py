@@ -17,6 +17,8 @@ def test_of_several_places_the_users_own_lines_are_left() -> None:
         ": 14 was closed before by 1:test at test_x.py:45 in stop"
     )
     storm = "storm: close(3) x 900 at socket.py:2 in close, from test_x.py:30 in serve by 3:serve"
+    inner = "Tests.test_x.<locals>.<lambda> at test_x.py:3 in test_x.<locals>.f, run.<locals>.g"
+    assert shortened(inner) == "<lambda> at test_x.py:3 in f, run.<locals>.g"
     by_pytest = "held at socket.py:2 in f, from pytest, while at socket.py:3 in g, from pytest"
     assert [shortened(line) for line in (storm, by_pytest)] == [storm, by_pytest]
 
