@@ -241,9 +241,9 @@ class AsyncioWatch:
             return ""
         names = " and ".join(each.name for each in map(signal.Signals, numbers))
         return (
-            f"the hub's loop, whose add_signal_handler() is to handle {names}, hears of no signal "
-            f"since signal.set_wakeup_fd({now}){where}: there is only one such descriptor, and the "
-            f"loop's was {before}"
+            f"the hub's loop, whose add_signal_handler() is to handle {names}, has heard of no "
+            f"signal since signal.set_wakeup_fd({now}){where}: there is only one such descriptor, "
+            f"and the loop's was {before}"
         )
 
     def cancelled_by(self, error: BaseException | None) -> tuple[Cancelled, ...]:

@@ -340,7 +340,7 @@ class GreenthreadWaits:
             return Waits("tpool", text), []
         (at,) = self._stacks.shown([top])
         names = listed([*map(self._greenlets.name, holding)], 3)
-        text += f", which waits at {at.where} on a lock of threads"
+        text += f", which waits at {at.where} on a threading lock"
         return Waits("tpool, held", f"{text}, held by {names}"), holding[:1]
 
     def _waits_by_hub(self, greenlet: Any) -> Waits | None:
@@ -378,7 +378,7 @@ class GreenthreadWaits:
         if innermost.f_code.co_name in ("_wait_for_tstate_lock", "join"):
             name = thread_name(getattr(scope.get("self"), "_ident", None))
             if name is not None:
-                text = f"the end of thread {name}, with the whole of its thread"
+                text = f"the end of thread {name}; its whole thread waits"
                 return Waits("thread", text), []
         for each in users[:4]:
             if each.f_globals.get("__name__") == "concurrent.futures._base":
@@ -391,7 +391,7 @@ class GreenthreadWaits:
                 elif is_for_own_loop(future):
                     what = "what the event loop of the same thread is to do"
                 if what:
-                    return Waits("executor", f"{what}, with the whole of its thread"), []
+                    return Waits("executor", f"{what}; its whole thread waits"), []
         lock = holders.awaited_by(innermost)
         if not _is_of_threads(lock) or "unlocked" in repr(lock):
             return None, []
@@ -406,7 +406,7 @@ class GreenthreadWaits:
             held = f", held by {listed([*map(self._greenlets.name, greenlets)], 3)}"
         elif not owners and _owner_has_ended(lock):
             held = ", held by a thread that has ended"
-        waits = Waits("thread lock", f"a lock of threads{held}; all its thread waits")
+        waits = Waits("thread lock", f"a threading lock{held}; its whole thread waits")
         return waits, greenlets if len(greenlets) == 1 else []
 
 

@@ -120,8 +120,8 @@ def not_begun(hubs: Iterable[HubState], ago: float, seconds: float, ran: float) 
             is_own = each.late + each.delay <= seconds
             if each.call.startswith(_START) and NO_TURN <= late <= ran and is_own:
                 return (
-                    f"{each.call.removeprefix(_START)} had not begun: it was to start {late:.2f} s "
-                    "before, and nothing has let the hub run since, as eventlet.sleep() does"
+                    f"{each.call.removeprefix(_START)} had not begun: it was due {late:.2f} s "
+                    "before, and nothing has let the hub run since, as eventlet.sleep() would"
                 )
     return None
 

@@ -345,7 +345,9 @@ def _sent_before(error: BaseException, places: list[Place]) -> str | None:
         return None
     first = _noted(places[-1].frame.f_locals.get("self"), SENT)
     return (
-        f"the event had been sent{first}; it can be sent once until it is reset" if first else None
+        f"the event had already been sent{first}; it can be sent once until it is reset"
+        if first
+        else None
     )
 
 
@@ -388,12 +390,12 @@ def _second(error: BaseException, places: list[Place]) -> str | None:
     # It is in the message, if it is still the one that was in the way.
     if listener is None or not _said(error).endswith(f"={listener!r}"):
         return None
-    wanted = f"descriptor {listener.fileno}, for which {_user(places)} is to wait, too"
+    wanted = f"descriptor {listener.fileno}, which {_user(places)} wants to wait for, too"
     frame = _waiting(listener)
     if frame is None:
         return (
             f"the hub still has a {listener.evtype} listener on {wanted}: the greenthread that it "
-            "is of does not wait any more"
+            "belongs to no longer waits"
         )
     own = _own_line(frame)
     where = f", at {own}," if own is not None else ""
@@ -464,8 +466,8 @@ def _beyond_select(error: BaseException, places: list[Place]) -> str | None:
     own = _own_line(frame) if frame is not None else None
     waits = f", for which {own} waits" if own is not None else ""
     return (
-        f"the hub selects cannot wait for descriptor {largest}{waits}: select() takes none from "
-        f"{_FD_SETSIZE} on; the other hubs do not use it"
+        f"the hub selects cannot wait for descriptor {largest}{waits}: select() takes only "
+        f"those below {_FD_SETSIZE}; the other hubs do not use it"
     )
 
 
@@ -487,7 +489,7 @@ def _recurses(error: BaseException, places: list[Place]) -> str | None:
     own = (place for place in reversed(places[:first]) if not _is_library(place.file))
     begin = next(own, None)
     begun = f", begun at {begin}" if begin is not None else ""
-    return f"calls come back to themselves without end{begun}: {', '.join(shown)}, and so on"
+    return f"calls recurse without end{begun}: {', '.join(shown)}, and so on"
 
 
 def _repeated(places: list[Place]) -> tuple[int, int]:

@@ -143,7 +143,7 @@ def test_a_lock_of_a_thread_names_the_thread_and_shows_its_stack(
         """
     text = block(hang(pytester, body), "What is alive")
     assert "  test_hangs.<locals>.takes  current\n" in text or "  takes  current\n" in text
-    assert "waits on a lock of threads, held by thread holder; all its thread waits\n" in text
+    assert "waits on a threading lock, held by thread holder; its whole thread waits\n" in text
     assert re.search(r"^  holder\n    test_x.py:\d+ in \S*holds\n", text, re.MULTILINE), text
 
 
@@ -161,7 +161,7 @@ def test_who_holds_up_the_hub_is_told_of_one_whose_timer_is_due(pytester: pytest
     pattern = (
         rf"the test waits at .* on the end of greenthread (\S+), which waits at {use} sleep, "
         rf"overdue by \S+ s, as greenthread \1 does not let the hub run, which waits at {use} a "
-        r"lock of threads, held by \1; all its thread waits: they wait for each other, unless "
+        r"threading lock, held by \1; its whole thread waits: they wait for each other, unless "
         r"another one lets them go on\n"
     )
     assert re.match(pattern, text), text
@@ -362,7 +362,7 @@ def test_what_a_hung_test_waits_for_is_in_the_summary(pytester: pytest.Pytester)
     )
     assert told[1:] == [
         "the test waits at test_x.py:19 in test_own_loop on what the event loop of the same thread "
-        "is to do, with the whole of its thread",
-        "the test waits at test_x.py:24 in test_thread on what thread pool_0 runs, read, with the "
-        "whole of its thread",
+        "is to do; its whole thread waits",
+        "the test waits at test_x.py:24 in test_thread on what thread pool_0 runs, read; its "
+        "whole thread waits",
     ]

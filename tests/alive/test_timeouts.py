@@ -633,19 +633,19 @@ def test_who_holds_the_lock_that_a_thread_of_tpool_waits_for_is_told(
     pytester: pytest.Pytester, hub: str
 ) -> None:
     _, told = waited(pytester, TPOOL, hub, failed=4)
-    executes = "on tpool, which executes write, which waits at test_x.py:8 in write on a lock of"
+    executes = "on tpool, which executes write, which waits at test_x.py:8 in write on a threading"
     assert len(told) == 3, told
     assert told[2] == (
         "the test waited in vain at test_x.py:43 in test_full on tpool, which is to execute write, "
         "but its 2 threads execute other calls"
     )
     assert told[0] == (
-        f"the test waited in vain at test_x.py:21 in test_holds_it {executes} threads, held by the "
+        f"the test waited in vain at test_x.py:21 in test_holds_it {executes} lock, held by the "
         "test: it waits for itself, unless another one lets it go on"
     )
     assert re.fullmatch(
         rf"the test waited in vain at test_x\.py:31 in test_another_one_holds_it {executes} "
-        r"threads, held by keep, which waits at "
+        r"lock, held by keep, which waits at "
         r"test_x\.py:26 in keep on sleep, 59\.\d s left",
         told[1],
     )

@@ -468,8 +468,8 @@ def test_what_could_not_begin_is_told_in_the_summary(pytester: pytest.Pytester, 
     result.stdout.re_match_lines(
         [
             rf"  test_x\.py::test_sleeps\[{hub}\]   and 1 more$",
-            r"    greenthread work had not begun: it was to start (0\.[7-9]|[1-9])[\d.]* s "
-            r"before, and nothing has let the hub run since, as eventlet\.sleep\(\) does$",
+            r"    greenthread work had not begun: it was due (0\.[7-9]|[1-9])[\d.]* s "
+            r"before, and nothing has let the hub run since, as eventlet\.sleep\(\) would$",
         ]
     )
 

@@ -969,12 +969,12 @@ def test_who_waits_for_a_descriptor_already_is_told(pytester: pytest.Pytester, h
     file = "test_who_waits_for_a_descriptor_already_is_told.py"
     (line,) = _of(result, "test_reads_twice")
     assert re.fullmatch(
-        rf"greenthread drain, at {file}:8 in drain, already waits to read on descriptor \d+, for "
-        rf"which {file}:12 in ask is to wait, too; a hub wakes only one greenthread for each",
+        rf"greenthread drain, at {file}:8 in drain, already waits to read on descriptor \d+, which "
+        rf"{file}:12 in ask wants to wait for, too; a hub wakes only one greenthread for each",
         line,
     )
     (line,) = _of(result, "test_reads_what_nobody_waits_for")
-    assert re.match(r"the hub still has a read listener on descriptor \d+, for which ", line)
+    assert re.match(r"the hub still has a read listener on descriptor \d+, which ", line)
     assert _of(result, "test_says_so_itself") == []
 
 
@@ -1060,7 +1060,8 @@ def test_who_keeps_the_loop_of_the_hub_from_hearing_signals_is_told(
     result = _run(pytester, DEAF)
     result.assert_outcomes(failed=4)
     told = (
-        "the hub's loop, whose add_signal_handler() is to handle SIGUSR1, hears of no signal since "
+        "the hub's loop, whose add_signal_handler() is to handle SIGUSR1, has heard of no signal "
+        "since "
     )
     (line,) = _of(result, "test_another_loop_takes_it")
     assert re.match(
@@ -1077,8 +1078,8 @@ def test_that_select_refuses_a_descriptor_is_told(pytester: pytest.Pytester) -> 
     result.assert_outcomes(failed=2)
     (line,) = _of(result, "test_waits")
     assert line == (
-        "the hub selects cannot wait for descriptor 1500: select() takes none from 1024 on; the "
-        "other hubs do not use it"
+        "the hub selects cannot wait for descriptor 1500: select() takes only those below "
+        "1024; the other hubs do not use it"
     )
     assert _of(result, "test_says_so_itself") == []
     _run(pytester, BEYOND, "epolls").assert_outcomes(passed=1, failed=1)
@@ -1091,10 +1092,10 @@ def test_who_has_sent_an_event_before_is_told(pytester: pytest.Pytester, hub: st
     file = "test_who_has_sent_an_event_before_is_told.py"
     until = "; it can be sent once until it is reset"
     assert _of(result, "test_sends_twice") == [
-        f"the event had been sent at {file}:5 in worker{until}"
+        f"the event had already been sent at {file}:5 in worker{until}"
     ]
     assert _of(result, "test_sends_after_an_exception") == [
-        f"the event had been sent at {file}:16 in test_sends_after_an_exception{until}"
+        f"the event had already been sent at {file}:16 in test_sends_after_an_exception{until}"
     ]
     assert _of(result, "test_resets") == []
 
@@ -1217,7 +1218,7 @@ def test_what_comes_back_to_itself_without_end_is_told(
         _of(result, "test_context")[0],
     )
     assert re.fullmatch(
-        rf"calls come back to themselves without end, begun at {name}:19 in test_pool: "
+        rf"calls recurse without end, begun at {name}:19 in test_pool: "
         rf"eventlet/pools\.py:\d+ in get, {name}:15 in create, and so on",
         _of(result, "test_pool")[0],
     )
