@@ -7,56 +7,38 @@ import sys
 from typing import Any
 
 from pytest_eventlet_debug.alive.endings import is_task_of_hub
+from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.task_waits import is_task
 from pytest_eventlet_debug.system import unpatched
-from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: What all looks of one test may take; a test may wait in a loop, with a timeout each time.
 MAX_SECONDS = 0.5
 
-#: What is called when time is over: since Python 3.12 ``wait_for()`` is a ``timeout()``, too.
-_CALLS = (("asyncio.timeouts", "Timeout._on_timeout"), ("asyncio.tasks", "_release_waiter"))
 
-
-class AsyncioTimeoutWatch:
+class AsyncioTimeoutWatch(FunctionWatch):
     """Keeps what a task waited for as the last timeout ended that; on while dumps are asked for.
 
     :param take: looks at all that is alive.
     """
 
     def __init__(self, take: Callable[[], Alive]) -> None:
+        super().__init__()
         self._take = take
-        self._originals: list[tuple[Any, str, Any]] = []
         #: By the id of what timed out: the wait, in words.
         self._kept: tuple[int, str] | None = None
         self._seconds = 0.0
 
-    def begin(self) -> None:
-        """Forget what was seen in a test, and begin if asyncio has been imported by now."""
+    def _forget(self) -> None:
         self._kept = None
         self._seconds = 0.0
-        self.look_again()
 
-    def look_again(self) -> None:
-        """Begin if asyncio has been imported by now."""
-        if self._originals:
-            return
-        for module, path in _CALLS:
-            owner: Any = sys.modules.get(module)
-            *kind, name = path.split(".")
-            owner = getattr(owner, kind[0], None) if kind else owner
-            original = getattr(owner, name, None)
-            if callable(original):
-                self._originals.append((owner, name, original))
-                setattr(owner, name, stand_in(self._timing_out(original), original))
-
-    def stop(self) -> None:
-        """Leave asyncio as it was."""
-        for owner, name, original in self._originals:
-            setattr(owner, name, original)
-        self._originals.clear()
+    def _wrap_all(self) -> None:
+        # Since Python 3.12 wait_for() is a timeout(), too.
+        kind = getattr(sys.modules.get("asyncio.timeouts"), "Timeout", None)
+        self._wrap(kind, "_on_timeout", self._timing_out)
+        self._wrap(sys.modules.get("asyncio.tasks"), "_release_waiter", self._timing_out)
 
     def of(self, errors: list[BaseException]) -> str:
         """Return what the task waited for that a timeout ended which one of these came from."""

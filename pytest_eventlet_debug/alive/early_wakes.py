@@ -6,7 +6,7 @@ import sys
 import types
 from typing import Any
 
-from pytest_eventlet_debug.alive.eventlet_watch import FirstSeenWatch
+from pytest_eventlet_debug.alive.function_watch import FirstSeenWatch
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pytest_eventlet_debug import fallbacks
-from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
+from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.alive.task_waits import named
@@ -61,7 +61,7 @@ class Ending(msgspec.Struct, frozen=True):
 _kept: deque[tuple[str, str, str, str, int, str]] = deque(maxlen=MAX_ENDINGS)
 
 
-class EndingWatch(EventletWatch):
+class EndingWatch(FunctionWatch):
     """Wraps ``Task.cancel()`` and ``greenthread.kill()`` until :meth:`stop`.
 
     Either costs about 11 us more. ``GreenThread.kill()`` goes through ``greenthread.kill()``.

@@ -7,14 +7,14 @@ import types
 from typing import Any
 import weakref
 
-from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
+from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 _MOST = 5
 
 
-class HiddenErrorWatch(EventletWatch):
+class HiddenErrorWatch(FunctionWatch):
     """Wraps what hubs do with an exception that comes to them.
 
     They print it, unless ``eventlet.debug.hub_exceptions(False)`` was called, as servers do.

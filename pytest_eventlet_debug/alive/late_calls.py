@@ -8,7 +8,7 @@ import types
 from typing import Any
 
 from pytest_eventlet_debug.alive.endings import outside
-from pytest_eventlet_debug.alive.eventlet_watch import FirstSeenWatch
+from pytest_eventlet_debug.alive.function_watch import FirstSeenWatch
 from pytest_eventlet_debug.alive.greenlets import root_of
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name

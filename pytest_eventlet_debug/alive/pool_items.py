@@ -6,7 +6,7 @@ import sys
 from typing import Any
 import weakref
 
-from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
+from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import folder_of
@@ -18,7 +18,7 @@ from pytest_eventlet_debug.system.handler_errors import put_off
 TAKEN = "_eventlet_debug_taken"
 
 
-class PoolWatch(EventletWatch):
+class PoolWatch(FunctionWatch):
     """Wraps ``Pool.get()`` and ``Pool.put()``; either costs about 1 us more."""
 
     def _wrap_all(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pytest_eventlet_debug.alive.eventlet_watch import FirstSeenWatch
+from pytest_eventlet_debug.alive.function_watch import FirstSeenWatch
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.system.handler_errors import put_off
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
+from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.hubs.reasons import SENT
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 
-class SendWatch(EventletWatch):
+class SendWatch(FunctionWatch):
     """Wraps ``Event.send()``; it costs about 0.6 us more.
 
     ``Event.send_exception()`` goes through it, too, as does the end of each greenthread.

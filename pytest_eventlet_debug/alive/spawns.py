@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pytest_eventlet_debug.alive.eventlet_watch import EventletWatch
+from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off
@@ -15,7 +15,7 @@ from pytest_eventlet_debug.system.handler_errors import put_off
 SITE = "_eventlet_debug_spawned"
 
 
-class SpawnWatch(EventletWatch):
+class SpawnWatch(FunctionWatch):
     """Wraps what every spawn of eventlet goes through.
 
     That is ``GreenThread.__init__()`` and ``greenthread._spawn_n()``: ``spawn()`` itself has been

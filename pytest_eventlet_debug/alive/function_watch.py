@@ -1,4 +1,4 @@
-"""What watches functions of eventlet, in whose place others stand meanwhile."""
+"""What watches functions of eventlet and asyncio, in whose place others stand meanwhile."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from pytest_eventlet_debug.system.code_places import stand_in
 
 
-class EventletWatch:
+class FunctionWatch:
     """Has functions of its own called from :meth:`begin` or :meth:`look_again` to :meth:`stop`."""
 
     def __init__(self) -> None:
         self._originals: list[tuple[Any, str, Any]] = []
 
     def begin(self) -> None:
-        """Forget what was seen in a test, and begin if eventlet has been imported by now."""
+        """Forget what was seen in a test, and begin if what is watched has been imported by now."""
         self._forget()
         self.look_again()
 
     def look_again(self) -> None:
-        """Begin, if eventlet has been imported by now."""
+        """Begin, if what is watched has been imported by now."""
         if not self._originals:
             self._wrap_all()
 
     def stop(self) -> None:
-        """Leave eventlet as it was."""
+        """Leave the functions as they were."""
         for owner, name, original in self._originals:
             setattr(owner, name, original)
         self._originals.clear()
@@ -36,7 +36,7 @@ class EventletWatch:
         """Drop what was seen in a test, if that is kept."""
 
     def _wrap_all(self) -> None:
-        """Call :meth:`_wrap`, unless eventlet has not been imported yet."""
+        """Call :meth:`_wrap` of what has been imported."""
         raise NotImplementedError
 
     def _wrap(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
@@ -53,7 +53,7 @@ class EventletWatch:
         self._wrap(getattr(sys.modules.get("eventlet.hubs.hub"), "BaseHub", None), name, wrap)
 
 
-class FirstSeenWatch(EventletWatch):
+class FirstSeenWatch(FunctionWatch):
     """Keeps in words the first of what was seen in a test."""
 
     def __init__(self) -> None:
