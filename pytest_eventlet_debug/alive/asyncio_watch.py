@@ -33,6 +33,7 @@ from pytest_eventlet_debug.alive.task_waits import SITE
 from pytest_eventlet_debug.alive.task_waits import is_task
 from pytest_eventlet_debug.alive.task_waits import named
 from pytest_eventlet_debug.alive.task_waits import task_name
+from pytest_eventlet_debug.alive.tasks import HELD
 from pytest_eventlet_debug.alive.tasks import NO_TURN
 from pytest_eventlet_debug.alive.tasks import TESTS
 from pytest_eventlet_debug.alive.tasks import AliveTasks
@@ -214,10 +215,7 @@ class AsyncioWatch:
             late = now - began - ago
             handle = reference()
             if NO_TURN <= late <= ran and any(each is handle for each in ready):
-                return (
-                    f"{words}, which the hub's loop has not made {late:.2f} s later: nothing has "
-                    "let the hub run since, as eventlet.sleep() does"
-                )
+                return f"{words}, which the hub's loop has not made {late:.2f} s later: {HELD}"
         for handle in copy_of(getattr(loop, "_scheduled", ())):
             late = now - handle.when() - ago
             called = getattr(handle, "_callback", None)
@@ -225,8 +223,7 @@ class AsyncioWatch:
             if NO_TURN <= late <= ran and not (handle.cancelled() or is_own):
                 return (
                     f"{callable_name(called)}, which the hub's loop was to call later, was due "
-                    f"{late:.2f} s before, and nothing has let the hub run since, as "
-                    "eventlet.sleep() does"
+                    f"{late:.2f} s before, and {HELD}"
                 )
         return ""
 

@@ -15,6 +15,7 @@ from pytest_eventlet_debug.alive.heap import Heap
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.spawns import SITE
+from pytest_eventlet_debug.alive.tasks import HELD
 from pytest_eventlet_debug.alive.tasks import NO_TURN
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
@@ -121,7 +122,7 @@ def not_begun(hubs: Iterable[HubState], ago: float, seconds: float, ran: float) 
             if each.call.startswith(_START) and NO_TURN <= late <= ran and is_own:
                 return (
                     f"{each.call.removeprefix(_START)} had not begun: it was due {late:.2f} s "
-                    "before, and nothing has let the hub run since, as eventlet.sleep() would"
+                    f"before, and {HELD}"
                 )
     return None
 

@@ -43,6 +43,8 @@ State = Literal["running", "ready", "waiting", "cancelling", "done"]
 
 #: Seconds for which a test must have kept the hub from a turn that is missing then.
 NO_TURN = 0.05
+#: Why it is missing.
+HELD = "nothing has let the hub run since, as eventlet.sleep() would"
 
 #: Frames of one await chain that are followed.
 MAX_CHAIN = 500
@@ -185,9 +187,7 @@ def not_begun(tasks: AliveTasks, ago: float, ran: float) -> str | None:
         if task.created is None or HUBS in task.created.filename or late < NO_TURN:
             continue
         if task.loop == id(getattr(own_hub(), "loop", None)):
-            why = (
-                "nothing has let the hub run since, as eventlet.sleep() does" if late <= ran else ""
-            )
+            why = HELD if late <= ran else ""
         else:
             why = "nobody runs its event loop" if states.get(task.loop) == "not running" else ""
         if why:
