@@ -15,7 +15,7 @@ from pytest_eventlet_debug.system import switches
 def of_another(error: BaseException, where: str, in_coroutine: bool) -> str | None:
     """Say of a value that is set per greenthread where it is set, as the test goes on.
 
-    :param where: the line that missed it.
+    :param where: the line that missed it, or who did.
     :param in_coroutine: whether the hub ran that line in a coroutine.
     """
     if isinstance(error, AttributeError):

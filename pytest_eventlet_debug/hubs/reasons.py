@@ -618,7 +618,10 @@ def _is_task(thing: object) -> TypeGuard[asyncio.Task[Any]]:
 def _of_another(error: BaseException, places: list[Place]) -> str | None:
     """Say that what is missing is set in another greenthread."""
     is_in = any(each.code.co_flags & _COROUTINE for each in places if HUBS not in each.file)
-    return missing.of_another(error, str(_user(places)), is_in and _hub_runs_its_loop())
+    where = str(_user(places))
+    if places[-1].file.startswith(of_eventlet() or OURS) and places[-1].code.co_name == "main":
+        where = "the greenthread that looked it up"  # it called C at once
+    return missing.of_another(error, where, is_in and _hub_runs_its_loop())
 
 
 def _of_module(error: BaseException, _places: list[Place]) -> str | None:

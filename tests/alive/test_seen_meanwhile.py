@@ -225,9 +225,9 @@ def test_where_what_is_missing_is_and_what_was_hidden_is_told(
             "test_local_of_another: each has values of its own"
         ],
         "test_context_of_the_test": [
-            "the ContextVar 'request' is set in the context of the test, which is not that of "
-            "test_x.py:26 in test_context_of_the_test: greenthreads and threads begin with an "
-            "empty context, and the tasks that they make with a copy of theirs"
+            "the ContextVar 'request' is set in the context of the test, which is not that of the "
+            "greenthread that looked it up: greenthreads and threads begin with an empty context, "
+            "and the tasks that they make with a copy of theirs"
         ],
         "test_removed": [removed.format("poll")],
         "test_import_of_what_is_removed": [removed.format("epoll")],
@@ -353,10 +353,10 @@ def test_what_the_loop_of_the_hub_cannot_do_is_told(pytester: pytest.Pytester) -
         r"descriptor, and the asyncio hub has one callback of its loop for each",
         "test_does_not_let_a_task_begin": r"task Task-\d+, nothing\(\), created at "
         r"test_x\.py:43 in test_does_not_let_a_task_begin, had not begun \d\.\d\d s "
-        r"later: nothing has let the hub run since, as eventlet\.sleep\(\) does",
+        r"later: nothing has let the hub run since, as eventlet\.sleep\(\) would",
         "test_does_not_let_a_call_come_later": r"print, which the hub's loop was to call later, "
         r"was due \d\.\d\d s before, and nothing has let the hub run since, as "
-        r"eventlet\.sleep\(\) does",
+        r"eventlet\.sleep\(\) would",
         # Since Python 3.12 wait_for() makes no task.
         "test_lock_in_vain": r"task Task-\d+, take\(\), waited in vain (at test_x\.py:75 in take "
         r"on asyncio\.wait_for of task Task-\d+, which waits )?at test_x\.py:74 in acquire on "
@@ -366,7 +366,7 @@ def test_what_the_loop_of_the_hub_cannot_do_is_told(pytester: pytest.Pytester) -
         r"of task Task-\d+, which waits on sleep, [34]\.\d s left",
         "test_does_not_let_a_thread_call": r"thread worker scheduled a call at test_x\.py:59 in "
         r"work, which the hub's loop has not made \d\.\d\d s later: nothing has let the hub run "
-        r"since, as eventlet\.sleep\(\) does",
+        r"since, as eventlet\.sleep\(\) would",
     }
     lines = {
         name: [line for line in found if not line.startswith("printed: ")]
