@@ -10,6 +10,7 @@ from pytest_eventlet_debug.alive.endings import is_task_of_hub
 from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.task_waits import is_task
+from pytest_eventlet_debug.hubs.reasons import chain_of
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.handler_errors import put_off
 
@@ -40,11 +41,11 @@ class AsyncioTimeoutWatch(FunctionWatch):
         self._wrap(kind, "_on_timeout", self._timing_out)
         self._wrap(sys.modules.get("asyncio.tasks"), "_release_waiter", self._timing_out)
 
-    def of(self, errors: list[BaseException]) -> str:
-        """Return what the task waited for that a timeout ended which one of these came from."""
+    def of(self, error: BaseException) -> str:
+        """Return what the task waited for that a timeout ended which an error came from."""
         number, words = self._kept or (0, "")
-        for error in errors if words else ():
-            step = error.__traceback__
+        for each in chain_of(error) if words else ():
+            step = each.__traceback__
             while step is not None:
                 names = step.tb_frame.f_locals
                 if number in (id(names.get("self")), id(names.get("waiter"))):

@@ -40,7 +40,6 @@ from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import not_begun as task_not_begun
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
-from pytest_eventlet_debug.hubs.reasons import chain_of
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
@@ -207,9 +206,10 @@ class AliveDump:
             seconds = unpatched.monotonic() - self._began
             never = never_called(alive.hubs, seconds)
             ran = ended - max(self._timeouts.resumed, self._began)
-            begun = not_begun(alive.hubs, ago, seconds, ran) or task_not_begun(
-                alive.tasks, ago, ran
-            )
+            begun = None
+            if report.when == "call":
+                begun = not_begun(alive.hubs, ago, seconds, ran)
+                begun = begun or task_not_begun(alive.tasks, ago, ran)
             failed = alive.tasks.failed[:_MAX_FAILED]
             of_wakes = (
                 self._asyncio.deaf(),
@@ -222,8 +222,7 @@ class AliveDump:
                 self._rlocks.told(),
                 hidden,
             )
-            begun = begun if report.when == "call" else None
-            vain = _in_vain(alive) or self._asyncio_timeouts.of([*chain_of(error)])
+            vain = _in_vain(alive) or self._asyncio_timeouts.of(error)
             lines = (self._timeouts.in_hub, *of_wakes, vain, begun, *failed, never)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))

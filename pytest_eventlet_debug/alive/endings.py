@@ -161,8 +161,9 @@ def _name(thing: Any, verb: str) -> str:
     if verb == "cancelled":
         return named(thing)
     frame = thing.gr_frame
-    name = switches.function_at_bottom(frame) if frame is not None else None
-    return f"greenthread {name}" if name else "a greenthread that had not begun"
+    if frame is None:
+        return "a greenthread that had not begun"
+    return f"greenthread {switches.function_at_bottom(frame)}"
 
 
 def _runner(frame: types.FrameType) -> str:

@@ -375,7 +375,7 @@ class GreenthreadWaits:
             if names:
                 text = f"the end of {listed(names, 3)}, without which Python does not end"
                 return Waits("threads", text), []
-        if innermost.f_code.co_name in ("_wait_for_tstate_lock", "join"):
+        if code.co_name in ("_wait_for_tstate_lock", "join"):
             name = thread_name(getattr(scope.get("self"), "_ident", None))
             if name is not None:
                 text = f"the end of thread {name}; its whole thread waits"
@@ -436,9 +436,11 @@ def _is_ours(frame: types.FrameType) -> bool:
 
 def _is_signal(outer: list[types.FrameType]) -> bool:
     """Say whether a lock is one of which a condition of threads waits to be released by others."""
-    return any(
-        each.f_code.co_name == "wait" and each.f_code.co_filename.startswith(STANDARD_LIBRARY)
-        for each in outer[:1]
+    code = outer[0].f_code if outer else None
+    return (
+        code is not None
+        and code.co_name == "wait"
+        and code.co_filename.startswith(STANDARD_LIBRARY)
     )
 
 

@@ -39,8 +39,10 @@ def _of_local(error: AttributeError, where: str, in_coroutine: bool) -> str | No
     owners = [greenlet for greenlet, names in list(values.items()) if name in names]
     if not owners:
         return None
-    is_test = any(each is switches.current() for each in owners)
-    those = "the test" if is_test else _named(owners[0])
+    frame = getattr(owners[0], "gr_frame", None)
+    those = f"greenthread {switches.function_at_bottom(frame)}" if frame else "another greenthread"
+    if any(each is switches.current() for each in owners):
+        those = "the test"
     runs = ", and all coroutines have those of the hub, which runs them" if in_coroutine else ""
     return (
         f"{name!r} of this threading.local is set in {those}, and not in the greenthread of "
@@ -52,12 +54,6 @@ def _is_local(kind: type) -> bool:
     """Say whether a class is what ``monkey_patch()`` makes of ``threading.local``, or of that."""
     local = getattr(sys.modules.get("eventlet.corolocal"), "local", None)
     return isinstance(local, type) and issubclass(kind, local)
-
-
-def _named(greenlet: Any) -> str:
-    frame = getattr(greenlet, "gr_frame", None)
-    name = switches.function_at_bottom(frame) if frame is not None else None
-    return f"greenthread {name}" if name else "another greenthread"
 
 
 def of_module(error: BaseException) -> str | None:

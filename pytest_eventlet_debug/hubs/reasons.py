@@ -400,8 +400,8 @@ def _second(error: BaseException, places: list[Place]) -> str | None:
     own = _own_line(frame)
     where = f", at {own}," if own is not None else ""
     return (
-        f"{_name_of(frame)}{where} already waits to {listener.evtype} on {wanted}; a hub wakes "
-        "only one greenthread for each"
+        f"greenthread {switches.function_at_bottom(frame)}{where} already waits to "
+        f"{listener.evtype} on {wanted}; a hub wakes only one greenthread for each"
     )
 
 
@@ -427,11 +427,6 @@ def _own_line(frame: types.FrameType) -> Place | None:
             return place
         inner = inner.f_back
     return None
-
-
-def _name_of(frame: types.FrameType) -> str:
-    name = switches.function_at_bottom(frame)
-    return f"greenthread {name}" if name else "another greenthread"
 
 
 def _of_kind_without_events(error: BaseException, places: list[Place]) -> str | None:

@@ -195,7 +195,7 @@ class Labels:
             known = (self._count, self._first_look(target, origin) or "")
             self._labels[target] = known
         elif not known[1]:
-            known = (known[0], function_at_bottom(sys._getframe()) or UNNAMED)
+            known = (known[0], function_at_bottom(sys._getframe()))
             self._labels[target] = known
         return known[0], known[1] or UNNAMED
 
@@ -256,7 +256,7 @@ def _spawned_with(target: Any, origin: Any) -> Any:
     return variables.get("args") if is_targets else None
 
 
-def function_at_bottom(frame: types.FrameType) -> str | None:
+def function_at_bottom(frame: types.FrameType) -> str:
     """Name the function that a greenlet was made for which one of its frames is *frame*."""
     bottom = _bottom(frame)
     return _spawned_at_bottom(bottom) or bottom.f_code.co_name
