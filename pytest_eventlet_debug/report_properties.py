@@ -6,6 +6,8 @@ our summary.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Final
 from typing import NamedTuple
 
@@ -48,3 +50,14 @@ class Cut(NamedTuple):
         since, _, rest = text.partition(" ")
         what, _, why = rest.partition(": ")
         return cls(int(since), what, why)
+
+
+_NO_ROOM = tuple(
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+)
+
+
+def no_room(text: str) -> str | None:
+    """Return why there was no room for something, in the system's words, if a text says that."""
+    return next((words for words in _NO_ROOM if words in text), None)

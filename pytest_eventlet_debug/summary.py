@@ -25,10 +25,14 @@ from pytest_eventlet_debug.report_properties import CUT_PROPERTY
 from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.report_properties import Cut
+from pytest_eventlet_debug.report_properties import no_room
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
+from pytest_eventlet_debug.warning_types import EventletDebugWarning
 
 if TYPE_CHECKING:
+    from warnings import WarningMessage
+
     from pytest_eventlet_debug.outcomes.gathering import Attempt
     from pytest_eventlet_debug.outcomes.gathering import Gathering
     from pytest_eventlet_debug.reruns.retrace import Retrace
@@ -50,6 +54,7 @@ class Summary:
         self._shown: set[str] = set()
         self._errors: dict[str, list[str]] = {}
         self._cuts: dict[str, list[Cut]] = {}
+        self._no_room: set[str] = set()
         self._other_hubs: dict[str, list[str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -65,6 +70,13 @@ class Summary:
                 self._cuts.setdefault(report.nodeid, []).append(Cut.parse(str(value)))
             elif name == HUB_PROPERTY:
                 self._other_hubs.setdefault(str(value), []).append(report.nodeid)
+
+    def pytest_warning_recorded(self, warning_message: WarningMessage) -> None:
+        """Take why some recordings were not completed, if that is for want of room."""
+        if issubclass(warning_message.category, EventletDebugWarning):
+            why = no_room(str(warning_message.message))
+            if why is not None:
+                self._no_room.add(why)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         # Tests that ran in this process may have patched for good what the summary calls.
@@ -221,42 +233,57 @@ class Summary:
     def _cut(self) -> Iterator[str]:
         """Say in one line what there was no room for."""
         cuts = sorted((cut, nodeid) for nodeid, cuts in self._cuts.items() for cut in cuts)
+        lacking = self._lacking() if cuts or self._no_room else {}
+        if not cuts and not lacking:
+            return
+        since = ""
         if cuts:
-            since = time.strftime("%H:%M:%S", time.localtime(cuts[0][0].since_ns / 1e9))
-            unprofiled = self._unprofiled()
-            what = {cut.what for cut, _ in cuts} | ({"cprofile"} if unprofiled else set())
-            why = ", ".join(sorted({cut.why for cut, _ in cuts}))
-            yield (
-                f"recordings of {tests(len(self._cuts.keys() | unprofiled))} are cut or missing "
-                f"since {since} ({why}): {', '.join(sorted(what))} "
-                f"(first {self._gathering.shown(cuts[0][1])})"
-            )
+            clock = time.strftime("%H:%M:%S", time.localtime(cuts[0][0].since_ns / 1e9))
+            since = f" since {clock}"
+        nodeids = [*(nodeid for _, nodeid in cuts), *lacking]
+        what = {cut.what for cut, _ in cuts}.union(*lacking.values())
+        why = {cut.why for cut, _ in cuts} | self._no_room
+        yield (
+            f"recordings of {tests(len({*nodeids}))} are cut or missing{since} "
+            f"({', '.join(sorted(why))}): {', '.join(sorted(what))} "
+            f"(first {self._gathering.shown(nodeids[0])})"
+        )
 
-    def _unprofiled(self) -> set[str]:
-        """Return the tests that lack a profile, for which there was no room when they were over."""
-        if "cprofile" not in self._settings.tracer_names:
-            return set()
+    def _lacking(self) -> dict[str, set[str]]:
+        """Return the tracers for whose recordings there was no room when a test was over."""
         told = {
-            nodeid
+            (nodeid, error.partition(":")[0])
             for error, nodeids in self._errors.items()
-            if error.startswith("cprofile:")
             for nodeid in nodeids
         }
-        lacking = {
-            nodeid
-            for directory, nodeid in self._directories.items()
-            if not (Path(directory) / PROFILE_FILE).is_file()
-        }
-        # Others may have ended before their call.
-        ran = {each for each in lacking if self._gathering.outcome(each) in ("passed", "failed")}
-        return ran - told
+        found: dict[str, set[str]] = {}
+        for directory, nodeid in self._directories.items():
+            lacking = set(_lacking_in(Path(directory))).intersection(self._settings.tracer_names)
+            if self._gathering.outcome(nodeid) not in ("passed", "failed"):
+                lacking.discard("cprofile")  # it may have ended before its call
+            if untold := {name for name in lacking if (nodeid, name) not in told}:
+                found.setdefault(nodeid, set()).update(untold)
+        return found
 
     def _artifacts(self) -> Iterator[str]:
         # A test that ran more than once has several directories, and on a full disk perhaps none.
         found = {
             nodeid
             for directory, nodeid in self._directories.items()
-            if not self._cuts or Path(directory).is_dir()
+            if not (self._cuts or self._no_room) or Path(directory).is_dir()
         }
         if found:
             yield f"artifacts of {tests(len(found))}: {self._settings.place}"
+
+
+def _lacking_in(directory: Path) -> Iterator[str]:
+    """Yield the tracers that may have had no room for their recording of a test."""
+    if not directory.is_dir():
+        yield from ("strace", "cprofile", "pcap")
+        return
+    from pytest_eventlet_debug.recordings.cuts import is_cut
+
+    if is_cut(directory):
+        yield "strace"
+    if not (directory / PROFILE_FILE).is_file():
+        yield "cprofile"

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import errno
 import os
 from pathlib import Path
 import warnings
@@ -23,6 +22,7 @@ from pytest_eventlet_debug.report_properties import DIRECTORY_PROPERTY
 from pytest_eventlet_debug.report_properties import ERROR_PROPERTY
 from pytest_eventlet_debug.report_properties import LEFT_DESCRIPTORS
 from pytest_eventlet_debug.report_properties import Cut
+from pytest_eventlet_debug.report_properties import no_room
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.shield import Shield
 from pytest_eventlet_debug.system import files
@@ -52,23 +52,11 @@ _round = round
 _warn = warnings.warn
 _warn_explicit = warnings.warn_explicit
 
-_NO_ROOM = tuple(
-    os.strerror(number)
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
-)
-
-
-def _no_room(line: str, error: BaseException | None = None) -> str | None:
-    """Return why there was no room for a recording, if that is what a line or an error says."""
-    if isinstance(error, RecordingCut):
-        return "no room"
-    return next((words for words in _NO_ROOM if words in line), None)
-
 
 def _together(problems: Sequence[str]) -> list[str]:
     """Say once, not for each test, that there was no room to complete recordings."""
-    full = [problem for problem in problems if _no_room(problem)]
-    others = [problem for problem in problems if not _no_room(problem)]
+    full = [problem for problem in problems if no_room(problem)]
+    others = [problem for problem in problems if not no_room(problem)]
     told = others[:_MOST_PROBLEMS]
     if others[_MOST_PROBLEMS:]:
         told.append(f"{len(others) - len(told)} more recordings could not be completed")
@@ -289,7 +277,7 @@ class TracerSession:
         if self._item is None or line in self._errors:  # at the end there is no test to tell it of
             return
         self._errors.append(line)
-        why = _no_room(line, error)
+        why = "no room" if isinstance(error, RecordingCut) else no_room(line)
         if why is None:
             self._item.user_properties.append((ERROR_PROPERTY, line))
         else:
