@@ -167,7 +167,7 @@ class AliveDump:
     def _take(self, error: BaseException | None) -> Alive:
         with _own_work():
             return self._timeouts.of(error) or take(
-                self._asyncio.cancelled_by(error), self._others, None, self._endings.last()
+                self._asyncio.cancelled.by(error), self._others, None, self._endings.last()
             )
 
     def _take_at(self, frame: Any) -> Alive:
@@ -212,10 +212,10 @@ class AliveDump:
                 begun = begun or task_not_begun(alive.tasks, ago, ran)
             failed = alive.tasks.failed[:_MAX_FAILED]
             of_wakes = (
-                self._asyncio.deaf(),
-                self._asyncio.unheard,
-                self._asyncio.taken,
-                self._asyncio.not_called(ago, ran),
+                self._asyncio.signals.told(),
+                self._asyncio.calls.unheard,
+                self._asyncio.readers.told(),
+                self._asyncio.calls.not_called(ago, ran),
                 self._early_wakes.told(),
                 self._late_calls.told(),
                 self._replaced.told(),

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from pytest_eventlet_debug import fallbacks
+from pytest_eventlet_debug.alive.callers import is_handle
+from pytest_eventlet_debug.alive.callers import outside
 from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
@@ -38,8 +40,7 @@ except ImportError:  # there was no compiler
 MAX_ENDINGS = 10
 
 _HUB_TASK = "Hub.run.<locals>"
-_HANDLES = "asyncio/events.py"
-# What these cancel as they end is shown as it was before: see AsyncioWatch.
+# What these cancel as they end is shown as it was before: see CancelledTaskWatch.
 _CLEANERS = ("runners.py", "taskgroups.py")
 
 
@@ -174,7 +175,7 @@ def _runner(frame: types.FrameType) -> str:
             return _current_task() or "the test"
         if HUBS in code.co_filename and code.co_name.endswith("run"):
             return _current_task() or "the hub"
-        if _is_handle(code):
+        if is_handle(code):
             return _current_task() or "a callback of the loop"
         outer = outer.f_back
     return f"greenthread {switches.function_at_bottom(frame)}"
@@ -196,23 +197,6 @@ def _is_wait_of_hub(task: Any, caller: types.FrameType) -> bool:
 def is_task_of_hub(task: Any) -> bool:
     """Say whether a task is what the asyncio hub itself runs as."""
     return _HUB_TASK in getattr(task.get_coro(), "__qualname__", "")
-
-
-def outside(frame: types.FrameType, library: tuple[str, ...]) -> types.FrameType | None:
-    """Return the innermost frame that is not in a library's files.
-
-    :return: ``None`` if there is none, or the library's loop has called: what that was called from
-        has nothing to do with it.
-    """
-    each: types.FrameType | None = frame
-    while each is not None and each.f_code.co_filename.startswith(library):
-        each = None if _is_handle(each.f_code) else each.f_back
-    return each
-
-
-def _is_handle(code: types.CodeType) -> bool:
-    """Say whether a function of asyncio's is the one that makes each call of a loop."""
-    return code.co_name == "_run" and code.co_filename.endswith(_HANDLES)
 
 
 def _current_task() -> str | None:

@@ -7,7 +7,7 @@ import sys
 import types
 from typing import Any
 
-from pytest_eventlet_debug.alive.endings import outside
+from pytest_eventlet_debug.alive.callers import outside
 from pytest_eventlet_debug.alive.function_watch import FirstSeenWatch
 from pytest_eventlet_debug.alive.greenlets import root_of
 from pytest_eventlet_debug.alive.model import Frames

@@ -12,7 +12,7 @@ import re
 from typing import TypeVar
 
 from pytest_eventlet_debug.alive import source
-from pytest_eventlet_debug.alive.asyncio_watch import Cancelled
+from pytest_eventlet_debug.alive.cancelled_tasks import Cancelled
 from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import Greenthread

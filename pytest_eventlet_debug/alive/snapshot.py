@@ -10,7 +10,7 @@ import types
 import msgspec
 from msgspec.structs import replace
 
-from pytest_eventlet_debug.alive.asyncio_watch import Cancelled
+from pytest_eventlet_debug.alive.cancelled_tasks import Cancelled
 from pytest_eventlet_debug.alive.endings import Ending
 from pytest_eventlet_debug.alive.greenthreads import AliveGreenthreads
 from pytest_eventlet_debug.alive.greenthreads import Greenthread

@@ -25,6 +25,7 @@ from pytest_eventlet_debug.hubs import missing
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.system import switches
+from pytest_eventlet_debug.system.code_places import ASYNCIO
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
@@ -77,7 +78,7 @@ _STOPPED_SAYS = "Event loop stopped before Future completed."
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _MOCKS = ("unittest.mock", "mock.mock")
 #: What the asyncio hub is made of, beside eventlet's part.
-_LOOP = (os.path.join(STANDARD_LIBRARY, "asyncio") + os.sep, STANDARD_LIBRARY + "selectors.py")
+_LOOP = (ASYNCIO, f"{STANDARD_LIBRARY}selectors.py")
 _EVENTLET = f"{os.sep}eventlet{os.sep}"
 _EVENT = f"{_EVENTLET}event.py"
 _INSTALLED = lazily(r"^.*/(?:site|dist)-packages/")

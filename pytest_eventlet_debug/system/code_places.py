@@ -20,6 +20,9 @@ from typing import Final
 OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
 
+#: Where asyncio lies.
+ASYNCIO: Final = f"{STANDARD_LIBRARY}asyncio{os.sep}"
+
 #: Part of the file name of each of eventlet's hubs, wherever eventlet lies.
 HUBS: Final = os.path.join("eventlet", "hubs") + os.sep
 

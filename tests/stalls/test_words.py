@@ -18,7 +18,7 @@ STANDARD = Frame(f"{STANDARD_LIBRARY}json/encoder.py", 200, "encode")
 LOOP = Frame(f"{STANDARD_LIBRARY}asyncio/base_events.py", 650, "BaseEventLoop.run_until_complete")
 LIBRARY = Frame(f"{PACKAGES}kombu/utils/json.py", 60, "dumps")
 OURS = Frame("pytest_eventlet_debug/alive/dump.py", 20, "show")
-STAND_IN = OURS._replace(function="AsyncioWatch._running.<locals>.run_until_complete")
+STAND_IN = OURS._replace(function="CancelledTaskWatch._running.<locals>.run_until_complete")
 TEST = Frame("/home/me/test_x.py", 7, "test_x")
 
 
