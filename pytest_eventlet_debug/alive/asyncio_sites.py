@@ -11,7 +11,7 @@ from pytest_eventlet_debug.alive.callers import outside
 from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.alive.task_waits import SITE
 from pytest_eventlet_debug.alive.tasks import TESTS
-from pytest_eventlet_debug.hubs.reasons import STOPPED
+from pytest_eventlet_debug.hubs.notes import STOPPED
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off

@@ -10,7 +10,7 @@ from pytest_eventlet_debug.alive.endings import is_task_of_hub
 from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.task_waits import is_task
-from pytest_eventlet_debug.hubs.reasons import chain_of
+from pytest_eventlet_debug.hubs.tracebacks import chain_of
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.handler_errors import put_off
 

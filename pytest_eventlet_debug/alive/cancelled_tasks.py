@@ -22,7 +22,7 @@ from pytest_eventlet_debug.alive.model import copy_of
 from pytest_eventlet_debug.alive.tasks import AliveTasks
 from pytest_eventlet_debug.alive.tasks import describe_tasks
 from pytest_eventlet_debug.hubs.names import own_hub
-from pytest_eventlet_debug.hubs.reasons import LEFT
+from pytest_eventlet_debug.hubs.notes import LEFT
 from pytest_eventlet_debug.hubs.reasons import is_of_hub
 from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system import unpatched

@@ -17,7 +17,7 @@ from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.alive.model import Frame
 from pytest_eventlet_debug.alive.model import function_name
 from pytest_eventlet_debug.alive.task_waits import named
-from pytest_eventlet_debug.hubs.reasons import ENDED
+from pytest_eventlet_debug.hubs.notes import ENDED
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS

@@ -30,7 +30,7 @@ from pytest_eventlet_debug.alive.stacks import is_test_call
 from pytest_eventlet_debug.alive.stacks import outwards
 from pytest_eventlet_debug.alive.tls_sockets import TlsSockets
 from pytest_eventlet_debug.alive.watched_descriptors import Watched
-from pytest_eventlet_debug.hubs.reasons import ENDED
+from pytest_eventlet_debug.hubs.notes import ENDED
 
 State = Literal["current", "running", "suspended", "not started"]
 

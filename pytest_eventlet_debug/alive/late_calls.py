@@ -13,8 +13,8 @@ from pytest_eventlet_debug.alive.greenlets import root_of
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import thread_name
+from pytest_eventlet_debug.hubs.loop_reasons import handled_by
 from pytest_eventlet_debug.hubs.names import own_hub
-from pytest_eventlet_debug.hubs.reasons import handled_by
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from pytest_eventlet_debug.alive.function_watch import FunctionWatch
-from pytest_eventlet_debug.hubs.reasons import SENT
+from pytest_eventlet_debug.hubs.notes import SENT
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off

@@ -31,7 +31,7 @@ from pytest_eventlet_debug.alive.task_waits import SITE
 from pytest_eventlet_debug.alive.task_waits import TaskWaits
 from pytest_eventlet_debug.alive.task_waits import task_name
 from pytest_eventlet_debug.hubs.names import own_hub
-from pytest_eventlet_debug.hubs.reasons import ENDED
+from pytest_eventlet_debug.hubs.notes import ENDED
 from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import HUBS

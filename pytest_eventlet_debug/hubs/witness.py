@@ -9,14 +9,14 @@ import weakref
 
 import pytest
 
+from pytest_eventlet_debug.hubs.loop_reasons import unclosed_generators
 from pytest_eventlet_debug.hubs.names import Hub
 from pytest_eventlet_debug.hubs.names import in_force
 from pytest_eventlet_debug.hubs.names import is_stuck
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.hubs.names import same
-from pytest_eventlet_debug.hubs.reasons import LEFT
+from pytest_eventlet_debug.hubs.notes import LEFT
 from pytest_eventlet_debug.hubs.reasons import reasons
-from pytest_eventlet_debug.hubs.reasons import unclosed_generators
 from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
 
