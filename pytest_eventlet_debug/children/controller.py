@@ -7,13 +7,9 @@ every other plugin here the replayed reports look like those of a run of its own
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import os
 from pathlib import Path
-import posix
-import signal
 
 import pytest
 
@@ -38,6 +34,7 @@ from pytest_eventlet_debug.children.silence import Silence
 from pytest_eventlet_debug.children.start import Spare
 from pytest_eventlet_debug.children.start import start_child
 from pytest_eventlet_debug.children.start import wants_terminal
+from pytest_eventlet_debug.children.terminal import Terminal
 from pytest_eventlet_debug.settings import Settings
 from pytest_eventlet_debug.system import tty
 from pytest_eventlet_debug.system import unpatched
@@ -96,10 +93,10 @@ class Controller:
         self._start_child = start
         self.usage_error: str | None = None
         self._printed: dict[str, str] = {}
-        self._has_terminal = False
         self._ctrl_c = CtrlC()
         self._is_interrupted = False
-        self._at_terminal: int | None = None
+        self._terminal = Terminal(config, interactive=self._interactive)
+        self._has_terminal = False
         self.replay: Replay
         for name in _CHILDRENS_PLUGINS:
             config.pluginmanager.unregister(name=name)
@@ -109,7 +106,7 @@ class Controller:
         if self._config.getoption("basetemp", None):
             # The children's are within it, and do not make it.
             pytest_internals.make_basetemp(self._config)
-        self._has_terminal = self._is_on_terminal()
+        self._has_terminal = self._terminal.is_there()
         self.replay = Replay(session, self.runs, self._find_artifacts, self._whole_tests)
 
     def pytest_report_header(self) -> str | None:
@@ -131,7 +128,7 @@ class Controller:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if self._whole_tests:
             pytest_internals.name_no_files(self._config)
-        with self._terminal_lent(), self._signals_minded():
+        with self._terminal.lent(), self._signals_minded():
             try:
                 self._run_all()
             finally:
@@ -299,7 +296,7 @@ class Controller:
             for run in active:
                 run.silence = Silence()
             active = [run for run in active if not self._must_wait(run)]
-            self._mind_ctrl_z(active)
+            self._terminal.mind_ctrl_z(run.process for run in active if run.process)
         by_descriptor = {run.process.descriptor: run for run in active if run.process}
         readable = unpatched.wait_readable(by_descriptor, _TICK_SECONDS)
         for descriptor in readable:
@@ -348,7 +345,7 @@ class Controller:
         run.hear()
         for message in heard:
             if isinstance(message, messages.Debugger):
-                self._mind_terminal(opens=message.opens)
+                self._mind_debugger(opens=message.opens)
             self.replay.receive(run, message)
             if run.debugging and (banner := process.take_stdout().strip()):
                 self.replay.interrupt_line(banner)
@@ -357,30 +354,13 @@ class Controller:
                 self.replay.flush()
                 process.go_on()
 
-    def _mind_terminal(self, *, opens: bool) -> None:
-        """Have the same process group at the terminal after a debugger as before."""
-        if opens:
-            if self._config.getoption("usepdb", False):
-                self._ctrl_c.forget()  # it is what has opened it, if it has come
-            self._at_terminal = tty.foreground()
-        elif self._at_terminal is not None:
-            tty.to_the_foreground(self._at_terminal)
-
-    def _mind_ctrl_z(self, debugged: Sequence[HubRun]) -> None:
-        """Stop with a child that Ctrl-Z has stopped in its debugger, and have it go on again.
-
-        The shell knows this process's group alone.
-        """
-        for process in (run.process for run in debugged if run.process is not None):
-            if self._interactive or not process.is_stopped:
-                continue
-            if tty.foreground() == process.runner:
-                tty.to_the_foreground(self._at_terminal or posix.getpgrp())
-                posix.kill(0, signal.SIGTSTP)
-            if tty.foreground() == posix.getpgrp():  # and not in the background
-                self._at_terminal = posix.getpgrp()
-                tty.to_the_foreground(process.runner)
-                process.resume()
+    def _mind_debugger(self, *, opens: bool) -> None:
+        if not opens:
+            self._terminal.debugger_closes()
+            return
+        if self._config.getoption("usepdb", False):
+            self._ctrl_c.forget()  # it is what has opened it, if it has come
+        self._terminal.debugger_opens()
 
     def _ended(self, run: HubRun, process: ChildProcess) -> None:
         """See to a child that has ended.
@@ -510,20 +490,6 @@ class Controller:
     def _clean_up(self) -> None:
         self._kill_all()
         self._scratch.remove()
-
-    def _is_on_terminal(self) -> bool:
-        """Say whether the user types into this process's stdin."""
-        with pytest_internals.stdin_uncaptured(self._config):
-            return os.isatty(0)
-
-    @contextlib.contextmanager
-    def _terminal_lent(self) -> Iterator[None]:
-        """Give interactive children the real terminal."""
-        if self._interactive:
-            with pytest_internals.stdin_uncaptured(self._config):
-                yield
-        else:
-            yield
 
     def _signals_minded(self) -> contextlib.AbstractContextManager[None]:
         """Leave no child behind on SIGTERM and SIGHUP, and Ctrl-C to an open debugger."""
