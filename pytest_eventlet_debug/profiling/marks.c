@@ -38,7 +38,12 @@ typedef struct {
     size_t room; /* bytes of the ring, a power of two */
     unsigned long thread;
     uint32_t tid; /* the same thread, as the kernel numbers it; 0 before begin() */
+    uint64_t last_ns; /* when the last mark was made in memory */
+    uint64_t made_ns; /* when make() made the last one there; 0 for none since begin() */
 } Marks;
+
+/* For how long nothing has switched when others may be late. */
+#define HELD_NS 100000000u
 
 static char forked;
 
@@ -77,6 +82,7 @@ make_in_memory(Marks *self, const char *path, size_t size)
         return 0;
     }
     Record record = {now_ns(), self->tid, (uint32_t)size};
+    self->last_ns = record.time_ns;
     put(self, at, &record, sizeof record);
     put(self, at + sizeof record, path, size);
     __atomic_store_n(&self->header->written, next, __ATOMIC_RELEASE);
@@ -132,8 +138,10 @@ make(Marks *self, PyObject *path)
     if (PyBytes_AsStringAndSize(path, &bytes, &size) < 0) {
         return NULL;
     }
+    uint64_t before = self->made_ns;
     marks_make((PyObject *)self, bytes, size);
-    Py_RETURN_NONE;
+    self->made_ns = self->last_ns;
+    return PyBool_FromLong(before != 0 && self->made_ns > before + HELD_NS);
 }
 
 static PyObject *
@@ -146,6 +154,7 @@ begin(Marks *self, PyObject *Py_UNUSED(nothing))
         self->tid = (uint32_t)syscall(SYS_gettid);
 #endif
     }
+    self->made_ns = 0;
     Py_RETURN_NONE;
 }
 
@@ -195,7 +204,8 @@ dealloc(Marks *self)
 static PyMethodDef methods[] = {
     {"begin", (PyCFunction)begin, METH_NOARGS,
      "begin()\n--\n\nMake marks of this thread in memory from now on, and of no other."},
-    {"make", (PyCFunction)make, METH_O, "make(path)\n--\n\nMake a mark."},
+    {"make", (PyCFunction)make, METH_O,
+     "make(path)\n--\n\nMake a mark; return whether this made none for 0.1 s."},
     {NULL, NULL, 0, NULL},
 };
 

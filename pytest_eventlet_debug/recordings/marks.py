@@ -4,7 +4,7 @@ The tracer makes them, most of them in memory from which the helper puts them in
 the reader of traces takes them for what they mean::
 
     access("/.eventlet-debug/phase/<unix ns>/<phase>/<node id>", F_OK)
-    access("/.eventlet-debug/greenlet/<n>/<label>", F_OK)
+    access("/.eventlet-debug/greenlet/<n>/<label>[/<ns that it is late>]", F_OK)
     access("/.eventlet-debug/watcher/<thread>", F_OK)
     access("/.eventlet-debug/watcher", F_OK)
     access("/.eventlet-debug/own/begins", F_OK)
@@ -68,9 +68,13 @@ def phase(time_ns: int, name: str, nodeid: str) -> bytes:
     return _path(f"{PHASE}/{time_ns}/{name}/{nodeid}")
 
 
-def greenlet(number: int, label: str) -> bytes:
-    """Return the path that marks that a greenlet runs from now on."""
-    return _path(f"{GREENLET}/{number}/{label.replace('/', '_')[:_LABEL_CHARACTERS]}")
+def greenlet(number: int, label: str, late_ns: int = 0) -> bytes:
+    """Return the path that marks that a greenlet runs from now on.
+
+    :param late_ns: nanoseconds by which that comes later than its timer was due, where that counts.
+    """
+    late = f"/{late_ns}" if late_ns else ""
+    return _path(f"{GREENLET}/{number}/{label.replace('/', '_')[:_LABEL_CHARACTERS]}{late}")
 
 
 class Place(NamedTuple):

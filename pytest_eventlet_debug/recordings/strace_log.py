@@ -85,6 +85,7 @@ _MARKER = re.compile(
     r'((?:[^"\\]|\\.)*)"',
     re.ASCII,
 )
+_LATE = lazily(r"\d{1,18}", re.ASCII)
 _ESCAPE = lazily(rb"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
 _CONTROL = {
     b"a": b"\a",
@@ -447,9 +448,11 @@ def _marked(call: Syscall, threads: _Threads) -> Iterator[Event]:
     elif greenlet is None:
         yield Phase(call.line, call.pid, call.start_ns, unescape(phase), unescape(text))
     else:
-        label = f"{greenlet}:{unescape(text)}"
+        name, _, late = unescape(text).partition("/")
+        label = f"{greenlet}:{name}"
         threads.switch(call.pid, label)
-        yield Switch(call.line, call.pid, call.start_ns, label)
+        late_ns = int(late) if _LATE.fullmatch(late) else 0
+        yield Switch(call.line, call.pid, call.start_ns, label, late_ns)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -101,6 +101,8 @@ class Switch(msgspec.Struct, frozen=True):
     pid: int
     time_ns: int
     greenthread: str
+    #: By how much the hub has switched to it later than it was to, if somebody had held the hub.
+    late_ns: int = 0
 
 
 #: The label of the greenlet that runs the test itself.

@@ -25,6 +25,9 @@ UNNAMED = "greenlet"
 #: Stands behind the name of a greenthread that ran before any switch was heard of.
 OLDER = " (older)"
 
+#: Frames between a hub's ``fire_timers()`` and its switch: ``Timer.__call__()`` and an event's own.
+_MOST_FRAMES = 5
+
 #: What ``eventlet.green.thread`` spawns to run a function as a thread does.
 _THREAD_BODY = "__thread_body"
 
@@ -254,6 +257,29 @@ def _spawned_with(target: Any, origin: Any) -> Any:
     variables = frame.f_locals
     is_targets = attribute(variables.get("cb"), "__self__") is target
     return variables.get("args") if is_targets else None
+
+
+def overdue(origin: Any) -> float:
+    """Return by how many seconds a hub's timer was due earlier than it has switched, at least 0.
+
+    To be called when *origin* has just switched, which may be a hub in ``fire_timers()``.
+    """
+    frame = getattr(origin, "gr_frame", None)
+    for _ in range(_MOST_FRAMES):
+        if frame is None or frame.f_code.co_name == "fire_timers":
+            break
+        frame = frame.f_back
+    else:
+        return 0.0
+    variables = frame.f_locals if frame is not None else {}
+    due, clock = variables.get("exp"), attribute(variables.get("self"), "clock")
+    if type(due) is not float or not callable(clock):
+        return 0.0
+    try:
+        now = clock()  # it may be the test's own
+    except Exception:
+        return 0.0
+    return max(now - due, 0.0) if type(now) is float else 0.0
 
 
 def function_at_bottom(frame: types.FrameType) -> str:

@@ -9,10 +9,15 @@ import weakref
 from pytest_eventlet_debug.helper.protocol import MARKS_BYTES
 from pytest_eventlet_debug.helper.protocol import MARKS_ROOM
 from pytest_eventlet_debug.system import files
+from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.tracers.helper_client import Helper
 
 if TYPE_CHECKING:
     from pytest_eventlet_debug.profiling._native import Marks
+
+
+#: As ``profiling/marks.c`` has it.
+_HELD_SECONDS = 0.1
 
 
 class Marking:
@@ -23,8 +28,9 @@ class Marking:
 
     def __init__(self, memory: Marks | None = None) -> None:
         self.memory = memory
-        # A switch of greenthreads calls this: no Python between it and C.
-        self.make = _call if memory is None else memory.make
+        # A switch of greenthreads calls this: no Python between it and C. It returns whether this
+        # has made no mark for 0.1 s.
+        self.make = _Calls().make if memory is None else memory.make
 
     def begin(self) -> None:
         """Make marks of this thread from now on."""
@@ -65,5 +71,14 @@ def _share(helper: Helper) -> Marks | None:
     return memory
 
 
-def _call(path: bytes) -> None:
-    posix.access(path, 0)
+class _Calls:
+    """Makes marks by system calls, as ``Marks`` of ``profiling/marks.c`` does in memory."""
+
+    def __init__(self) -> None:
+        self._made = unpatched.monotonic()
+
+    def make(self, path: bytes) -> bool:
+        """Make a mark; return whether this made none for 0.1 s."""
+        posix.access(path, 0)
+        before, self._made = self._made, unpatched.monotonic()
+        return self._made - before > _HELD_SECONDS

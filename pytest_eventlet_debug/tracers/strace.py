@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from pytest_eventlet_debug.tracers.strace_trial import Trial
 
 
+#: Seconds by which a greenthread is late if another one has held the hub.
+_LATE_SECONDS = 0.1
+#: Switches that are looked at once nothing has switched for a while. To look takes some 2 us.
+_LOOKS = 32
+
+
 class Strace(Tracer):
     """``strace -f -ttt -T -yy -s 256``, attached by the helper when a test begins.
 
@@ -85,6 +91,7 @@ class Strace(Tracer):
         self._labels: switches.Labels | None = None
         self._paths: dict[tuple[int, str], bytes] = {}
         self._marked = b""
+        self._looks = 0
         self._marking = Marking()
         self._make_mark = self._marking.make
 
@@ -288,8 +295,9 @@ class Strace(Tracer):
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
         assert self._labels is not None
         origin, target = arguments
+        late_ns = self._late_ns(origin) if self._looks else 0
         known = self._labels.of(target, origin)
-        self._mark(self._path(known))
+        self._mark(self._path(known), marks.greenlet(*known, late_ns) if late_ns else None)
         if self._lines is not None:
             self._lines.runs(known[0])
 
@@ -299,9 +307,19 @@ class Strace(Tracer):
             path = self._paths[known] = marks.greenlet(*known)
         return path
 
-    def _mark(self, path: bytes) -> None:
+    def _late_ns(self, origin: Any) -> int:
+        """Return by how much a switch comes too late, in nanoseconds, if that is of account.
+
+        :param origin: what has just switched.
+        """
+        self._looks -= 1
+        late = switches.overdue(origin)
+        return int(late * 1e9) if late >= _LATE_SECONDS else 0
+
+    def _mark(self, path: bytes, late: bytes | None = None) -> None:
         self._marked = path
-        self._make_mark(path)
+        if self._make_mark(late or path):
+            self._looks = _LOOKS
 
 
 def prepare(settings: Settings) -> None:

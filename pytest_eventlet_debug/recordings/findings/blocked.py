@@ -2,10 +2,9 @@
 
 A call counts if it blocks the test process's main thread and is not the hub's own wait.
 That alone harms nobody. So others must have had something to do meanwhile: directly after
-the call the hub finds events that others had asked for before (``certain``), or it runs a
-greenthread that has been running again and again, without having waited for anything
-(``likely``: the one that blocked may have woken it). A call in which the recording ends
-is told as well, unless the process died as soon as it had begun.
+the call the hub finds events that others had asked for before, or it runs a greenthread whose
+timer was due while the call went on. A call in which the recording ends is told as well, unless
+the process died as soon as it had begun.
 
 Libraries in C often wait in short calls, to see signals in between, and programs sleep in a loop.
 Such calls add up, where each timed out and no other greenthread ran between them.
@@ -32,7 +31,6 @@ from pytest_eventlet_debug.recordings.findings.call_names import POLLS
 from pytest_eventlet_debug.recordings.findings.call_names import SLEEPS
 from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.dns_exchange import asked_name
-from pytest_eventlet_debug.recordings.findings.model import Certainty
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.model import Kind
@@ -61,7 +59,6 @@ AT_ONCE_NS = 1_000_000
 #: A wait that times out sooner is one of a loop that does something else in between.
 _SLICE_NS = 5_000_000
 _MOST = 20
-_REMEMBERED = 4096
 _DELAYS = 64
 
 _CALLS = SLEEPS | names(
@@ -116,7 +113,6 @@ class _Block(msgspec.Struct, frozen=True):
 
     wait: _Wait
     others: str
-    certainty: Certainty
     #: For how long the thread had lacked a CPU in all before it; ``None`` where nobody asked.
     delay_ns: int | None
 
@@ -130,9 +126,7 @@ class Blocked:
         self._main: int | None = None
         self._registrations = trace.registrations
         self._nonblocking = Nonblocking()
-        self._turns: dict[str, int] = {}
         self._has_others = False
-        self._had_begun: frozenset[str] = frozenset()
         self._until_ns = trace.about.until_ns
         #: What the greenthread that runs waited in last, by calls that timed out.
         self._row: _Wait | None = None
@@ -210,8 +204,6 @@ class Blocked:
         if wait.ns >= MIN_NS and wait is not self._pending:
             self._decide()
             self._pending, self._readied, self._next = wait, [], None
-            # The test waits for the others as a rule: their ends and their events wake it.
-            self._had_begun = frozenset(self._turns) - {TEST_LABEL}
             self._delay_after = None
 
     def _wait_of(self, call: Syscall) -> _Wait:
@@ -309,11 +301,8 @@ class Blocked:
         if pending is not None:
             if name == pending.call.greenthread:
                 self._decide()
-            elif self._next is None and name in self._had_begun and self._turns.get(name, 0) > 1:
+            elif self._next is None and name != TEST_LABEL and _was_due(event, pending):
                 self._next = name
-        if len(self._turns) == _REMEMBERED and name not in self._turns:
-            self._turns.clear()
-        self._turns[name] = self._turns.get(name, 0) + 1
 
     def _decide(self) -> None:
         """Keep the pending block if somebody had something to do meanwhile."""
@@ -322,13 +311,12 @@ class Blocked:
             return
         if self._readied:
             others = f"there was {self._readied[0]}"
-            certainty: Certainty = "certain"
         elif self._next is not None:
-            others, certainty = f"{self._next} was to run", "likely"
+            others = f"{self._next} was to run"
         else:
             return
         before = (ns for time_ns, ns in reversed(self._delays) if time_ns <= wait.call.start_ns)
-        block = _Block(wait, others, certainty, next(before, None))
+        block = _Block(wait, others, next(before, None))
         if self._delay_after is None:
             self._unproven.append(block)
         elif _lasted(block, self._delay_after):
@@ -343,8 +331,7 @@ class Blocked:
                 f"greenthread {call.greenthread} held the hub for {seconds:.2f} s in "
                 f"{block.wait} while {block.others}",
                 (Evidence(shown(call), STRACE_FILE, call.line),),
-                block.certainty,
-                {"seconds": seconds, BEGAN: call.start_ns / 1e9},
+                counts={"seconds": seconds, BEGAN: call.start_ns / 1e9},
             )
         last = self._last_wait()
         if last is not None:
@@ -370,6 +357,12 @@ class Blocked:
         if call is None or (self._until_ns or sys.maxsize) - call.start_ns < MIN_NS:
             return None  # it has hardly begun
         return self._wait_of(call)
+
+
+def _was_due(switch: Switch, wait: _Wait) -> bool:
+    """Say whether what runs after a wait was to run for a good part of it."""
+    due_ns = switch.time_ns - switch.late_ns
+    return switch.late_ns > 0 and wait.end_ns - due_ns >= MIN_NS // 2
 
 
 def _returns_at_once(call: Syscall) -> bool:

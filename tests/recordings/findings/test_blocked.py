@@ -287,14 +287,21 @@ READS = '7 {}.000000 read(5<pipe:[1]>, "x", 1) = 1 <0.300000>\n'
 SLEEPS = "7 {}.000000 clock_nanosleep(CLOCK_MONOTONIC, 0, {{}}, NULL) = 0 <0.010000>\n"
 
 
+def late(seconds: float) -> str:
+    return HUB + MARK.format("{}", f"3/tick/{int(seconds * 1e9)}")
+
+
 @pytest.mark.parametrize(
     ("trace", "count"),
     [
-        (TURN + TURN + HUB + TEST + READS + TURN, 1),
+        # It was due 0.2 s before the call returned, which the marks are 1.7 s after.
+        (TURN + HUB + TEST + READS + late(1.9), 1),
+        # It was due only when the call had almost returned.
+        (TURN + HUB + TEST + READS + late(1.75), 0),
+        # Something has woken it since, such as what the test has put into a queue.
+        (TURN + TURN + HUB + TEST + READS + TURN, 0),
         # The hub had nobody to run then, and no listener.
-        (TURN + TURN + HUB + TEST + READS + HUB + SLEEPS + TICK, 0),
-        # It was spawned afterwards.
-        (TEST + READS + TURN + TURN + TURN, 0),
+        (TURN + TURN + HUB + TEST + READS + HUB + SLEEPS + late(3.9)[len(HUB) :], 0),
     ],
 )
 def test_who_was_not_to_run_yet_is_not_told_to_have_been_held_up(trace: str, count: int) -> None:
@@ -303,6 +310,51 @@ def test_who_was_not_to_run_yet_is_not_told_to_have_been_held_up(trace: str, cou
     for _ in detection.watch(parse((phase + trace.format(*range(11, 30))).splitlines(True))):
         pass
     assert len(list(detection.findings())) == count
+
+
+TAKES = """
+import time
+import eventlet
+from eventlet.queue import Queue
+
+def test_takes():
+    queue = Queue()
+    taker = eventlet.spawn(lambda: [queue.get() for _ in range(4)])
+    for number in range(3):
+        queue.put(number)
+        eventlet.sleep(0)
+    time.sleep(0.3)
+    queue.put(3)
+    taker.wait()
+"""
+
+BEGINS = """
+import time
+import eventlet
+
+def test_begins():
+    begun = eventlet.spawn(int)
+    time.sleep(0.3)
+    begun.wait()
+"""
+
+
+@depends_on_speed
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_who_is_woken_after_the_call_was_not_held_up_but_who_was_to_begin_was(
+    find_each: FindEach, hub: str
+) -> None:
+    woken, (begins,) = find_each([TAKES, BEGINS], Blocked, hub)
+    assert woken == []
+    assert begins.title.endswith(" in test_begins while 3:int was to run")
+    assert begins.certainty == "certain"
+
+
+@depends_on_speed
+def test_who_was_to_begin_is_known_where_marks_are_calls(record: Record) -> None:
+    (directory,) = record(BEGINS, "epolls", "--strace-args=-s 100")
+    (found,) = findings_file.read(directory).findings  # type: ignore[union-attr]
+    assert found.title.endswith(" in test_begins while 3:int was to run")
 
 
 NONBLOCKING = "7 {}.000000 CALL <0.000001>\n"
@@ -328,7 +380,7 @@ def test_a_call_that_cannot_wait_does_not_hold_the_hub(calls: list[str], count: 
     trace = TURN + TURN + made.replace("{}.", "15.").replace("{}, ", "{{}}, ") + HUB + TEST
     phase = TICKS.splitlines(keepends=True)[0]
     detection = Detection(About(), [Blocked])
-    lines = phase + trace.format(*range(11, 30)) + (READS + TURN).format(*range(20, 30))
+    lines = phase + trace.format(*range(11, 30)) + (READS + late(1.9)).format(*range(20, 30))
     for _ in detection.watch(parse(lines.splitlines(True))):
         pass
     assert len(list(detection.findings())) == count
@@ -345,7 +397,7 @@ TICKS = """\
 9 10.100000 pread64(503</proc/7/task/7/schedstat>, "500 1099000000 9\\n", 99, 0) = 17 <0.000001>
 7 10.301000 <... RESUMED <0.300000>
 7 10.301100 access("/.eventlet-debug/greenlet/2/hub", F_OK) = -1 ENOENT (-) <0.000001>
-7 10.301200 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.301200 access("/.eventlet-debug/greenlet/3/tick/290000000", F_OK) = -1 ENOENT (-) <0.000001>
 7 10.301300 epoll_wait(5<anon_inode:[eventpoll]>, [], 1023, 10) = 0 <0.010000>
 9 10.312000 pread64(503</proc/7/task/7/schedstat>, "500 DELAY 9\\n", 99, 0) = 17 <0.000001>
 """
@@ -513,7 +565,7 @@ LOOKUP = r"""
 7 10.000700 poll([{fd=SOCKET, events=POLLIN}], 1, 500) = 0 (Timeout) <0.500123>
 7 10.500900 close(SOCKET) = 0 <0.000034>
 7 10.501100 access("/.eventlet-debug/greenlet/2/hub", F_OK) = -1 ENOENT (-) <0.000001>
-7 10.501200 access("/.eventlet-debug/greenlet/3/tick", F_OK) = -1 ENOENT (-) <0.000001>
+7 10.501200 access("/.eventlet-debug/greenlet/3/tick/290000000", F_OK) = -1 ENOENT (-) <0.000001>
 7 10.501300 epoll_wait(5<anon_inode:[eventpoll]>, [], 1023, 10) = 0 <0.010000>
 """
 SOCKET = "16<UDP:[127.0.0.1:41302->127.0.0.1:53]>"
