@@ -14,6 +14,7 @@ from pytest_eventlet_debug import phrasing
 from pytest_eventlet_debug.artifact_names import CAPTURE_FILES
 from pytest_eventlet_debug.artifact_names import DEFAULT_ARTIFACTS
 from pytest_eventlet_debug.artifact_names import RUN_FILE
+from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.artifact_names import TEST_FILE
 from pytest_eventlet_debug.artifact_names import TRACE_FILES
 from pytest_eventlet_debug.artifact_records import tests
@@ -25,6 +26,8 @@ from pytest_eventlet_debug.recordings.findings import text as findings_text
 from pytest_eventlet_debug.recordings.found import findings_of
 from pytest_eventlet_debug.recordings.rows import Kind
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
+from pytest_eventlet_debug.recordings.strace_log import Unread
+from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.timeline import read_timeline
 from pytest_eventlet_debug.refusal import USAGE_ERROR
 from pytest_eventlet_debug.refusal import refuse
@@ -193,10 +196,20 @@ def add_diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _diff(options: argparse.Namespace) -> int:
-    try:
-        left, right = parted.read(options.left), parted.read(options.right)
-    except StraceLogError as error:
-        return refuse(f"{error}; record with --strace")
+    found = []
+    for directory in (options.left, options.right):
+        trace = directory / STRACE_FILE
+        if not is_traced(directory):
+            return refuse(f"there is no {trace}; record with --strace")
+        unread = Unread()
+        try:
+            found.append(parted.read(directory, unread))
+        except StraceLogError as error:
+            return refuse(f"{trace}: {error}")
+        foreign = unread.describe()
+        if foreign is not None:
+            print(f"{trace}: {foreign}", file=sys.stderr)
+    left, right = found
     if not left and not right:
         return refuse(
             "nothing to compare: no socket was used and no process started in the test's call phase"

@@ -43,7 +43,7 @@ from pytest_eventlet_debug.recordings.trace_events import Unparsed
 
 
 class StraceLogError(Exception):
-    """A strace log cannot be read at all; the message names the file and the cause."""
+    """A strace log cannot be read, or no further; the message says why, and not which file."""
 
 
 #: What ``-yy`` puts behind a descriptor, for the patterns of those who read arguments.
@@ -97,6 +97,7 @@ _CONTROL = {
     b"v": b"\v",
 }
 _UNFINISHED = " <unfinished ...>"
+_STACK = " > "
 #: How many times and numbers are remembered with what they mean.
 _MOST_TEXTS = 4096
 _SCALE: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
@@ -134,7 +135,7 @@ def open_log(path: str | os.PathLike[str]) -> TextIO:
     try:
         source = packing.open_to_read(Path(path))
     except OSError as error:
-        raise StraceLogError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
+        raise StraceLogError(f"cannot be read: {error.strerror or error}") from error
     return io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
@@ -182,6 +183,31 @@ def unescape(text: str) -> str:
 
     raw = text.encode("utf-8", "surrogateescape")
     return _ESCAPE.sub(replace, raw).decode("utf-8", "surrogateescape")
+
+
+class Unread:
+    """Counts the lines of a log that are of no known form."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = 0
+
+    def add(self, line: Unparsed) -> None:
+        """Take note of one. Those of the stacks that ``strace -k`` prints do not count."""
+        if not line.text.startswith(_STACK):
+            self._first = self._first or line.line
+            self._count += 1
+
+    def describe(self) -> str | None:
+        """Say how many there are and where; ``None`` if there is none."""
+        if self._count == 0:
+            return None
+        if self._count == 1:
+            return f"line {self._first} is not in strace's format and is left out"
+        return (
+            f"{self._count:,} lines are not in strace's format and are left out; "
+            f"the first is line {self._first}"
+        )
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:

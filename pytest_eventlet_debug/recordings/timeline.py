@@ -40,6 +40,7 @@ from pytest_eventlet_debug.recordings.rows import Timeline
 from pytest_eventlet_debug.recordings.rows import lay_out
 from pytest_eventlet_debug.recordings.rows import when
 from pytest_eventlet_debug.recordings.strace_log import StraceLogError
+from pytest_eventlet_debug.recordings.strace_log import Unread
 from pytest_eventlet_debug.recordings.strace_log import is_traced
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
@@ -49,6 +50,7 @@ from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Signal
 from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Unparsed
 
 #: Rows of a trace that are kept, half from its beginning and half from its end.
 MAX_ROWS = 200_000
@@ -146,6 +148,7 @@ class Trace:
     def __init__(self, limit: int = MAX_ROWS) -> None:
         self.calls = Attribution()
         self.problems: list[str] = []
+        self._unread = Unread()
         self._ends = Ends(limit)
         self._processes: dict[int, int] = {}
 
@@ -178,6 +181,9 @@ class Trace:
         :param unread: what could not be read of that.
         """
         problems = [*self.problems, *unread]
+        foreign = self._unread.describe()
+        if foreign is not None:
+            problems.insert(0, f"{STRACE_FILE}: {foreign}")
         left_out = self.left_out + packets.left_out
         return lay_out(directory, test, self.rows(), packets.rows(), problems, left_out)
 
@@ -212,6 +218,8 @@ class Trace:
             return self._of(event, event.time_ns, "signal", text, name=event.name)
         if type(event) is Exit:
             return self._of(event, event.time_ns, "thread", _ended(event))
+        if type(event) is Unparsed:
+            self._unread.add(event)
         return None
 
     def _of(

@@ -424,7 +424,7 @@ def test_strings_are_unescaped_as_strace_escapes_them(text: str, expected: str) 
 
 
 def test_a_log_that_cannot_be_opened_is_a_strace_log_error(tmp_path: Path) -> None:
-    with pytest.raises(StraceLogError, match=r"missing\.txt"):
+    with pytest.raises(StraceLogError, match="cannot be read: No such file"):
         open_log(tmp_path / "missing.txt")
     with pytest.raises(StraceLogError, match="directory"):
         open_log(tmp_path)

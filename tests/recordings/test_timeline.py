@@ -140,11 +140,24 @@ def test_what_is_missing_or_broken_is_mentioned(tmp_path: Path) -> None:
     (tmp_path / "strace.txt").mkdir()
     trouble = read_timeline(tmp_path)
     assert trouble.begin_ns == 0
-    assert [problem.partition(": ")[0] for problem in trouble.problems] == [
-        "strace.txt",
-        "capture.pcapng",
-    ]
-    assert "not complete: capture.pcapng: The capture breaks off" in "\n".join(text.lines(trouble))
+    unreadable, broken = text.lines(trouble)
+    assert unreadable == "not complete: strace.txt: cannot be read: Is a directory"
+    assert broken.startswith("not complete: capture.pcapng: The capture breaks off")
+
+
+def test_lines_of_a_trace_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    trace = tmp_path / "strace.txt"
+    call = "7 1000.000000 getpid() = 7 <0.1>\n"
+    trace.write_text(f"{call} > /lib/libc.so.6(getpid+0xb) [0xe6a7b]\n{call}garbage\n{call}")
+    *rows, problem = text.lines(read_timeline(tmp_path), raw=True)
+    assert len(rows) == 3
+    assert problem == ("not complete: strace.txt: line 4 is not in strace's format and is left out")
+    trace.write_text("garbage\n" * 1500 + call)
+    _, problem = text.lines(read_timeline(tmp_path), raw=True)
+    assert problem == (
+        "not complete: strace.txt: 1,500 lines are not in strace's format and are left out; "
+        "the first is line 1"
+    )
 
 
 @given(st.lists(st.integers(0, 20), max_size=60))

@@ -25,11 +25,13 @@ from pytest_eventlet_debug.recordings.findings.call_names import names
 from pytest_eventlet_debug.recordings.findings.loop_pairs import LoopPairs
 from pytest_eventlet_debug.recordings.findings.parts import PAIRS
 from pytest_eventlet_debug.recordings.findings.parts import Parts
+from pytest_eventlet_debug.recordings.strace_log import Unread
 from pytest_eventlet_debug.recordings.strace_log import open_log
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Event
 from pytest_eventlet_debug.recordings.trace_events import Phase
 from pytest_eventlet_debug.recordings.trace_events import Syscall
+from pytest_eventlet_debug.recordings.trace_events import Unparsed
 
 #: Steps that are kept of a trace, from its beginning.
 MAX_STEPS = 20_000
@@ -91,10 +93,11 @@ class Parting(NamedTuple):
         return not self.role
 
 
-def steps(events: Iterable[Event]) -> list[Step]:
+def steps(events: Iterable[Event], unread: Unread | None = None) -> list[Step]:
     """Return the steps of a test's call phase, at most :data:`MAX_STEPS`.
 
     :param events: what :func:`~pytest_eventlet_debug.recordings.strace_log.parse` yields.
+    :param unread: counts the lines that could not be read.
     """
     reader = _Reader()
     found: list[Step] = []
@@ -114,6 +117,8 @@ def steps(events: Iterable[Event]) -> list[Step]:
                 break
             last[step.role] = len(found)
             found.append(step)
+        elif type(event) is Unparsed and unread is not None:
+            unread.add(event)
     return found
 
 
@@ -124,13 +129,14 @@ def _joined(first: Step, more: Step) -> Step:
     return first._replace(data=(first.data + more.data)[:_SHOWN])
 
 
-def read(directory: Path) -> list[Step]:
+def read(directory: Path, unread: Unread | None = None) -> list[Step]:
     """Return the steps of a recorded test.
 
+    :param unread: counts the lines of its trace that could not be read.
     :raises StraceLogError: there is no trace in it that can be read.
     """
     with open_log(directory / STRACE_FILE) as log:
-        return steps(parse(log))
+        return steps(parse(log), unread)
 
 
 class _Reader:

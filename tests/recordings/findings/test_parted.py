@@ -217,10 +217,29 @@ def test_the_command_shows_both_sides_and_its_status_says_whether_they_part(
     assert (alike.returncode, alike.stdout[:17]) == (0, "no difference in ")
     nothing = diff(epolls, tmp_path)
     assert nothing.returncode == 2
-    assert nothing.stderr.startswith("pytest-eventlet-debug: cannot read ")
-    assert nothing.stderr.endswith("; record with --strace\n")
+    assert nothing.stderr == (
+        f"pytest-eventlet-debug: there is no {tmp_path}/strace.txt; record with --strace\n"
+    )
     trace = (epolls / "strace.txt").read_text().splitlines(keepends=True)
     before = itertools.takewhile(lambda line: "/call/" not in line, trace)
     (tmp_path / "strace.txt").write_text("".join(before))
     idle = diff(tmp_path, tmp_path)
     assert (idle.returncode, idle.stderr[:42]) == (2, "pytest-eventlet-debug: nothing to compare:")
+
+
+def test_the_command_says_once_of_each_trace_what_it_could_not_read(
+    record: Record, tmp_path: Path
+) -> None:
+    ((epolls,),) = (record(BY_HUB, "epolls"),)
+    damaged = tmp_path / "strace.txt"
+    damaged.write_text("garbage\n" * 2 + (epolls / "strace.txt").read_text() + "rubbish\n")
+    alike = diff(tmp_path, epolls)
+    assert (alike.returncode, alike.stdout[:17]) == (0, "no difference in ")
+    assert alike.stderr == (
+        f"{damaged}: 3 lines are not in strace's format and are left out; the first is line 1\n"
+    )
+    damaged.unlink()
+    damaged.mkdir()
+    nothing = diff(epolls, tmp_path)
+    assert nothing.returncode == 2
+    assert nothing.stderr == f"pytest-eventlet-debug: {damaged}: cannot be read: Is a directory\n"
