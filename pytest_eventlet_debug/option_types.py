@@ -303,7 +303,7 @@ def threshold(text: str) -> float:
     if not LEAST_THRESHOLD <= number <= MOST_THRESHOLD:
         raise ValueError(
             f"is not valid; use a number of seconds, from {LEAST_THRESHOLD} to {MOST_THRESHOLD:,}, "
-            "after an equals sign"
+            "after an equals sign; without one, name the tests first"
         )
     return number
 

@@ -188,7 +188,7 @@ UNUSABLE = [
     (
         ["--eventlet-blocked", "tests/"],
         "--eventlet-blocked",
-        "use a number of seconds, from 0.01 to 86,400, after an equals sign",
+        "after an equals sign; without one, name the tests first",
     ),
     (
         ["--eventlet-blocked=1e12"],

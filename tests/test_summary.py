@@ -293,10 +293,10 @@ def test_what_a_tracer_could_not_is_told_once_for_all_its_tests(
         def profiler():
             import sys
             if sys.version_info >= (3, 12):
-                for tool in 3, 4:
+                for tool in 3, 4, 5:
                     sys.monitoring.use_tool_id(tool, "theirs")
                 yield
-                for tool in 3, 4:
+                for tool in 3, 4, 5:
                     sys.monitoring.free_tool_id(tool)
             else:
                 profile = cProfile.Profile()

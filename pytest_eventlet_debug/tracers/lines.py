@@ -1,9 +1,9 @@
 """Mark a trace with the lines of Python that make its system calls, by an object written in C.
 
-Calls are heard of through ``sys.monitoring``, under one of the two tool ids that nobody is
-given, or up to Python 3.11 through the thread's place for a profiler, which this shares with
-the plugin's own. Where neither is free, nothing was compiled when the plugin was installed, or
-this Python would be aborted, there are no marks, and the trace is as complete as ever.
+Calls are heard of through ``sys.monitoring``, under a tool id that nobody else takes, or up to
+Python 3.11 through the thread's place for a profiler, which this shares with the plugin's own.
+Where neither is free, nothing was compiled when the plugin was installed, or this Python would be
+aborted, there are no marks, and the trace is as complete as ever.
 """
 
 from __future__ import annotations
@@ -192,11 +192,11 @@ def _nothing() -> None:
 if sys.version_info >= (3, 12):
     _monitoring = sys.monitoring
 
-    #: As for the profiler: see profiling/native.py, which tries them in the other order.
-    _UNNAMED_IDS = (3, 4)
+    #: As for the profiler: see profiling/native.py, which tries them in another order.
+    _TOOL_IDS = (4, 5, 3)
 
     def _subscribe(lines: Lines) -> Callable[[], None]:
-        tool = next((each for each in _UNNAMED_IDS if _monitoring.get_tool(each) is None), None)
+        tool = next((each for each in _TOOL_IDS if _monitoring.get_tool(each) is None), None)
         if tool is None:
             return _nothing
         _monitoring.use_tool_id(tool, "pytest-eventlet-debug lines")
