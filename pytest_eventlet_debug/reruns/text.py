@@ -116,18 +116,12 @@ def _rows(found: Sequence[Verdict], gathering: Gathering, once: Container[str]) 
 
 
 def _alike(found: Sequence[Verdict], once: Container[str]) -> list[list[Verdict]]:
-    """Put what has the same reasons together; what was not rerun, with what was and ended alike."""
+    """Put what has the same reasons together, those first that were rerun."""
     groups: dict[object, list[Verdict]] = {}
-    rerun: dict[object, object] = {}
     for verdict in sorted(found, key=lambda verdict: verdict.test in once):
         # Nothing in common without a reason.
         told = _told(verdict) if not all(map(_says_nothing, verdict.reasons)) else verdict.test
-        counts: object = verdict.hubs
-        if verdict.test in once:
-            counts = rerun.get(told, counts)
-        else:
-            rerun.setdefault(told, counts)
-        groups.setdefault((told, counts), []).append(verdict)
+        groups.setdefault(told, []).append(verdict)
     return list(groups.values())
 
 
@@ -154,8 +148,18 @@ def _others(
         seen = 0 if told.test in once else sum(verdict.test in once for verdict in alike)
         of_them = f", {seen} of them seen once" if seen else ""
         yield f"    {how} for {counted(len(alike), 'other test')}{of_them}:"
-        ids = first(f"  {gathering.shown(verdict.test)}" for verdict in alike)
-        yield from (f"    {line}" for line in ids)
+        for line in first(
+            f"  {gathering.shown(verdict.test)}{_other_counts(told, verdict, once)}"
+            for verdict in alike
+        ):
+            yield f"    {line}"
+
+
+def _other_counts(told: Verdict, alike: Verdict, once: Container[str]) -> str:
+    """Say how often a test failed that was rerun another number of times than the one told."""
+    if alike.hubs == told.hubs or alike.test in once:
+        return ""
+    return "".join(f"   {hub} {words}" for hub, words in alike.hubs)
 
 
 def _costs(found: Sequence[Verdict], gathering: Gathering) -> Iterator[str]:
