@@ -18,6 +18,7 @@ import functools
 import importlib
 import os
 from pathlib import Path
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -155,7 +156,10 @@ class Activation:
 
     def prepare(self) -> None:
         """Set the stage before the user's code runs: the hub, the network, the tracers."""
+        settings = self.settings
         with made_to_stay():
+            if not self._runs_tests or settings.tracers or settings.dump_asyncio_tasks:
+                _import_msgspec()
             self._prepare()
 
     def _prepare(self) -> None:
@@ -507,6 +511,15 @@ def _held_locks() -> set[int]:
     """Return the descriptors of locks on runs' directories."""
     run_lock = sys.modules.get("pytest_eventlet_debug.system.run_lock")
     return run_lock.descriptors() if run_lock is not None else set()
+
+
+def _import_msgspec() -> None:
+    """Import it whole: a Ctrl-C meanwhile waits, as its module in C may lose the exception."""
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        importlib.import_module("msgspec")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
 
 def _set_for_the_run(config: pytest.Config, name: str, value: str) -> None:

@@ -52,7 +52,11 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config,
 ) -> Generator[None, object, object]:
     if options.is_asked_for(early_config):
-        _activate(early_config).prepare()
+        try:
+            _activate(early_config).prepare()
+        except KeyboardInterrupt:
+            # Pytest catches none before it has configured itself.
+            raise SystemExit(pytest.ExitCode.INTERRUPTED) from None
     else:
         options.check(early_config)
     return (yield)

@@ -182,7 +182,8 @@ class Controller:
     @pytest.hookimpl(trylast=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Say where a test was interrupted, not where this process waited for it."""
-        if excinfo.type is KeyboardInterrupt:
+        begun = hasattr(self, "replay")  # else it came as pytest configured itself
+        if excinfo.type is KeyboardInterrupt and begun:
             unknown = Interruption("the tests' processes were ended")
             place = self.replay.interrupted or unknown
             pytest_internals.set_interruption(self._config, place)

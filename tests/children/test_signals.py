@@ -267,6 +267,41 @@ def test_ctrl_c_at_the_terminal_while_a_child_starts_is_no_traceback(
     assert "CRASHED" not in text
 
 
+INTERRUPTED_AT_IMPORT = """
+    import os, signal, sys
+
+    class CtrlC:
+        def find_spec(name, path, target=None):
+            if name == {name!r}:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    if "PYTEST_EVENTLET_DEBUG_CHILD" not in os.environ:
+        sys.meta_path.insert(0, CtrlC)
+"""
+
+
+@pytest.mark.fault("ctrl-c")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "msgspec._core",
+        "pytest_eventlet_debug.children.process",
+        "pytest_eventlet_debug.children.controller",
+        "pytest_eventlet_debug.afterwards",
+    ],
+)
+def test_ctrl_c_while_the_controller_starts_is_no_traceback(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytester.makepyfile(sitecustomize=INTERRUPTED_AT_IMPORT.format(name=name))
+    pytester.makepyfile("def test_x(): pass")
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
+    result = pytester.runpytest_subprocess("--eventlet-hub=epolls,asyncio")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    result.stdout.no_fnmatch_line("* passed*")
+
+
 @pytest.mark.fault("ctrl-c")
 def test_a_teardown_that_fails_after_ctrl_c_is_no_crash_of_its_test(
     pytester: pytest.Pytester,
