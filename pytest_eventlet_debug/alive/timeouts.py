@@ -62,8 +62,11 @@ class TimeoutWatch:
         number, line, alive = self._kept
         if _is_text_of_testtools(error):
             return alive if line and _came_from_a_hub_as(line, str(error)) else None
+        steps = _steps(error)
         # A Timeout may have been given a class to raise.
-        known = number in (id(error), id(type(error))) and _came_from_a_hub(error)
+        known = (number == id(error) and "switch" in steps) or (
+            number == id(type(error)) and steps[-1:] == ["switch"]
+        )
         return alive if known else None
 
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
@@ -109,12 +112,14 @@ def _outside(frame: types.FrameType) -> types.FrameType:
     return frame
 
 
-def _came_from_a_hub(error: BaseException) -> bool:
-    """Say whether an exception began where a greenthread waits: ``hub.switch()``."""
-    step = error.__traceback__
-    while step is not None and step.tb_next is not None:
-        step = step.tb_next
-    return step is not None and step.tb_frame.f_code.co_name == "switch"
+def _steps(error: BaseException) -> list[str]:
+    """Return the functions that an exception came through, the innermost one last.
+
+    One that a hub threw began in ``hub.switch()``, where a greenthread waits. From Python 3.14 on
+    the steps of an earlier raise stay behind that: of a Timeout that a test has raised, and not
+    cancelled.
+    """
+    return [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def _last_line(raised: Any) -> str:
@@ -133,10 +138,18 @@ def _is_text_of_testtools(error: BaseException) -> bool:
 
 
 def _came_from_a_hub_as(line: str, text: str) -> bool:
-    """Say whether the last traceback in a text ends with this line, and with ``hub.switch()``."""
+    """Say whether the last traceback in a text ends with this line, and is one of :func:`_steps`.
+
+    What a greenthread has raised that somebody waits for came through its ``main()``.
+    """
     lines = text.rstrip().splitlines()
-    calls = [each for each in lines if each.startswith('  File "')]
-    return bool(calls) and lines[-1] == line and calls[-1].endswith(", in switch")
+    last = text.rpartition("Traceback (most recent call last):")[2].splitlines()
+    calls = [each for each in last if each.startswith('  File "')]
+    steps = [each.rpartition(", in ")[2] for each in calls]
+    if "switch" not in steps or lines[-1] != line:
+        return False
+    behind = steps[steps.index("switch") + 1 :]
+    return behind[:1] != ["main"]
 
 
 def _words(raised: Any, timer: Any) -> str:

@@ -692,6 +692,31 @@ def test_a_patched_thread_is_followed_to_what_it_waits_for(
     ]
 
 
+RAISED_BEFORE = """
+import eventlet
+from eventlet.event import Event
+
+def serve():
+    Event().wait()
+
+def test_raises_what_goes_on():
+    raise eventlet.Timeout(0.2)
+
+def test_waits():
+    eventlet.spawn(serve).wait()
+"""
+
+
+def test_a_timeout_that_an_earlier_test_has_raised_itself_is_known(
+    pytester: pytest.Pytester,
+) -> None:
+    _, told = waited(pytester, RAISED_BEFORE, "epolls", failed=2)
+    assert told == [
+        "the test waited in vain at test_x.py:11 in test_waits on the end of greenthread serve, "
+        "which waits at test_x.py:5 in serve on Event, 1 waiting"
+    ]
+
+
 OF_TESTTOOLS = """
 import eventlet
 from eventlet.event import Event
