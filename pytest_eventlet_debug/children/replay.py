@@ -196,7 +196,8 @@ class Replay:
         _set_hub(report, run)
         if not is_kept_for_others(report):
             end: End | None = getattr(report, "eventlet_end", None)
-            self.outcomes[run.name].note(report.nodeid, category_of(self._config, report), end)
+            category = category_of(self._config, report)
+            self.outcomes[run.name].note(report.nodeid, category, end, report.when)
         self._config.hook.pytest_runtest_logreport(report=report)
 
     def _log_finish(self, run: HubRun, nodeid: str, location: messages.Location) -> None:

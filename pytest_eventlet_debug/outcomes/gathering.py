@@ -100,7 +100,8 @@ class Gathering:
         category = category_of(self._config, report)
         if report.when == "setup":
             self._seconds.pop(nodeid, None)  # of an attempt before
-        self._outcomes.note(nodeid, category, getattr(report, "eventlet_end", None))
+        end = getattr(report, "eventlet_end", None)
+        self._outcomes.note(nodeid, category, end, report.when)
         if not hasattr(report, "context"):  # a subtest's time is in its test's call
             self._seconds[nodeid] = self._seconds.get(nodeid, 0.0) + report.duration
         if category == "rerun":

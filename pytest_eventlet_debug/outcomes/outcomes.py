@@ -40,16 +40,19 @@ class Outcomes:
         self.latest: dict[str, Outcome] = {}
         self.attempts: dict[str, list[Outcome]] = {}
 
-    def note(self, test: str, category: str, end: Outcome | None = None) -> None:
+    def note(
+        self, test: str, category: str, end: Outcome | None = None, phase: str | None = "call"
+    ) -> None:
         """Take in one report.
 
         :param test: the node id.
         :param category: what ``pytest_report_teststatus`` calls the report.
         :param end: ``crashed`` or ``hung`` where the test's process ended in it.
+        :param phase: which one the report is on.
         """
         if category == "rerun":
             self.latest.pop(test, None)
-            self.attempts.setdefault(test, []).append("failed")
+            self.attempts.setdefault(test, []).append("failed" if phase == "call" else "error")
             return
         outcome = end or CATEGORIES.get(category)
         if outcome is not None:

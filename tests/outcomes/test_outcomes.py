@@ -163,6 +163,16 @@ def test_a_test_that_is_retried_begins_anew() -> None:
     assert outcomes.attempts == {"a.py::x": ["failed", "failed"]}
 
 
+def test_an_attempt_that_failed_in_setup_or_teardown_was_an_error() -> None:
+    outcomes = Outcomes()
+    for category, phase in [("rerun", "setup"), ("", "setup"), ("passed", "call")]:
+        outcomes.note("a.py::x", category, phase=phase)
+    for category, phase in [("rerun", "teardown"), ("rerun", "call"), ("error", "setup")]:
+        outcomes.note("a.py::x", category, phase=phase)
+    assert outcomes.latest == {"a.py::x": "error"}
+    assert outcomes.attempts == {"a.py::x": ["error", "error", "failed"]}
+
+
 def test_a_test_that_has_reported_nothing_but_its_setup_has_no_outcome() -> None:
     outcomes = Outcomes()
     outcomes.note("a.py::x", "")

@@ -65,6 +65,24 @@ def test_keys_alone_lead_to_a_test_and_back(page: Page, recorded: Recorded) -> N
     expect(names_in(page)).to_have_text(["test_differs"])
 
 
+def test_escape_empties_the_search_and_then_leaves_it_to_the_arrow_keys(
+    page: Page, recorded: Recorded
+) -> None:
+    page.goto(recorded.page)
+    expect(names_in(page)).to_have_count(4)
+    page.keyboard.press("/")
+    page.keyboard.type("test_d")
+    expect(names_in(page)).to_have_text(["test_differs"])
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("searchbox")).to_have_value("")
+    expect(names_in(page)).to_have_count(4)
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("searchbox")).not_to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#matrix a").first).to_be_focused()
+
+
 @pytest.mark.parametrize("way", ["key", "link"])
 def test_the_list_is_as_it_was_when_one_comes_back_from_a_test(
     page: Page, recorded: Recorded, way: str

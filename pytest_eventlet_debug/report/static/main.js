@@ -29,7 +29,7 @@
 
   function shortcuts(event) {
     if (event.target.matches("input, select, textarea")) {
-      if (event.key === "Escape") event.target.blur();
+      if (event.key === "Escape") leaveField(event);
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -40,6 +40,16 @@
     } else if (event.key === "Escape" && document.body.dataset.view !== "matrix") {
       location.hash = eventletReport.matrix.back();
     }
+  }
+
+  // A browser would empty the field without a word to those who listen.
+  function leaveField(event) {
+    const field = event.target;
+    event.preventDefault();
+    if (field.matches("[type=search]") && field.value) {
+      field.value = "";
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    } else field.blur();
   }
 
   function theme() {

@@ -150,7 +150,12 @@ eventletReport.matrix = (() => {
     search.addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown") moveFocus(event, table, holder);
     });
-    return () => table.destroy();
+    const fromPage = (event) => { if (event.target === document.body) moveFocus(event, table, holder); };
+    document.addEventListener("keydown", fromPage);
+    return () => {
+      document.removeEventListener("keydown", fromPage);
+      table.destroy();
+    };
   }
 
   // How the run ended, a line for each hub.
