@@ -123,6 +123,28 @@ class _Text(io.TextIOBase):
         return len(text)
 
 
+class _Phases:
+    """Says which phase a test is in, where its reports come when the last one is over."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def _begins(self, item: pytest.Item, phase: str) -> None:
+        self._reporter.send(messages.PhaseBegins(item.nodeid, phase, unpatched.time_ns()))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._begins(item, "setup")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        self._begins(item, "call")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        self._begins(item, "teardown")
+
+
 class Reporter:
     """Sends every hook call that reports need to the controller, and obeys its stop."""
 
@@ -183,6 +205,8 @@ class Reporter:
         results = benchmarks.sender(config, lambda found: self.send(messages.Benchmarks(found)))
         if results is not None:
             manager.register(results)
+        if manager.hasplugin("rerunfailures"):
+            manager.register(_Phases(self))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:

@@ -31,20 +31,30 @@ class RunningTest:
 
     :param location: where it stands.
     :param phases: those that it has reported: when they began and ended, in ns of the clock.
+    :param begun: when phases began whose reports may be held back, in the order of the phases.
     :param failed: whether one of them did not pass.
     :param directory: where it is recorded, as far as that is known.
     """
 
     location: messages.Location
     phases: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    begun: dict[str, int] = dataclasses.field(default_factory=dict)
     failed: bool = False
     started: float = dataclasses.field(default_factory=unpatched.monotonic)
     started_ns: int = dataclasses.field(default_factory=unpatched.time_ns)
     directory: Path | None = None
     held: list[messages.Message] = dataclasses.field(default_factory=list)
 
+    def begin(self, phase: str, at_ns: int) -> None:
+        """Note that one of its phases begins."""
+        if phase == "setup":  # of the next attempt, where there was one before
+            self.phases, self.begun, self.failed = {}, {}, False
+        self.begun[phase] = at_ns
+
     def note(self, report: pytest.TestReport) -> None:
         """Note what it says of one of its phases."""
+        if hasattr(report, "context"):  # of a subtest: the call goes on
+            return
         if report.when == "setup":  # of the next attempt, where there was one before
             self.phases, self.failed = {}, False
         self.phases[str(report.when)] = (int(report.start * 1e9), int(report.stop * 1e9))
@@ -56,7 +66,13 @@ class RunningTest:
         self.directory = artifacts.note_end(artifacts_directory, nodeid, end, phases)
 
     def phases_until(self, now_ns: int) -> dict[str, tuple[int, int]]:
-        """Return the phases that it has reported, and the one that it is in until now."""
+        """Return the phases that it has come through, and the one that it is in until now."""
+        if self.begun:
+            ends = [*self.begun.values(), now_ns][1:]
+            return {
+                name: (began, end)
+                for (name, began), end in zip(self.begun.items(), ends, strict=True)
+            }
         began = max((end for _, end in self.phases.values()), default=self.started_ns)
         current = "teardown" if "call" in self.phases or self.failed else "call"
         return {**self.phases, current if self.phases else "setup": (began, now_ns)}

@@ -79,6 +79,17 @@ class LogStart(_Message, frozen=True):
     location: Location
 
 
+class PhaseBegins(_Message, frozen=True):
+    """A phase of a test begins, where a plugin holds reports back until all phases are over.
+
+    :param at_ns: when, in nanoseconds since the epoch.
+    """
+
+    nodeid: str
+    phase: str
+    at_ns: int
+
+
 class LogReport(_Message, frozen=True):
     """A report on a phase of a test, as ``pytest_report_to_serializable`` makes it."""
 
@@ -182,6 +193,7 @@ Message = (
     | Collected
     | Deselected
     | LogStart
+    | PhaseBegins
     | LogReport
     | TornDown
     | LogFinish

@@ -119,6 +119,10 @@ class Replay:
         """Replay a message, or hold it until the test that it is about is over."""
         if isinstance(message, messages.LogStart):
             run.running[message.nodeid] = RunningTest(message.location)
+        if isinstance(message, messages.PhaseBegins):
+            if message.nodeid in run.running:
+                run.running[message.nodeid].begin(message.phase, message.at_ns)
+            return
         test = run.running.get(_test_of(run, message))
         if test is None or not self._whole_tests:
             self._replay(run, message)

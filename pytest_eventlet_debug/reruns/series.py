@@ -66,6 +66,8 @@ class Rerun:
         match message:
             case messages.LogStart(nodeid, location):
                 self._running[nodeid] = RunningTest(location)
+            case messages.PhaseBegins(nodeid, phase, at_ns) if nodeid in self._running:
+                self._running[nodeid].begin(phase, at_ns)
             case messages.LogFinish(nodeid):
                 self._running.pop(nodeid, None)
             case messages.TornDown(nodeid):

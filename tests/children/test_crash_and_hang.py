@@ -579,6 +579,25 @@ def test_the_recordings_of_a_test_that_hangs_are_completed_with_its_phases(
     shown.stdout.re_match_lines([r".*\bsetup\b", r".*\bcall\b"])
 
 
+def test_a_test_that_crashes_behind_a_subtest_does_so_in_its_call(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_x="""
+        import os, unittest
+
+        class Test(unittest.TestCase):
+            def test_a(self):
+                with self.subTest(number=1): self.fail("one")
+                os._exit(3)
+        """
+    )
+    run(pytester, "--cprofile", "--eventlet-timeout=60")
+    (path,) = pytester.path.glob("eventlet-debug/*/test.json")
+    record = json.loads(path.read_bytes())
+    assert (record["outcomes"], list(record["phases"])) == ({"call": "crashed"}, ["setup", "call"])
+
+
 HANG = "import signal\nwhile True: signal.pause()"
 
 

@@ -103,6 +103,33 @@ def test_reruns_happen_within_the_hub_and_the_last_one_counts(pytester: pytest.P
     result.stdout.fnmatch_lines(["no tests differ between epolls, asyncio", "*2 passed, 1 rerun*"])
 
 
+@pytest.mark.parametrize("reruns", [1, 2])
+def test_what_is_to_be_rerun_crashes_in_the_phase_that_it_is_in(
+    pytester: pytest.Pytester, reruns: int
+) -> None:
+    """Its reports come when its last phase is over."""
+    pytester.makepyfile(
+        test_x=f"""
+        import os
+
+        ATTEMPTS = []
+
+        def test_a():
+            ATTEMPTS.append(1)
+            if len(ATTEMPTS) == {reruns}: os._exit(3)
+            assert False
+        """
+    )
+    options = ["--eventlet-hub=epolls", "--eventlet-timeout=60", "--cprofile"]
+    result = run(pytester, *options, "-p", "rerunfailures", "--reruns=2")
+    result.stdout.fnmatch_lines(["CRASHED test_x.py::test_a[[]epolls]*"])
+    paths = pytester.path.glob("eventlet-debug/*/test.json")
+    records = sorted((json.loads(path.read_bytes()) for path in paths), key=lambda r: r["attempt"])
+    assert len(records) == reruns
+    last = records[-1]
+    assert (last["outcomes"], list(last["phases"])) == ({"call": "crashed"}, ["setup", "call"])
+
+
 def test_pytest_timeout_fails_the_test_or_ends_the_process(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x="""
