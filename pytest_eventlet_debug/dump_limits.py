@@ -12,5 +12,7 @@ END = "-- end of what is alive --\n"
 MAX_SECONDS = 5.0
 #: Begins the line of what the test waits for.
 WAITS = "the test waits "
+#: Begins the line of what another thread was to wake and does not.
+NEVER = "a timer in the hub of another thread "
 #: What a dump is called in the report on a test that hung.
 SECTION = "What is alive"

@@ -21,6 +21,7 @@ from pytest_eventlet_debug.alive.asyncio_timeouts import AsyncioTimeoutWatch
 from pytest_eventlet_debug.alive.asyncio_watch import AsyncioWatch
 from pytest_eventlet_debug.alive.early_wakes import EarlyWakeWatch
 from pytest_eventlet_debug.alive.endings import EndingWatch
+from pytest_eventlet_debug.alive.executors import ExecutorWatch
 from pytest_eventlet_debug.alive.hidden_errors import HiddenErrorWatch
 from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.hub import not_begun
@@ -39,6 +40,7 @@ from pytest_eventlet_debug.alive.spawns import SpawnWatch
 from pytest_eventlet_debug.alive.tasks import Task
 from pytest_eventlet_debug.alive.tasks import not_begun as task_not_begun
 from pytest_eventlet_debug.alive.timeouts import TimeoutWatch
+from pytest_eventlet_debug.alive.unawaited import UnawaitedWatch
 from pytest_eventlet_debug.artifact_names import TASKS_FILE
 from pytest_eventlet_debug.recordings import marks
 from pytest_eventlet_debug.report_properties import REASON_PROPERTY
@@ -95,12 +97,15 @@ class AliveDump:
         self._replaced = ReplacedCallWatch()
         self._rlocks = SharedRLockWatch()
         self._hidden = HiddenErrorWatch()
+        self._unawaited = UnawaitedWatch()
+        self._executors = ExecutorWatch()
         self._endings = EndingWatch()
         self._asyncio_timeouts = AsyncioTimeoutWatch(lambda: self._take_at(None))
         noting = SpawnWatch(), SendWatch(), PoolWatch(), AcquisitionWatch()
         seen = self._early_wakes, self._late_calls, self._replaced, self._rlocks, self._hidden
         of_asyncio = self._asyncio, self._asyncio_timeouts, self._endings
-        self._watches = (*of_asyncio, *noting, *seen)
+        lost = self._unawaited, self._executors
+        self._watches = (*of_asyncio, *noting, *seen, *lost)
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
         self._began = 0.0
@@ -220,6 +225,8 @@ class AliveDump:
                 self._late_calls.told(),
                 self._replaced.told(),
                 self._rlocks.told(),
+                self._unawaited.told(),
+                self._executors.told(),
                 hidden,
             )
             vain = _in_vain(alive) or self._asyncio_timeouts.of(error)

@@ -19,6 +19,7 @@ from pytest_eventlet_debug.alive.tasks import HELD
 from pytest_eventlet_debug.alive.tasks import NO_TURN
 from pytest_eventlet_debug.alive.wakers import Listener
 from pytest_eventlet_debug.alive.wakers import Timer
+from pytest_eventlet_debug.dump_limits import NEVER
 from pytest_eventlet_debug.hubs.names import is_stuck
 from pytest_eventlet_debug.hubs.names import name_of
 from pytest_eventlet_debug.hubs.names import own_hub
@@ -100,9 +101,9 @@ def never_called(hubs: Iterable[HubState], seconds: float) -> str | None:
         late = [each for each in hub.timers if LATE <= each.late <= seconds]
         if late and not (hub.current or hub.stuck):
             return (
-                f"a timer in the hub of another thread has been due for {late[0].late:.1f} s and "
-                f"is not called, as that thread does not run its hub: {late[0].call}; an event, "
-                "lock or queue of eventlet's wakes nobody in another thread"
+                f"{NEVER}has been due for {late[0].late:.1f} s and is not called, as that "
+                f"thread does not run its hub: {late[0].call}; an event, lock or queue of "
+                "eventlet's wakes nobody in another thread"
             )
     return None
 

@@ -9,9 +9,11 @@ import sys
 import types
 
 from pytest_eventlet_debug.alive import processes
+from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.render import render_greenthreads
 from pytest_eventlet_debug.alive.render import render_hubs
 from pytest_eventlet_debug.alive.render import render_tasks
+from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.snapshot import take
 from pytest_eventlet_debug.dump_limits import BEGIN
 from pytest_eventlet_debug.dump_limits import END
@@ -21,6 +23,7 @@ from pytest_eventlet_debug.system import unpatched
 
 _writing = False
 _ignored: frozenset[int] = frozenset()
+_began: float | None = None
 
 # Tests replace these functions, and the dump is for the tests that hang.
 _mask = signal.pthread_sigmask
@@ -31,6 +34,12 @@ def ignore_present_threads() -> None:
     """Leave the threads that there are now out of dumps: those of pytest's plugins."""
     global _ignored
     _ignored = frozenset(sys._current_frames())
+
+
+def begin_test() -> None:
+    """Note that a test begins: what was due before is an earlier one's."""
+    global _began
+    _began = unpatched.monotonic()
 
 
 def write_dump(fd: int, interrupted: types.FrameType | None = None, about: str = "") -> None:
@@ -65,6 +74,7 @@ def _write(fd: int, interrupted: types.FrameType | None, about: str) -> None:
     alive = functools.cache(lambda: take((), _ignored, interrupted))
     parts: tuple[Callable[[], str], ...] = (
         lambda: f"{WAITS}{waits}\n" if (waits := alive().waits()) else "",
+        lambda: _never_called(alive()),
         lambda: render_greenthreads(alive().greenthreads),
         lambda: render_tasks(tasks) if (tasks := alive().tasks).tasks else "",
         lambda: render_hubs(hubs) if (hubs := alive().hubs) else "",
@@ -80,6 +90,13 @@ def _write(fd: int, interrupted: types.FrameType | None, about: str) -> None:
             text = f"a part could not be written: {type(error).__name__}\n"
         unpatched.write_all(fd, text.encode("utf-8", "backslashreplace"))
     unpatched.write_all(fd, END.encode())
+
+
+def _never_called(alive: Alive) -> str:
+    if _began is None or not alive.waits():
+        return ""
+    line = never_called(alive.hubs, unpatched.monotonic() - _began)
+    return f"{line}\n" if line else ""
 
 
 def _children() -> str:

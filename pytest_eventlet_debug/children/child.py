@@ -236,6 +236,7 @@ class Reporter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         self._has_begun = True
+        on_demand.begin_test()
         self.send(messages.LogStart(nodeid, _location(location)))
 
     @pytest.hookimpl(tryfirst=True)

@@ -16,6 +16,10 @@ STOPPED: Final = "_eventlet_debug_stopped"
 #: An attribute of tasks and greenlets: the code and line that cancelled or killed them.
 ENDED: Final = "_eventlet_debug_ended"
 
+#: An attribute of executors and loops: the code and line that shut the executor down, where that
+#: was watched.
+SHUT: Final = "_eventlet_debug_shut"
+
 #: An attribute of events: the code and line that sent them, where that was watched.
 SENT: Final = "_eventlet_debug_sent"
 

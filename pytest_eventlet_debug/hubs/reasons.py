@@ -11,6 +11,7 @@ import inspect
 import itertools
 
 from pytest_eventlet_debug.hubs import missing
+from pytest_eventlet_debug.hubs import other_loops
 from pytest_eventlet_debug.hubs.descriptor_reasons import beyond_select
 from pytest_eventlet_debug.hubs.descriptor_reasons import of_kind_without_events
 from pytest_eventlet_debug.hubs.descriptor_reasons import second
@@ -25,6 +26,7 @@ from pytest_eventlet_debug.hubs.loop_reasons import stopped
 from pytest_eventlet_debug.hubs.loop_reasons import waits_in_hub
 from pytest_eventlet_debug.hubs.loop_reasons import who_stopped
 from pytest_eventlet_debug.hubs.notes import SENT
+from pytest_eventlet_debug.hubs.notes import SHUT
 from pytest_eventlet_debug.hubs.notes import noted
 from pytest_eventlet_debug.hubs.recursion import recurses
 from pytest_eventlet_debug.hubs.tracebacks import COROUTINE
@@ -46,6 +48,8 @@ _MOST_WORDS = 100
 
 #: What runs the loop of the asyncio hub.
 _RUNS = ("run", "async_run")
+#: Where executors, and the event loop for its own, say that they were shut down.
+_SUBMITS = ("submit", "_check_default_executor")
 _MOCKS = ("unittest.mock", "mock.mock")
 _EVENT = f"{EVENTLET}event.py"
 
@@ -141,9 +145,26 @@ def _of_module(error: BaseException, _places: list[Place]) -> str | None:
     return missing.of_module(error)
 
 
+def _of_other_loop(error: BaseException, places: list[Place]) -> str | None:
+    """Say that what is waited for belongs to another loop."""
+    last = places[-1]
+    if last.raises and last.file.startswith(LOOP):
+        return other_loops.of_bound(error, last.frame)
+    return other_loops.of_future(error)
+
+
+def _shut_down(error: BaseException, places: list[Place]) -> str | None:
+    """Say who has shut down the executor that is to call something."""
+    last = places[-1]
+    if not isinstance(error, RuntimeError) or not last.raises or last.code.co_name not in _SUBMITS:
+        return None
+    by = noted(last.frame.f_locals.get("self"), SHUT)
+    return f"the executor was shut down{by}" if by else None
+
+
 #: What may be said of an error and where it arose, in the order in which to say it.
 _LOOKS = (
     *(refused, nested, waits_in_hub, called_by_hub, _replaced, second, stopped, cancelled),
     *(of_kind_without_events, beyond_select, of_foreign_loop, of_hubs_task, _sent_before),
-    *(recurses, _of_another, _of_module),
+    *(recurses, _of_another, _of_module, _of_other_loop, _shut_down),
 )

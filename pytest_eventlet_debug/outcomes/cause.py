@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from pytest_eventlet_debug.dump_limits import NEVER
 from pytest_eventlet_debug.dump_limits import SECTION
 from pytest_eventlet_debug.dump_limits import WAITS
 from pytest_eventlet_debug.outcomes import failure_text
@@ -27,6 +28,8 @@ _WRAPPED = "Failed: NOTE: Incompatible Exception Representation"
 _EVENTLET = lazily(r"/eventlet/(?!tests/|examples/)")
 #: What wakes the greenthreads that wait for it, each in its own thread alone.
 _WAKES = ("/eventlet/semaphore.py", "/eventlet/event.py", "/eventlet/queue.py")
+#: Begin the lines of a dump that say why a test hangs.
+_WHY = (WAITS, NEVER)
 _TYPE = lazily(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
 
 
@@ -135,8 +138,9 @@ def _waited(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, ...]
     """Return what a test that hung was waiting for, by its own words."""
     sections = getattr(report.longrepr, "sections", ())
     texts = [text for title, text in sections if title == SECTION]
-    lines = [each for text in texts for each in text.splitlines() if each.startswith(WAITS)]
-    return tuple(lines) if len(lines) == 1 else ()  # of several workers each has its own
+    lines = [each for text in texts for each in text.splitlines() if each.startswith(_WHY)]
+    waits = [each for each in lines if each.startswith(WAITS)]
+    return tuple(lines) if len(waits) == 1 else ()  # of several workers each has its own
 
 
 def _explained(printed: Traceback | None) -> Iterator[str]:

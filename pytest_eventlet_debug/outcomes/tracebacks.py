@@ -48,8 +48,8 @@ class Frame(NamedTuple):
 class Traceback(NamedTuple):
     """One exception as it was printed.
 
-    :param error: its type and message, in one line; where there is no message, the line of code
-        that raised it, if that was printed.
+    :param error: its type and message, in one line; of a bare assert the assertion, if that was
+        printed.
     :param frames: the outermost first; a cycle of a recursion once.
     :param cycle: the frames that a recursion repeats, or none.
     :param repeats: how often they are repeated.
@@ -167,7 +167,9 @@ def _read(lines: list[str], number: int, prefix: str) -> tuple[Traceback | None,
             exception = _EXCEPTION.match(line)
             if exception is None:
                 return None, number
-            error = line.strip() if exception[2] or not source else f"{exception[1]}: {source}"
+            # What a bare assert was about says more than its type; a call that failed does not.
+            is_said = exception[2] or not source.startswith("assert ")
+            error = line.strip() if is_said else f"{exception[1]}: {source}"
             return _traceback(error, frames, folded), number
     return None, number
 

@@ -9,12 +9,14 @@ import pytest
 from speed import depends_on_speed
 
 
-def told(pytester: pytest.Pytester, suite: str, hub: str, failed: int) -> dict[str, list[str]]:
+def told(
+    pytester: pytest.Pytester, suite: str, hub: str, failed: int, passed: int = 0
+) -> dict[str, list[str]]:
     """Return the lines of the section of findings by the name of the test."""
     pytester.makepyfile(test_x=suite)
     arguments = ("--dump-asyncio-tasks", f"--eventlet-hub={hub}", "-W", "ignore")
     result = pytester.runpytest(*arguments)
-    result.assert_outcomes(failed=failed)
+    result.assert_outcomes(failed=failed, passed=passed)
     found: dict[str, list[str]] = {}
     name = ""
     for line in result.outlines:

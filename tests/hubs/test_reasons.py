@@ -1301,3 +1301,68 @@ def test_a_coroutine_of_asyncios_own_that_has_code_wait_for_eventlet_is_told(
             r" waits for eventlet \(.*\), which no coroutine can: it is run by the asyncio hub, .*"
         ]
     )
+
+
+OTHER_LOOPS = """
+import asyncio
+import eventlet
+from eventlet import hubs, patcher
+from eventlet.asyncio import spawn_for_awaitable
+
+def in_a_thread(function):
+    thread = patcher.original("threading").Thread(target=function)
+    thread.start()
+    thread.join()
+
+async def wait_for(event):
+    try:
+        await asyncio.wait_for(event.wait(), 0.01)
+    except asyncio.TimeoutError:
+        pass
+
+def test_event_of_another():
+    event = asyncio.Event()
+    in_a_thread(lambda: asyncio.run(wait_for(event)))
+    spawn_for_awaitable(wait_for(event)).wait()
+
+def test_event_of_the_hub():
+    event = asyncio.Event()
+    spawn_for_awaitable(wait_for(event)).wait()
+    errors = []
+    def run():
+        try:
+            asyncio.run(wait_for(event))
+        except RuntimeError as error:
+            errors.append(error)
+    in_a_thread(run)
+    raise errors[0]
+
+def test_task_of_another():
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(asyncio.sleep(0))
+    async def wait():
+        await task
+    spawn_for_awaitable(wait()).wait()
+
+def test_another_error_with_such_words():
+    raise RuntimeError("x got Future <Future pending> attached to a different loop")
+"""
+
+
+def test_to_which_loop_belongs_what_cannot_be_waited_for_is_told(
+    pytester: pytest.Pytester,
+) -> None:
+    result = _run(pytester, OTHER_LOOPS)
+    result.assert_outcomes(failed=4)
+    first = ": it belongs to the loop in which it was first waited for"
+    assert _of(result, "test_event_of_another") == [
+        "the Event belongs to an event loop that was closed, and is used in the hub's own "
+        f"one{first}"
+    ]
+    assert _of(result, "test_event_of_the_hub") == [
+        f"the Event belongs to the hub's own event loop, and is used in another one{first}"
+    ]
+    assert _of(result, "test_task_of_another") == [
+        "what the task waits for belongs to an event loop, and is used in the hub's own one"
+    ]
+    assert not _of(result, "test_another_error_with_such_words")

@@ -52,6 +52,13 @@ def test_an_error_without_a_message_is_told_by_the_line_that_raised_it(tmp_path:
     assert found.describe() == f"AssertionError: assert done ({tmp_path}/program.py:4 in a)"
 
 
+def test_of_an_error_without_words_no_line_of_code_is_taken_for_them(tmp_path: Path) -> None:
+    text = printed(tmp_path, "def a():\n    raise KeyError\n\na()\n")
+    found = first_printed([text])
+    assert found is not None
+    assert found.describe() == f"KeyError ({tmp_path}/program.py:2 in a)"
+
+
 @pytest.mark.parametrize("how", ["", " from error"])
 def test_of_a_chain_the_last_exception_counts(tmp_path: Path, how: str) -> None:
     program = f"try:\n    {{}}['k']\nexcept KeyError as error:\n    raise ValueError('v'){how}\n"

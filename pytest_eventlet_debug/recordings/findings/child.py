@@ -163,6 +163,7 @@ class Child:
             living_children.stuck(facts, waits),
             living_children.taking(facts, waits),
             living_children.holding(facts, waits),
+            living_children.removing(facts),
             merged(living_children.sharing(facts)),
             merged(ended_children.tell(facts, waits)),
             merged(living_children.with_copies(facts)),

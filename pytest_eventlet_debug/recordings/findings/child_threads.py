@@ -15,6 +15,7 @@ from pytest_eventlet_debug.recordings.findings.channels import WRITES
 from pytest_eventlet_debug.recordings.findings.channels import End
 from pytest_eventlet_debug.recordings.findings.channels import end_of
 from pytest_eventlet_debug.recordings.findings.remembering import remember
+from pytest_eventlet_debug.recordings.strace_log import ANNOTATION
 from pytest_eventlet_debug.recordings.strace_log import unescape
 from pytest_eventlet_debug.recordings.trace_events import Exit
 from pytest_eventlet_debug.recordings.trace_events import Syscall
@@ -34,15 +35,15 @@ CALLS = TRANSFERS | COPIES | EPOLL_SETS | names("execve exit_group epoll_ctl")
 
 #: Standard error, or a file without a name, as pytest captures output in.
 _OUTPUT = lazily(r"2<|\d+<[^<>]*>\(deleted\)")
-_NUMBER = lazily(r"-?\d+")
+_REGISTERED = lazily(rf"(\d+)(?:{ANNOTATION})?, EPOLL_CTL_(ADD|DEL), (\d+)")
 
 
 class ChildThread:
     """What a thread of another process than the test's did last."""
 
     __slots__ = (
-        *("ended", "ends", "executed", "exiting", "failed", "last", "polls", "said", "shares"),
-        *("stuck", "took"),
+        *("added", "ended", "ends", "executed", "exiting", "failed", "last", "polls", "removes"),
+        *("said", "shares", "stuck", "took"),
     )
 
     def __init__(self) -> None:
@@ -56,8 +57,11 @@ class ChildThread:
         self.polls: set[int] = set()
         #: The last that it wrote as output.
         self.said = ""
-        #: Its first call on an epoll set that it did not make.
+        #: Its first call that adds something to an epoll set that it did not make, the descriptors
+        #: that it added so, and its first call that removes another one.
         self.shares: Syscall | None = None
+        self.added: set[int] = set()
+        self.removes: Syscall | None = None
         #: The call in which it waits.
         self.stuck: Syscall | None = None
         #: The call by which it ended.
@@ -124,16 +128,21 @@ class ChildThreads:
             self._transferred(thread, call)
         elif name in EPOLL_SETS and call.value is not None:
             thread.polls.add(call.value)
-        elif name == "epoll_ctl" and thread.shares is None and "EPOLL_CTL_ADD" in call.args:
-            self._added(thread, call)
+        elif name == "epoll_ctl" and call.errno is None:
+            self._registered(thread, call)
         elif name in COPIES:
             self._note(thread, call)
 
     @staticmethod
-    def _added(thread: ChildThread, call: Syscall) -> None:
-        match = _NUMBER.match(call.args)
-        if match is not None and int(match[0]) not in thread.polls and not thread.executed:
-            thread.shares = call
+    def _registered(thread: ChildThread, call: Syscall) -> None:
+        match = _REGISTERED.match(call.args)
+        if match is None or int(match[1]) in thread.polls or thread.executed:
+            return
+        if match[2] == "ADD":
+            thread.shares = thread.shares or call
+            thread.added.add(int(match[3]))
+        elif int(match[3]) not in thread.added:
+            thread.removes = thread.removes or call
 
     def _transferred(self, thread: ChildThread, call: Syscall) -> None:
         is_output = call.name in WRITES and _OUTPUT.match(call.args) is not None

@@ -24,7 +24,7 @@ from pytest_eventlet_debug.recordings.trace_events import Syscall
 #: A child that waits for less may well go on.
 STUCK_NS = 1_000_000_000
 
-_SHARED = lazily(rf"(\d+)(?:{ANNOTATION})?, EPOLL_CTL_ADD, (\d+(?:{ANNOTATION})?)")
+_SHARED = lazily(rf"(\d+)(?:{ANNOTATION})?, EPOLL_CTL_(?:ADD|DEL), (\d+(?:{ANNOTATION})?)")
 
 
 def stuck(facts: ChildFacts, waits: list[Wait]) -> Iterator[Finding]:
@@ -132,15 +132,35 @@ def sharing(facts: ChildFacts) -> Iterator[tuple[object, Finding]]:
         )
 
 
+def removing(facts: ChildFacts) -> Iterator[Finding]:
+    """Tell of children that take what the test waits for out of the epoll set of its hub."""
+    for pid, start in facts.children.items():
+        thread = facts.threads.get(pid)
+        call = thread.removes if thread is not None else None
+        match = _SHARED.match(call.args) if call is not None else None
+        if call is None or match is None or start.pid not in facts.own:
+            continue
+        wait = facts.waits.registered(facts.main or 0, int(match[2].partition("<")[0]), call.line)
+        if wait is None or wait.line > start.line or wait.shown != match[2]:
+            continue
+        yield finding(
+            f"{facts.name(pid)} shares the epoll set {match[1]} of the test process since the "
+            f"fork: it removes {match[2]}{own(call.where)}, for which {wait.who} "
+            f"waited{own(wait.where)} (line {wait.line}), so that its hub hears no more of it",
+            Evidence(f"epoll_ctl({match[0]})", STRACE_FILE, call.line),
+            {},
+        )
+
+
 def with_copies(facts: ChildFacts) -> Iterator[tuple[object, Finding]]:
     """Tell of greenthreads of the test process that go on in a child; for merging."""
     for pid, switch, call in facts.greenthreads.find():
-        where = own(call.where) if call is not None else ""
+        first = f", first{own(call.where)}" if call is not None else ""
         yield (
-            (facts.children[pid].at, switch.greenthread, where),
+            (facts.children[pid].at, switch.greenthread, first),
             finding(
                 f"{facts.name(pid)} runs a copy of greenthread {switch.greenthread} of the "
-                f"test process since the fork{where}",
+                f"test process since the fork{first}",
                 Evidence(f"greenthread {switch.greenthread}", STRACE_FILE, switch.line),
                 {},
             ),

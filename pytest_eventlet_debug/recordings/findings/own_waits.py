@@ -143,10 +143,25 @@ class OwnWaits:
                 or max(self._ready.get(fd, 0), self._used.get(end.channel, 0)) > known.line
             ):
                 continue
-            who = "a greenthread"
-            if known.greenthread is not None:
-                who = self._processes.describe(main or 0, known.greenthread)
-            yield Wait(known.shown, who, known.at, known.line, known.time_ns, over)
+            yield self._wait(main or 0, known, over)
+
+    def _wait(self, main: int, known: Registration, over: Syscall | None) -> Wait:
+        who = "a greenthread"
+        if known.greenthread is not None:
+            who = self._processes.describe(main, known.greenthread)
+        return Wait(known.shown, who, known.at, known.line, known.time_ns, over)
+
+    def registered(self, main: int, fd: int, line: int) -> Wait | None:
+        """Return who waited for a descriptor at a line, if that had no event and was the last wait.
+
+        :param main: the first thread of the test process.
+        """
+        known = self._registrations.find(main, fd, line)
+        if known is None or self._ready.get(fd, 0) > known.line:
+            return None
+        latest = self._registrations.latest(main).get(fd)
+        is_last = latest is not None and latest.line == known.line
+        return self._wait(main, known, self._registrations.ended(main, fd)) if is_last else None
 
     def _registered(self, main: int) -> Iterator[tuple[int, Registration, Syscall | None]]:
         """Yield what the hub waited for last, by descriptor, and what ended the wait."""

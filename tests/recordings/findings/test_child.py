@@ -309,6 +309,60 @@ def test_fork():
     )
 
 
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_a_forked_child_that_takes_from_the_hub_what_its_parent_waits_for_is_told(
+    find: Find, hub: str
+) -> None:
+    program = """
+def test_fork():
+    ours, theirs = os.pipe()
+    reader = eventlet.spawn(greenio.GreenPipe(ours, "rb", 0).read, 1)
+    eventlet.sleep(0.01)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            reader.kill()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    os.write(theirs, b"x")
+    with eventlet.Timeout(0.1):
+        reader.wait()
+"""
+    found, *_ = find(HEAD + program, Child, hub)
+    assert re.fullmatch(
+        r"child process \d+, started at test_program\.py:\d+ in test_fork, shares the epoll set "
+        r"\d+ of the test process since the fork: it removes (\d+<pipe:\[\d+\]>) at \S+:\d+ in "
+        r"\w+, for which greenthread 3:\w+ waited at \S+:\d+ in \w+ \(line \d+\), so that its hub "
+        r"hears no more of it",
+        found.title,
+    )
+
+
+@pytest.mark.parametrize("hub", ["epolls", "asyncio"])
+def test_what_a_forked_child_takes_from_the_hub_and_nobody_waits_for_is_not_told(
+    find: Find, hub: str
+) -> None:
+    program = """
+def test_fork():
+    ours, theirs = os.pipe()
+    reader = eventlet.spawn(greenio.GreenPipe(ours, "rb", 0).read, 1)
+    eventlet.sleep(0.01)
+    os.write(theirs, b"x")
+    reader.wait()
+    again = eventlet.spawn(greenio.GreenPipe(os.dup(ours), "rb", 0).read, 1)
+    eventlet.sleep(0)
+    again.kill()
+    pid = os.fork()
+    if pid == 0:
+        os.close(ours)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert False
+"""
+    assert not find(HEAD + program, Child, hub)
+
+
 def test_what_a_childs_own_child_keeps_open_is_told_with_who_inherited_it(find: Find) -> None:
     program = """
 def test_output():
