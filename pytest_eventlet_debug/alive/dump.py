@@ -26,6 +26,7 @@ from pytest_eventlet_debug.alive.hidden_errors import HiddenErrorWatch
 from pytest_eventlet_debug.alive.hub import never_called
 from pytest_eventlet_debug.alive.hub import not_begun
 from pytest_eventlet_debug.alive.late_calls import LateCallWatch
+from pytest_eventlet_debug.alive.local_calls import LocalCallWatch
 from pytest_eventlet_debug.alive.pool_items import PoolWatch
 from pytest_eventlet_debug.alive.render import render_endings
 from pytest_eventlet_debug.alive.render import render_greenthreads
@@ -99,12 +100,13 @@ class AliveDump:
         self._hidden = HiddenErrorWatch()
         self._unawaited = UnawaitedWatch()
         self._executors = ExecutorWatch()
+        self._local_calls = LocalCallWatch()
         self._endings = EndingWatch()
         self._asyncio_timeouts = AsyncioTimeoutWatch(lambda: self._take_at(None))
         noting = SpawnWatch(), SendWatch(), PoolWatch(), AcquisitionWatch()
         seen = self._early_wakes, self._late_calls, self._replaced, self._rlocks, self._hidden
         of_asyncio = self._asyncio, self._asyncio_timeouts, self._endings
-        lost = self._unawaited, self._executors
+        lost = self._unawaited, self._executors, self._local_calls
         self._watches = (*of_asyncio, *noting, *seen, *lost)
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
@@ -227,10 +229,12 @@ class AliveDump:
                 self._rlocks.told(),
                 self._unawaited.told(),
                 self._executors.told(),
+                self._local_calls.told(),
                 hidden,
             )
             vain = _in_vain(alive) or self._asyncio_timeouts.of(error)
-            lines = (self._timeouts.in_hub, *of_wakes, vain, begun, *failed, never)
+            caught = self._timeouts.caught(error)
+            lines = (self._timeouts.in_hub, *of_wakes, vain, begun, *failed, never, caught)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():

@@ -11,6 +11,7 @@ import weakref
 from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system.code_places import OURS
+from pytest_eventlet_debug.system.code_places import stand_in
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 _MOST = 5
@@ -44,17 +45,15 @@ class HiddenErrorWatch(FunctionWatch):
         self._wrap_of_hub("squelch_timer_exception", self._squelching)
         self._wrap_of_hub("squelch_exception", _squelching_event)
         pool = getattr(sys.modules.get("eventlet.greenpool"), "GreenPool", None)
-        self._wrap(pool, "_spawn_n_impl", self._spawning)
+        self._wrap(pool, "spawn_n", self._spawning)
 
     def _spawning(self, original: Any) -> Any:
-        """Watch what a pool's ``spawn_n()`` calls: the pool prints its exception, or drops it."""
-
-        def _spawn_n_impl(pool: Any, function: Any, *args: Any) -> Any:
+        def spawn_n(pool: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             prints = getattr(sys.modules.get("eventlet.greenpool"), "DEBUG", True)
-            return original(pool, function if prints else self._noting(function), *args)
+            return original(pool, function if prints else self._noting(function), *args, **kwargs)
 
-        return _spawn_n_impl
+        return spawn_n
 
     def _noting(self, function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -66,7 +65,7 @@ class HiddenErrorWatch(FunctionWatch):
                     self._seen.append((_of_pool(error), None))
                 raise
 
-        return call
+        return stand_in(call, function) if type(function) is types.FunctionType else call
 
     def _squelching(self, original: Any) -> Any:
         def squelch_timer_exception(hub: Any, timer: Any, exc_info: Any) -> Any:

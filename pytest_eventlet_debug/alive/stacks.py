@@ -97,7 +97,9 @@ class Stacks:
         return self._frames.describe(frames[-1]).function if frames else "?"
 
     def is_wrapper(self, code: types.CodeType) -> bool:
-        """Say whether a function only calls what was asked for: a pool's, a thread's."""
+        """Say whether a function only calls what was asked for: a pool's, a thread's, or ours."""
+        if code.co_filename.startswith(OURS):
+            return True
         place = self._place_of(code)
         if place is not None:
             return code.co_name in _WRAPPERS.get(place, ())

@@ -13,9 +13,15 @@ from msgspec.structs import replace
 
 from pytest_eventlet_debug.alive.hub import raised_words
 from pytest_eventlet_debug.alive.hub import started_at
+from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.snapshot import Alive
+from pytest_eventlet_debug.alive.spawns import SITE
+from pytest_eventlet_debug.hubs.reasons import chain_of
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
+from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
+from pytest_eventlet_debug.system.code_places import of_eventlet
+from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 #: What all looks of one test may take; a test may well expect many timeouts.
@@ -36,6 +42,9 @@ class TimeoutWatch:
         #: The exception by its id and as a traceback ends with it, and what was alive.
         self._kept: tuple[int, str, Alive] | None = None
         self._seconds = 0.0
+        #: The last Timeout by its id, the code that started it, and in words where that was and
+        #: where it was raised.
+        self._last: tuple[int, types.CodeType, str] | None = None
         #: What is to be said of a Timeout that was thrown in the hub itself, or ``""``.
         self.in_hub = ""
         #: When the greenlet of the test was last switched to.
@@ -43,7 +52,7 @@ class TimeoutWatch:
 
     def begin(self) -> None:
         """Watch the greenlet that runs now, for one test."""
-        self._kept = None
+        self._kept = self._last = None
         self._seconds = 0.0
         self.in_hub = ""
         self._test = switches.current()
@@ -52,7 +61,7 @@ class TimeoutWatch:
 
     def stop(self) -> None:
         """Watch no more."""
-        self._kept = self._test = None
+        self._kept = self._last = self._test = None
         switches.unsubscribe(self._switched)
 
     def of(self, error: BaseException | None) -> Alive | None:
@@ -68,6 +77,22 @@ class TimeoutWatch:
             number == id(type(error)) and steps[-1:] == ["switch"]
         )
         return alive if known else None
+
+    def caught(self, error: BaseException) -> str:
+        """Say that a Timeout was caught before a test failed with an error, or ``""``.
+
+        Many a loop waits with a Timeout, so that is told only of one that was started by code which
+        the error came through.
+        """
+        if self._last is None:
+            return ""
+        number, code, words = self._last
+        if number in map(id, chain_of(error)):
+            return ""
+        step = error.__traceback__
+        while step is not None and step.tb_frame.f_code is not code:
+            step = step.tb_next
+        return f"{words}, and was caught" if step is not None else ""
 
     def _switched(self, event: str, arguments: tuple[Any, Any]) -> None:
         origin, target = arguments
@@ -96,6 +121,12 @@ class TimeoutWatch:
             frame = _outside(sys._getframe())
             alive = replace(self._take(frame), timeout=_words(raised, timer))
             self._kept = (id(raised), _last_line(raised), alive)
+            site = getattr(timer, "__dict__", {}).get(SITE)
+            if site is not None and not isinstance(raised, type):
+                own = outside_of((STANDARD_LIBRARY, of_eventlet() or STANDARD_LIBRARY), frame)
+                where = f" at {Frames().describe(own).where}" if own is not None else ""
+                words = f"{_words(raised, timer)}, ended a wait{where}"
+                self._last = id(raised), site[0], words
         except Exception as error:
             put_off(error)  # the timeout on its way matters more
         finally:

@@ -138,6 +138,34 @@ def test_comes_too_late():
     stop()
     pool.submit(len, "abc")
 
+def test_is_dropped():
+    def ask():
+        eventlet.greenthread.spawn_after_local(0.01, fail)
+    eventlet.spawn(ask).wait()
+    eventlet.sleep(0.02)
+    assert False
+
+def test_is_called_in_time():
+    eventlet.greenthread.spawn_after_local(0.01, int)
+    cancelled = eventlet.greenthread.spawn_after_local(0.01, int)
+    cancelled.cancel()
+    eventlet.sleep(0.02)
+    assert False
+
+def test_waits_in_vain():
+    for _ in range(2):
+        with eventlet.Timeout(0.01, False):
+            eventlet.sleep(1)
+    assert False
+
+def wait():
+    with eventlet.Timeout(0.01, False):
+        eventlet.sleep(1)
+
+def test_has_something_wait():
+    wait()
+    assert False
+
 def test_left_by_a_with():
     with ThreadPoolExecutor(1) as own:
         pass
@@ -162,15 +190,24 @@ def test_shown_by_a_pool():
 
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_what_was_lost_in_executors_and_pools_is_told(pytester: pytest.Pytester, hub: str) -> None:
-    assert told(pytester, LOST, hub, failed=7, passed=1) == {
+    assert told(pytester, LOST, hub, failed=11, passed=1) == {
         "test_submits": [
             "fail(), submitted to an executor at test_x.py:16 in test_submits, ended with "
             "KeyError: 'lost', raised at test_x.py:9 in fail; nobody has kept its future, to ask "
             "for that"
         ],
         "test_comes_too_late": ["the executor was shut down at test_x.py:12 in stop"],
+        "test_is_dropped": [
+            "fail, spawned at test_x.py:38 in ask, was not called when it was due: what "
+            "spawn_after_local() or call_after_local() is to call is dropped if the greenthread "
+            "that asked for it has ended"
+        ],
+        "test_waits_in_vain": [
+            "Timeout(0.01), started at test_x.py:52 in test_waits_in_vain, ended a wait at "
+            "test_x.py:53 in test_waits_in_vain, and was caught"
+        ],
         "test_left_by_a_with": [
-            "the executor was shut down at test_x.py:37 in test_left_by_a_with"
+            "the executor was shut down at test_x.py:65 in test_left_by_a_with"
         ],
         "test_hidden_in_a_pool": [
             "what GreenPool.spawn_n() called ended with KeyError: 'lost', raised at test_x.py:9 in "
