@@ -209,8 +209,34 @@ class GreenthreadWaits:
                 return Waits(f"{label}, unfinished", f"{label}, {left} without task_done()"), []
             return Waits(label, f"{label}, {counted(items, 'item')}"), []
         if "_done_callbacks" in fields:
-            return Waits(label, f"{label}, {str(fields.get('_state')).lower()}"), []
+            return self._waits_for_executor(label, owner)
         return None
+
+    def _waits_for_executor(self, label: str, future: Any) -> tuple[Waits, list[Any]]:
+        """Say what a future waits for whose executor has greenthreads for threads."""
+        text = f"{label}, {str(getattr(future, '_state', '?')).lower()}"
+        # By the id of its queue, the queue of an executor, its workers, and the busy ones.
+        executors: dict[int, tuple[Any, list[Any], list[Any]]] = {}
+        for greenlet in self._greenlets.all():
+            frames = [each for each in self._greenlets.stack_of(greenlet) if _is_of_executor(each)]
+            names = {each.f_code.co_name: each.f_locals for each in frames}
+            item = names.get("run", {}).get("self")
+            if getattr(item, "future", None) is future:
+                return Waits(f"{label}, held", text), [greenlet]
+            if "_worker" in names:
+                queue = names["_worker"].get("work_queue")
+                _, workers, busy = executors.setdefault(id(queue), (queue, [], []))
+                workers.append(greenlet)
+                busy += [greenlet] if item is not None else []
+        for queue, workers, busy in executors.values():
+            waiting = copy_of(getattr(queue, "_queue", ()) or getattr(queue, "queue", ()))
+            is_in = any(getattr(each, "future", None) is future for each in waiting)
+            if is_in and len(busy) == len(workers):
+                threads = f"{len(busy)} threads of its executor run"
+                threads = "only thread of its executor runs" if len(busy) == 1 else threads
+                text += f", behind what the {threads}"
+                return Waits(f"{label}, held", text), busy if len(busy) == 1 else []
+        return Waits(label, text), []
 
     def _self_of(self, outer: list[types.FrameType], place: str, *names: str) -> Any:
         """Return whose method has called, if it is one of these methods."""
@@ -428,6 +454,10 @@ def _owner_has_ended(lock: Any) -> bool:
     """Say whether a reentrant lock belongs to a thread that is no more."""
     owner = _OWNER.search(repr(lock))
     return owner is not None and int(owner[1]) not in (0, *sys._current_frames())
+
+
+def _is_of_executor(frame: types.FrameType) -> bool:
+    return frame.f_globals.get("__name__") == "concurrent.futures.thread"
 
 
 def _is_ours(frame: types.FrameType) -> bool:

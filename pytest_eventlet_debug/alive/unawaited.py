@@ -120,7 +120,7 @@ def _is_new(coroutine: Any) -> bool:
 
 def _say(coroutine: Any, by: str) -> str:
     code = coroutine.cr_code
-    where = Frames().at(code, code.co_firstlineno).location
+    where = Frames().at(code, code.co_firstlineno).location.removeprefix(STANDARD_LIBRARY)
     return (
         f"the coroutine {coroutine.__qualname__}() ({where}){by}, was never awaited: none of its "
         "code has run"

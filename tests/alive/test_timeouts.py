@@ -752,3 +752,49 @@ def test_a_test_of_testtools_is_known_by_the_text_that_it_has_of_its_error(
         f"the test waited in vain at test_x.py:{line} in {in_frames(f'Tests.{test}')} on {waits}"
         for line, test in ((20, "test_another_error"), (11, "test_waits"))
     ]
+
+
+EXECUTORS = """
+import eventlet
+eventlet.monkey_patch()
+from concurrent.futures import thread
+import queue, threading
+
+def make(size):
+    pool = thread.ThreadPoolExecutor(size)
+    pool._work_queue = queue.Queue()  # where asyncio is imported, that of C may be left
+    return pool
+
+def test_waits_for_its_own_thread():
+    pool = make(1)
+    def outer():
+        return pool.submit(len, "abc").result()
+    with eventlet.Timeout(0.2):
+        pool.submit(outer).result()
+
+def test_all_are_busy():
+    pool = make(2)
+    gate = threading.Event()
+    for _ in range(2):
+        pool.submit(gate.wait)
+    with eventlet.Timeout(0.2):
+        pool.submit(len, "abc").result()
+
+def test_runs():
+    gate = threading.Event()
+    with eventlet.Timeout(0.2):
+        make(2).submit(gate.wait).result()
+"""
+
+
+def test_what_keeps_a_greened_executor_from_a_call_is_told(pytester: pytest.Pytester) -> None:
+    _, told = waited(pytester, EXECUTORS, "epolls", failed=3)
+    begin = "the test waited in vain at test_x.py:{} on Future.result, "
+    behind = "pending, behind what the {} of its executor run"
+    assert told == [
+        begin.format("16 in test_waits_for_its_own_thread")
+        + "running, which waits at test_x.py:14 in outer on Future.result, "
+        + f"{behind.format('only thread')}s: it waits for itself, unless another one lets it go on",
+        begin.format("24 in test_all_are_busy") + behind.format("2 threads"),
+        begin.format("29 in test_runs") + "running, which waits on Event.wait, not set",
+    ]
