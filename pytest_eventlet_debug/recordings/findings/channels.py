@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from pytest_eventlet_debug.patterns import lazily
 from pytest_eventlet_debug.recordings.findings.call_names import names
+from pytest_eventlet_debug.recordings.findings.remembering import remember
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
 
@@ -82,6 +83,8 @@ class Held:
     def __init__(self) -> None:
         self._ends: dict[str, dict[int, tuple[End, bool | None]]] = {}
         self._channels: dict[int, str] = {}
+        #: What was closed of a channel, and when, in nanoseconds since the epoch.
+        self._closings: dict[str, list[tuple[End, bool | None, int]]] = {}
 
     def handlers(self) -> Mapping[str, Callable[[Syscall], None]]:
         """Return what to call, with the process's own calls, by their names."""
@@ -93,17 +96,29 @@ class Held:
             "close": self._closed,
         }
 
-    def readers(self, writer: End) -> Iterator[End]:
-        """Yield the ends at which what is written to the other one could be read."""
-        for end, writes in self._ends.get(writer.channel, {}).values():
+    def readers(self, writer: End, until_ns: int) -> Iterator[End]:
+        """Yield the ends at which what is written to the other one could be read.
+
+        :param until_ns: the time, nanoseconds since the epoch, at which they had not been closed.
+        """
+        for end, writes in self._held(writer.channel, until_ns):
             if writes is False if not end.side else end.side != writer.side:
                 yield end
 
-    def writers(self, reader: End) -> Iterator[End]:
-        """Yield the ends from which something could be written to the other one."""
-        for end, writes in self._ends.get(reader.channel, {}).values():
+    def writers(self, reader: End, until_ns: int) -> Iterator[End]:
+        """Yield the ends from which something could be written to the other one.
+
+        :param until_ns: the time, nanoseconds since the epoch, at which they had not been closed.
+        """
+        for end, writes in self._held(reader.channel, until_ns):
             if writes is True if not end.side else end.side != reader.side:
                 yield end
+
+    def _held(self, channel: str, until_ns: int) -> Iterator[tuple[End, bool | None]]:
+        yield from self._ends.get(channel, {}).values()
+        for end, writes, time_ns in self._closings.get(channel, ()):
+            if time_ns >= until_ns:
+                yield end, writes
 
     def _made(self, call: Syscall) -> None:
         match = _PAIR.search(call.args)
@@ -154,6 +169,11 @@ class Held:
     def _closed(self, call: Syscall) -> None:
         fd = call.fd
         if call.errno is None and fd is not None:
+            channel = self._channels.get(fd, "")
+            known = self._ends.get(channel, {}).get(fd)
+            if known is not None:
+                before = self._closings.get(channel, [])[-1:]
+                remember(self._closings, channel, [*before, (*known, call.start_ns)], _MOST)
             self._forget(fd)
 
     def _forget(self, fd: int) -> None:

@@ -43,7 +43,10 @@ def stuck(facts: ChildFacts, waits: list[Wait]) -> Iterator[Finding]:
         if waited_ns < STUCK_NS:
             continue
         writes = call.name in WRITES
-        others = facts.held.readers(end) if writes else facts.held.writers(end)
+        # What is closed later does away with what is in the way.
+        enough_ns = call.start_ns + STUCK_NS
+        held = facts.held
+        others = held.readers(end, enough_ns) if writes else held.writers(end, enough_ns)
         other = next(iter(others), None)
         expected = _expected(facts, pid, call, end, waits)
         if other is None or not (writes or expected):

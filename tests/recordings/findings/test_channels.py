@@ -9,6 +9,9 @@ from pytest_eventlet_debug.recordings.findings.channels import end_of
 from pytest_eventlet_debug.recordings.strace_log import parse
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 
+#: After all of the calls.
+_LATER = 1_700_000_001 * 10**9
+
 PIPE = "pipe2([5<pipe:[42]>, 6<pipe:[42]>], O_CLOEXEC) = 0"
 
 
@@ -50,7 +53,14 @@ def test_the_reading_ends_of_a_pipe_that_a_process_holds(
 ) -> None:
     writer = end_of("1<pipe:[42]>")
     assert writer is not None
-    assert [end.shown for end in held(*calls).readers(writer)] == readers
+    assert [end.shown for end in held(*calls).readers(writer, _LATER)] == readers
+
+
+def test_an_end_counts_as_held_at_a_time_before_it_was_closed() -> None:
+    known = held(PIPE, "close(5<pipe:[42]>) = 0")
+    writer = end_of("1<pipe:[42]>")
+    assert writer is not None
+    assert [end.shown for end in known.readers(writer, 1_700_000_000 * 10**9)] == ["5<pipe:[42]>"]
 
 
 def test_either_end_of_a_socket_pair_reads_what_the_other_one_writes() -> None:
@@ -58,8 +68,8 @@ def test_either_end_of_a_socket_pair_reads_what_the_other_one_writes() -> None:
     known = held(f"socketpair(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0, {pair}) = 0")
     end = end_of("1<UNIX-STREAM:[43->42]>")
     assert end is not None
-    assert [each.shown for each in known.readers(end)] == ["5<UNIX-STREAM:[42->43]>"]
-    assert [each.shown for each in known.writers(end)] == ["5<UNIX-STREAM:[42->43]>"]
+    assert [each.shown for each in known.readers(end, _LATER)] == ["5<UNIX-STREAM:[42->43]>"]
+    assert [each.shown for each in known.writers(end, _LATER)] == ["5<UNIX-STREAM:[42->43]>"]
 
 
 @pytest.mark.parametrize(

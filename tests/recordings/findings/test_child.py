@@ -257,6 +257,7 @@ def test_run():
             child.wait()
     finally:
         child.kill()
+        child.stdout.close()
 """
     (found,) = find(HEAD + program, Child, hub)
     assert re.fullmatch(
