@@ -66,7 +66,7 @@ def complete(
     """
     detection = Detection(_about(test)) if place.is_traced else None
     trace = read_trace(place.directory, watch=detection.watch) if detection else Trace()
-    wire = Wire(trace.calls, *_death(test, trace, died_ns))
+    wire = Wire(trace.calls, *_death(test, trace, died_ns), _failed_ns(test))
     packets = Ends()
     unread: list[str] = []
     capture = captures.Capture(
@@ -155,6 +155,14 @@ def _death(
     if called_ns is None and seen_ns is not None:
         return seen_ns, seen_ns - _DYING_NS
     return called_ns, None
+
+
+def _failed_ns(test: TestRecord | None) -> int | None:
+    """Return when a test's own function failed, if it did."""
+    ends = ("failed", "hung")
+    if test is None or test.outcomes.get("call") not in ends or "call" not in test.phases:
+        return None
+    return test.phases["call"][1]
 
 
 def redact(path: Path, redaction: Redaction) -> None:

@@ -94,6 +94,10 @@ class HttpStream:
             return f"{self._what} is chunked, and no last chunk came"
         return f"{self._what} says {self._length}, and {self._said - self._left:,} bytes came"
 
+    def missing(self) -> str | None:
+        """Say what has not come yet of a message whose length is known."""
+        return self.broken_off() if self._left and not self._chunked else None
+
     def _begin(self, data: bytes, method: str) -> bytes:
         """Read a message's head; return what follows it."""
         self._head, self._what = b"", ""

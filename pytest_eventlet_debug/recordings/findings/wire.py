@@ -31,6 +31,8 @@ from pytest_eventlet_debug.recordings.pcapng import Packet
 
 #: An answer that takes longer is told, and so is a peer that takes in nothing for as long.
 LATE_NS = 1_000_000_000
+#: A message that goes on later than that may be waited for.
+MISSING_NS = 500_000_000
 _MOST = 20
 _CONNECTIONS = 10_000
 _WRAP = 1 << 32
@@ -49,9 +51,11 @@ _RAISED = lazily(
 class _Side:
     """What one end of a connection has sent."""
 
-    __slots__ = ("next", "stream")
+    __slots__ = ("last", "next", "stream")
 
     def __init__(self) -> None:
+        #: The last packet with data.
+        self.last: Packet | None = None
         #: The sequence number after the last byte.
         self.next: int | None = None
         self.stream = HttpStream()
@@ -101,14 +105,20 @@ class Wire:
         connections then, which is nobody's doing.
     :param dying_ns: since when it may have died, where that is not known: of what happens from
         then on, only what data or a new connection follows is told.
+    :param failed_ns: when the test failed, if it did: it may have waited for data until then.
     """
 
     kind: ClassVar[Kind] = "wire"
 
     def __init__(
-        self, calls: Attribution, died_ns: int | None = None, dying_ns: int | None = None
+        self,
+        calls: Attribution,
+        died_ns: int | None = None,
+        dying_ns: int | None = None,
+        failed_ns: int | None = None,
     ) -> None:
         self._calls = calls
+        self._failed_ns = failed_ns
         self._died_ns = died_ns
         self._dying_ns = dying_ns
         self._lived_ns = 0
@@ -129,6 +139,8 @@ class Wire:
             return
         if self._died_ns is not None and packet.time_ns > self._died_ns:
             return
+        if self._failed_ns is not None and packet.time_ns > self._failed_ns:
+            self._note_missing()
         if segment.quoted:
             self._see_refused_datagram(packet, segment)
             return
@@ -262,6 +274,7 @@ class Wire:
         if connection.client is None:
             connection.client = segment.source
         self._see_http(connection, packet, segment, side)
+        side.last = packet
         self._answered(connection, packet, segment)
         match = _REQUEST.match(packet.data, segment.at)
         if match is not None and connection.client == segment.source:
@@ -330,6 +343,19 @@ class Wire:
         what = f"{segment.source} closed without an answer to {waits[1].text}, {took} after it"
         self._tell(f"{what}{self._cause(segment, packet)}", packet, what)
 
+    def _note_missing(self) -> None:
+        """Say which messages had begun as the test failed, and had not gone on for a while."""
+        failed_ns, self._failed_ns = self._failed_ns, None
+        for ends, connection in self._connections.items():
+            for source, side in zip(ends, (connection.left, connection.right), strict=True):
+                missing = side.stream.missing() if not connection.reset else None
+                if failed_ns is None or missing is None or side.last is None:
+                    continue
+                waited_ns = failed_ns - side.last.time_ns
+                if waited_ns >= MISSING_NS:
+                    what = f"{source}: {missing}, the last {span(waited_ns)} before the test failed"
+                    self._tell(what, side.last, missing)
+
     @staticmethod
     def _is_next(connection: _Connection, segment: Segment) -> bool:
         """Say whether all that came before a packet has been seen, its own bytes included."""
@@ -355,6 +381,7 @@ class Wire:
 
     def findings(self) -> list[Finding]:
         """Return what was found, in time order."""
+        self._note_missing()
         for full in self._full.values():
             self._was_full(*full, self._last_ns)
         self._full.clear()

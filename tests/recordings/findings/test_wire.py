@@ -420,3 +420,55 @@ def test_dies():
     assert found is not None
     (told,) = (each.title for each in found.findings if each.kind == "wire")
     assert ", GET /closed unanswered: close(" in told
+
+
+MISSING = """
+import eventlet
+
+def exchange(sent, wait):
+    listener = eventlet.listen(("127.0.0.1", 0))
+    client = eventlet.connect(listener.getsockname())
+    client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    server = listener.accept()[0]
+    server.recv(100)
+    server.sendall(b"HTTP/1.1 200 OK\\r\\n" + sent)
+    eventlet.sleep(wait)
+    return client, server
+
+def test_short():
+    kept = exchange(b"Content-Length: 5\\r\\n\\r\\nabc", 0.6)
+    assert False
+
+def test_whole():
+    kept = exchange(b"Content-Length: 3\\r\\n\\r\\nabc", 0.6)
+    assert False
+
+def test_stream():
+    kept = exchange(b"Transfer-Encoding: chunked\\r\\n\\r\\n3\\r\\nabc\\r\\n", 0.6)
+    assert False
+
+def test_under_way():
+    kept = exchange(b"Content-Length: 5\\r\\n\\r\\nabc", 0.1)
+    assert False
+
+def test_passes():
+    kept = exchange(b"Content-Length: 5\\r\\n\\r\\nabc", 0.6)
+"""
+
+
+def test_what_was_missing_of_a_message_as_the_test_failed_is_told(record: Record) -> None:
+    told = {}
+    for each in record(MISSING, "epolls", "--pcap"):
+        found = findings_file.read(each)
+        assert found is not None
+        titles = [
+            finding.title for finding in found.findings if " the test failed" in finding.title
+        ]
+        told[each.name.partition("-epolls")[0]] = titles
+    ((title,),) = filter(None, told.values())
+    assert told["test_program.py-test_short"] == [title]
+    assert re.fullmatch(
+        r"127\.0\.0\.1:\d+: the answer 200 says Content-Length: 5, and 3 bytes came, the last "
+        r"6\d\d\.\d\d ms before the test failed",
+        title,
+    )
