@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_eventlet_debug.alive.function_watch import FunctionWatch
 from pytest_eventlet_debug.hubs.notes import SENT
+from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import folder_of
 from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off
@@ -22,11 +23,11 @@ class SendWatch(FunctionWatch):
         module = sys.modules.get("eventlet.event")
         path = getattr(module, "__file__", None)
         if type(path) is str:
-            library = folder_of(path)
+            library = (folder_of(path), OURS)
             self._wrap(getattr(module, "Event", None), "send", lambda send: _sending(send, library))
 
 
-def _sending(original: Any, library: str) -> Any:
+def _sending(original: Any, library: tuple[str, ...]) -> Any:
     def send(event: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         sent = original(event, *args, **kwargs)

@@ -37,6 +37,7 @@ from pytest_eventlet_debug.hubs.tracebacks import chain_of
 from pytest_eventlet_debug.hubs.tracebacks import hub_runs_its_loop
 from pytest_eventlet_debug.hubs.tracebacks import is_library
 from pytest_eventlet_debug.hubs.tracebacks import places_of
+from pytest_eventlet_debug.hubs.tracebacks import runs_hub
 from pytest_eventlet_debug.hubs.tracebacks import user_of
 from pytest_eventlet_debug.system.code_places import HUBS
 from pytest_eventlet_debug.system.code_places import OURS
@@ -81,6 +82,11 @@ def is_of_hub(error: BaseException) -> bool:
     """Say whether it is the hub's own loop that raised an error, as where it has ended before."""
     places = places_of(error)
     return bool(places) and HUBS in places[-1].file and places[-1].code.co_name in _RUNS
+
+
+def left_hub(error: BaseException) -> bool:
+    """Say whether an error came out of the hub, and is not that it has ended before."""
+    return any(map(runs_hub, places_of(error))) and not is_of_hub(error)
 
 
 def _sent_before(error: BaseException, places: list[Place]) -> str | None:

@@ -16,6 +16,8 @@ from pytest_eventlet_debug.hubs.names import is_stuck
 from pytest_eventlet_debug.hubs.names import own_hub
 from pytest_eventlet_debug.hubs.names import same
 from pytest_eventlet_debug.hubs.notes import LEFT
+from pytest_eventlet_debug.hubs.reasons import left_hub
+from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.hubs.reasons import reasons
 from pytest_eventlet_debug.report_properties import REASON_PROPERTY
 from pytest_eventlet_debug.shield import Shield
@@ -54,7 +56,7 @@ class HubWitness:
             name = in_force()
             if name is not None and not same(self._hub, name):
                 item.stash[_seen_key] = name
-            lines = [*self._left(item, report)]
+            lines = [*self._left(item, report, call.excinfo.value if call.excinfo else None)]
             if report.failed and call.excinfo is not None:
                 lines += reasons(call.excinfo.value)
                 lines += self._let_go()
@@ -77,7 +79,9 @@ class HubWitness:
         found = unclosed_generators().items()
         return [line for each, line in found if each not in self._unclosed][:1]
 
-    def _left(self, item: pytest.Item, report: pytest.TestReport) -> Iterator[str]:
+    def _left(
+        self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None
+    ) -> Iterator[str]:
         """Say what has become of the hub, if a test fails for it; remember since when it is so."""
         hub = own_hub()
         loop = getattr(hub, "loop", None)
@@ -85,6 +89,9 @@ class HubWitness:
             # For a while it may get on: the loop goes on with the coroutine that was left.
             if self._ended is None or self._ended[0] != id(hub):
                 self._ended = id(hub), item.nodeid
+                # Where nothing has watched the loop since it began.
+                if error is not None and getattr(loop, LEFT, None) is None and left_hub(error):
+                    setattr(loop, LEFT, raised(error))
             if _names(report, _ENDED):
                 left = getattr(loop, LEFT, None)
                 what = f"{left}," if left else "an exception"

@@ -1366,3 +1366,34 @@ def test_to_which_loop_belongs_what_cannot_be_waited_for_is_told(
         "what the task waits for belongs to an event loop, and is used in the hub's own one"
     ]
     assert not _of(result, "test_another_error_with_such_words")
+
+
+RAISED_IN_IT = """
+import signal
+import eventlet
+
+def test_raises():
+    def alarm(*_):
+        raise KeyError("alarm")
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        eventlet.sleep(60)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+def test_waits():
+    eventlet.sleep(0)
+"""
+
+
+@pytest.mark.fault("hub-ended")
+def test_the_exception_that_ended_the_hub_is_told_without_dumps(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_x=RAISED_IN_IT)
+    result = pytester.runpytest("--eventlet-hub=asyncio", "-W", "ignore")
+    result.assert_outcomes(failed=2)
+    assert _of(result, "test_waits") == [
+        "KeyError: 'alarm', raised at test_x.py:6 in alarm, ended the hub in "
+        "test_x.py::test_raises[asyncio]; it does not start again, so every wait fails with "
+        "RuntimeError: Already running!"
+    ]
