@@ -16,7 +16,7 @@ from pytest_eventlet_debug.alive.hub import started_at
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.snapshot import Alive
 from pytest_eventlet_debug.alive.spawns import SITE
-from pytest_eventlet_debug.hubs.reasons import chain_of
+from pytest_eventlet_debug.hubs.tracebacks import chain_of
 from pytest_eventlet_debug.system import switches
 from pytest_eventlet_debug.system import unpatched
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
