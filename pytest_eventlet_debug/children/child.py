@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+from collections.abc import Generator
 from collections.abc import Sequence
 import contextlib
 import io
@@ -129,20 +130,25 @@ class _Phases:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
+    # Wrappers, for this is to come before the code of the phase begins.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._begins(item, "setup")
+        return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        if call.when == "setup" and call.excinfo is None:
+            # Not within the call, what is counted of which is to be the test's.
+            self._begins(item, "call")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._begins(item, "teardown")
+        return (yield)
+
     def _begins(self, item: pytest.Item, phase: str) -> None:
         self._reporter.send(messages.PhaseBegins(item.nodeid, phase, unpatched.time_ns()))
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        self._begins(item, "setup")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> None:
-        self._begins(item, "call")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        self._begins(item, "teardown")
 
 
 class Reporter:
