@@ -25,10 +25,8 @@ class AsyncioWatch:
         self._finder: _AfterImport | None = None
         self.cancelled = CancelledTaskWatch(self.look_again)
         self.calls = LoopCallWatch(self.cancelled.runs_in)
-        self.readers = LoopReaderWatch()
-        self.signals = LoopSignalWatch()
-        noting = AsyncioSiteWatch(), AsyncioLockWatch()
-        self._watches = (self.cancelled, self.calls, self.readers, self.signals, *noting)
+        told = LoopSignalWatch(), self.calls, LoopReaderWatch()
+        self._watches = (self.cancelled, *told, AsyncioSiteWatch(), AsyncioLockWatch())
 
     def start(self) -> None:
         """Begin now, or as soon as asyncio is imported."""
@@ -43,6 +41,10 @@ class AsyncioWatch:
         TESTS[0] += 1
         for watch in self._watches:
             watch.begin()
+
+    def told(self) -> list[str]:
+        """Return what each watch has to tell of this test, or ``""``."""
+        return [watch.told() for watch in self._watches]
 
     def look_again(self) -> None:
         """Wrap what has been imported since, of uvloop and anyio, too; costs about 1 us."""

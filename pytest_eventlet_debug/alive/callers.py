@@ -1,7 +1,8 @@
-"""Which line has called something of asyncio's or eventlet's."""
+"""Which line has called something, and whether it keeps what that returns."""
 
 from __future__ import annotations
 
+import opcode
 import types
 from typing import Final
 
@@ -13,6 +14,11 @@ from pytest_eventlet_debug.system.code_places import of_eventlet
 
 #: Where the code lies of asyncio, and of what wraps it.
 WATCHED_ASYNCIO: Final = (ASYNCIO, OURS)
+
+# An instruction takes two bytes; from Python 3.11 on, some are followed by those of a cache.
+_WIDTH = 2
+_CACHE = opcode.opmap.get("CACHE", -1)
+_DROPS = opcode.opmap["POP_TOP"]
 
 
 def outside(frame: types.FrameType, library: tuple[str, ...]) -> types.FrameType | None:
@@ -37,3 +43,17 @@ def user_line(frame: types.FrameType) -> str:
     library = (*WATCHED_ASYNCIO, of_eventlet() or OURS)
     at = Frames().describe(outside(frame, library) or frame)
     return f"{at.location.removeprefix(STANDARD_LIBRARY)} in {at.function}"
+
+
+def drops(frame: types.FrameType) -> bool:
+    """Say whether a function will drop at once what the call returns that it makes just now."""
+    code = frame.f_code.co_code
+    following = frame.f_lasti + _WIDTH
+    while code[following] == _CACHE:
+        following += _WIDTH
+    return code[following] == _DROPS
+
+
+def is_dropping(frame: types.FrameType) -> bool:
+    """Say whether a function is just dropping what a call has returned."""
+    return frame.f_code.co_code[frame.f_lasti] == _DROPS

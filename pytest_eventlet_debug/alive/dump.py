@@ -93,21 +93,15 @@ class AliveDump:
         self._redact = redact
         self._in_reports = not config.getoption("usepdb", False)
         self._asyncio = AsyncioWatch()
-        self._early_wakes = EarlyWakeWatch()
-        self._late_calls = LateCallWatch()
-        self._replaced = ReplacedCallWatch()
-        self._rlocks = SharedRLockWatch()
-        self._hidden = HiddenErrorWatch()
-        self._unawaited = UnawaitedWatch()
-        self._executors = ExecutorWatch()
-        self._local_calls = LocalCallWatch()
         self._endings = EndingWatch()
         self._asyncio_timeouts = AsyncioTimeoutWatch(lambda: self._take_at(None))
         noting = SpawnWatch(), SendWatch(), PoolWatch(), AcquisitionWatch()
-        seen = self._early_wakes, self._late_calls, self._replaced, self._rlocks, self._hidden
+        # In the order in which they tell.
+        seen = EarlyWakeWatch(), LateCallWatch(), ReplacedCallWatch(), SharedRLockWatch()
+        lost = UnawaitedWatch(), ExecutorWatch(), LocalCallWatch(), HiddenErrorWatch()
+        self._telling = (*seen, *lost)
         of_asyncio = self._asyncio, self._asyncio_timeouts, self._endings
-        lost = self._unawaited, self._executors, self._local_calls
-        self._watches = (*of_asyncio, *noting, *seen, *lost)
+        self._watches = (*of_asyncio, *noting, *self._telling)
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
         self._began = 0.0
@@ -202,7 +196,8 @@ class AliveDump:
         self, item: pytest.Item, report: pytest.TestReport, error: BaseException, ended: float
     ) -> None:
         try:
-            hidden = self._hidden.told()  # what is taken next may hold greenthreads, too
+            # First of all: what is taken next may hold greenthreads, too.
+            told = [*self._asyncio.told(), *(watch.told() for watch in self._telling)]
             seen = self._as_it_failed
             if seen and seen[0] == id(error):
                 ago, alive = 0.0, seen[1]
@@ -218,23 +213,11 @@ class AliveDump:
                 begun = not_begun(alive.hubs, ago, seconds, ran)
                 begun = begun or task_not_begun(alive.tasks, ago, ran)
             failed = alive.tasks.failed[:_MAX_FAILED]
-            of_wakes = (
-                self._asyncio.signals.told(),
-                self._asyncio.calls.unheard,
-                self._asyncio.readers.told(),
-                self._asyncio.calls.not_called(ago, ran),
-                self._early_wakes.told(),
-                self._late_calls.told(),
-                self._replaced.told(),
-                self._rlocks.told(),
-                self._unawaited.told(),
-                self._executors.told(),
-                self._local_calls.told(),
-                hidden,
-            )
+            not_called = self._asyncio.calls.not_called(ago, ran)
             vain = _in_vain(alive) or self._asyncio_timeouts.of(error)
             caught = self._timeouts.caught(error)
-            lines = (self._timeouts.in_hub, *of_wakes, vain, begun, *failed, never, caught)
+            told = [self._timeouts.in_hub, *told, not_called]
+            lines = (*told, vain, begun, *failed, never, caught)
             for line in filter(None, lines):
                 report.user_properties.append((REASON_PROPERTY, self._redact(line)))
             with _own_work():

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import opcode
 import sys
 import types
 from typing import Any
 
+from pytest_eventlet_debug.alive.callers import WATCHED_ASYNCIO
+from pytest_eventlet_debug.alive.callers import drops
 from pytest_eventlet_debug.alive.function_watch import FirstSeenWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.hubs.notes import SHUT
 from pytest_eventlet_debug.hubs.reasons import raised
-from pytest_eventlet_debug.system.code_places import OURS
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
 from pytest_eventlet_debug.system.code_places import outside_of
 from pytest_eventlet_debug.system.handler_errors import put_off
 
-_LIBRARY = (OURS, f"{STANDARD_LIBRARY}concurrent/", f"{STANDARD_LIBRARY}asyncio/")
+_LIBRARY = (*WATCHED_ASYNCIO, f"{STANDARD_LIBRARY}concurrent/")
 _THREADS = "concurrent.futures.thread"
 #: An attribute of what executors have queued, if its future was dropped at once: the number of the
 #: test, the code and the line that has submitted it.
 _DROPPED = "_eventlet_debug_dropped"
-
-# An instruction takes two bytes; from Python 3.11 on, some are followed by those of a cache.
-_WIDTH = 2
-_CACHE = opcode.opmap.get("CACHE", -1)
-_DROPS = opcode.opmap["POP_TOP"]
 
 
 class ExecutorWatch(FirstSeenWatch):
@@ -44,8 +39,7 @@ class ExecutorWatch(FirstSeenWatch):
         for module, name in ((_THREADS, "Thread"), ("concurrent.futures.process", "Process")):
             kind = getattr(sys.modules.get(module), f"{name}PoolExecutor", None)
             self._wrap(kind, "shutdown", _shutting_down)
-        loop = getattr(sys.modules.get("asyncio.base_events"), "BaseEventLoop", None)
-        self._wrap(loop, "shutdown_default_executor", _shutting_down)
+        self._wrap_of_loop("shutdown_default_executor", _shutting_down)
         kind = getattr(sys.modules.get(_THREADS), "_WorkItem", None)
         self._wrap(kind, "__init__", self._submitting)
         self._wrap(kind, "run", self._running)
@@ -56,7 +50,7 @@ class ExecutorWatch(FirstSeenWatch):
             original(item, *args, **kwargs)
             try:
                 frame = outside_of(_LIBRARY, submit := sys._getframe(1))
-                if frame is not None and frame is submit.f_back and _drops(frame):
+                if frame is not None and frame is submit.f_back and drops(frame):
                     setattr(item, _DROPPED, (self._test, frame.f_code, frame.f_lineno))
             except Exception as error:
                 put_off(error)  # or one with slots; who has submitted it stays unknown
@@ -91,15 +85,6 @@ def _shutting_down(original: Any) -> Any:
         return original(executor, *args, **kwargs)
 
     return shutdown
-
-
-def _drops(frame: types.FrameType) -> bool:
-    """Say whether a function drops at once what its call returns that is made just now."""
-    code = frame.f_code.co_code
-    following = frame.f_lasti + _WIDTH
-    while code[following] == _CACHE:
-        following += _WIDTH
-    return code[following] == _DROPS
 
 
 def _unheard(item: Any, code: types.CodeType, line: int) -> str:

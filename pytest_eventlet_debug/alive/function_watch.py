@@ -38,6 +38,10 @@ class FunctionWatch:
         self._originals.clear()
         self._known.clear()
 
+    def told(self) -> str:
+        """Return what was seen in this test that may be a reason for its failure, or ``""``."""
+        return ""
+
     def _forget(self) -> None:
         """Drop what was seen in a test, if that is kept."""
 

@@ -12,7 +12,7 @@ import weakref
 
 from pytest_eventlet_debug.alive.callers import WATCHED_ASYNCIO
 from pytest_eventlet_debug.alive.callers import user_line
-from pytest_eventlet_debug.alive.function_watch import FunctionWatch
+from pytest_eventlet_debug.alive.function_watch import FirstSeenWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
 from pytest_eventlet_debug.alive.model import copy_of
@@ -32,7 +32,7 @@ _OF_SLEEPS = ("asyncio.futures", "asyncio.tasks", "asyncio.timeouts")
 _MOST_CALLS = 20
 
 
-class LoopCallWatch(FunctionWatch):
+class LoopCallWatch(FirstSeenWatch):
     """Wraps ``call_soon()`` and ``call_soon_threadsafe()`` of loops.
 
     :param runs_in: the thread that runs each loop, by id of the loop.
@@ -43,12 +43,10 @@ class LoopCallWatch(FunctionWatch):
         self._runs_in = runs_in
         #: Calls that other threads had a loop make in this test, when, and where in words.
         self._threadsafe: deque[tuple[weakref.ref[Any], float, str]] = deque(maxlen=_MOST_CALLS)
-        #: What another thread had a loop do in this test that did not wake it, or ``""``.
-        self.unheard = ""
 
     def _forget(self) -> None:
+        super()._forget()
         self._threadsafe.clear()
-        self.unheard = ""
 
     def _wrap_all(self) -> None:
         if type(_ident) is types.BuiltinFunctionType:  # else it was patched before this
@@ -107,20 +105,21 @@ class LoopCallWatch(FunctionWatch):
         def call_soon(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             handle = original(loop, callback, *args, **kwargs)
-            if runs_in.get(id(loop), ident := _ident()) != ident and not self.unheard:
+            if runs_in.get(id(loop), ident := _ident()) != ident and not self._first:
                 try:
-                    self.unheard = self._unheard(callback, ident, sys._getframe(1))
+                    self._first = _unheard(callback, ident, sys._getframe(1))
                 except Exception as error:
                     put_off(error)  # what did not wake it stays unknown
             return handle
 
         return call_soon
 
-    def _unheard(self, callback: Any, ident: int, frame: types.FrameType) -> str:
-        task = getattr(callback, "__self__", None)
-        does = f"run task {task_name(task)}" if is_task(task) else f"call {callable_name(callback)}"
-        return (
-            f"thread {thread_name(ident) or f'{ident:#x}'} had the event loop {does}, at "
-            f"{user_line(frame)}, which does not wake that loop: from another thread only "
-            "call_soon_threadsafe() does"
-        )
+
+def _unheard(callback: Any, ident: int, frame: types.FrameType) -> str:
+    task = getattr(callback, "__self__", None)
+    does = f"run task {task_name(task)}" if is_task(task) else f"call {callable_name(callback)}"
+    return (
+        f"thread {thread_name(ident) or f'{ident:#x}'} had the event loop {does}, at "
+        f"{user_line(frame)}, which does not wake that loop: from another thread only "
+        "call_soon_threadsafe() does"
+    )

@@ -7,12 +7,12 @@ An ``async def`` function that is called as any other only makes a coroutine, as
 from __future__ import annotations
 
 import inspect
-import opcode
 import sys
 import types
 from typing import Any
 import weakref
 
+from pytest_eventlet_debug.alive.callers import is_dropping
 from pytest_eventlet_debug.alive.function_watch import FirstSeenWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.spawns import SITE
@@ -22,7 +22,6 @@ from pytest_eventlet_debug.system.code_places import of_eventlet
 from pytest_eventlet_debug.system.handler_errors import put_off
 
 _WARN = "_warn_unawaited_coroutine"
-_DROPS = opcode.opmap["POP_TOP"]
 #: Coroutines that greenthreads returned, in one test.
 _MOST = 20
 
@@ -105,7 +104,7 @@ class UnawaitedWatch(FirstSeenWatch):
             if number == id(coroutine) and code is coroutine.cr_code and reference() is None:
                 return _say(coroutine, by)
         # Else it may be an earlier test's, which a traceback or a cycle has kept until now.
-        if frame.f_code.co_code[frame.f_lasti] != _DROPS:
+        if not is_dropping(frame):
             return ""
         at = Frames().describe(frame)
         library = (STANDARD_LIBRARY, of_eventlet() or STANDARD_LIBRARY)
