@@ -29,7 +29,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         "json_files.write(Path(sys.argv[1]), {'long': 'x' * 5000})"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True
+        [sys.executable, "-B", "-c", program, str(path)], capture_output=True, text=True
     )
     assert "OSError: [Errno 27] File too large" in done.stderr
     assert json_files.read(path, Number) == Number(1)

@@ -293,7 +293,8 @@ def test_perfetto_says_where_it_cannot_write(
 def test_perfetto_leaves_no_part_of_a_file(directory: Path, tmp_path: Path, name: str) -> None:
     command = ["timeline", "--perfetto", directory, "-o", tmp_path / name]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest_eventlet_debug", *command],
+        # Without -B, Python may cache a part of a module, and fail to load that ever after.
+        [sys.executable, "-B", "-m", "pytest_eventlet_debug", *command],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50)),

@@ -61,7 +61,7 @@ def test_a_trace_that_a_limit_cuts_is_said_in_its_test_and_once_for_all(
 ) -> None:
     pytester.makepyfile(BUSY)
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "--strace", "-v"],
+        [sys.executable, "-B", "-m", "pytest", "--strace", "-v"],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
