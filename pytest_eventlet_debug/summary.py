@@ -258,7 +258,9 @@ class Summary:
         }
         found: dict[str, set[str]] = {}
         for directory, nodeid in self._directories.items():
-            lacking = set(_lacking_in(Path(directory))).intersection(self._settings.tracer_names)
+            lacking = set(self._settings.tracer_names)
+            if Path(directory).is_dir():
+                lacking.intersection_update(_lacking_in(Path(directory)))
             if self._gathering.outcome(nodeid) not in ("passed", "failed"):
                 lacking.discard("cprofile")  # it may have ended before its call
             if untold := {name for name in lacking if (nodeid, name) not in told}:
@@ -278,9 +280,6 @@ class Summary:
 
 def _lacking_in(directory: Path) -> Iterator[str]:
     """Yield the tracers that may have had no room for their recording of a test."""
-    if not directory.is_dir():
-        yield from ("strace", "cprofile", "pcap")
-        return
     from pytest_eventlet_debug.recordings.cuts import is_cut
 
     if is_cut(directory):
