@@ -10,6 +10,7 @@ import sys
 import textwrap
 
 import pytest
+from speed import depends_on_speed
 
 HUBS = ("epolls", "asyncio", "poll")
 
@@ -455,6 +456,7 @@ def test_sleeps_meanwhile():
 """
 
 
+@depends_on_speed
 @pytest.mark.parametrize("hub", ["epolls", "asyncio"])
 def test_what_could_not_begin_is_told_in_the_summary(pytester: pytest.Pytester, hub: str) -> None:
     pytester.makepyfile(test_x=NOT_BEGUN)
