@@ -105,6 +105,7 @@ class AliveDump:
         self._timeouts = TimeoutWatch(self._take_at)
         self._error: BaseException | None = None
         self._began = 0.0
+        self._modules = 0
         self._as_it_failed: tuple[int, Alive] | None = None
         self._others: frozenset[int] = frozenset()
         self._unittest: list[tuple[type, str, Any]] = []
@@ -122,6 +123,7 @@ class AliveDump:
         self._began = unpatched.monotonic()
         with Shield():  # what is not watched is not shown
             self._timeouts.begin()
+            self._modules = len(sys.modules)
             for watch in self._watches:
                 watch.begin()
             if self._in_reports and not self._unittest:
@@ -131,8 +133,9 @@ class AliveDump:
     def pytest_runtest_call(self) -> None:
         with Shield():
             self._timeouts.begin()
-            for watch in self._watches:
-                watch.look_again()
+            if len(sys.modules) != self._modules:  # fixtures have imported something
+                for watch in self._watches:
+                    watch.look_again()
 
     def pytest_unconfigure(self) -> None:
         with Shield():
