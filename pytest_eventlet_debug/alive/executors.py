@@ -11,6 +11,7 @@ from pytest_eventlet_debug.alive.callers import drops
 from pytest_eventlet_debug.alive.function_watch import FirstSeenWatch
 from pytest_eventlet_debug.alive.model import Frames
 from pytest_eventlet_debug.alive.model import callable_name
+from pytest_eventlet_debug.alive.task_waits import work_of
 from pytest_eventlet_debug.hubs.notes import SHUT
 from pytest_eventlet_debug.hubs.reasons import raised
 from pytest_eventlet_debug.system.code_places import STANDARD_LIBRARY
@@ -91,7 +92,8 @@ def _unheard(item: Any, code: types.CodeType, line: int) -> str:
     error = item.future._exception
     if error is None:
         return ""
+    where = Frames().at(code, line).where
     return (
-        f"{callable_name(item.fn)}(), submitted to an executor at {Frames().at(code, line).where}, "
-        f"ended with {raised(error)}; nobody has kept its future, to ask for that"
+        f"{callable_name(work_of(item))}(), submitted to an executor at {where}, ended with "
+        f"{raised(error)}; nobody has kept its future, to ask for that"
     )
