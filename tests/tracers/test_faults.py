@@ -145,12 +145,15 @@ def test_what_a_dead_process_recorded_is_awaited(
     def test_ends():
         late = helper()
         os.kill(late, signal.SIGSTOP)
+        is_apart, apart = os.pipe()
         if not os.fork():
-            os.setsid()
+            os.setsid()  # else it would be ended with the test
+            os.write(apart, b"x")
             os.closerange(0, 100)  # nobody waits for it
             time.sleep(3)
             os.kill(late, signal.SIGCONT)
             os._exit(0)
+        os.read(is_apart, 1)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     result = run(pytester, monkeypatch, program, "--eventlet-hub=epolls", *arguments)
