@@ -51,6 +51,7 @@ from pytest_eventlet_debug.recordings.trace_events import Switch
 from pytest_eventlet_debug.recordings.trace_events import Syscall
 from pytest_eventlet_debug.recordings.trace_events import is_hub
 from pytest_eventlet_debug.system.high_descriptors import HIGH_DESCRIPTOR
+from pytest_eventlet_debug.system.switches import OLDER
 
 #: A call that takes less may as well have waited for the disk or the processor.
 MIN_NS = 200_000_000
@@ -301,7 +302,7 @@ class Blocked:
         if pending is not None:
             if name == pending.call.greenthread:
                 self._decide()
-            elif self._next is None and name != TEST_LABEL and _was_due(event, pending):
+            elif self._next is None and _was_due(event, pending):
                 self._next = name
 
     def _decide(self) -> None:
@@ -360,9 +361,14 @@ class Blocked:
 
 
 def _was_due(switch: Switch, wait: _Wait) -> bool:
-    """Say whether what runs after a wait was to run for a good part of it."""
+    """Say whether what runs after a wait was to run for a good part of it, and is of account.
+
+    The test itself waits for the others as a rule, and what an earlier test has left is not its.
+    """
     due_ns = switch.time_ns - switch.late_ns
-    return switch.late_ns > 0 and wait.end_ns - due_ns >= MIN_NS // 2
+    name = switch.greenthread
+    is_others = name == TEST_LABEL or name.endswith(OLDER)
+    return switch.late_ns > 0 and wait.end_ns - due_ns >= MIN_NS // 2 and not is_others
 
 
 def _returns_at_once(call: Syscall) -> bool:

@@ -300,6 +300,8 @@ def late(seconds: float) -> str:
         (TURN + HUB + TEST + READS + late(1.75), 0),
         # Something has woken it since, such as what the test has put into a queue.
         (TURN + TURN + HUB + TEST + READS + TURN, 0),
+        # It is an earlier test's.
+        (TURN + HUB + TEST + READS + late(1.9).replace("tick", "tick (older)"), 0),
         # The hub had nobody to run then, and no listener.
         (TURN + TURN + HUB + TEST + READS + HUB + SLEEPS + late(3.9)[len(HUB) :], 0),
     ],
