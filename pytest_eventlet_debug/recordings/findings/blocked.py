@@ -365,10 +365,11 @@ def _was_due(switch: Switch, wait: _Wait) -> bool:
 
     The test itself waits for the others as a rule, and what an earlier test has left is not its.
     """
-    due_ns = switch.time_ns - switch.late_ns
     name = switch.greenthread
-    is_others = name == TEST_LABEL or name.endswith(OLDER)
-    return switch.late_ns > 0 and wait.end_ns - due_ns >= MIN_NS // 2 and not is_others
+    if name == TEST_LABEL or name.endswith(OLDER):
+        return False
+    due_ns = switch.time_ns - switch.late_ns
+    return switch.late_ns > 0 and wait.end_ns - due_ns >= MIN_NS // 2
 
 
 def _returns_at_once(call: Syscall) -> bool:

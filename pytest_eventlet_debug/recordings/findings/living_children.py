@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
+import re
 
 from pytest_eventlet_debug.artifact_names import STRACE_FILE
 from pytest_eventlet_debug.patterns import lazily
@@ -14,6 +16,7 @@ from pytest_eventlet_debug.recordings.findings.child_facts import ChildFacts
 from pytest_eventlet_debug.recordings.findings.child_facts import finding
 from pytest_eventlet_debug.recordings.findings.child_facts import how_it_ended
 from pytest_eventlet_debug.recordings.findings.child_threads import TRANSFERS
+from pytest_eventlet_debug.recordings.findings.child_threads import ChildThread
 from pytest_eventlet_debug.recordings.findings.model import Evidence
 from pytest_eventlet_debug.recordings.findings.model import Finding
 from pytest_eventlet_debug.recordings.findings.own_waits import Wait
@@ -115,14 +118,24 @@ def holding(facts: ChildFacts, waits: list[Wait]) -> Iterator[Finding]:
         )
 
 
-def sharing(facts: ChildFacts) -> Iterator[tuple[object, Finding]]:
-    """Tell of children that have their hub poll with the epoll set of the test's; for merging."""
+def _on_shared_sets(
+    facts: ChildFacts, chosen: Callable[[ChildThread], Syscall | None]
+) -> Iterator[tuple[int, Syscall, Syscall, re.Match[str]]]:
+    """Yield children of the test process, how each began, and a call on an epoll set of its.
+
+    :param chosen: returns that call of a child's, of which the set and the descriptor are matched.
+    """
     for pid, start in facts.children.items():
         thread = facts.threads.get(pid)
-        call = thread.shares if thread is not None else None
+        call = chosen(thread) if thread is not None else None
         match = _SHARED.match(call.args) if call is not None else None
-        if call is None or match is None or start.pid not in facts.own:
-            continue
+        if call is not None and match is not None and start.pid in facts.own:
+            yield pid, start, call, match
+
+
+def sharing(facts: ChildFacts) -> Iterator[tuple[object, Finding]]:
+    """Tell of children that have their hub poll with the epoll set of the test's; for merging."""
+    for pid, start, call, match in _on_shared_sets(facts, lambda thread: thread.shares):
         yield (
             (start.at, call.at),
             finding(
@@ -137,12 +150,7 @@ def sharing(facts: ChildFacts) -> Iterator[tuple[object, Finding]]:
 
 def removing(facts: ChildFacts) -> Iterator[Finding]:
     """Tell of children that take what the test waits for out of the epoll set of its hub."""
-    for pid, start in facts.children.items():
-        thread = facts.threads.get(pid)
-        call = thread.removes if thread is not None else None
-        match = _SHARED.match(call.args) if call is not None else None
-        if call is None or match is None or start.pid not in facts.own:
-            continue
+    for pid, start, call, match in _on_shared_sets(facts, lambda thread: thread.removes):
         wait = facts.waits.registered(facts.main or 0, int(match[2].partition("<")[0]), call.line)
         if wait is None or wait.line > start.line or wait.shown != match[2]:
             continue
